@@ -1,0 +1,1 @@
+"""Labelled scans: reading, checking, splitting, and phantoms. Ring 0: no torch."""

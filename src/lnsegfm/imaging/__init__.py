@@ -1,0 +1,1 @@
+"""Images and their geometry. Ring 0: no torch."""

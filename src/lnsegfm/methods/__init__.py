@@ -1,0 +1,1 @@
+"""How a network is adapted. Ring 1: torch, no nnU-Net."""

@@ -1,0 +1,1 @@
+"""What each parameter of a network is. Ring 1: torch, no nnU-Net."""
