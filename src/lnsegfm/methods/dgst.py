@@ -1,0 +1,96 @@
+"""Dynamic gradient sparsification training (DGST).
+
+At every optimizer step each kernel of a weight moves in its ``gamma`` steepest entries only, so most of the foundation
+model stays where it was. The entries are chosen afresh each step; head, norms and biases move densely.
+
+Luo et al., MICCAI 2025, https://arxiv.org/abs/2503.00748.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.methods.method import Method, setting
+from lnsegfm.networks.role import Role
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from lnsegfm.networks.parts import Part
+
+
+class Mode(StrEnum):
+    """What moves a selected entry, and whether anything else moves."""
+
+    PAPER = "paper"
+    """w -= weight_lr * g on the selected entries: no decay, no memory of earlier steps, no state."""
+    MOMENTUM = "momentum"
+    """nnU-Net's SGD direction (momentum and decay kept for every entry), applied to the selected entries alone."""
+    MASKED_GRADIENT = "masked-gradient"
+    """What the paper's release meant to do: the gradient is masked, then nnU-Net's SGD moves **every** entry that decay
+    or momentum still pushes. It does not keep DGST's promise; it is here to be compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DGST(Method):
+    """Sparse updates for weights, dense updates for head, norms and biases.
+
+    A kernel is one output filter of a convolution, a transposed convolution or a linear layer. Entries are ranked by
+    the magnitude of their gradient as the optimizer sees it: after unscaling and clipping, after DDP's mean.
+
+    Args:
+        gamma: Entries that move per kernel and step.
+        mode: See `Mode`; ``paper`` and ``momentum`` leave every other entry bit-identical.
+        weight_lr: Learning rate of the selected entries in mode ``paper``. Momentum m lengthens a dense step by
+            1 / (1 - m), which an update without momentum lacks; so ``lr / (1 - momentum)`` unless given. It follows
+            the schedule of ``lr``. The other modes use ``lr``.
+    """
+
+    name = "dgst"
+    summary = "each kernel moves in its gamma steepest entries, chosen afresh each step; norms, biases and head move"
+    source = "Luo et al., MICCAI 2025, arXiv 2503.00748"
+    trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
+
+    gamma: int = setting(1, "entries that move per kernel and step")
+    mode: str = setting(Mode.PAPER.value, "paper, momentum or masked-gradient")
+    weight_lr: float | None = setting(None, "learning rate of the selected entries; lr / (1 - momentum) unless given")
+
+    def __post_init__(self) -> None:
+        if self.gamma < 1:
+            raise ConfigError(f"gamma {self.gamma}: a kernel moves in at least one entry. Use gamma >= 1.")
+        if self.mode not in set(Mode):
+            raise ConfigError(f"mode {self.mode}: method dgst knows {', '.join(Mode)}.")
+        if self.weight_lr is not None:
+            if not self.weight_lr > 0:
+                raise ConfigError(f"weight_lr {self.weight_lr}: a step needs a length above 0.")
+            if self.mode != Mode.PAPER:
+                raise ConfigError(f"weight_lr {self.weight_lr}: mode {self.mode} moves by lr. Leave weight_lr out.")
+
+    def per_step(self, part: Part) -> int:
+        """Entries of a tensor that one step can change: gamma a kernel for weights, all of them elsewhere."""
+        if part.role is not Role.WEIGHT or self.mode == Mode.MASKED_GRADIENT:
+            return part.parameter.numel()
+        kernels, fan_in = part.layout.rows(part.parameter).shape
+        return kernels * min(self.gamma, fan_in)
+
+    def _optimizer(
+        self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+    ) -> Optimizer:
+        from lnsegfm.methods.sparse_sgd import SparseSGD
+
+        weight_lr = lr / (1 - momentum) if self.weight_lr is None else self.weight_lr
+        return SparseSGD(
+            dense=[part.parameter for part in trained if part.role is not Role.WEIGHT],
+            sparse=[(part.parameter, part.layout) for part in trained if part.role is Role.WEIGHT],
+            gamma=self.gamma,
+            mode=Mode(self.mode),
+            lr=lr,
+            lr_scale=weight_lr / lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+        )

@@ -1,0 +1,47 @@
+"""Only what a method trains asks for a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.methods.method import Method
+from lnsegfm.networks.cards import unwrap
+from lnsegfm.networks.parts import Part, parts_of
+from lnsegfm.networks.role import Role
+
+
+def freeze(network: nn.Module, method: Method, head: Sequence[nn.Module] | None = None) -> list[Part]:
+    """Set ``requires_grad`` by role and return what trains.
+
+    Raises:
+        ConfigError: The network has nothing of what the method moves besides its head, or nothing at all.
+    """
+    parts = parts_of(network, head)
+    trained = [part for part in parts if part.role in method.trains]
+    found = {part.role for part in trained}
+    if not found - {Role.HEAD} and method.trains != {Role.HEAD}:
+        wanted = ", ".join(sorted(method.trains - {Role.HEAD}))
+        raise ConfigError(
+            f"Method {method.name}: {type(unwrap(network)).__name__} has no parameters of the roles it moves ({wanted}). "
+            "Use a method that finds some there: head, full or dgst."
+        )
+    for part in parts:
+        part.parameter.requires_grad_(part.role in method.trains)
+    if Role.NORM_WEIGHT not in method.trains:
+        _keep_running_statistics(unwrap(network))
+    return trained
+
+
+def _keep_running_statistics(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, _NormBase) and module.track_running_stats:
+            module.register_forward_pre_hook(_as_in_evaluation)
+
+
+def _as_in_evaluation(module: nn.Module, _: Any) -> None:
+    module.train(False)

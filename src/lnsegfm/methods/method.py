@@ -1,0 +1,159 @@
+"""What every method is: a frozen record of settings that knows which roles it moves.
+
+Nothing here loads torch before a network is at hand, so that methods can be listed and checked at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.networks.role import Role
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from lnsegfm.networks.parts import Part
+
+MOMENTUM = 0.99
+WEIGHT_DECAY = 3e-5
+
+
+def setting(default: Any, meaning: str) -> Any:
+    """A field of a method: its default and one line of meaning, shown by ``lnsegfm methods``."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What a method moves in one network.
+
+    Args:
+        tensors: Tensors that train.
+        parameters: Entries in them.
+        per_step: Entries that one step can change.
+        total: Entries of the whole network.
+    """
+
+    tensors: int
+    parameters: int
+    per_step: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a network is adapted.
+
+    A subclass names the roles it trains; its fields are the settings that ``--set`` reaches.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    trains: ClassVar[frozenset[Role]]
+
+    def optimizer(
+        self,
+        network: nn.Module,
+        *,
+        lr: float,
+        momentum: float = MOMENTUM,
+        nesterov: bool = True,
+        weight_decay: float = WEIGHT_DECAY,
+        head: Sequence[nn.Module] | None = None,
+    ) -> Optimizer:
+        """Freeze what the method keeps and return an optimizer each step of which keeps the method's promise.
+
+        ``requires_grad`` of every parameter is set; BatchNorm keeps its running statistics where the method does not
+        train norms. Call it before the network is wrapped for DDP.
+
+        Args:
+            network: Any network, on its device.
+            lr: Learning rate of the dense parts; schedulers may change it in all groups alike.
+            momentum: Momentum of the dense parts (nnU-Net: 0.99).
+            nesterov: Nesterov's form of it.
+            weight_decay: L2 decay of the dense parts (nnU-Net: 3e-5).
+            head: Modules whose output channels are the labels, for a network that has no card.
+
+        Raises:
+            ConfigError: The learning rate cannot be, no head is known, or the method finds nothing to move.
+        """
+        from lnsegfm.methods.freeze import freeze
+
+        if not lr > 0:
+            raise ConfigError(f"Learning rate {lr}: a step needs a length above 0. Use for example 0.01.")
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"Momentum {momentum}: it must lie in [0, 1). Use for example 0.99.")
+        trained = freeze(network, self, head)
+        return self._optimizer(
+            trained, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay
+        )
+
+    def _optimizer(
+        self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+    ) -> Optimizer:
+        from torch.optim import SGD
+
+        parameters = [part.parameter for part in trained]
+        return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+
+    def per_step(self, part: Part) -> int:
+        """Entries of a trained tensor that one step can change."""
+        return part.parameter.numel()
+
+    def moved(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> Moved:
+        """Count what the method moves in a network, without touching it."""
+        from lnsegfm.networks.parts import parts_of
+
+        parts = parts_of(network, head)
+        trained = [part for part in parts if part.role in self.trains]
+        return Moved(
+            tensors=len(trained),
+            parameters=sum(part.parameter.numel() for part in trained),
+            per_step=sum(self.per_step(part) for part in trained),
+            total=sum(part.parameter.numel() for part in parts),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_text(cls, settings: Mapping[str, str]) -> Self:
+        """Make the method from ``name=value`` texts, as ``--set`` gives them.
+
+        Raises:
+            ConfigError: A name that the method does not have, or a value of the wrong kind.
+        """
+        hints = typing.get_type_hints(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        values = {}
+        for name, text in settings.items():
+            if name not in names:
+                known = ", ".join(names) if names else "none"
+                raise ConfigError(f"Setting {name}: method {cls.name} has no such setting. Its settings: {known}.")
+            values[name] = _parse(cls.name, name, text, hints[name])
+        return cls(**values)
+
+
+def _parse(method: str, name: str, text: str, hint: Any) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    (kind,) = [option for option in options if option is not type(None)]
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        raise ConfigError(f"Setting {name}={text}: method {method} needs {_KINDS[kind]} there.") from None
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}

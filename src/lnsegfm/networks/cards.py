@@ -1,0 +1,80 @@
+"""Networks that are known by class: which of their modules is the head, which parameters are positions.
+
+A card names its class by import path, so no card imports the library that its network comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from lnsegfm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """What has to be known of a class of networks.
+
+    Args:
+        class_path: Import path of the class; its subclasses are meant too.
+        head: Gives the modules whose output channels are the labels.
+        positions: Last parts of the names of parameters that are tables of positions.
+    """
+
+    class_path: str
+    head: Callable[[nn.Module], Sequence[nn.Module]]
+    positions: frozenset[str] = frozenset()
+
+
+def _unet_head(network: nn.Module) -> Sequence[nn.Module]:
+    return [network.get_submodule("decoder.seg_layers")]
+
+
+NETWORKS: tuple[NetworkCard, ...] = (
+    NetworkCard("dynamic_network_architectures.architectures.unet.PlainConvUNet", head=_unet_head),
+    NetworkCard("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", head=_unet_head),
+)
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``, in any order."""
+    while True:
+        inner = getattr(network, "_orig_mod", None)
+        if inner is None and isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = network.module
+        if inner is None:
+            return network
+        network = inner
+
+
+def find_card(network: nn.Module) -> NetworkCard | None:
+    """The card of a network's class or of the nearest class it derives from."""
+    for cls in type(unwrap(network)).__mro__:
+        path = f"{cls.__module__}.{cls.__qualname__}"
+        for card in NETWORKS:
+            if card.class_path == path:
+                return card
+    return None
+
+
+def head_modules(network: nn.Module, head: Sequence[nn.Module] | None = None) -> Sequence[nn.Module]:
+    """The modules whose output channels are the labels.
+
+    Args:
+        network: The network.
+        head: The answer for a network that has no card.
+
+    Raises:
+        ConfigError: The network has no card and no head was named.
+    """
+    if head is not None:
+        return head
+    card = find_card(network)
+    if card is None:
+        raise ConfigError(
+            f"Network {type(unwrap(network)).__name__}: which layer is its head is not known. "
+            "Name it: method.optimizer(network, lr=..., head=[network.out])."
+        )
+    return card.head(unwrap(network))

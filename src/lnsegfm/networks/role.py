@@ -1,0 +1,24 @@
+"""What a parameter is. A network declares it, a method names the roles it moves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """The part that a parameter plays in its network; each parameter has exactly one."""
+
+    HEAD = "head"
+    """Weight or bias of a layer whose output channels are the labels."""
+    WEIGHT = "weight"
+    """Kernel of a convolution, a transposed convolution or a linear layer."""
+    BIAS = "bias"
+    """Bias of such a layer."""
+    NORM_WEIGHT = "norm-weight"
+    """Scale of a normalisation layer (and its running statistics, where it keeps any)."""
+    NORM_BIAS = "norm-bias"
+    """Shift of a normalisation layer."""
+    POSITION = "position"
+    """Table of positions of an attention layer."""
+    OTHER = "other"
+    """Anything else: only methods that train everything move it."""
