@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Any
 
 import typer
 
+from lnsegfm.cli.data_check import check
+from lnsegfm.cli.data_phantom import phantom
+from lnsegfm.cli.demo import demo
+from lnsegfm.cli.env import env
+from lnsegfm.cli.evaluate import evaluate
+from lnsegfm.cli.finetune import finetune
+from lnsegfm.cli.methods import methods
+from lnsegfm.cli.predict import predict
+from lnsegfm.cli.pretrain import pretrain
 from lnsegfm.errors import Interrupted, LnSegFmError
 
 app = typer.Typer(
@@ -18,9 +29,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+for command in (demo, finetune, predict, evaluate, pretrain, methods, env):
+    app.command()(command)
+
+data = typer.Typer(help="Look at labelled scans, or make some.", no_args_is_help=True)
+data.command()(check)
+data.command()(phantom)
+app.add_typer(data, name="data")
+
 
 def main() -> None:
     """Run the program: exit code 0 done, 1 some cases failed, 2 the request or its input is wrong, 130 interrupted."""
+    # Threads that spin while they wait slow each other down many times where cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app()
     except Interrupted as stop:
@@ -36,3 +58,7 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"lnsegfm: {line}", file=sys.stderr)
         sys.exit(2)
+
+
+def _as_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

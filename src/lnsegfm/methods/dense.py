@@ -39,9 +39,7 @@ class Full(Method):
         self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
     ) -> Optimizer:
         if self.rule == "sgd":
-            return super()._optimizer(
-                trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
-            )
+            return super()._optimizer(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
         from torch.optim import AdamW
 
         return AdamW([part.parameter for part in trained], lr=lr, weight_decay=weight_decay)

@@ -60,13 +60,13 @@ class DGST(Method):
     weight_lr: float | None = setting(None, "learning rate of the selected entries; lr / (1 - momentum) unless given")
 
     def __post_init__(self) -> None:
-        if self.gamma < 1:
-            raise ConfigError(f"gamma {self.gamma}: a kernel moves in at least one entry. Use gamma >= 1.")
+        if not isinstance(self.gamma, int) or self.gamma < 1:
+            raise ConfigError(f"gamma {self.gamma}: a kernel moves in 1, 2, 3, ... entries. Use gamma >= 1.")
         if self.mode not in set(Mode):
             raise ConfigError(f"mode {self.mode}: method dgst knows {', '.join(Mode)}.")
         if self.weight_lr is not None:
-            if not self.weight_lr > 0:
-                raise ConfigError(f"weight_lr {self.weight_lr}: a step needs a length above 0.")
+            if not 0 < self.weight_lr < float("inf"):
+                raise ConfigError(f"weight_lr {self.weight_lr}: a step has a finite length above 0. Use for example 1.")
             if self.mode != Mode.PAPER:
                 raise ConfigError(f"weight_lr {self.weight_lr}: mode {self.mode} moves by lr. Leave weight_lr out.")
 

@@ -16,7 +16,7 @@ from lnsegfm.networks.role import Role
 
 
 def freeze(network: nn.Module, method: Method, head: Sequence[nn.Module] | None = None) -> list[Part]:
-    """Set ``requires_grad`` by role and return what trains.
+    """Set ``requires_grad`` by role and return what trains. An earlier method's freezing is undone.
 
     Raises:
         ConfigError: The network has nothing of what the method moves besides its head, or nothing at all.
@@ -24,23 +24,27 @@ def freeze(network: nn.Module, method: Method, head: Sequence[nn.Module] | None 
     parts = parts_of(network, head)
     trained = [part for part in parts if part.role in method.trains]
     found = {part.role for part in trained}
-    if not found - {Role.HEAD} and method.trains != {Role.HEAD}:
-        wanted = ", ".join(sorted(method.trains - {Role.HEAD}))
+    if not found - {Role.HEAD} and (not found or method.trains != {Role.HEAD}):
+        wanted = ", ".join(sorted(method.trains - {Role.HEAD})) or Role.HEAD.value
         raise ConfigError(
-            f"Method {method.name}: {type(unwrap(network)).__name__} has no parameters of the roles it moves ({wanted}). "
-            "Use a method that finds some there: head, full or dgst."
+            f"Method {method.name}: {type(unwrap(network)).__name__} has no parameters of the roles "
+            f"it moves ({wanted}). Use a method that finds some there: head, full or dgst."
         )
     for part in parts:
         part.parameter.requires_grad_(part.role in method.trains)
-    if Role.NORM_WEIGHT not in method.trains:
-        _keep_running_statistics(unwrap(network))
+        if part.role not in method.trains:
+            part.parameter.grad = None  # no optimizer would clear it, and it would count when gradients are clipped
+    _hold_running_statistics(unwrap(network), hold=Role.NORM_WEIGHT not in method.trains)
     return trained
 
 
-def _keep_running_statistics(network: nn.Module) -> None:
+def _hold_running_statistics(network: nn.Module, *, hold: bool) -> None:
     for module in network.modules():
         if isinstance(module, _NormBase) and module.track_running_stats:
-            module.register_forward_pre_hook(_as_in_evaluation)
+            for key in [key for key, hook in module._forward_pre_hooks.items() if hook is _as_in_evaluation]:
+                del module._forward_pre_hooks[key]
+            if hold:
+                module.register_forward_pre_hook(_as_in_evaluation)
 
 
 def _as_in_evaluation(module: nn.Module, _: Any) -> None:

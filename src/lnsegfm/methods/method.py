@@ -83,14 +83,16 @@ class Method:
             head: Modules whose output channels are the labels, for a network that has no card.
 
         Raises:
-            ConfigError: The learning rate cannot be, no head is known, or the method finds nothing to move.
+            ConfigError: A rate cannot be, no head is known, or the method finds nothing to move.
         """
         from lnsegfm.methods.freeze import freeze
 
-        if not lr > 0:
-            raise ConfigError(f"Learning rate {lr}: a step needs a length above 0. Use for example 0.01.")
+        if not 0 < lr < float("inf"):
+            raise ConfigError(f"Learning rate {lr}: a step needs a finite length above 0. Use for example 0.01.")
         if not 0 <= momentum < 1:
             raise ConfigError(f"Momentum {momentum}: it must lie in [0, 1). Use for example 0.99.")
+        if not 0 <= weight_decay < float("inf"):
+            raise ConfigError(f"Weight decay {weight_decay}: it pulls to zero or not at all. Use for example 3e-5.")
         trained = freeze(network, self, head)
         return self._optimizer(
             trained, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay

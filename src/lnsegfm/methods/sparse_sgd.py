@@ -53,35 +53,39 @@ class SparseSGD(Optimizer):
             groups.append({"params": list(dense), "gamma": 0})
         if sparse:
             groups.append({"params": [weight for weight, _ in sparse], "gamma": gamma})
-        self._layouts = {weight: layout for weight, layout in sparse}
+        self._layouts: dict[Tensor, KernelLayout] = dict(sparse)
         super().__init__(groups, {**common, "mode": str(mode), "lr_scale": lr_scale})
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_layouts": self._layouts}  # so that copies and pickles know the kernels
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move the parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = {p: p.grad for p in group["params"] if p.grad is not None}
             if group["gamma"] == 0:
-                self._dense_step(group, parameters, [p.grad for p in parameters])
+                self._dense_step(group, gradients)
             elif group["mode"] == Mode.MASKED_GRADIENT:
-                self._dense_step(group, parameters, [self._masked(group, p) for p in parameters])
+                self._dense_step(group, {p: self._masked(group, p, g) for p, g in gradients.items()})
             elif group["mode"] == Mode.MOMENTUM:
-                for parameter in parameters:
-                    self._sparse_step(group, parameter, group["lr"], self._direction(group, parameter))
+                for p, g in gradients.items():
+                    self._sparse_step(p, self._selected(group, p, g), self._direction(group, p, g), group["lr"])
             else:
-                for parameter in parameters:
-                    self._sparse_step(group, parameter, group["lr"] * group["lr_scale"], parameter.grad)
+                for p, g in gradients.items():
+                    self._sparse_step(p, self._selected(group, p, g), g, group["lr"] * group["lr_scale"])
         return loss
 
-    def _dense_step(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        buffers = [self.state[p].get("momentum_buffer") for p in parameters]
+    def _dense_step(self, group: dict[str, Any], gradients: dict[Tensor, Tensor]) -> None:
+        parameters = list(gradients)
+        buffers = [self.state.get(p, {}).get("momentum_buffer") for p in parameters]
         sgd(
             parameters,
-            gradients,
+            list(gradients.values()),
             buffers,
             has_sparse_grad=False,
             foreach=None,
@@ -96,23 +100,22 @@ class SparseSGD(Optimizer):
             for parameter, buffer in zip(parameters, buffers, strict=True):
                 self.state[parameter]["momentum_buffer"] = buffer
 
-    def _selected(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+    def _selected(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
         """Indices (kernels, gamma) of the steepest entries within each kernel's row."""
-        steepness = self._layouts[parameter].rows(parameter.grad).abs()
+        steepness = self._layouts[parameter].rows(gradient).abs()
         return steepness.topk(min(group["gamma"], steepness.shape[1]), dim=1, sorted=False).indices
 
-    def _sparse_step(self, group: dict[str, Any], parameter: Tensor, lr: float, direction: Tensor) -> None:
+    def _sparse_step(self, parameter: Tensor, chosen: Tensor, direction: Tensor, lr: float) -> None:
         layout = self._layouts[parameter]
-        chosen = self._selected(group, parameter)
         rows = layout.rows(parameter)
         steps = layout.rows(direction).gather(1, chosen)
         rows.scatter_(1, chosen, rows.gather(1, chosen).sub_(steps, alpha=lr))
         if rows.data_ptr() != parameter.data_ptr():  # the rows were a copy, as of a transposed convolution
             parameter.copy_(layout.unrows(rows, parameter))
 
-    def _direction(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+    def _direction(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
         """The direction that `torch.optim.SGD` would take, for every entry."""
-        gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+        gradient = gradient.add(parameter, alpha=group["weight_decay"])
         if not group["momentum"]:
             return gradient
         state = self.state[parameter]
@@ -123,9 +126,9 @@ class SparseSGD(Optimizer):
         buffer = state["momentum_buffer"]
         return gradient.add_(buffer, alpha=group["momentum"]) if group["nesterov"] else buffer
 
-    def _masked(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+    def _masked(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
         layout = self._layouts[parameter]
-        chosen = self._selected(group, parameter)
-        rows = layout.rows(parameter.grad)
+        chosen = self._selected(group, parameter, gradient)
+        rows = layout.rows(gradient)
         masked = torch.zeros_like(rows).scatter_(1, chosen, rows.gather(1, chosen))
         return layout.unrows(masked, parameter)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from lnsegfm.errors import ConfigError
 from lnsegfm.networks.cards import find_card, head_modules, unwrap
 from lnsegfm.networks.role import Role
 
@@ -85,10 +86,15 @@ def parts_of(network: nn.Module, head: Sequence[nn.Module] | None = None) -> lis
         head: Modules whose output channels are the labels, for a network that has no card.
 
     Raises:
-        ConfigError: The network has no card and no head was named.
+        ConfigError: The network has no card and no head was named, or the head is not part of the network.
     """
     network = unwrap(network)
     heads = {id(p) for module in head_modules(network, head) for p in module.parameters()}
+    if not heads <= {id(p) for p in network.parameters()}:
+        raise ConfigError(
+            f"Head of {type(network).__name__}: it holds parameters that the network does not. "
+            "Name layers of this very network."
+        )
     card = find_card(network)
     positions = card.positions if card else frozenset()
     parts, seen = [], set()

@@ -1,0 +1,50 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lnsegfm.errors import ConfigError
+
+Data = Annotated[
+    Path, typer.Argument(help="Labelled scans: an nnU-Net raw dataset, or a folder with images/ and labels/.")
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="NAME=VALUE", help="What a number in the masks means; repeat for more."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that make batches; the result does not depend on it.")
+]
+Mirroring = Annotated[
+    bool, typer.Option("--mirroring/--no-mirroring", help="Average over mirrored copies, as nnU-Net: 8 times the work.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
+
+
+def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` texts.
+
+    Raises:
+        ConfigError: One of another form, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not name or not equals or name in found:
+            raise ConfigError(f"{option} {text}: not NAME=VALUE, or a name given twice. Write {option} gamma=2.")
+        found[name] = value
+    return found
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print for a program."""
+    json.dump(content, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    print()

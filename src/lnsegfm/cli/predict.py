@@ -1,0 +1,58 @@
+"""``lnsegfm predict``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lnsegfm.cli.console import console
+from lnsegfm.cli.options import AsJson, Device, Mirroring, print_json
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a run.")],
+    scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A scan, or a folder of scans (NIfTI, NRRD, MHA).")],
+    out: Annotated[Path, typer.Option(help="Folder of the masks.")],
+    step: Annotated[float, typer.Option(help="Distance of tiles as a share of the patch.")] = 0.5,
+    mirroring: Mirroring = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict also what is there already.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Predict scans; the model is loaded once, finished cases are skipped on a rerun.
+
+    With the defaults the masks are those of nnUNetv2_predict, voxel for voxel. Exit code 1 when some scans could not be
+    predicted; the others are done. Not for clinical use.
+    """
+    from lnsegfm.nnunet.engine import choose_device
+    from lnsegfm.nnunet.model import read_model
+    from lnsegfm.nnunet.predict import as_json as summary
+    from lnsegfm.nnunet.predict import find_scans, predict_cases
+
+    with console() as progress:
+        device = choose_device(device)
+        loaded = read_model(model)
+        cases = find_scans(scans, loaded.channels)
+        progress.stage(f"Predicting {len(cases)} cases")
+        done = predict_cases(
+            loaded,
+            cases,
+            out,
+            device=device,
+            mirroring=mirroring,
+            step=step,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json(summary(done))
+    else:
+        print(f"{len(done.done)} predicted, {len(done.skipped)} were there already: {done.folder}")
+        print("Not for clinical use.")
+    for failure in done.failed:
+        print(f"lnsegfm: {failure}", file=sys.stderr)
+    if done.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,220 @@
+"""Is a dataset fit to train on? Everything that is wrong with any case, at once, one line each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lnsegfm.datasets.dataset import Case, Dataset, channel_of
+from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.files import ImageError, read_mask, read_volume
+from lnsegfm.imaging.grid import Grid
+
+Progress = Callable[[int, int, str], None]  # cases done, cases in all, the name of the last one
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Args:
+        case: Name of the case.
+        file: The file it is about; None where a file is missing.
+        what: What is wrong, without a full stop.
+        remedy: What to do about it, a sentence without its full stop.
+    """
+
+    case: str
+    file: Path | None
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        file = f" {self.file}:" if self.file else ""
+        return " ".join(f"Case {self.case}:{file} {self.what}. {self.remedy}.".split())
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found in one case.
+
+    Args:
+        case: Its name.
+        problems: What is wrong with it.
+        grid: Geometry of its first image that could be read.
+        values: Distinct values in its label.
+        fingerprints: One per image that could be read: equal for equal voxels, whatever the file's format.
+    """
+
+    case: str
+    problems: tuple[Problem, ...]
+    grid: Grid | None
+    values: tuple[int, ...]
+    fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found in a dataset: case by case, and what is wrong with all of it."""
+
+    cases: tuple[Examined, ...]
+    problems: tuple[Problem, ...]
+
+
+def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem]:
+    """Everything that keeps a dataset from being trained on; empty when nothing is amiss.
+
+    Args:
+        dataset: The dataset. Every image and label of it is read.
+        progress: Called after each case with how many are done, how many there are, and the case's name.
+    """
+    return list(examine(dataset, progress=progress).problems)
+
+
+def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> None:
+    """Check a dataset before anything runs.
+
+    Raises:
+        DataError: Something is wrong; one line for each thing.
+    """
+    if problems := check(dataset, progress=progress):
+        raise DataError(*map(str, problems))
+
+
+def check_case(case: Case, labels: LabelMap) -> list[Problem]:
+    """What is wrong with one case by itself: its files, their geometry, their values."""
+    return list(examine_case(case, labels).problems)
+
+
+def examine(dataset: Dataset, *, progress: Progress | None = None) -> Examination:
+    """Read every case and say what was found; see :func:`check`."""
+    cases = []
+    for done, case in enumerate(dataset.cases, start=1):
+        cases.append(examine_case(case, dataset.labels))
+        if progress is not None:
+            progress(done, len(dataset.cases), case.name)
+    problems = [
+        *(problem for case in cases for problem in case.problems),
+        *(problem for case in dataset.cases for problem in _missing_channels(case, dataset.channels)),
+        *_names_twice(dataset.cases),
+        *_images_twice(dataset.cases, cases),
+    ]
+    return Examination(tuple(cases), tuple(dict.fromkeys(sorted(problems, key=lambda problem: problem.case))))
+
+
+def examine_case(case: Case, labels: LabelMap) -> Examined:
+    """Read one case and say what was found; see :func:`check_case`."""
+    problems: list[Problem] = []
+    fingerprints: list[str] = []
+    grid: Grid | None = None
+    if not case.images:
+        problems.append(Problem(case.name, case.label, "a label without an image", "Add its image or remove the label"))
+    for path in case.images:
+        try:
+            volume, own = read_volume(path)
+        except ImageError as error:
+            problems.append(Problem(case.name, path, error.what, error.remedy))
+            continue
+        problems += _odd_numbers(case, path, volume)
+        fingerprints.append(_fingerprint(volume))
+        if grid is None:
+            grid, first = own, path
+        elif difference := own.difference(grid):
+            what = f"its geometry is not that of {first.name}: {difference}"
+            problems.append(Problem(case.name, path, what, "Resample it onto the first channel"))
+    if case.label is None:
+        image = case.images[0] if case.images else None
+        problems.append(Problem(case.name, image, "an image without a label", "Add its label or remove the image"))
+        return Examined(case.name, tuple(problems), grid, (), tuple(fingerprints))
+    found, values = _examine_label(case, case.label, labels, grid)
+    return Examined(case.name, (*problems, *found), grid, values, tuple(fingerprints))
+
+
+def _examine_label(
+    case: Case, path: Path, labels: LabelMap, grid: Grid | None
+) -> tuple[list[Problem], tuple[int, ...]]:
+    try:
+        mask, own = read_mask(path)
+    except ImageError as error:
+        return [Problem(case.name, path, error.what, error.remedy)], ()
+    problems = []
+    if grid is not None and (difference := own.difference(grid)):
+        what = f"its geometry is not its image's: {difference}"
+        remedy = "Resample the label onto the image, or copy the image's header where only the header is wrong"
+        problems.append(Problem(case.name, path, what, remedy))
+    values = values_in(mask)
+    if strangers := [value for value in values if value not in labels.allowed]:
+        what = f"label values {_some(strangers)} are not among {labels}"
+        problems.append(Problem(case.name, path, what, "Name every value (--label NAME=VALUE) or renumber the mask"))
+    if not set(values) - {0, labels.ignore}:
+        problems.append(Problem(case.name, path, "the label is empty", "Annotate it or take the case out"))
+    return problems, tuple(values)
+
+
+def _odd_numbers(case: Case, path: Path, volume: np.ndarray) -> list[Problem]:
+    if not np.issubdtype(volume.dtype, np.inexact):
+        return []
+    odd = sum(int(np.count_nonzero(~np.isfinite(part))) for part in volume)
+    remedy = "Replace them, for CT by -1024 (air)"
+    return [Problem(case.name, path, f"{odd} voxels are NaN or infinite", remedy)] if odd else []
+
+
+def _missing_channels(case: Case, channels: Sequence[str]) -> list[Problem]:
+    if not case.images:
+        return []
+    stated = [channel_of(case, image) for image in case.images]
+    expected = set(range(len(channels)))
+    found = set(range(len(stated))) if None in stated else {c for c in stated if c is not None}
+    problems = []
+    if missing := sorted(expected - found):
+        named = ", ".join(f"_{c:04d} ({channels[c]})" for c in missing)
+        problems.append(Problem(case.name, case.images[0], f"channel {named} is missing", "Add the file"))
+    if surplus := sorted(found - expected):
+        what = f"channel {', '.join(f'_{c:04d}' for c in surplus)} is not one of the dataset's {len(channels)}"
+        problems.append(Problem(case.name, case.images[-1], what, "Name it in channel_names or remove the file"))
+    return problems
+
+
+def _names_twice(cases: Sequence[Case]) -> list[Problem]:
+    same: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        same[case.name].append(case)
+    problems = []
+    for name, copies in same.items():
+        if len(copies) > 1:
+            files = {path: None for case in copies for path in (*case.images, case.label) if path is not None}
+            what = f"this name occurs {len(copies)} times: {', '.join(path.name for path in files)}"
+            problems.append(Problem(name, None, what, "Keep one image and one label of each name"))
+    return problems
+
+
+def _images_twice(cases: Sequence[Case], examined: Sequence[Examined]) -> list[Problem]:
+    first: dict[tuple[str, ...], Case] = {}
+    problems = []
+    for case, found in zip(cases, examined, strict=True):
+        if not case.images or len(found.fingerprints) != len(case.images):
+            continue
+        twin = first.setdefault(found.fingerprints, case)
+        if twin.name != case.name:
+            what = f"the same image as case {twin.name} ({twin.images[0].name})"
+            problems.append(Problem(case.name, case.images[0], what, "Keep one of the two"))
+    return problems
+
+
+def _fingerprint(volume: np.ndarray) -> str:
+    # single precision holds every HU value exactly, so int16 and float32 copies of one scan come out alike
+    digest = hashlib.sha256(str(volume.shape).encode())
+    for part in volume:
+        digest.update(np.ascontiguousarray(part, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _some(values: Sequence[int], most: int = 10) -> str:
+    listed = ", ".join(map(str, values[:most]))
+    return listed if len(values) <= most else f"{listed}, ... ({len(values)} in all)"

@@ -1,0 +1,291 @@
+"""Labelled scans on disk: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+
+Opening a dataset pairs files by name and settles what the labels mean. Whether the files can be used is for
+:mod:`lnsegfm.datasets.check` to say, which looks at all of them and tells everything at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, image_files, read_mask, stem
+from lnsegfm.storage import content_hash, read_json, sha256
+
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan.
+
+    Args:
+        name: Its name, which is also the stem of the files made from it.
+        images: One file per channel; empty where a label has no image.
+        label: Its reference, if it has one.
+
+    Raises:
+        DataError: A name that cannot be a file's name.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable() or self.name.strip(" ") in ("", ".", "..") or set("/\\") & set(self.name):
+            raise DataError(f"Case name {self.name!r}: it cannot be a file's name. Use letters, digits, '_' and '-'.")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Scans that share labels and channels.
+
+    Args:
+        root: Its folder.
+        cases: By name. Two may have one name, one may lack image or label: ``check`` finds them.
+        labels: What the numbers in the masks mean.
+        channels: Names of the channels, such as ``("CT",)``.
+        file_ending: Ending of the images; the commonest where they differ.
+        labels_from: Where the label map comes from, for people to read.
+    """
+
+    root: Path
+    cases: tuple[Case, ...]
+    labels: LabelMap
+    channels: tuple[str, ...] = ("CT",)
+    file_ending: str = ".nii.gz"
+    labels_from: str = "the caller"
+
+    @property
+    def labelled(self) -> tuple[Case, ...]:
+        """The cases that have a reference."""
+        return tuple(case for case in self.cases if case.label is not None)
+
+    def content_hash(self) -> str:
+        """SHA-256 over case names, the bytes of their files, channels and labels; where the files lie plays no part."""
+        return content_hash(
+            {
+                "cases": [
+                    [case.name, [sha256(image) for image in case.images], sha256(case.label) if case.label else None]
+                    for case in self.cases
+                ],
+                "channels": self.channels,
+                "labels": self.labels.to_dataset_json(),
+            }
+        )
+
+
+def open_dataset(root: Path, labels: LabelMap | None = None, *, default_labels: LabelMap | None = None) -> Dataset:
+    """Open an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+
+    What the labels mean is taken from the first of these that says it: ``labels``; the folder's ``dataset.json``; its
+    ``labels.json``; ``default_labels``, if every value in the masks occurs in it.
+
+    Args:
+        root: The folder.
+        labels: What the user says the labels are.
+        default_labels: What they are when nobody says it: the labels of the base model.
+
+    Raises:
+        DataError: Neither of the two layouts, no case in it, a description that cannot be read, or labels without
+            names.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder. Give the folder that holds images and labels.")
+    description = _read_description(root)
+    cases = _find_cases(root, description)
+    if not cases:
+        raise DataError(f"{root}: it holds no images ({', '.join(IMAGE_ENDINGS)}). Put labelled scans into it.")
+    labels, source = _settle_labels(root, cases, labels, default_labels)
+    return Dataset(
+        root=root,
+        cases=cases,
+        labels=labels,
+        channels=_channel_names(root, cases, description),
+        file_ending=_file_ending(root, cases, description),
+        labels_from=source,
+    )
+
+
+def named_labels(root: Path) -> tuple[LabelMap, str] | None:
+    """The label map that a folder's ``dataset.json`` or ``labels.json`` states, and the file's name; None if neither.
+
+    Raises:
+        DataError: The file is not JSON, or its labels cannot be.
+    """
+    for name in ("dataset.json", "labels.json"):
+        if not (root / name).is_file():
+            continue
+        content = read_json(root / name)
+        table = content.get("labels") if name == "dataset.json" and isinstance(content, Mapping) else content
+        if table is None:
+            continue
+        try:
+            return LabelMap.from_dataset_json(table), name
+        except DataError as error:
+            raise DataError(f"{root / name}: {error}") from None
+    return None
+
+
+def channel_of(case: Case, image: Path) -> int | None:
+    """The channel that an image's name states (``_0002`` is 2, no suffix is 0); None if the name is not the case's."""
+    name = stem(image)
+    if name == case.name:
+        return 0
+    match = _CHANNEL.fullmatch(name)
+    return int(match["channel"]) if match and match["case"] == case.name else None
+
+
+def _read_description(root: Path) -> Mapping[str, Any]:
+    if not (root / "dataset.json").is_file():
+        return {}
+    content = read_json(root / "dataset.json")
+    if not isinstance(content, Mapping):
+        raise DataError(f"{root / 'dataset.json'}: not a table. Write it as nnU-Net's dataset.json.")
+    return content
+
+
+def _find_cases(root: Path, description: Mapping[str, Any]) -> tuple[Case, ...]:
+    if "dataset" in description:
+        return _listed_cases(root, description["dataset"])
+    for images, labels in (("imagesTr", "labelsTr"), ("images", "labels")):
+        if not (root / images).is_dir():
+            continue
+        if not (root / labels).is_dir():
+            raise DataError(f"{root}: it has {images}/ and no {labels}/. Put the masks there, named as their images.")
+        if images == "imagesTr" and not description:
+            raise DataError(f"{root}: it has imagesTr/ and no dataset.json. Add it, or rename to images/ and labels/.")
+        return _paired_cases(root / images, root / labels, suffixed=images == "imagesTr")
+    raise DataError(
+        f"{root}: neither an nnU-Net dataset (dataset.json, imagesTr/, labelsTr/) nor a folder with images/ and "
+        "labels/. Give the folder that holds them."
+    )
+
+
+def _paired_cases(images: Path, labels: Path, *, suffixed: bool) -> tuple[Case, ...]:
+    """Pair images and labels by name.
+
+    An image with a label's very name is that case. Else ``_0000`` at its end is a channel, if what comes before it is
+    a label's name, or if the folder's images are named so.
+    """
+    masks: dict[str, list[Path]] = defaultdict(list)
+    for path in image_files(labels):
+        masks[stem(path)].append(path)
+    scans = {path: _CHANNEL.fullmatch(stem(path)) for path in image_files(images)}
+    suffixed = suffixed or any(m and m["case"] in masks for path, m in scans.items() if stem(path) not in masks)
+    files: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path, match in scans.items():
+        if match and stem(path) not in masks and (suffixed or match["case"] in masks):
+            files[match["case"]][int(match["channel"])].append(path)
+        else:
+            files[stem(path)][0].append(path)
+    names = sorted({*files, *masks})
+    return tuple(case for name in names for case in _copies(name, files.get(name, {}), masks.get(name, [])))
+
+
+def _copies(name: str, channels: Mapping[int, Sequence[Path]], masks: Sequence[Path]) -> list[Case]:
+    """One case, or several of one name when an image or label exists twice (``a.nii.gz`` and ``a.nrrd``)."""
+    copies = max([len(masks), *map(len, channels.values())])
+    return [
+        Case(
+            name,
+            tuple(channels[c][min(k, len(channels[c]) - 1)] for c in sorted(channels)),
+            masks[min(k, len(masks) - 1)] if masks else None,
+        )
+        for k in range(copies)
+    ]
+
+
+def _listed_cases(root: Path, listing: Any) -> tuple[Case, ...]:
+    """The cases of a ``dataset.json`` that names its files itself (the ``dataset`` key of nnU-Net)."""
+    where = root / "dataset.json"
+    if not isinstance(listing, Mapping):
+        raise DataError(f"{where}: 'dataset' is not a table of cases. Write {{name: {{images: [...], label: ...}}}}.")
+    cases, problems = [], []
+    for name, entry in listing.items():
+        images = entry.get("images") if isinstance(entry, Mapping) else None
+        label = entry.get("label") if isinstance(entry, Mapping) else None
+        if not isinstance(images, list) or not images or not all(isinstance(i, str) and i for i in images):
+            problems.append(f"{where}: case {name}: 'images' is not a list of file names. Write [\"images/a.nii.gz\"].")
+        elif label is not None and (not isinstance(label, str) or not label):
+            problems.append(f"{where}: case {name}: 'label' is not a file name. Write \"labels/a.nii.gz\".")
+        else:
+            paths = tuple(_listed_path(root, image) for image in images)
+            try:
+                cases.append(Case(name, paths, _listed_path(root, label) if label else None))
+            except DataError as error:
+                problems.append(f"{where}: {error}")
+    if problems:
+        raise DataError(*problems)
+    return tuple(sorted(cases, key=lambda case: case.name))
+
+
+def _listed_path(root: Path, text: str) -> Path:
+    return root / os.path.expandvars(text)  # nnU-Net expands variables there, and an absolute path stays what it is
+
+
+def _settle_labels(
+    root: Path,
+    cases: Sequence[Case],
+    labels: LabelMap | None,
+    default_labels: LabelMap | None,
+) -> tuple[LabelMap, str]:
+    if labels is not None:
+        return labels, "the caller"
+    if (named := named_labels(root)) is not None:
+        return named
+    found = _values_of(cases)
+    if default_labels is None:
+        why = "nothing says what they mean"
+    elif strangers := sorted(found - default_labels.allowed):
+        why = f"the base model's labels ({default_labels}) do not have {strangers}"
+    else:
+        return default_labels, "the base model"
+    raise DataError(
+        f"{root}: the masks hold the values {sorted(found)} and {why}. "
+        'Name them: --label lymph_node=1, or a labels.json with {"lymph_node": 1}.'
+    )
+
+
+def _values_of(cases: Sequence[Case]) -> set[int]:
+    found: set[int] = set()
+    for case in cases:
+        if case.label is not None:
+            try:
+                found.update(values_in(read_mask(case.label)[0]))
+            except DataError:
+                continue  # the check names every file that cannot be read
+    return found
+
+
+def _channel_names(root: Path, cases: Sequence[Case], description: Mapping[str, Any]) -> tuple[str, ...]:
+    where = root / "dataset.json"
+    table = description.get("channel_names", description.get("modality"))
+    if table is None:
+        count = max(len(case.images) for case in cases)
+        if count > 1:
+            raise DataError(f'{where}: {count} channels in a case and no \'channel_names\'. Add them: {{"0": "CT"}}.')
+        return ("CT",)
+    keys = [str(k) for k in range(len(table))] if isinstance(table, Mapping) else []
+    if not keys or set(map(str, table)) != set(keys) or not all(isinstance(v, str) for v in table.values()):
+        raise DataError(f'{where}: \'channel_names\' {table!r} is not a table of channels. Write {{"0": "CT"}}.')
+    return tuple({str(k): v for k, v in table.items()}[k] for k in keys)
+
+
+def _file_ending(root: Path, cases: Sequence[Case], description: Mapping[str, Any]) -> str:
+    stated = description.get("file_ending")
+    if stated is not None and stated not in IMAGE_ENDINGS:
+        where = root / "dataset.json"
+        raise DataError(f"{where}: 'file_ending' {stated!r} is not read here. Use one of {', '.join(IMAGE_ENDINGS)}.")
+    counted = Counter(ending(image) for case in cases for image in case.images)
+    commonest = max(IMAGE_ENDINGS, key=lambda e: counted[e])
+    return str(stated or commonest)

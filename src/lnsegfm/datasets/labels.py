@@ -1,0 +1,123 @@
+"""What the numbers in a mask mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lnsegfm.errors import DataError
+
+BACKGROUND = "background"
+IGNORE = "ignore"
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Foreground labels by name, and the value that marks voxels nobody annotated.
+
+    Values are what nnU-Net demands: 1, 2, 3, ... without a gap, and ``ignore`` the next one. 0 is background.
+
+    Args:
+        names: Label name to value; kept in ascending order of value.
+        ignore: Value of voxels that neither train nor count, if there are any.
+
+    Raises:
+        DataError: Names or values that cannot be.
+    """
+
+    names: Mapping[str, int]
+    ignore: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise DataError("Labels {}: at least one label besides background is needed. Name it: lymph_node=1.")
+        for name, value in [*self.names.items(), *([(IGNORE, self.ignore)] if self.ignore is not None else [])]:
+            _require_whole_number(name, value)
+        for name in self.names:
+            if not isinstance(name, str) or not name.strip() or not name.isprintable() or name in (BACKGROUND, IGNORE):
+                raise DataError(f"Label name {name!r}: not a name for a foreground label. Use words like lymph_node.")
+        object.__setattr__(self, "names", dict(sorted(self.names.items(), key=lambda item: item[1])))
+        values = list(self.names.values())
+        if values != list(range(1, len(values) + 1)):
+            raise DataError(f"Label values {values}: they must be 1, 2, 3, ... without a gap. Renumber the masks.")
+        if self.ignore is not None and self.ignore != len(values) + 1:
+            raise DataError(
+                f"Ignore value {self.ignore}: it must follow the highest label, which is {len(values)}. "
+                f"Renumber it to {len(values) + 1}."
+            )
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.names.items()), self.ignore))
+
+    @property
+    def allowed(self) -> frozenset[int]:
+        """Every value that a mask may hold: background, the labels, ignore."""
+        return frozenset({0, *self.names.values(), *([self.ignore] if self.ignore is not None else [])})
+
+    @classmethod
+    def from_dataset_json(cls, labels: Any) -> LabelMap:
+        """Read the ``labels`` of an nnU-Net ``dataset.json``: ``{"background": 0, "lymph_node": 1, "ignore": 2}``.
+
+        ``background`` may be left out.
+
+        Raises:
+            DataError: Not such a table; region-based labels (lists of values); values that leave a gap.
+        """
+        if not isinstance(labels, Mapping) or not labels:
+            raise DataError(f'Labels {labels!r}: not a table of names and values. Write {{"lymph_node": 1}}.')
+        if all(str(k).isdigit() and isinstance(v, str) for k, v in labels.items()):
+            raise DataError(
+                "Labels: numbers come before names, as in nnU-Net version 1. "
+                'Turn them round: {"background": 0, "lymph_node": 1}.'
+            )
+        for name, value in labels.items():
+            if isinstance(value, (list, tuple)):
+                raise DataError(
+                    f"Label {name!r} {list(value)!r}: region-based labels are not supported yet. "
+                    "Give each label one value."
+                )
+            _require_whole_number(name, value)
+        if labels.get(BACKGROUND, 0) != 0:
+            raise DataError(f"Label background {labels[BACKGROUND]}: background is always 0. Renumber the masks.")
+        names = {name: value for name, value in labels.items() if name not in (BACKGROUND, IGNORE)}
+        return cls(names, labels.get(IGNORE))
+
+    @classmethod
+    def from_options(cls, options: Iterable[str]) -> LabelMap | None:
+        """Read ``NAME=VALUE`` options as the command line takes them; None when there are none.
+
+        Raises:
+            DataError: An option of another form, a name or a value given twice.
+        """
+        labels: dict[str, int] = {}
+        for option in options:
+            name, _, value = (part.strip() for part in option.rpartition("="))
+            if not name or not value.isdecimal():
+                raise DataError(f"Label option {option!r}: not NAME=VALUE. Write --label lymph_node=1.")
+            if name in labels or int(value) in labels.values():
+                raise DataError(f"Label option {option!r}: its name or value is already taken. Give each label once.")
+            labels[name] = int(value)
+        return cls.from_dataset_json(labels) if labels else None
+
+    def to_dataset_json(self) -> dict[str, int]:
+        """The ``labels`` of an nnU-Net ``dataset.json``, background first and ignore last."""
+        return {BACKGROUND: 0, **self.names, **({IGNORE: self.ignore} if self.ignore is not None else {})}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.to_dataset_json().items() if value)
+
+
+def values_in(mask: np.ndarray) -> list[int]:
+    """The distinct values of an integer mask, ascending."""
+    found: set[int] = set()
+    for part in mask:  # slice by slice: sorting a whole CT's worth of voxels takes seconds and gigabytes
+        found.update(int(v) for v in np.unique(part))
+    return sorted(found)
+
+
+def _require_whole_number(name: Any, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DataError(f"Label {name!r} {value!r}: its value is not a whole number. Write it as 1, 2, 3, ....")

@@ -1,0 +1,26 @@
+"""Analytic CT phantoms of the neck and the chest with lymph nodes of exactly known size.
+
+They stand in for patients where a test or a demonstration needs scans: geometry, HU values and confusions (vessels,
+glands, muscle) are of the right kind, and nothing about them is evidence about real scans.
+"""
+
+from lnsegfm.datasets.phantom.anatomy import Tissue
+from lnsegfm.datasets.phantom.case import PhantomCase, make_case
+from lnsegfm.datasets.phantom.domain import DOMAINS, PHASES, SITES, Domain, Phase, preset
+from lnsegfm.datasets.phantom.nodes import Node, axial_diameters
+from lnsegfm.datasets.phantom.write import write_dataset
+
+__all__ = [
+    "DOMAINS",
+    "PHASES",
+    "SITES",
+    "Domain",
+    "Node",
+    "PhantomCase",
+    "Phase",
+    "Tissue",
+    "axial_diameters",
+    "make_case",
+    "preset",
+    "write_dataset",
+]

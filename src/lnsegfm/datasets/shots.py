@@ -1,0 +1,57 @@
+"""Which scans are trained on and which are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lnsegfm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cases trained on, in the order in which they were drawn, and the rest.
+
+    Args:
+        shots: Names of the cases that are trained on.
+        held_out: Names of the others, sorted.
+    """
+
+    shots: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        names = [*self.shots, *self.held_out]
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ConfigError(f"Cases {', '.join(twice)}: named twice in one split. Give every case a name of its own.")
+
+
+def draw_shots(names: Sequence[str], shots: int | None, draw: int = 0) -> Split:
+    """Draw the cases to train on.
+
+    The sorted names are permuted by a generator seeded with ``draw``, and the first ``shots`` of them are taken. So
+    the order in which names arrive plays no part, and for one draw the cases of fewer shots are among those of more.
+
+    Args:
+        names: Names of all labelled cases.
+        shots: How many to train on; None takes all, which leaves none held out.
+        draw: Which draw; 0, 1, 2, ...
+
+    Raises:
+        ConfigError: More shots than cases, fewer than one, a negative draw, or a name that occurs twice.
+    """
+    if not names:
+        raise ConfigError("Cases: there is none to draw from. Give at least one labelled case.")
+    if draw < 0:
+        raise ConfigError(f"draw {draw}: draws are counted from 0. Use draw >= 0.")
+    if shots is not None and shots < 1:
+        raise ConfigError(f"shots {shots}: one trains on at least one case. Use shots >= 1.")
+    if shots is not None and shots > len(names):
+        raise ConfigError(f"shots {shots}: there are only {len(names)} labelled cases. Use shots <= {len(names)}.")
+    ordered = sorted(names)
+    permuted = [ordered[i] for i in np.random.default_rng([draw]).permutation(len(ordered))]
+    taken = len(permuted) if shots is None else shots
+    return Split(shots=tuple(permuted[:taken]), held_out=tuple(sorted(permuted[taken:])))

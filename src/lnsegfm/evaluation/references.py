@@ -1,0 +1,97 @@
+"""Which masks are compared, and what their labels are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lnsegfm.datasets.dataset import named_labels, open_dataset
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.files import image_files, stem
+
+_LABEL_FOLDERS = ("labelsTr", "labelsTs", "labels")
+
+
+def masks_in(folder: Path) -> dict[str, Path]:
+    """The masks directly in a folder, by case name.
+
+    Raises:
+        DataError: No such folder, no image in it, or a name that occurs twice (``a.nii.gz`` and ``a.nrrd``).
+    """
+    _require_folder(folder)
+    masks: dict[str, Path] = {}
+    problems = []
+    for path in image_files(folder):
+        if (twin := masks.setdefault(stem(path), path)) != path:
+            problems.append(f"{folder}: {twin.name} and {path.name} are one case's. Keep one of the two.")
+    if problems:
+        raise DataError(*problems)
+    if not masks:
+        raise DataError(f"{folder}: it holds no masks (.nii.gz, .nii, .nrrd, .mha). Give the folder that holds them.")
+    return masks
+
+
+def references_in(folder: Path, labels: LabelMap) -> dict[str, Path]:
+    """The reference masks by case name, of a folder of masks or of a whole dataset folder.
+
+    Raises:
+        DataError: As :func:`masks_in` and :func:`lnsegfm.datasets.dataset.open_dataset`.
+    """
+    if not is_dataset(folder):
+        return masks_in(folder)
+    masks: dict[str, Path] = {}
+    for case in open_dataset(folder, labels).labelled:
+        if case.label is not None and (twin := masks.setdefault(case.name, case.label)) != case.label:
+            raise DataError(f"{folder}: {twin.name} and {case.label.name} are one case's. Keep one of the two.")
+    if not masks:
+        raise DataError(f"{folder}: none of its cases has a label. Add the labels to compare with.")
+    return masks
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is a dataset, rather than a folder of masks that may hold a ``dataset.json`` besides."""
+    return any((folder / inner).is_dir() for inner in ("imagesTr", "images", "labelsTr", "labels"))
+
+
+def labels_to_score(predictions: Path, references: Path, given: LabelMap | None) -> LabelMap:
+    """What the references' labels are called.
+
+    Taken from the first of these that says it: ``given``; the references' ``dataset.json`` or ``labels.json``; that
+    of the dataset folder in which the references lie as ``labelsTr``, ``labelsTs`` or ``labels``; the predictions'.
+
+    Raises:
+        DataError: A folder that is not there, nothing that says it, or a file that should and is not readable.
+    """
+    _require_folder(predictions)
+    _require_folder(references)
+    if given is not None:
+        return given
+    inside_dataset = [references.resolve().parent] if references.name in _LABEL_FOLDERS else []
+    for place in (references, *inside_dataset, predictions):
+        if (named := named_labels(place)) is not None:
+            return named[0]
+    raise DataError(f"{references}: nothing says what the labels are called. Name them: --label lymph_node=1.")
+
+
+def labels_of_predictions(folder: Path) -> LabelMap | None:
+    """The labels of the model that predicted, where its ``dataset.json`` lies beside the masks; else None."""
+    named = named_labels(folder)
+    return named[0] if named is not None else None
+
+
+def missing_predictions(predictions: Mapping[str, Path], references: Mapping[str, Path], folder: Path) -> list[str]:
+    """One line naming every reference that has no prediction; empty when each has one."""
+    missing = sorted(set(references) - set(predictions))
+    if not missing:
+        return []
+    number = "1 case has" if len(missing) == 1 else f"{len(missing)} cases have"
+    return [
+        f"{folder}: {number} a reference and no prediction: {', '.join(missing)}. "
+        "Predict them, or give references of the predicted cases only."
+    ]
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Give the folder that holds the masks.")

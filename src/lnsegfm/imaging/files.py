@@ -1,0 +1,248 @@
+"""Volumes and masks in files: NIfTI, NRRD and MHA, read and written with SimpleITK."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813  # the name everybody in the field gives it
+
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.storage import whole
+
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+_CHUNK = 1 << 20  # bytes that are unpacked at a time
+_NIFTI_HEADER = 352  # bytes, at the least
+
+
+class ImageError(DataError):
+    """An image file that cannot be used.
+
+    Args:
+        path: The file.
+        what: What is wrong with it, without a full stop.
+        remedy: What to do about it, a sentence without its full stop.
+    """
+
+    def __init__(self, path: Path, what: str, remedy: str) -> None:
+        super().__init__(f"{path}: {what}. {remedy}.")
+        self.path, self.what, self.remedy = path, what, remedy
+
+
+def ending(path: Path | str) -> str | None:
+    """The image ending of a file's name (one of ``IMAGE_ENDINGS``, whatever its case); None if it has none."""
+    name = Path(path).name.lower()
+    return next((e for e in IMAGE_ENDINGS if name.endswith(e) and len(name) > len(e)), None)
+
+
+def stem(path: Path | str) -> str:
+    """A file's name without its image ending: ``a/b.nii.gz`` is ``b``. Other names stay as they are."""
+    name = Path(path).name
+    found = ending(name)
+    return name[: -len(found)] if found else name
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files directly in ``folder``, by name; hidden ones (macOS's ``._a.nii.gz``) are no images."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and ending(p) and p.is_file())
+
+
+def read_grid(path: Path) -> Grid:
+    """Read the geometry of a volume from its header alone.
+
+    Raises:
+        ImageError: Not an image, or not a volume with three axes.
+    """
+    return _grid_of(path, _read_header(path))
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a volume: its voxels (z, y, x) in the stored number type, and its grid.
+
+    What ITK passes over in a NIfTI is kept: one that is cut short is refused, and NaN stays NaN.
+
+    Raises:
+        ImageError: Not an image, cut short, 2D, 4D, or with several numbers per voxel.
+    """
+    header = _read_header(path)
+    grid = _grid_of(path, header)
+    is_nifti = "vox_offset" in header.GetMetaDataKeys()
+    odd = _odd_numbers_of_nifti(path, header) if is_nifti else None
+    with _quiet():
+        try:
+            voxels = sitk.GetArrayFromImage(header.Execute())
+        except RuntimeError as error:
+            raise _unreadable(path, error) from None
+    if odd is not None:
+        voxels.flat[odd[0]] = odd[1]
+    return voxels.reshape(grid.shape), grid
+
+
+def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a mask: label values (z, y, x) as integers, and its grid.
+
+    Raises:
+        ImageError: As ``read_volume``, or a voxel's value is not a whole number.
+    """
+    mask, grid = read_volume(path)
+    if np.issubdtype(mask.dtype, np.integer):
+        return mask, grid
+    whole_numbers = mask.astype(np.int32) if np.all(np.abs(mask) < 2**31) else None  # NaN compares false
+    if whole_numbers is None or not np.array_equal(whole_numbers, mask):
+        example = mask[~np.isfinite(mask) | (mask != np.rint(mask)) | (np.abs(mask) >= 2**31)].flat[0]
+        raise ImageError(
+            path,
+            f"label values must be whole numbers, and it holds {example:g}",
+            "Save the mask as integers, and resample masks with nearest neighbour only",
+        )
+    return whole_numbers, grid
+
+
+def write_volume(path: Path, voxels: np.ndarray, grid: Grid) -> None:
+    """Write voxels (z, y, x) in their own number type, compressed, whole or not at all.
+
+    Raises:
+        ImageError: The name has no image ending, or the shape is not the grid's.
+    """
+    if ending(path) is None:
+        raise ImageError(path, "the name has no image ending", f"Use one of {', '.join(IMAGE_ENDINGS)}")
+    if voxels.shape != grid.shape:
+        raise ImageError(path, f"voxels {voxels.shape} do not fill a grid of {grid.shape}", "Pass their own grid")
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels))
+    image.SetSpacing(grid.spacing_mm[::-1])
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection(grid.direction)
+    with whole(path) as place, _quiet():
+        sitk.WriteImage(image, str(place), useCompression=True)
+
+
+def write_mask(path: Path, mask: np.ndarray, grid: Grid) -> None:
+    """Write a mask (z, y, x) of labels, as uint8 where its values allow and else uint16, compressed.
+
+    Raises:
+        ImageError: Values that are not whole numbers from 0 to 65535, or as ``write_volume``.
+    """
+    if mask.dtype != np.bool_ and not np.issubdtype(mask.dtype, np.integer):
+        raise ImageError(path, f"a mask holds whole numbers, not {mask.dtype}", "Pass an array of integers")
+    low, high = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise ImageError(path, f"label values {low} to {high} do not fit 0 to 65535", "Renumber the labels")
+    write_volume(path, mask.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16), grid)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # ITK's warnings go straight to stderr, in the middle of a table or a progress bar
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _read_header(path: Path) -> Any:
+    if not path.is_file():
+        raise ImageError(path, "no such file", "Check the path")
+    if ending(path) is None:
+        raise ImageError(path, "not a known image ending", f"Save it as one of {', '.join(IMAGE_ENDINGS)}")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with _quiet():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise _unreadable(path, error) from None
+    return reader
+
+
+def _grid_of(path: Path, header: Any) -> Grid:
+    size = _stored_size(header)
+    if len(size) == 2:
+        raise ImageError(path, f"it is 2D ({_times(size)})", "Give the whole scan as one 3D volume")
+    if len(size) > 3 and 1 in size:
+        remedy = "Save it as 3D, without the axis of length 1"
+        raise ImageError(path, f"it is {len(size)}D with an axis of length 1 ({_times(size)})", remedy)
+    if len(size) != 3:
+        raise ImageError(path, f"it is {len(size)}D ({_times(size)})", "Save each 3D volume in a file of its own")
+    if header.GetNumberOfComponents() != 1:
+        what = f"it has {header.GetNumberOfComponents()} numbers per voxel (a colour or vector image)"
+        raise ImageError(path, what, "Save it with one number per voxel")
+    try:
+        return Grid.from_image(header)
+    except DataError as error:
+        raise ImageError(path, f"its geometry is none: {str(error).rstrip('.')}", "Export the image again") from None
+
+
+def _stored_size(header: Any) -> tuple[int, ...]:
+    """The axes as the file states them, (x, y, z, ...): ITK drops a NIfTI's last axes when their length is 1."""
+    if "dim[0]" in header.GetMetaDataKeys():
+        dimensions = int(header.GetMetaData("dim[0]"))
+        return tuple(int(header.GetMetaData(f"dim[{i}]")) for i in range(1, dimensions + 1))
+    return tuple(header.GetSize())
+
+
+def _odd_numbers_of_nifti(path: Path, header: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Go through a NIfTI's own bytes, because ITK is silent about two things in them.
+
+    It fills up a file that is cut short, and it reads NaN and infinity as 0.
+
+    Returns:
+        Flat indices of the voxels that are NaN or infinite, and their values.
+
+    Raises:
+        ImageError: The file is cut short or damaged.
+    """
+    voxels, size = math.prod(_stored_size(header)), int(header.GetMetaData("bitpix")) // 8
+    offset = max(int(float(header.GetMetaData("vox_offset"))), _NIFTI_HEADER)
+    floats = {"16": "f4", "64": "f8"}.get(header.GetMetaData("datatype"))
+    indices, values, found = [np.empty(0, np.int64)], [np.empty(0)], 0
+    try:
+        with _unpacked(path) as file:
+            start = file.read(offset)
+            order = "<" if int.from_bytes(start[:4], "little") in (348, 540) else ">"  # sizes of its two headers
+            for chunk in iter(lambda: file.read(_CHUNK), b""):
+                if floats:
+                    numbers = np.frombuffer(chunk[: len(chunk) // size * size], dtype=order + floats)
+                    odd = np.flatnonzero(~np.isfinite(numbers))
+                    indices.append(odd + found // size)
+                    values.append(numbers[odd])
+                found += len(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise ImageError(path, "it is cut short or damaged (its compression does not end well)", _AGAIN) from None
+    if found < voxels * size:
+        raise ImageError(path, f"it is cut short ({found} of {voxels * size} bytes)", _AGAIN)
+    where = np.concatenate(indices)
+    return where[where < voxels], np.concatenate(values)[where < voxels]
+
+
+def _unpacked(path: Path) -> io.BufferedIOBase:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+_AGAIN = "Copy or export it again"
+
+
+def _unreadable(path: Path, error: RuntimeError) -> ImageError:
+    """ITK's exception, which has many lines and its own build folder in them, as one line."""
+    text = str(error)
+    if "orthonormal" in text:
+        return ImageError(path, "its axes are not at right angles (a sheared sform)", "Resample it to a straight grid")
+    if "Unable to determine ImageIO" in text:
+        return ImageError(path, f"unreadable: it is no {ending(path)} image, or it is cut short or empty", _AGAIN)
+    reason = [line.strip() for line in text.splitlines() if line.strip()][-1]
+    return ImageError(path, f"unreadable: it is cut short or damaged ({reason})", _AGAIN)
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in size)

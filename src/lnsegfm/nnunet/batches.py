@@ -1,0 +1,128 @@
+"""Training patches from scans in memory, the same for (seed, iteration) whatever the number of workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from lnsegfm.datasets.dataset import Case
+from lnsegfm.nnunet.engine import engine, seed_everything
+from lnsegfm.progress import Progress
+
+
+class MemoryDataset:
+    """Preprocessed scans, as nnU-Net's data loader asks for them."""
+
+    def __init__(self, cases: Mapping[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]) -> None:
+        self._cases = dict(cases)
+        self.identifiers = sorted(cases)
+
+    def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, None, dict[str, Any]]:
+        """Image (C, z, y, x), labels (1, z, y, x), no earlier stage, properties."""
+        data, labels, properties = self._cases[identifier]
+        return data, labels, None, properties
+
+
+def preprocess(
+    cases: Sequence[Case], plans: Any, configuration: Any, dataset_json: dict[str, Any], progress: Progress
+) -> MemoryDataset:
+    """Prepare labelled scans as nnU-Net does, in this process.
+
+    Args:
+        cases: Scans with references.
+        plans: nnU-Net's ``PlansManager``.
+        configuration: nnU-Net's ``ConfigurationManager``.
+        dataset_json: The data set's description.
+        progress: Told how far it is.
+    """
+    progress.stage(f"Preparing {len(cases)} labelled scans")
+    prepared = {}
+    for done, case in enumerate(cases, 1):
+        with engine():
+            images = [str(image) for image in case.images]
+            data, labels, properties = configuration.preprocessor_class(verbose=False).run_case(
+                images, str(case.label), plans, configuration, dataset_json
+            )
+        prepared[case.name] = (data.astype(np.float32, copy=False), labels.astype(np.int16, copy=False), properties)
+        progress.advance(done, len(cases), case.name)
+    return MemoryDataset(prepared)
+
+
+class SeededBatches(Dataset[dict[str, Any]]):
+    """Batch number i is drawn and augmented from (seed, i) alone."""
+
+    def __init__(self, loader: nnUNetDataLoader, seed: int) -> None:
+        self._loader = loader
+        self._seed = seed
+
+    def __getitem__(self, iteration: int) -> dict[str, Any]:
+        """Data (B, C, z, y, x) and target, a list where deep supervision is on."""
+        seed_everything(self._seed, iteration)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums over several threads differ in the last bit
+        try:
+            batch: dict[str, Any] = next(self._loader)
+        finally:
+            torch.set_num_threads(threads)
+        return batch
+
+    def over(self, iterations: range, workers: int, *, pin: bool) -> Iterable[dict[str, Any]]:
+        """Give the batches of these iterations in their order, made here or by worker processes."""
+        if workers == 0:
+            return (self[i] for i in iterations)
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=list(iterations),
+            num_workers=workers,
+            prefetch_factor=2,
+            pin_memory=pin,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+        )
+
+
+def loader_for(trainer: Any, dataset: MemoryDataset) -> nnUNetDataLoader:
+    """nnU-Net's data loader with its default augmentation, on scans in memory."""
+    manager, labels = trainer.configuration_manager, trainer.label_manager
+    rotation, dummy_2d, initial_patch, mirror_axes = (
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
+    transforms = trainer.get_training_transforms(
+        manager.patch_size,
+        rotation,
+        trainer._get_deep_supervision_scales(),
+        mirror_axes,
+        dummy_2d,
+        use_mask_for_norm=manager.use_mask_for_norm,
+        foreground_labels=labels.foreground_labels,
+        ignore_label=labels.ignore_label,
+    )
+    _make_deterministic(transforms)
+    return nnUNetDataLoader(
+        dataset,
+        trainer.batch_size,
+        initial_patch,
+        manager.patch_size,
+        labels,
+        oversample_foreground_percent=trainer.oversample_foreground_percent,
+        transforms=transforms,
+    )
+
+
+def _make_deterministic(transform: Any) -> None:
+    """The blur times two implementations and takes the faster: let it not."""
+    if hasattr(transform, "benchmark"):
+        transform.benchmark = False
+    for inner in [*getattr(transform, "transforms", []), *filter(None, [getattr(transform, "transform", None)])]:
+        _make_deterministic(inner)
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

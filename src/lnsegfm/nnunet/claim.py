@@ -1,0 +1,43 @@
+"""A run's folder belongs to one run: its ``recipe.json`` says which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import ConfigError, RunMismatch
+from lnsegfm.storage import PARTIAL, clear_partials, read_json, write_json
+
+
+def claim(out: Path, resolved: Mapping[str, Any]) -> None:
+    """Make a folder a run's own, or recognise it as such.
+
+    Args:
+        out: The folder.
+        resolved: The run's resolved recipe, with its ``identity``.
+
+    Raises:
+        RunMismatch: It holds another run, or something else; nothing is touched.
+        ConfigError: It is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: it is a file. Name a folder.")
+    file = out / "recipe.json"
+    if file.is_file():
+        there = read_json(file)
+        if there.get("identity") != resolved["identity"]:
+            raise RunMismatch(f"{out}: it holds another run ({_difference(there, resolved)}). Choose another --out.")
+    elif out.is_dir() and any(not entry.name.startswith(PARTIAL) for entry in out.iterdir()):
+        raise RunMismatch(f"{out}: it is not empty and holds no run. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    clear_partials(out)
+    write_json(file, resolved)
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    old, new = there.get("recipe", {}), here["recipe"]
+    changed = [f"{key} {old.get(key)}, not {new[key]}" for key in new if old.get(key) != new[key]]
+    if there.get("base", {}).get("sha256") != here.get("base", {}).get("sha256"):
+        changed.append("another base")
+    return "; ".join(changed) if changed else "other data"

@@ -1,0 +1,1 @@
+"""The folder that ``lnsegfm env`` names in ``nnUNet_extTrainer``."""

@@ -1,0 +1,235 @@
+"""From labelled scans to an adapted model, and the evidence of whether it helped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.check import require_usable
+from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.shots import Split, draw_shots
+from lnsegfm.methods.method import Method, Moved
+from lnsegfm.methods.table import METHODS
+from lnsegfm.nnunet.claim import claim
+from lnsegfm.nnunet.engine import choose_device, seed_everything
+from lnsegfm.nnunet.evidence import Evidence, gather
+from lnsegfm.nnunet.fit import Schedule
+from lnsegfm.nnunet.model import Model, build_network, read_model
+from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, require_channels
+from lnsegfm.nnunet.record import record_run, versions
+from lnsegfm.nnunet.training import train_model
+from lnsegfm.progress import Progress, Silent
+from lnsegfm.recipe import Recipe
+from lnsegfm.storage import content_hash, write_json
+from lnsegfm.weights.adapter import Adapter
+from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state import weights_hash
+from lnsegfm.weights.transfer import Transfer, transfer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run is about to do; made before anything is written.
+
+    Args:
+        recipe: The settings.
+        method: The method they name.
+        data: The labelled scans.
+        split: Which of them train and which are held out.
+        base: The model to start from.
+        start: Plans, description and network weights that training starts from.
+        transfer: What became of the base's weights.
+        moved: What the method moves.
+        identity: Hash of recipe, data and base.
+    """
+
+    recipe: Recipe
+    method: Method
+    data: Dataset
+    split: Split
+    base: Model
+    start: Checkpoint
+    transfer: Transfer
+    moved: Moved
+    identity: str
+
+    def cases(self, names: tuple[str, ...]) -> list[Case]:
+        """The cases of these names, in this order."""
+        by_name = {case.name: case for case in self.data.cases}
+        return [by_name[name] for name in names]
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved recipe, as ``--dry-run`` shows it and ``recipe.json`` keeps it."""
+        configuration = self.start.plans["configurations"][self.start.configuration]
+        return {
+            "format": "lnsegfm.recipe/1",
+            "identity": self.identity,
+            "recipe": self.recipe.to_json() | {"settings": self.method.settings()},
+            "base": {"folder": str(self.base.folder), "sha256": weights_hash(self.base.first.weights)},
+            "data": {"folder": str(self.data.root), "labels": self.data.labels.to_dataset_json()},
+            "labels_from": self.data.labels_from,
+            "shots": list(self.split.shots),
+            "held_out": list(self.split.held_out),
+            "spacing_mm": configuration["spacing"],
+            "patch_size": configuration["patch_size"],
+            "batch_size": configuration["batch_size"],
+            "architecture": configuration.get("architecture", {}).get("network_class_name"),
+            "transfer": self.transfer.to_json(),
+            "moves": vars(self.moved),
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: Its folder.
+        model: The adapted model's folder, which stock nnU-Net loads.
+        record: What ``run.json`` holds.
+        evidence: Base against adapted on the held-out cases; None where none was held out.
+    """
+
+    folder: Path
+    model: Path
+    record: Mapping[str, Any]
+    evidence: Evidence | None
+
+
+def plan(
+    data: Path,
+    model: Path,
+    recipe: Recipe,
+    *,
+    labels: LabelMap | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Check data, base and settings, and settle what will be done. Nothing is written.
+
+    Args:
+        data: Labelled scans: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+        model: The base's folder, or a run's.
+        recipe: The settings.
+        labels: What the masks' numbers mean, where the data do not say it themselves.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: Cases that cannot be used; all of them are listed.
+        ModelError: The base cannot be read, or does not fit the data.
+        ConfigError: A setting that cannot be.
+    """
+    progress = progress or Silent()
+    method = METHODS[recipe.method](**recipe.settings)
+    base = read_model(model)
+    dataset = open_dataset(data, labels, default_labels=base.labels)
+    require_channels(base, dataset)
+    progress.stage(f"Checking {len(dataset.cases)} cases")
+    require_usable(dataset, progress=progress.advance)
+    split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw)
+    start, report, moved = _start(base, dataset, split, recipe, method)
+    identity = content_hash(
+        {
+            "recipe": recipe.to_json() | {"settings": method.settings()},
+            "data": dataset.content_hash(),
+            "base": weights_hash(base.first.weights),
+        }
+    )
+    return Plan(recipe, method, dataset, split, base, start, report, moved, identity)
+
+
+def finetune(
+    planned: Plan, out: Path, *, device: str = "auto", workers: int | None = None, progress: Progress | None = None
+) -> Run:
+    """Adapt a model; the same call continues a run that was stopped.
+
+    Args:
+        planned: What to do.
+        out: The run's folder.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        workers: Processes that make batches; None takes none on a CPU and a few beside a GPU.
+        progress: Told how far it is.
+
+    Raises:
+        RunMismatch: ``out`` holds another run.
+        Interrupted: A signal arrived during training; its state is saved.
+    """
+    progress = progress or Silent()
+    device = choose_device(device)
+    resolved = planned.to_json()
+    claim(out, resolved)
+    write_json(out / "splits.json", {"shots": planned.split.shots, "held_out": planned.split.held_out})
+    recipe = planned.recipe
+    course = train_model(
+        planned.start,
+        planned.method,
+        planned.cases(planned.split.shots),
+        Schedule(
+            lr=recipe.lr,
+            iterations=recipe.iterations,
+            seed=recipe.seed,
+            time_limit_s=recipe.time_limit_s,
+            early_stop=recipe.early_stop,
+        ),
+        out,
+        device=device,
+        workers=workers,
+        progress=progress,
+    )
+    adapted = read_model(out / "model")
+    adapter_bytes = _write_adapter(planned, adapted, out)
+    evidence = None
+    if planned.split.held_out:
+        evidence = gather(
+            planned.cases(planned.split.held_out),
+            planned.data.labels,
+            planned.base,
+            adapted,
+            out / "predictions",
+            device=device,
+            mirroring=planned.recipe.mirroring,
+            progress=progress,
+        )
+    record = record_run(out, resolved, course, adapter_bytes, evidence, device=device)
+    shutil.rmtree(out / "work", ignore_errors=True)
+    return Run(out, out / "model", record, evidence)
+
+
+def _start(
+    base: Model, data: Dataset, split: Split, recipe: Recipe, method: Method
+) -> tuple[Checkpoint, Transfer, Moved]:
+    """The base's weights in a network for the data's labels."""
+    checkpoint = replace(
+        base.first,
+        plans=adapted_plans(base, dataset_name(data), patch_size=recipe.patch_size, batch_size=recipe.batch_size),
+        dataset_json=dataset_json(data, len(split.shots)),
+    )
+    seed_everything(recipe.seed)
+    network = build_network(checkpoint, deep_supervision=True)
+    report = transfer(
+        base.first.weights,
+        network,
+        base_labels=["background", *base.labels.names],
+        labels=["background", *data.labels.names],
+    )
+    weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
+    moved = method.moved(network)
+    method.optimizer(network, lr=recipe.lr)  # refuses here, before anything is written, what it cannot move
+    return replace(checkpoint, weights=weights), report, moved
+
+
+def _write_adapter(planned: Plan, adapted: Model, out: Path) -> int:
+    card = {
+        "method": planned.recipe.method,
+        "settings": planned.method.settings(),
+        "configuration": adapted.configuration,
+        "trainer_name": adapted.first.trainer_name,
+        "mirroring_axes": adapted.first.mirroring_axes,
+        "plans": adapted.plans,
+        "dataset_json": adapted.dataset_json,
+        "versions": versions(),
+    }
+    return Adapter.between(planned.base.first.weights, adapted.first.weights, card).save(out)

@@ -1,0 +1,237 @@
+"""The training loop: resumable at any iteration, the same bytes whether or not it was interrupted."""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from lnsegfm.errors import ConfigError, Interrupted, ModelError, RunMismatch
+from lnsegfm.methods.method import Method
+from lnsegfm.nnunet.batches import MemoryDataset, SeededBatches, loader_for
+from lnsegfm.nnunet.engine import engine
+from lnsegfm.nnunet.model import build_network, load_weights
+from lnsegfm.nnunet.trainer import MethodTrainer
+from lnsegfm.progress import Progress
+from lnsegfm.weights.checkpoint import Checkpoint, load_safely, save
+
+SAVE_EVERY_S = 20.0
+SMOOTHING = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Args:
+        lr: Learning rate; falls to 0 by nnU-Net's polynomial schedule.
+        iterations: Optimizer steps.
+        seed: Of patches and augmentation.
+        time_limit_s: Stop after this many seconds of training.
+        early_stop: Stop after this many iterations without a lower smoothed loss.
+    """
+
+    lr: float
+    iterations: int
+    seed: int
+    time_limit_s: float | None = None
+    early_stop: int | None = None
+
+
+class MemoryTrainer(MethodTrainer):
+    """nnU-Net's trainer as the owner of network, loss and augmentation; the scans lie in memory, the loop is ours."""
+
+    start: Checkpoint
+
+    @classmethod
+    def ready(cls, start: Checkpoint, method: Method, schedule: Schedule, device: str) -> Self:
+        """A trainer with network, weights, optimizer and loss; nnU-Net's ``__init__`` takes no more arguments."""
+        plans = copy.deepcopy(dict(start.plans)) | {"continue_training": False}
+        trainer = cls(plans, start.configuration, 0, dict(start.dataset_json), torch.device(device))
+        trainer.start = start
+        trainer.method = method
+        trainer.initial_lr = schedule.lr
+        trainer.num_epochs = schedule.iterations  # the learning rate falls at every iteration
+        trainer.initialize()
+        return trainer
+
+    def initialize(self) -> None:
+        """Build network and loss; there are no preprocessed files to look for, and compiling outlasts a short run."""
+        self._set_batch_size_and_oversample()
+        self.network = build_network(self.start, deep_supervision=self.enable_deep_supervision)
+        load_weights(self.network, self.start.weights)
+        self.network.to(self.device)
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        self.loss = self._build_loss()
+        self.was_initialized = True
+
+    def _do_i_compile(self) -> bool:
+        return False
+
+    def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """Say nothing: the run's own files tell what happened."""
+
+
+@dataclass
+class Course:
+    """How training went.
+
+    Args:
+        iteration: Steps done.
+        losses: Loss of each step.
+        seconds: Seconds of training, interruptions left out.
+        stopped_by: ``iterations``, ``time limit`` or ``plateau``.
+    """
+
+    iteration: int
+    losses: list[float]
+    seconds: float
+    stopped_by: str = "iterations"
+
+    def __post_init__(self) -> None:
+        losses, self.losses, self.curve = self.losses, [], []
+        for loss in losses:
+            self.add(loss)
+
+    def add(self, loss: float) -> None:
+        """Append a loss, and to ``curve`` the exponential mean of the losses, corrected for its start."""
+        self.losses.append(loss)
+        weight = 1 - SMOOTHING ** len(self.losses)
+        before = self.curve[-1] * (1 - SMOOTHING ** (len(self.losses) - 1)) if self.curve else 0.0
+        self.curve.append((SMOOTHING * before + (1 - SMOOTHING) * loss) / weight)
+
+
+def fit(
+    trainer: MemoryTrainer,
+    dataset: MemoryDataset,
+    schedule: Schedule,
+    state_file: Path,
+    *,
+    workers: int,
+    progress: Progress,
+) -> Course:
+    """Train; continue from ``state_file`` where there is one.
+
+    Args:
+        trainer: Initialised, with the weights to start from.
+        dataset: Preprocessed scans.
+        schedule: How long.
+        state_file: Where the state is kept; saved now and then, and when SIGINT or SIGTERM arrives.
+        workers: Processes that make batches; 0 makes them here.
+        progress: Told loss, rate and time left.
+
+    Raises:
+        Interrupted: A signal arrived; the state is saved.
+        ConfigError: The loss is no number any more.
+    """
+    course = _restore(trainer, state_file)
+    with engine():
+        batches = SeededBatches(loader_for(trainer, dataset), schedule.seed)
+    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+    trainer.network.train()
+    started, saved = time.monotonic() - course.seconds, time.monotonic()
+    first = course.iteration
+    progress.stage(f"Training: {schedule.iterations} iterations" + (f", continued at {first}" if first else ""))
+    remaining = range(first, schedule.iterations)
+    feed = iter(batches.over(remaining, workers, pin=trainer.device.type == "cuda"))
+    with _signals() as arrived:
+        for iteration in remaining:
+            if _over(course, schedule):
+                break
+            loss = _one_step(trainer, iteration, next(feed))
+            course.iteration = iteration + 1
+            course.add(loss)
+            course.seconds = time.monotonic() - started
+            if arrived:
+                _store(trainer, course, state_file)
+                raise Interrupted(f"Interrupted at iteration {course.iteration}; the same command continues.")
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                _store(trainer, course, state_file)
+                saved = time.monotonic()
+            progress.advance(course.iteration, schedule.iterations, f"loss {course.curve[-1]:.3f}")
+    _over(course, schedule)
+    _store(trainer, course, state_file)
+    return course
+
+
+def summary(course: Course) -> dict[str, Any]:
+    """How training went, as plain values."""
+    return {
+        "iterations": course.iteration,
+        "seconds": round(course.seconds, 3),
+        "seconds_per_iteration": round(course.seconds / max(course.iteration, 1), 5),
+        "stopped_by": course.stopped_by,
+        "losses": [round(loss, 6) for loss in course.losses],
+    }
+
+
+def _one_step(trainer: MemoryTrainer, iteration: int, batch: dict[str, Any]) -> float:
+    trainer.lr_scheduler.step(iteration)
+    loss = float(trainer.train_step(batch)["loss"])
+    if math.isnan(loss):
+        raise ConfigError(f"Loss at iteration {iteration}: not a number. Lower --lr, or check the images' intensities.")
+    return loss
+
+
+def _over(course: Course, schedule: Schedule) -> bool:
+    if schedule.time_limit_s is not None and course.seconds >= schedule.time_limit_s:
+        course.stopped_by = "time limit"
+        return True
+    if schedule.early_stop is not None and len(course.losses) > schedule.early_stop:
+        lowest = min(range(len(course.curve)), key=course.curve.__getitem__)
+        if len(course.curve) - 1 - lowest >= schedule.early_stop:
+            course.stopped_by = "plateau"
+            return True
+    return False
+
+
+def _store(trainer: MemoryTrainer, course: Course, file: Path) -> None:
+    scaler = trainer.grad_scaler.state_dict() if trainer.grad_scaler is not None else None
+    content = {
+        "network": trainer.network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": scaler,
+        "iteration": course.iteration,
+        "losses": course.losses,
+        "seconds": course.seconds,
+    }
+    save(file, content)
+
+
+def _restore(trainer: MemoryTrainer, file: Path) -> Course:
+    if not file.is_file():
+        return Course(0, [], 0.0)
+    content = load_safely(file)
+    try:
+        trainer.network.load_state_dict(content["network"])
+        trainer.optimizer.load_state_dict(content["optimizer"])
+        if trainer.grad_scaler is not None and content["scaler"] is not None:
+            trainer.grad_scaler.load_state_dict(content["scaler"])
+        return Course(content["iteration"], content["losses"], content["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError, ModelError) as error:
+        raise RunMismatch(f"{file}: not a training state of this run ({error}). Remove it to start anew.") from None
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; the list is empty until one arrives."""
+    arrived: list[int] = []
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda n, _: arrived.append(n))
+    except ValueError:  # not the main thread: whoever owns it handles signals
+        pass
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

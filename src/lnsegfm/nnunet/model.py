@@ -1,0 +1,187 @@
+"""A model is a folder as nnU-Net lays it out: plans.json, dataset.json and fold_X/checkpoint_final.pth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import DataError, ModelError
+from lnsegfm.nnunet.engine import engine
+from lnsegfm.storage import read_json, write_json
+from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+CHECKPOINT = "checkpoint_final.pth"
+STOCK_TRAINER = "nnUNetTrainer"
+# What a plans file may have imported. A file from a stranger must not choose what is called in this process.
+NETWORK_PACKAGES = ("dynamic_network_architectures.", "monai.networks.nets.", "lnsegfm.networks.")
+ARGUMENT_PACKAGES = ("torch.nn.", "dynamic_network_architectures.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Args:
+        folder: Where it lies.
+        folds: One checkpoint a fold; an ensemble has several.
+        plans: How images are prepared and networks built.
+        dataset_json: Labels, channels and file ending.
+    """
+
+    folder: Path
+    folds: tuple[Checkpoint, ...]
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+
+    @property
+    def first(self) -> Checkpoint:
+        """The fold that is adapted."""
+        return self.folds[0]
+
+    @property
+    def configuration(self) -> str:
+        """Name of the configuration in the plans."""
+        return self.first.configuration
+
+    @property
+    def labels(self) -> LabelMap:
+        """What its mask's numbers mean."""
+        return LabelMap.from_dataset_json(self.dataset_json["labels"])
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return len(self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or ())
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a user means: the folder itself, or ``model/`` of a run."""
+    return path / "model" if (path / "model" / "plans.json").is_file() else path
+
+
+def read_model(path: Path) -> Model:
+    """Read a model folder, or the model of a run. Nothing in it is executed.
+
+    Raises:
+        ModelError: A part is missing or not what it should be.
+        UnsafeFile: A checkpoint would have to execute something to be read.
+    """
+    folder = model_folder(path)
+    if not folder.is_dir():
+        raise ModelError(f"Model {path}: no such folder. Give a folder with plans.json, dataset.json and fold_0/.")
+    for name in ("plans.json", "dataset.json"):
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"Model {path}: {name} is missing. Give a folder with plans.json, dataset.json and fold_0/."
+            )
+    plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
+    found = sorted(folder.glob(f"fold_*/{CHECKPOINT}"), key=lambda file: file.parent.name)
+    numbered = [file for file in found if re.fullmatch(r"fold_\d+", file.parent.name)]
+    files = numbered or found
+    if not files:
+        raise ModelError(f"Model {path}: it has no fold_X/{CHECKPOINT}. Finish its training, or copy the whole folder.")
+    folds = tuple(read_checkpoint(file) for file in files)
+    model = Model(folder, folds, plans, dataset_json)
+    try:
+        require_known_imports(plans["configurations"][model.configuration], folder / "plans.json")
+        if not model.labels or not model.channels:
+            raise KeyError("channel_names")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"Model {path}: plans.json and dataset.json are not nnU-Net's ({error!r}).") from None
+    except DataError as error:
+        raise ModelError(f"{folder / 'dataset.json'}: {error}") from None
+    return model
+
+
+def write_model(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a model folder that stock nnU-Net loads. The checkpoint comes last: with it the model is whole."""
+    write_json(folder / "plans.json", checkpoint.plans)
+    write_json(folder / "dataset.json", checkpoint.dataset_json)
+    write_checkpoint(folder / "fold_0" / CHECKPOINT, checkpoint)
+
+
+def require_known_imports(configuration: Mapping[str, Any], file: Path) -> None:
+    """Refuse plans that would have something imported that is no network.
+
+    Raises:
+        ModelError: The import path lies outside the known packages; the message names it.
+    """
+    architecture = configuration.get("architecture")
+    if architecture is None:  # plans older than 2.2 name one of two classes, which nnU-Net resolves itself
+        return
+    wanted = [(architecture["network_class_name"], NETWORK_PACKAGES)]
+    arguments = architecture["arch_kwargs"]
+    wanted += [(arguments.get(name), ARGUMENT_PACKAGES) for name in architecture["_kw_requires_import"]]
+    for path, packages in wanted:
+        if path is not None and not str(path).startswith(packages):
+            raise ModelError(
+                f"{file}: it wants {path} imported, which is none of {', '.join(packages)}. Check its source."
+            )
+
+
+def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Module:
+    """Build the network of a checkpoint's plans, freshly initialised, on the CPU.
+
+    Raises:
+        ModelError: Its trainer or its architecture cannot be found.
+    """
+    with engine():
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        plans = PlansManager(dict(checkpoint.plans))
+        configuration = plans.get_configuration(checkpoint.configuration)
+        dataset_json = dict(checkpoint.dataset_json)
+        try:
+            return trainer_class(checkpoint.trainer_name).build_network_architecture(
+                plans,
+                configuration,
+                determine_num_input_channels(plans, configuration, dataset_json),
+                plans.get_label_manager(dataset_json).num_segmentation_heads,
+                deep_supervision,
+            )
+        except (ImportError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"Architecture {configuration.network_arch_class_name}: it cannot be built ({error})."
+            ) from None
+
+
+def trainer_class(name: str) -> type:
+    """The trainer class of a checkpoint; it builds the network.
+
+    Raises:
+        ModelError: nnU-Net has no trainer of that name.
+    """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    if name == STOCK_TRAINER:
+        return nnUNetTrainer
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        return recursive_find_trainer_class_by_name(name)
+    except RuntimeError:
+        raise ModelError(
+            f"Trainer {name}: nnU-Net has no trainer of that name. Name its folder in nnUNet_extTrainer."
+        ) from None
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put a state dict into the network it belongs to.
+
+    Raises:
+        ModelError: It belongs to another network.
+    """
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ModelError(
+            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()})."
+        ) from None

@@ -1,0 +1,80 @@
+"""What a run leaves for people and programs: run.json and report.html."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.nnunet.evidence import Evidence
+from lnsegfm.nnunet.model import CHECKPOINT
+from lnsegfm.report.page import write_page
+from lnsegfm.storage import sha256, write_json
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the result."""
+    return {name: version(name) for name in ("lnsegfm", "nnunetv2", "torch", "numpy", "SimpleITK")} | {
+        "python": platform.python_version()
+    }
+
+
+def record_run(
+    out: Path,
+    resolved: Mapping[str, Any],
+    course: Mapping[str, Any],
+    adapter_bytes: int,
+    evidence: Evidence | None,
+    *,
+    device: str,
+) -> dict[str, Any]:
+    """Write the report, then run.json, which says that the run is finished."""
+    checkpoint = out / "model" / "fold_0" / CHECKPOINT
+    record = {
+        **resolved,
+        "format": "lnsegfm.run/1",
+        "versions": versions(),
+        "device": device,
+        "training": {key: value for key, value in course.items() if key != "losses"},
+        "adapter": {"bytes": adapter_bytes, "checkpoint_bytes": checkpoint.stat().st_size},
+        "model": {"sha256": sha256(checkpoint)},
+        "result": evidence.comparison.to_json() if evidence else None,
+        "losses": course["losses"],
+    }
+    write_page(
+        out / "report.html",
+        title=f"{resolved['recipe']['method']} on {Path(resolved['data']['folder']).name}",
+        facts=_facts(record),
+        comparison=evidence.comparison if evidence else None,
+        cases=evidence.pictures if evidence else (),
+        losses=course["losses"],
+        provenance={key: record[key] for key in ("identity", "base", "model", "versions", "recipe")},
+    )
+    write_json(out / "run.json", record)
+    return record
+
+
+def megabytes(number: float) -> str:
+    """Bytes for a person."""
+    return f"{number / 1e6:.2f} MB" if number >= 1e4 else f"{number / 1e3:.1f} kB"
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, str]:
+    moves, training, adapter = record["moves"], record["training"], record["adapter"]
+    settings = ", ".join(f"{k}={v}" for k, v in record["recipe"]["settings"].items() if v is not None)
+    return {
+        "Base model": str(record["base"]["folder"]),
+        "Data": str(record["data"]["folder"]),
+        "Method": f"{record['recipe']['method']}" + (f" ({settings})" if settings else ""),
+        "Trained on": f"{len(record['shots'])} scans: {', '.join(record['shots'])}",
+        "Held out": f"{len(record['held_out'])} scans",
+        "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
+        f"stopped by {training['stopped_by']}",
+        "May move": f"{moves['parameters']:,} of {moves['total']:,} parameters in {moves['tensors']} tensors",
+        "One step moves": f"at most {moves['per_step']:,} ({moves['per_step'] / moves['total']:.3%})",
+        "Adapter": f"{megabytes(adapter['bytes'])}; the full checkpoint has {megabytes(adapter['checkpoint_bytes'])}",
+        "Heads": f"kept {', '.join(record['transfer']['labels_kept']) or 'none'}; "
+        f"new {', '.join(record['transfer']['labels_new']) or 'none'}",
+    }

@@ -1,0 +1,138 @@
+"""nnU-Net checkpoints, read without executing anything.
+
+A checkpoint is a pickle, and a pickle is a program. `torch.load(weights_only=True)` runs none of it but a small
+allow-list; the list here adds what nnU-Net 2 itself puts there (NumPy scalars of its logs, a `torch.device`).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lnsegfm.errors import ModelError, UnsafeFile
+from lnsegfm.storage import write_bytes
+
+ALLOWED: list[Any] = [
+    np._core.multiarray.scalar,
+    np._core.multiarray._reconstruct,
+    np.ndarray,
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+    np.float32,
+    np.float64,
+    np.int64,
+    torch.device,
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What nnU-Net needs of a checkpoint to predict.
+
+    Args:
+        weights: The network's state dict.
+        configuration: Name of the configuration in the plans, such as ``3d_fullres``.
+        plans: The plans it was trained with.
+        dataset_json: nnU-Net's description of the data set it was trained on.
+        trainer_name: Name of the trainer class whose ``build_network_architecture`` builds the network.
+        mirroring_axes: Spatial axes along which test-time mirroring is allowed.
+    """
+
+    weights: Mapping[str, Tensor]
+    configuration: str
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    trainer_name: str
+    mirroring_axes: tuple[int, ...] | None
+
+
+def load_safely(path: Path) -> Any:
+    """Read a file of ``torch.save`` onto the CPU; nothing in it is executed.
+
+    Raises:
+        UnsafeFile: It asks for a class or function outside the allow-list; the message names it.
+        ModelError: It is missing, cut short, or not a file of ``torch.save``.
+    """
+    try:
+        with torch.serialization.safe_globals(ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file.") from None
+    except UnpicklingError as error:
+        asked = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
+        if asked:
+            raise UnsafeFile(
+                f"{path}: asks to run {asked.group(1)} while it is read. Weights need no such thing; "
+                "do not open this file with other tools, ask its author for plain weights."
+            ) from None
+        raise ModelError(f"{path}: not a checkpoint ({str(error).splitlines()[0]}).") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path}: not a whole checkpoint ({reason}). Copy it again.") from None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read an nnU-Net checkpoint.
+
+    Raises:
+        UnsafeFile: Reading it would execute something.
+        ModelError: It is not an nnU-Net checkpoint.
+    """
+    content = load_safely(path)
+    try:
+        arguments = content["init_args"]
+        axes = content.get("inference_allowed_mirroring_axes")
+        return Checkpoint(
+            weights=content["network_weights"],
+            configuration=arguments["configuration"],
+            plans=arguments["plans"],
+            dataset_json=arguments["dataset_json"],
+            trainer_name=content["trainer_name"],
+            mirroring_axes=None if axes is None else tuple(axes),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: not an nnU-Net checkpoint ({error} is missing).") from None
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint that stock nnU-Net predicts with and takes as ``-pretrained_weights``.
+
+    It holds no times and no logs: the same weights and plans give the same bytes.
+    """
+    save(
+        path,
+        {
+            "network_weights": dict(checkpoint.weights),
+            "optimizer_state": {},
+            "grad_scaler_state": None,
+            "logging": {},
+            "_best_ema": None,
+            "current_epoch": 0,
+            "init_args": {
+                "plans": dict(checkpoint.plans),
+                "configuration": checkpoint.configuration,
+                "fold": 0,
+                "dataset_json": dict(checkpoint.dataset_json),
+            },
+            "trainer_name": checkpoint.trainer_name,
+            "inference_allowed_mirroring_axes": checkpoint.mirroring_axes,
+        },
+    )
+
+
+def save(path: Path, content: Any) -> None:
+    """``torch.save``, whole or not at all, with bytes that depend on the content alone (not on the file's name)."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())

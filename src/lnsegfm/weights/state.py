@@ -1,0 +1,43 @@
+"""State dicts: which names are the same tensor, and a hash of the content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def aliases(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Map every name to the first name (in sorted order) of the same tensor.
+
+    nnU-Net's networks hold a convolution under up to four names. In memory they share storage; after some ways of
+    saving they do not, so names of equal storage, shape and stride are the same tensor, and nothing else is.
+    """
+    first: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype], str] = {}
+    names = {}
+    for name in sorted(weights):
+        tensor = weights[name]
+        if tensor.numel() == 0:
+            names[name] = name
+            continue
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        names[name] = first.setdefault(key, name)
+    return names
+
+
+def raw(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor as (entries, bytes an entry), on the CPU: -0.0 and every NaN are values of their own."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).reshape(flat.numel(), -1)
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name]
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(raw(tensor).numpy().tobytes())
+    return digest.hexdigest()

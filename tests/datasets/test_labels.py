@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.errors import DataError
+
+
+def test_reads_and_writes_the_labels_of_a_dataset_json():
+    written = {"background": 0, "node": 1, "vessel": 2, "ignore": 3}
+
+    labels = LabelMap.from_dataset_json(written)
+
+    assert labels == LabelMap({"node": 1, "vessel": 2}, ignore=3)
+    assert labels.to_dataset_json() == written
+    assert labels.allowed == {0, 1, 2, 3}
+    assert str(labels) == "node=1, vessel=2, ignore=3"
+
+
+def test_names_are_kept_in_ascending_order_of_value():
+    labels = LabelMap({"c": 3, "a": 1, "b": 2})
+
+    assert list(labels.names) == ["a", "b", "c"]
+    assert list(labels.to_dataset_json()) == ["background", "a", "b", "c"]
+
+
+def test_is_a_value():
+    one, other = LabelMap({"a": 1, "b": 2}), LabelMap({"b": 2, "a": 1})
+
+    assert one == other
+    assert hash(one) == hash(other)
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert one != LabelMap({"a": 1, "b": 2}, ignore=3)
+
+
+def test_background_may_be_left_out():
+    assert LabelMap.from_dataset_json({"node": 1}) == LabelMap({"node": 1})
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"background": 0}, "at least one label"),
+        ({}, "not a table"),
+        (["node"], "not a table"),
+        (None, "not a table"),
+        ({"background": 1, "node": 2}, "background is always 0"),
+        ({"node": 2}, "1, 2, 3, ... without a gap"),
+        ({"node": 1, "vessel": 3}, "without a gap"),
+        ({"node": 1, "vessel": 1}, "without a gap"),
+        ({"node": 1, "ignore": 3}, "Renumber it to 2"),
+        ({"node": 2, "ignore": 1}, "without a gap"),
+        ({"node": "1"}, "not a whole number"),
+        ({"node": 1.0}, "not a whole number"),
+        ({"node": True}, "not a whole number"),
+        ({"node": 1, "ignore": "2"}, "not a whole number"),
+        ({"whole": [1, 2], "node": 2}, "region-based labels are not supported"),
+        ({"0": "background", "1": "node"}, "Turn them round"),
+        ({"": 1}, "not a name"),
+        ({"two\nlines": 1}, "not a name"),
+    ],
+)
+def test_refuses_what_nnunet_would_stumble_over_in_one_line(labels, said):
+    with pytest.raises(DataError) as error:
+        LabelMap.from_dataset_json(labels)
+
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_reads_options():
+    assert LabelMap.from_options([]) is None
+    assert LabelMap.from_options(["node = 1", "a=b=2", "ignore=3"]) == LabelMap({"node": 1, "a=b": 2}, ignore=3)
+
+
+@pytest.mark.parametrize("options", [["node"], ["=1"], ["node=one"], ["node=-1"], ["a=1", "a=2"], ["a=1", "b=1"]])
+def test_refuses_other_options(options):
+    with pytest.raises(DataError, match="Label option"):
+        LabelMap.from_options(options)
+
+
+def test_values_of_a_mask():
+    mask = np.zeros((4, 5, 6), dtype=np.int32)
+    mask[1, 2, 3], mask[3, 0, 0] = 700, -2
+
+    assert values_in(mask) == [-2, 0, 700]
+    assert values_in(mask.astype(np.uint8)[:0]) == []

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+import lnsegfm.cli.main as program
+from lnsegfm.cli.evaluate import evaluate
+from lnsegfm.imaging.files import write_mask, write_volume
+from lnsegfm.imaging.grid import Grid
+
+GRID = Grid((4, 5, 10), (10.0, 10.0, 10.0))
+NAMED = ["--label", "node=1"]
+
+
+def row(voxels: int) -> np.ndarray:
+    mask = np.zeros(GRID.shape, dtype=np.uint8)
+    mask[0, 0, :voxels] = 1
+    return mask
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    for name, ours, theirs in (("a", 4, 4), ("b", 2, 4), ("c", 0, 0)):
+        write_mask(tmp_path / "masks" / f"{name}.nii.gz", row(ours), GRID)
+        write_mask(tmp_path / "references" / f"{name}.nii.gz", row(theirs), GRID)
+    return [str(tmp_path / "masks"), str(tmp_path / "references")]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command as the program does; its exit code and what it printed."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        app = typer.Typer(pretty_exceptions_enable=False)
+        app.command()(evaluate)
+        monkeypatch.setattr(program, "app", lambda: app(list(args)))
+        monkeypatch.setenv("COLUMNS", "120")
+        code = 0
+        try:
+            program.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_prints_tables_and_the_notice(run, folders):
+    code, out, err = run(*folders, *NAMED)
+
+    assert (code, err) == (0, "")
+    assert "0.667" in out  # case b
+    assert "0.833" in out  # mean of 1 and 0.667
+    assert "Left out:" in out
+    assert out.splitlines()[-1] == "Not for clinical use."
+
+
+def test_brackets_in_a_name_are_shown(run, tmp_path):
+    for folder in ("masks", "references"):
+        write_mask(tmp_path / folder / "scan[bold].nii.gz", row(3), GRID)
+
+    _, out, _ = run(str(tmp_path / "masks"), str(tmp_path / "references"), "--label", "node[red]=1")
+
+    assert "scan[bold]" in out
+    assert "node[red]" in out
+
+
+def test_writes_json_and_csv(run, folders, tmp_path):
+    code, _, _ = run(*folders, *NAMED, "--out", str(tmp_path / "report"))
+
+    content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "report" / "evaluation.csv").open()))
+    assert code == 0
+    assert content["summary"]["node"]["mean"] == pytest.approx(5 / 6)
+    assert [(r["case"], r["label"]) for r in rows] == [("a", "node"), ("b", "node"), ("c", "node")]
+    assert float(rows[1]["dice"]) == pytest.approx(2 / 3)
+    assert float(rows[1]["volume_difference_ml"]) == -2.0
+    assert rows[2]["dice"] == ""
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["evaluation.csv", "evaluation.json"]
+
+
+def test_json_alone_on_stdout(run, folders):
+    code, out, _ = run(*folders, *NAMED, "--json")
+
+    assert code == 0
+    assert json.loads(out)["format"] == "lnsegfm.evaluation/1"
+
+
+def test_a_dataset_folder_names_the_labels(run, folders, tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "references").rename(tmp_path / "labelsTr")
+    for name in "abc":
+        write_volume(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", row(0), GRID)
+    described = {"labels": {"background": 0, "lymph_node": 1}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+
+    for references in (tmp_path, tmp_path / "labelsTr"):
+        code, out, _ = run(folders[0], str(references), "--json")
+        assert code == 0
+        assert next(iter(json.loads(out)["summary"])) == "lymph_node"
+
+
+def test_the_predictions_may_name_the_labels(run, folders):
+    (Path(folders[0]) / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "node": 1}}))
+
+    code, out, _ = run(*folders, "--json")
+
+    assert code == 0
+    assert json.loads(out)["labels"] == {"background": 0, "node": 1}
+
+
+def test_a_label_the_model_does_not_know_is_said(run, folders):
+    (Path(folders[0]) / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "bone": 1}}))
+
+    code, out, err = run(*folders, *NAMED)
+
+    assert code == 0
+    assert "node (not known)" in out
+    assert "Label node: the model that predicted has only bone=1" in err
+
+
+def test_some_cases_fail_and_the_others_are_evaluated(run, folders, tmp_path):
+    (tmp_path / "masks" / "b.nii.gz").write_text("no mask")
+
+    code, out, err = run(*folders, *NAMED, "--out", str(tmp_path / "report"))
+
+    assert code == 1
+    assert "1.000" in out
+    assert len(err.splitlines()) == 1
+    assert "b.nii.gz: unreadable" in err
+    assert len(json.loads((tmp_path / "report" / "evaluation.json").read_text())["failures"]) == 1
+
+
+def test_a_missing_prediction_is_a_case_that_failed(run, folders, tmp_path):
+    (tmp_path / "masks" / "b.nii.gz").unlink()
+
+    code, _, err = run(*folders, *NAMED)
+
+    assert code == 1
+    assert "1 case has a reference and no prediction: b." in err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["{masks}", "{references}"], "nothing says what the labels are called. Name them: --label lymph_node=1."),
+        (["{masks}", "{masks}/../gone", "--label", "node=1"], "no such folder"),
+        (["{masks}/../gone", "{references}", "--label", "node=1"], "no such folder"),
+        (["{masks}", "{references}", "--label", "node"], "not NAME=VALUE"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(run, folders, args, said):
+    code, out, err = run(*(a.format(masks=folders[0], references=folders[1]) for a in args))
+
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("lnsegfm: ")
+    assert said in err
+
+
+def test_nothing_evaluable_is_exit_code_2(run, folders, tmp_path):
+    for path in (tmp_path / "masks").iterdir():
+        path.write_text("no mask")
+
+    code, out, err = run(*folders, *NAMED)
+
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 3
+
+
+def test_many_rows_are_left_to_the_csv(run, tmp_path):
+    for k in range(41):
+        for folder in ("masks", "references"):
+            write_mask(tmp_path / folder / f"case{k:02d}.nii.gz", row(3), GRID)
+
+    code, out, _ = run(str(tmp_path / "masks"), str(tmp_path / "references"), *NAMED)
+
+    assert code == 0
+    assert "case00" not in out
+    assert "41 rows" in out
+
+
+def test_the_commands_load_no_array_library_before_they_run_and_never_torch():
+    code = (
+        "import sys; import lnsegfm.cli.evaluate, lnsegfm.cli.data_check;"
+        "print([m for m in ('numpy', 'SimpleITK', 'torch', 'nnunetv2') if m in sys.modules]);"
+        "import lnsegfm.evaluation.evaluate, lnsegfm.datasets.check, lnsegfm.datasets.shots;"
+        "print([m for m in ('torch', 'nnunetv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["[]", "[]"]

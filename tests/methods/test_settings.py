@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from torch import nn
+
+from lnsegfm.errors import ConfigError, LnSegFmError, UnknownName
+from lnsegfm.methods.table import METHODS, load_method
+from networks.tiny import Sequence3d
+
+BAD_SETTINGS = [
+    ("dgst", {"gamma": "0"}, "gamma 0"),
+    ("dgst", {"gamma": "-3"}, "gamma -3"),
+    ("dgst", {"gamma": "1.5"}, "gamma=1.5.*whole number"),
+    ("dgst", {"gamma": "none"}, "gamma=none.*whole number"),
+    ("dgst", {"gamma": ""}, "gamma=.*whole number"),
+    ("dgst", {"mode": "papers"}, "mode papers.*paper, momentum, masked-gradient"),
+    ("dgst", {"weight_lr": "fast"}, "weight_lr=fast.*a number"),
+    ("dgst", {"weight_lr": "0"}, "weight_lr 0"),
+    ("dgst", {"weight_lr": "-1"}, "weight_lr -1"),
+    ("dgst", {"weight_lr": "nan"}, "weight_lr nan"),
+    ("dgst", {"weight_lr": "inf"}, "weight_lr inf"),
+    ("dgst", {"weight_lr": "1", "mode": "momentum"}, "weight_lr 1.0: mode momentum"),
+    ("dgst", {"gama": "2"}, "Setting gama.*gamma, mode, weight_lr"),
+    ("full", {"rule": "adam"}, "rule adam.*sgd and adamw"),
+    ("full", {"gamma": "2"}, "Setting gamma.*rule"),
+    ("head", {"gamma": "2"}, "Setting gamma.*none"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), BAD_SETTINGS)
+def test_a_bad_setting_is_told_in_one_line(name: str, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_method(name, settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_method_is_told_with_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match=r"dgsd.*full, head, bias, affine, dgst") as caught:
+        load_method("dgsd")
+    assert isinstance(caught.value, (LnSegFmError, KeyError))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_round_trip_through_text(name: str) -> None:
+    method = load_method(name)
+    assert load_method(name, {key: str(value) for key, value in method.settings().items()}) == method
+    assert method.name == name
+    assert "\n" not in method.summary + method.source
+
+
+def test_settings_are_read_by_kind() -> None:
+    method = load_method("dgst", {"gamma": "2", "weight_lr": "0.5"})
+    assert method.settings() == {"gamma": 2, "mode": "paper", "weight_lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.0}, "Learning rate 0.0"),
+        ({"lr": float("nan")}, "Learning rate nan"),
+        ({"lr": float("inf")}, "Learning rate inf"),
+        ({"lr": 0.1, "momentum": 1.0}, "Momentum 1.0"),
+        ({"lr": 0.1, "momentum": -0.1}, "Momentum -0.1"),
+        ({"lr": 0.1, "weight_decay": -1.0}, "Weight decay -1.0"),
+    ],
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_rate_that_cannot_be_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    network = Sequence3d()
+    with pytest.raises(ConfigError, match=message):
+        METHODS[name]().optimizer(network, head=[network.out], **options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_unknown_network_needs_its_head_named(name: str) -> None:
+    with pytest.raises(ConfigError, match="head"):
+        METHODS[name]().optimizer(Sequence3d(), lr=0.1)
+
+
+def test_nothing_to_move_is_an_error_and_leaves_the_network_alone() -> None:
+    network = Sequence3d(affine=False)
+    with pytest.raises(ConfigError, match="Method affine: Sequence3d has no parameters"):
+        METHODS["affine"]().optimizer(network, lr=0.1, head=[network.out])
+    assert all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_network_without_parameters_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"Method {name}"):
+        METHODS[name]().optimizer(nn.Sequential(nn.ReLU()), lr=0.1, head=[])
+
+
+def test_a_head_without_parameters_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"Method head.*head"):
+        METHODS["head"]().optimizer(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), lr=0.1, head=[nn.ReLU()])
+
+
+def test_the_table_loads_no_torch() -> None:
+    code = (
+        "import sys, lnsegfm.methods.table as t; t.load_method('dgst'); "
+        "print([m for m in ('torch', 'nnunetv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
