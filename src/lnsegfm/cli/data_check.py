@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from lnsegfm.cli.options import AsJson, Data, Labels, print_json
 
 if TYPE_CHECKING:
     from lnsegfm.datasets.check import Examination
@@ -16,23 +16,21 @@ if TYPE_CHECKING:
 
 
 def check(
-    data: Annotated[Path, typer.Argument(help="An nnU-Net dataset, or a folder with images/ and labels/.")],
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What a value in the masks means; once for each.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    data: Data,
+    label: Labels = None,
+    as_json: AsJson = False,
 ) -> None:
     """Read every scan and label of DATA and list everything that is wrong with them, one line each."""
-    from lnsegfm.cli.case_by_case import case_by_case
+    from lnsegfm.cli.console import console
     from lnsegfm.datasets.check import examine
     from lnsegfm.datasets.dataset import open_dataset
     from lnsegfm.datasets.labels import LabelMap
 
     dataset = open_dataset(data, LabelMap.from_options(label or []))
-    with case_by_case("Checking") as progress:
-        found = examine(dataset, progress=progress)
+    with console() as progress:
+        found = examine(dataset, progress=progress.advance)
     if as_json:
-        print(json.dumps(_facts(dataset, found), indent=2, ensure_ascii=False))
+        print_json(_facts(dataset, found))
     elif not found.problems:
         _print_table(dataset, found)
         cases = "1 case" if len(dataset.cases) == 1 else f"{len(dataset.cases)} cases"

@@ -64,7 +64,7 @@ def phantom(
     ] = None,
 ) -> None:
     """Make CT phantoms with lymph nodes of exactly known size."""
-    from lnsegfm.cli.case_by_case import case_by_case
+    from lnsegfm.cli.console import console
     from lnsegfm.datasets.phantom import preset, write_dataset
 
     asked: dict[str, Any] = {
@@ -78,6 +78,6 @@ def phantom(
         "annotated_share": annotated_share,
     }
     chosen = replace(preset(domain.value, site.value), **{k: v for k, v in asked.items() if v is not None})
-    with case_by_case("Making phantoms") as progress:
-        write_dataset(out, cases=cases, domain=chosen, seed=seed, first=first, progress=progress)
+    with console() as progress:
+        write_dataset(out, cases=cases, domain=chosen, seed=seed, first=first, progress=progress.advance)
     print(f"{cases} {site.value} phantoms ({domain.value}, seed {seed}) are in {out}")

@@ -38,7 +38,7 @@ def demo(
     if out.is_file():
         raise ConfigError(f"--out {out}: it is a file. Name a folder.")
     method = load_method("dgst")
-    recipe = Recipe(settings=method.settings(), shots=SHOTS, iterations=iterations, seed=seed)
+    recipe = Recipe(settings=method.settings(), shots=SHOTS, iterations=iterations, seed=seed, mirroring=False)
     started = time.monotonic()
     with console() as progress:
         for name, domain, cases in (("base", "base", BASE_CASES), ("clinic", "far", SHOTS + HELD_OUT)):
@@ -51,7 +51,9 @@ def demo(
         from lnsegfm.nnunet.finetune import finetune, plan
         from lnsegfm.nnunet.pretrain import Training, pretrain
 
-        training = Training(preset="tiny", iterations=base_iterations, held_out=BASE_HELD_OUT, seed=seed)
+        training = Training(
+            preset="tiny", iterations=base_iterations, held_out=BASE_HELD_OUT, seed=seed, mirroring=False
+        )
         base = pretrain(out / "phantoms-base", out / "base", training, device=device, progress=progress)
         planned = plan(out / "phantoms-clinic", out / "base", recipe, progress=progress)
         announce(planned, progress.stage)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from lnsegfm.cli.options import AsJson, Labels, print_json
 
 if TYPE_CHECKING:
     from lnsegfm.datasets.labels import LabelMap
@@ -24,13 +25,11 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, named as their references.")],
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or a dataset folder.")],
     out: Annotated[Path | None, typer.Option(help="Write evaluation.json and evaluation.csv to this folder.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label of the references; once for each.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON.")] = False,
+    label: Labels = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score PREDICTIONS against REFERENCES: Dice and volumes, case by case and over all cases."""
-    from lnsegfm.cli.case_by_case import case_by_case
+    from lnsegfm.cli.console import console
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.evaluation.evaluate import evaluate_what_can_be
     from lnsegfm.evaluation.references import labels_of_predictions, labels_to_score
@@ -38,13 +37,15 @@ def evaluate(
 
     labels = labels_to_score(predictions, references, LabelMap.from_options(label or []))
     theirs = labels_of_predictions(predictions)
-    with case_by_case("Evaluating") as progress:
-        evaluation = evaluate_what_can_be(predictions, references, labels, prediction_labels=theirs, progress=progress)
+    with console() as progress:
+        evaluation = evaluate_what_can_be(
+            predictions, references, labels, prediction_labels=theirs, progress=progress.advance
+        )
     if out is not None:
         write_json(out / "evaluation.json", evaluation.to_json())
         write_text(out / "evaluation.csv", _csv(evaluation))
     if as_json:
-        print(json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False))
+        print_json(evaluation.to_json())
     else:
         _print_tables(evaluation)
         print(NOTICE)

@@ -13,7 +13,7 @@ import torch
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, DataError, Interrupted, LnSegFmError
-from lnsegfm.imaging.files import image_files, stem
+from lnsegfm.imaging.files import image_files, read_volume, stem
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.model import Model, build_network, load_weights
 from lnsegfm.progress import Progress, Silent
@@ -107,6 +107,8 @@ class Predictor:
 
         if len(images) != self.model.channels:
             raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
+        for image in images:
+            read_volume(image)  # refuses what the engine's reader would take for whole: a file cut short, NaN
         with engine():
             reader = self._reader(images[0])
             data, properties = reader.read_images([str(image) for image in images])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,22 +65,34 @@ def load_safely(path: Path) -> Any:
         UnsafeFile: It asks for a class or function outside the allow-list; the message names it.
         ModelError: It is missing, cut short, or not a file of ``torch.save``.
     """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file. Check the path.")
     try:
-        with torch.serialization.safe_globals(ALLOWED):
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file.") from None
-    except UnpicklingError as error:
-        asked = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
+    except Exception as error:  # a damaged file, or one made to do harm, may raise anything
+        asked = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else None
         if asked:
             raise UnsafeFile(
-                f"{path}: asks to run {asked.group(1)} while it is read. Weights need no such thing; "
-                "do not open this file with other tools, ask its author for plain weights."
+                f"{path}: it asks to run {asked.group(1)} while it is read. Weights need no such thing: "
+                "do not open this file with other programs, ask its author for plain weights."
             ) from None
-        raise ModelError(f"{path}: not a checkpoint ({str(error).splitlines()[0]}).") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: not a whole checkpoint ({reason}). Copy it again.") from None
+        raise ModelError(f"{path}: {_what_it_is(path)}") from None
+
+
+def _what_it_is(path: Path) -> str:
+    """Why a file is no checkpoint, for people: torch's own words would advise them to run what is in it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror}). Check its permissions."
+    if not start:
+        return "it is empty. Copy it again."
+    if start == b"PK\x03\x04" or start[:1] == b"\x80":  # a zip archive, and the bare pickle of torch before 1.6
+        return "not a checkpoint, or one that is cut short or damaged. Copy it again."
+    return "not a checkpoint (torch.save did not write it). Give a checkpoint_final.pth of nnU-Net."
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -91,6 +104,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     content = load_safely(path)
     try:
+        if not isinstance(content, dict):
+            raise TypeError("dict")
         arguments = content["init_args"]
         axes = content.get("inference_allowed_mirroring_axes")
         return Checkpoint(

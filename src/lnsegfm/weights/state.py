@@ -30,7 +30,7 @@ def aliases(weights: Mapping[str, Tensor]) -> dict[str, str]:
 def raw(tensor: Tensor) -> Tensor:
     """The bytes of a tensor as (entries, bytes an entry), on the CPU: -0.0 and every NaN are values of their own."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).reshape(flat.numel(), -1)
+    return flat.view(torch.uint8).reshape(flat.numel(), tensor.element_size())
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lnsegfm.errors import TransferError
 from lnsegfm.networks.cards import head_modules, unwrap
+from lnsegfm.weights.state import aliases
 
 SHOWN = 5
 
@@ -85,7 +86,7 @@ def transfer(
         is_head = id(tensor) in heads
         if source is None:
             differences.append(f"{name} {tuple(tensor.shape)} is not in the base")
-        elif is_head and (source.shape[1:] != tensor.shape[1:] or source.shape[0] != len(base_labels)):
+        elif is_head and tuple(source.shape) != (len(base_labels), *tensor.shape[1:]):
             differences.append(f"{name} {tuple(tensor.shape)} is {tuple(source.shape)} in the base")
         elif is_head and not as_it_is:
             for i, j in rows:
@@ -108,7 +109,14 @@ def transfer(
         matched=tuple(matched),
         adapted=tuple(adapted),
         fresh=tuple(fresh),
-        unused=tuple(name for name in base if name not in state),
+        unused=_unused(base, state),
         labels_kept=tuple(label for label in labels[1:] if label in known),
         labels_new=tuple(label for label in labels[1:] if label not in known),
     )
+
+
+def _unused(base: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Tensors of the base none of whose names the network has, each by its first name."""
+    first = aliases(base)
+    used = {first[name] for name in base if name in state}
+    return tuple(name for name in base if first[name] == name and name not in used)

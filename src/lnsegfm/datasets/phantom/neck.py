@@ -63,7 +63,7 @@ def _paint_muscles(sketch: Sketch) -> None:
         sketch.tube([(22, -28, 30), (14, -46, 36), (8, -58, 38)], 5.0, _MUSCLE, mirror=side)  # digastric, front belly
         column([(30, 37, -16, 4, 11, 8), (70, 42, -14, 5, 12, 8)], _MUSCLE, mirror=side, low=40)  # pterygoid
         column([(30, 46, -22, 4, 12, 15), (70, 52, -16, 6, 14, 15)], _MUSCLE, mirror=side, low=44)  # masseter
-    sketch.ball((0, -40, 50), (23, 22, 17), _MUSCLE, turn_deg=4)  # tongue and floor of the mouth
+    sketch.ball((0, -38, 58), (26, 25, 25), _MUSCLE, turn_deg=4)  # tongue and floor of the mouth
     sketch.column([(20, 0, -13, 19, 9), (60, 0, -13, 22, 9)], _MUSCLE, low=12, exponent=2.5)  # walls of the pharynx
 
 
@@ -79,6 +79,8 @@ def _paint_organs(sketch: Sketch) -> None:
                   (-5.5, Tissue.MUSCLE), (-3.0, Tissue.CARTILAGE), (-1.0, Tissue.WALL), (0, Tissue.AIRWAY),
                   low=-5, high=14)  # fmt: skip
     sketch.column([(10, 0, -19, 12, 7), (70, 0, -16, 13, 6)], (-1.5, Tissue.WALL), (0, Tissue.AIRWAY), low=14)
+    through = [(0, -27, -24), (0, -28, 2), (0, -25, 12), (0, -18, 24)]  # one way for the air, from wall to wall
+    sketch.tube(through, 5.5, (0, Tissue.AIRWAY), shift_mm=0.3, wiggle_mm=0.2)
 
 
 def _paint_bones(sketch: Sketch) -> None:
@@ -87,6 +89,8 @@ def _paint_bones(sketch: Sketch) -> None:
     half = [(47, 2, 80), (46, -4, 62), (43, -16, 51), (36, -36, 46), (25, -54, 43), (12, -63, 42)]
     jaw = [*half, (0, -65, 41.5), *[(-x, y, z) for x, y, z in reversed(half)]]
     sketch.tube(jaw, 4.6, *BONE, wiggle_mm=0.2, stretch=2.2)
+    teeth = [(28, -30, 66), (25, -45, 65), (14, -58, 64), (0, -62, 64), (-14, -58, 64), (-25, -45, 65), (-28, -30, 66)]
+    sketch.tube(teeth, 4.5, *BONE, wiggle_mm=0.2, stretch=1.6)
 
 
 def _paint_vessels(sketch: Sketch) -> list[Solid]:

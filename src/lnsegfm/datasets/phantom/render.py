@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from lnsegfm.datasets.phantom.anatomy import Anatomy, Structure, Tissue
 from lnsegfm.datasets.phantom.domain import Domain
 from lnsegfm.datasets.phantom.nodes import Node
-from lnsegfm.datasets.phantom.sampling import Points, distance
+from lnsegfm.datasets.phantom.sampling import Box, Points, distance
 from lnsegfm.datasets.phantom.shapes import Array, Ellipsoid
 
 _FWHM = 2.3548
@@ -28,8 +28,8 @@ class Palette:
 
     Args:
         hu: HU per tissue.
-        waves: Per tissue with ripples, (n, 5): wave vector (1/mm), phase, amplitude (HU). Wavelengths are longer than
-            nodes are wide, so that nothing in them looks like a node.
+        waves: Per tissue with ripples, (n, 5): wave vector (x, y, z; 1/mm), phase, amplitude (HU). They are longer
+            than nodes are wide, so that nothing in them looks like a node.
     """
 
     hu: dict[Tissue, float]
@@ -66,14 +66,23 @@ class Palette:
         }
         return cls({k: float(v) for k, v in hu.items()}, waves)
 
-    def at(self, tissue: Tissue, x: Array, y: Array, z: Array) -> Array | float:
-        """HU of a tissue at points (mm)."""
+    def at(self, tissue: Tissue, points: Points) -> Array | float:
+        """HU of a tissue at the points of a grid (z, y, x), or the one HU that it has everywhere.
+
+        A wave along a grid's axes is a product, ``cos(a + b) = cos a cos b - sin a sin b``: one cosine a line of
+        voxels instead of one a voxel.
+        """
         if tissue not in self.waves:
             return self.hu[tissue]
-        value = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), np.float32)
-        for kx, ky, kz, phase, height in self.waves[tissue].astype(np.float32):
-            value += height * np.cos(kx * x + ky * y + (kz * z + phase))
-        return value + np.float32(self.hu[tissue])
+        kx, ky, kz, phase, height = (column[:, None] for column in self.waves[tissue].T)
+        along = (kz * points.z + phase).astype(np.float32)
+        across = ((ky * points.y)[:, :, None] + (kx * points.x)[:, None, :]).astype(np.float32)
+        value = np.full(points.shape, self.hu[tissue], np.float32)
+        for k in range(len(height)):
+            size = np.float32(height[k, 0])
+            value += (size * np.cos(along[k]))[:, None, None] * np.cos(across[k])
+            value -= (size * np.sin(along[k]))[:, None, None] * np.sin(across[k])
+        return value
 
 
 def _waves(rng: Generator, shortest_mm: float, longest_mm: float, sd_hu: float, count: int = 4) -> Array:
@@ -138,23 +147,39 @@ def _paint(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     hu = np.full(points.shape, _AIR_HU, np.float32)
     tissue = np.zeros(points.shape, np.uint8)
+    colour = {kind: palette.at(kind, points) for kind in Tissue}
+    everywhere = points.at((slice(None), slice(None), slice(None)))
+    depth_mm = anatomy.body.distance(*anatomy.to_patient(*everywhere))
     skin = Structure(anatomy.body, ((0.0, Tissue.SKIN), (anatomy.skin_mm, Tissue.FAT)))
-    for structure in (skin, *anatomy.structures):
+    _paint_layers(hu, tissue, skin, (slice(None), slice(None), slice(None)), depth_mm, colour, width)
+    for structure in anatomy.structures:
         found = distance(anatomy, structure.solid, points, width - structure.layers[0][0])
-        if found is None:
-            continue
-        box, d = found
-        place = anatomy.to_patient(*points.at(box))
-        for depth, kind in structure.layers:
-            share = np.clip(0.5 - (d + depth) / width, 0, 1)
-            hu[box] += share * (palette.at(kind, *place) - hu[box])
-            tissue[box][share > 0.5] = kind
+        if found is not None:
+            box, d = found
+            np.maximum(d, depth_mm[box] + 2 * anatomy.skin_mm, out=d)  # nothing grows through the skin
+            _paint_layers(hu, tissue, structure, box, d, colour, width)
     for node in nodes:
         _paint_ball(hu, node.solid, node.hu, points, width)
         if node.core:
             core = replace(node.solid, semi_axes=node.solid.semi_axes * node.core)
             _paint_ball(hu, core, _NECROTIC_HU, points, width)
     return hu, tissue
+
+
+def _paint_layers(
+    hu: NDArray[np.float32],
+    tissue: NDArray[np.uint8],
+    structure: Structure,
+    box: Box,
+    distance_mm: Array,
+    colour: dict[Tissue, Array | float],
+    width: float,
+) -> None:
+    for depth, kind in structure.layers:
+        share = np.clip(0.5 - (distance_mm + depth) / width, 0, 1)
+        value = colour[kind]
+        hu[box] += share * ((value[box] if isinstance(value, np.ndarray) else value) - hu[box])
+        tissue[box][share > 0.5] = kind
 
 
 def _paint_ball(hu: NDArray[np.float32], solid: Ellipsoid, value: float, points: Points, width: float) -> None:

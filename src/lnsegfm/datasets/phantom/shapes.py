@@ -140,7 +140,7 @@ class Tube(Solid):
     step_mm: float = 7.0
 
     @cached_property
-    def parts(self) -> Sequence[Solid]:  # type: ignore[override]  # a property that is worked out once
+    def parts(self) -> Sequence[Solid]:
         """The straight pieces."""
         lengths = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
         along = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -186,7 +186,7 @@ class Column(Solid):
         return np.stack([rows[0], rows[1], np.cos(turn), np.sin(turn), 1 / rows[2], 1 / rows[3]]).astype(np.float32)
 
     @cached_property
-    def bounds(self) -> tuple[Array, Array]:  # type: ignore[override]  # a property that is worked out once
+    def bounds(self) -> tuple[Array, Array]:
         """The box of all cross-sections."""
         _, cx, cy, a, b, _ = self.knots.T
         turned = np.any(self.knots[:, 5])
@@ -197,7 +197,7 @@ class Column(Solid):
     def distance(self, x: Array, y: Array, z: Array) -> Array:
         """Level over its gradient's length in the cross-section, or the distance from an end."""
         place = np.clip((z - self.knots[0, 0]) / self._STEP_MM + 0.5, 0, self._table.shape[1] - 1).astype(np.intp)
-        cx, cy, cos, sin, ka, kb = (row[place] for row in self._table)
+        cx, cy, cos, sin, ka, kb = (row.take(place, mode="clip") for row in self._table)
         dx, dy = x - cx, y - cy
         u = np.abs(cos * dx + sin * dy) * ka
         v = np.abs(cos * dy - sin * dx) * kb

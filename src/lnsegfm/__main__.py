@@ -1,0 +1,5 @@
+"""``python -m lnsegfm``."""
+
+from lnsegfm.cli.main import main
+
+main()

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other down where cores are shared
+
+Result = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def lnsegfm() -> Callable[..., Result]:
+    """Run a command in a process of its own, as a user does."""
+
+    def run(*words: object, timeout: float = 300, **environment: str) -> Result:
+        command = [sys.executable, "-m", "lnsegfm", *map(str, words)]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "COLUMNS": "200", **environment},
+        )
+
+    return run
+
+
+@pytest.fixture
+def lnsegfm_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command in this process: the same exit code and output without loading torch anew."""
+
+    def run(*words: object) -> Result:
+        from lnsegfm.cli.main import main
+
+        argv = ["lnsegfm", *map(str, words)]
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(argv, code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = Path(os.environ.get("LNSEGFM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real CT data: {folder} is absent")
+    return folder

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lnsegfm.methods.table import load_method
+from lnsegfm.nnunet.finetune import Run, finetune, plan
+from lnsegfm.nnunet.pretrain import Training, pretrain
+from lnsegfm.recipe import Recipe
+from tests.nnunet.scenes import small_plans, write_scenes
+
+ITERATIONS = 6
+
+
+@dataclass(frozen=True)
+class World:
+    """A base, and a clinic with other contrast."""
+
+    folder: Path
+    base: Path
+    clinic: Path
+
+    def recipe(self, method: str = "dgst", **changes: object) -> Recipe:
+        settings = load_method(method).settings()
+        defaults = {"method": method, "settings": settings, "shots": 2, "iterations": ITERATIONS, "mirroring": False}
+        return Recipe(**(defaults | changes))
+
+    def run(self, name: str, method: str = "dgst", workers: int = 0, **changes: object) -> Run:
+        planned = plan(self.clinic, self.base, self.recipe(method, **changes))
+        return finetune(planned, self.folder / name, device="cpu", workers=workers)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    plans = folder / "plans.json"
+    plans.write_text(json.dumps(small_plans()))
+    data = write_scenes(folder / "source", 4)
+    base = pretrain(data, folder / "base", Training(plans=plans, iterations=20, held_out=1, mirroring=False), device="cpu")
+    clinic = write_scenes(folder / "clinic", 4, seed=100, contrast=50.0)
+    return World(folder, base.folder, clinic)
+
+
+@pytest.fixture(scope="session")
+def run(world: World) -> Run:
+    return world.run("run")
