@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +22,9 @@ def memory_of(settings: Mapping[str, str] | None, lr: float, device: str, patch:
     """MiB that DGST with some settings needs, or plain SGD for None.
 
     Returns:
-        ``state_mib``: the optimizer's state. ``step_transient_mib``: how far the peak during the last step lies above
-        what was held before it. ``peak_of_training_mib``: the peak of whole iterations; resident memory of the process
-        on a CPU, allocated memory of the device on CUDA.
+        ``state_mib``: the optimizer's state. ``step_transient_mib``: how far tensors allocated during one step rise
+        above what was held before it, state of earlier steps included. ``peak_of_training_mib``: the peak of whole
+        iterations; resident memory of the process on a CPU, allocated memory of the device on CUDA.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (settings, lr, device, patch, batch))
@@ -36,16 +38,14 @@ def _measure(settings: Mapping[str, str] | None, lr: float, device: str, patch: 
         if settings is None
         else load_method("dgst", settings).optimizer(work.network, lr=lr)
     )
-    peak = transient = 0.0
-    for _ in range(ITERATIONS):  # the first step allocates the state, so the last one's own need is looked at
+    for _ in range(ITERATIONS):
         work.forward_backward()
-        work.scaler.unscale_(optimizer)
-        peak = max(peak, _peak_mib(work))
-        before = _held_mib_from_now(work)
         work.scaler.step(optimizer)
-        transient = _peak_mib(work) - before
-        peak = max(peak, before + transient)
         work.scaler.update()
+    peak = _peak_mib(work)  # before a profiler, which takes memory of its own, looks at one more step
+    work.forward_backward()
+    work.scaler.unscale_(optimizer)
+    transient = _transient_mib(work, partial(work.scaler.step, optimizer))
     state = sum(t.nbytes for entry in optimizer.state.values() for t in entry.values() if isinstance(t, Tensor))
     return {
         "state_mib": round(state / 2**20, 2),
@@ -54,13 +54,21 @@ def _measure(settings: Mapping[str, str] | None, lr: float, device: str, patch: 
     }
 
 
-def _held_mib_from_now(work: Workload) -> float:
-    """Memory held now; the peak is counted afresh from here."""
+def _transient_mib(work: Workload, step: Callable[[], Any]) -> float:
+    """How far tensors allocated during a step rise above what was held before it."""
     if work.amp:
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the high-water mark
-    return _status_mib("VmRSS")
+        held = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        highest = max(highest, held)
+    return highest / 2**20
 
 
 def _peak_mib(work: Workload) -> float:

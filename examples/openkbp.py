@@ -46,7 +46,8 @@ def main() -> None:
     lay_out(data, out / "larynx-validation", validation, {LARYNX: 1}, {"Larynx": 1})
 
     organs, base = out / "organs", out / "base"
-    lnsegfm("pretrain", organs, "--out", base, "--preset", "tiny", "--held-out", 6, "--iterations", arguments.base_iterations)
+    preset = ["--preset", "tiny", "--iterations", arguments.base_iterations]
+    lnsegfm("pretrain", organs, "--out", base, *preset, "--held-out", 6)
     summary = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "base": result(base / "run.json", "summary"),

@@ -5,8 +5,8 @@ The methods work on any ``torch.nn.Module``::
     method = lnsegfm.DGST(gamma=1)
     optimizer = method.optimizer(network, lr=1e-2, head=[network.out])
 
-and the main job is ``lnsegfm.finetune(lnsegfm.plan(data, model, lnsegfm.Recipe(...)), out)``. Torch and nnU-Net load
-when a function that needs them is first asked for.
+and the main job is ``lnsegfm.finetune("clinic/", "base/", "run/", method=method, shots=5)``. Torch and nnU-Net load when
+a function that needs them is first asked for.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from lnsegfm.methods.dgst import DGST
 from lnsegfm.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lnsegfm.nnunet.finetune import finetune, plan
-    from lnsegfm.nnunet.predict import predict_cases
-    from lnsegfm.nnunet.pretrain import pretrain
+    from lnsegfm.api import finetune, predict
+    from lnsegfm.nnunet.pretrain import Training, pretrain
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "finetune": "lnsegfm.nnunet.finetune",
-    "plan": "lnsegfm.nnunet.finetune",
-    "predict_cases": "lnsegfm.nnunet.predict",
+    "finetune": "lnsegfm.api",
+    "predict": "lnsegfm.api",
     "pretrain": "lnsegfm.nnunet.pretrain",
+    "Training": "lnsegfm.nnunet.pretrain",
 }
 
 __all__ = [
@@ -39,9 +38,9 @@ __all__ = [
     "Full",
     "Head",
     "Recipe",
+    "Training",
     "finetune",
-    "plan",
-    "predict_cases",
+    "predict",
     "pretrain",
 ]
 

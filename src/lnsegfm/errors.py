@@ -1,6 +1,7 @@
 """The project's errors: one base, one subclass per kind of mistake.
 
-A message is one line: ``<what> <value>: <why it cannot be>. <what to do>.`` The command line prints it and exits with 2.
+A message is one line: ``<what> <value>: <why it cannot be>. <what to do>.`` The command line prints it and exits
+with code 2.
 """
 
 from __future__ import annotations

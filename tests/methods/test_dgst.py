@@ -117,7 +117,9 @@ def test_paper_mode_keeps_no_state_for_weights() -> None:
 def test_masking_the_gradient_leaks_and_masking_the_update_does_not(mode: str, leaks: bool, cause: str) -> None:
     layer = nn.Conv3d(2, 4, 3, bias=False)
     network = one_layer(layer)
-    options: dict[str, Any] = {"weight_decay": 3e-5, "momentum": 0.0} if cause == "decay" else {"weight_decay": 0.0, "momentum": 0.99}
+    options: dict[str, Any] = (
+        {"weight_decay": 3e-5, "momentum": 0.0} if cause == "decay" else {"weight_decay": 0.0, "momentum": 0.99}
+    )
     optimizer = DGST(gamma=1, mode=mode).optimizer(network, lr=1.0, head=[network[1]], **options)
     for steepest in (0, 1):
         before = layer.weight.detach().clone()

@@ -39,7 +39,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     plans = folder / "plans.json"
     plans.write_text(json.dumps(small_plans()))
     data = write_scenes(folder / "source", 4)
-    base = pretrain(data, folder / "base", Training(plans=plans, iterations=20, held_out=1, mirroring=False), device="cpu")
+    training = Training(plans=plans, iterations=20, held_out=1, mirroring=False)
+    base = pretrain(data, folder / "base", training, device="cpu")
     clinic = write_scenes(folder / "clinic", 4, seed=100, contrast=50.0)
     return World(folder, base.folder, clinic)
 

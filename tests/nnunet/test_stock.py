@@ -38,6 +38,10 @@ def test_masks_equal_those_of_stock_nnunet(world, run, tmp_path):
     for image in sorted((world.clinic / "imagesTr").iterdir())[:2]:
         shutil.copy(image, images)
 
+    coarser = sitk.ReadImage(str(images / "case_0_0000.nii.gz"))
+    coarser.SetSpacing((2.3, 1.4, 1.1))  # one that has to be resampled on the way in and out
+    sitk.WriteImage(coarser, str(images / "coarser_0000.nii.gz"))
+
     ours = predict_cases(model, find_scans(images, 1), tmp_path / "ours")
     done = stock_predict(run.model, images, tmp_path / "theirs")
 
@@ -127,8 +131,16 @@ def test_dgst_trains_under_nnunets_command_and_stock_nnunet_predicts_with_it(wor
     assert len(list((tmp_path / "masks").glob("case_*.nii.gz"))) == 4
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainer_DGST", "nnUNetTrainer_bias", "nnUNetTrainer_norm", "nnUNetTrainer_full"])
-def test_nnunet_finds_the_trainer_and_it_moves_what_it_says(name, world, nnunet_folders, lnsegfm, monkeypatch):
+TRAINERS = {
+    "nnUNetTrainer_DGST": "dgst",
+    "nnUNetTrainer_bias": "bias",
+    "nnUNetTrainer_norm": "affine",
+    "nnUNetTrainer_full": "full",
+}
+
+
+@pytest.mark.parametrize(("name", "method"), TRAINERS.items())
+def test_nnunet_finds_the_trainer_and_it_moves_what_it_says(name, method, world, nnunet_folders, lnsegfm, monkeypatch):
     for variable, value in (nnunet_folders | QUICK | exported(lnsegfm)).items():
         monkeypatch.setenv(variable, value)
     base = read_model(world.base)
@@ -143,7 +155,6 @@ def test_nnunet_finds_the_trainer_and_it_moves_what_it_says(name, world, nnunet_
             torch.device("cpu"),
         )
         trainer.initialize()
-    method = {"nnUNetTrainer_DGST": "dgst", "nnUNetTrainer_bias": "bias", "nnUNetTrainer_norm": "affine"}.get(name, "full")
     trains = load_method(method).trains
     assert trainer.method.name == method
     for part in parts_of(trainer.network):

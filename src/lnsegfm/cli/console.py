@@ -12,6 +12,7 @@ from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -36,12 +37,11 @@ class Terminal:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._task = None
-        self._text = ""
+        self._task: TaskID | None = None
 
     def stage(self, text: str) -> None:
         """Leave the last bar as it stands and announce the next piece."""
-        self._task, self._text = None, text
+        self._task = None
         self._bars.console.print(text, style="bold", highlight=False, markup=False)
 
     def advance(self, done: int, total: int, note: str = "") -> None:

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.options import Device
-from lnsegfm.errors import ConfigError
+from lnsegfm.cli.options import Device, require_folder
 
 SHOTS, HELD_OUT = 5, 6
 BASE_CASES, BASE_HELD_OUT = 24, 4
@@ -20,12 +19,18 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for everything; the same command continues a demo that was stopped.")
     ],
-    base_iterations: Annotated[int, typer.Option(min=1, help="Steps of the base's training.")] = 800,
-    iterations: Annotated[int, typer.Option(min=1, help="Steps of its adaptation.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Of phantoms and training.")] = 0,
+    base_iterations: Annotated[int, typer.Option(min=1, help="Training steps of the base model.")] = 800,
+    iterations: Annotated[int, typer.Option(min=1, help="Training steps of its adaptation.")] = 400,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of all that is drawn at random: phantoms, weights, patches. The same seed gives the same result.",
+        ),
+    ] = 0,
     device: Device = "auto",
 ) -> None:
-    """Show the whole loop on phantoms, without any download: minutes on two CPU cores.
+    """Show the whole loop on made-up CT scans, without any download: minutes on two CPU cores.
 
     Makes CT phantoms of two domains, trains a tiny base on the one, adapts it to the other with DGST on 5 labelled
     scans, predicts the scans held out with both, and compares. Everything stays under --out to look at. The numbers
@@ -35,12 +40,14 @@ def demo(
     from lnsegfm.methods.table import load_method
     from lnsegfm.recipe import Recipe
 
-    if out.is_file():
-        raise ConfigError(f"--out {out}: it is a file. Name a folder.")
+    require_folder(out)
     method = load_method("dgst")
     recipe = Recipe(settings=method.settings(), shots=SHOTS, iterations=iterations, seed=seed, mirroring=False)
     started = time.monotonic()
     with console() as progress:
+        from lnsegfm.nnunet.engine import choose_device  # torch loads only now
+
+        device = choose_device(device)
         for name, domain, cases in (("base", "base", BASE_CASES), ("clinic", "far", SHOTS + HELD_OUT)):
             progress.stage(f"Making {cases} phantoms of the domain {domain}")
             write_dataset(

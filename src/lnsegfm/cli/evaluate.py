@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsegfm.cli.options import AsJson, Labels, print_json
+from lnsegfm.cli.options import AsJson, Labels, print_json, require_folder
 
 if TYPE_CHECKING:
     from lnsegfm.datasets.labels import LabelMap
@@ -29,6 +29,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score PREDICTIONS against REFERENCES: Dice and volumes, case by case and over all cases."""
+    if out is not None:
+        require_folder(out)
     from lnsegfm.cli.console import console
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.evaluation.evaluate import evaluate_what_can_be
@@ -84,7 +86,9 @@ def _print_tables(evaluation: Evaluation) -> None:
     console = Console()
     rows = [(case.case, name, score) for case in evaluation.cases for name, score in case.labels.items()]
     if len(rows) <= _MOST_ROWS:
-        table = Table("case", "label", title="Case by case")
+        table = Table(title="Case by case")
+        for heading in ("case", "label"):
+            table.add_column(heading, overflow="fold")
         for heading in ("Dice", "reference ml", "prediction ml", "difference ml"):
             table.add_column(heading, justify="right")
         for case, name, score in rows:

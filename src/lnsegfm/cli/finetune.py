@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.options import AsJson, Data, Device, Labels, Mirroring, Workers, pairs, print_json
+from lnsegfm.cli.options import AsJson, Data, Device, Labels, Mirroring, Workers, pairs, print_json, require_folder
 
 if TYPE_CHECKING:
     from lnsegfm.nnunet.finetune import Plan, Run
@@ -20,29 +20,40 @@ def finetune(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues a run that was stopped.")],
     method: Annotated[str, typer.Option(help="How to adapt (see `lnsegfm methods`).")] = "dgst",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; repeat for more.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method, such as gamma=2; repeat for more."),
     ] = None,
     shots: Annotated[
         int | None, typer.Option(min=1, help="Train on this many scans and hold out the rest; all unless given.")
     ] = None,
-    draw: Annotated[int, typer.Option(min=0, help="Which scans these are.")] = 0,
-    iterations: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 1000,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-2,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Patches a step; the base's unless given.")] = None,
+    draw: Annotated[
+        int, typer.Option(min=0, help="Which scans --shots takes: 0, 1, 2, ... are different random choices.")
+    ] = 0,
+    iterations: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 1e-2,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Patches in one training step; the base's unless given.")
+    ] = None,
     patch_size: Annotated[
-        tuple[int, int, int] | None, typer.Option(help="Voxels Z Y X at the base's spacing; the base's unless given.")
+        tuple[int, int, int] | None,
+        typer.Option(metavar="Z Y X", help="Patch in voxels at the base's spacing; the base's unless given."),
     ] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Stop training after this many seconds of it.")] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop training after this long.")] = None,
     early_stop: Annotated[
-        int | None, typer.Option(min=1, help="Stop when the smoothed training loss has not fallen for this long.")
+        int | None,
+        typer.Option(
+            min=1, metavar="STEPS", help="Stop when the smoothed training loss has not fallen for so many steps."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of patches, augmentation and fresh heads.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
+    ] = 0,
     label: Labels = None,
     device: Device = "auto",
     workers: Workers = None,
     mirroring: Mirroring = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the resolved recipe, stop.")
+        bool, typer.Option("--dry-run", help="Check everything, print as JSON what would be done, write nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,9 +81,12 @@ def finetune(
         mirroring=mirroring,
     )
     labels = LabelMap.from_options(label or ())
+    from lnsegfm.nnunet.engine import choose_device
     from lnsegfm.nnunet.finetune import finetune as run  # torch and nnU-Net load only now
     from lnsegfm.nnunet.finetune import plan
 
+    require_folder(out)
+    device = choose_device(device)
     with console() as progress:
         planned = plan(data, model, recipe, labels=labels, progress=progress)
         if dry_run:

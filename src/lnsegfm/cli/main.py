@@ -26,6 +26,7 @@ app = typer.Typer(
     "Research software: not for clinical use.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -45,6 +46,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app()
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's answer to a KeyboardInterrupt
+            print("Interrupted.", file=sys.stderr)
+        raise
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(130)
@@ -54,6 +59,12 @@ def main() -> None:
     except BrokenPipeError:  # `lnsegfm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # no permission, no space, a file where a folder should be
+        if error.errno is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"lnsegfm: {place}{error.strerror}. Check the path, its permissions and the space left.", file=sys.stderr)
+        sys.exit(2)
     except LnSegFmError as error:
         for line in str(error).splitlines():
             print(f"lnsegfm: {line}", file=sys.stderr)

@@ -17,14 +17,25 @@ Data = Annotated[
 ]
 Labels = Annotated[
     list[str] | None,
-    typer.Option("--label", metavar="NAME=VALUE", help="What a number in the masks means; repeat for more."),
+    typer.Option(
+        "--label", metavar="NAME=VALUE", help="What a number in the masks means, such as lymph_node=1; repeat for more."
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[
+    str, typer.Option(help="What computes: cpu, cuda (NVIDIA GPU), mps (Apple GPU), or auto (cuda where there is one).")
+]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that make batches; the result does not depend on it.")
+    int | None,
+    typer.Option(
+        min=0, help="Processes that prepare training patches beside the training; the result does not depend on it."
+    ),
 ]
 Mirroring = Annotated[
-    bool, typer.Option("--mirroring/--no-mirroring", help="Average over mirrored copies, as nnU-Net: 8 times the work.")
+    bool,
+    typer.Option(
+        "--mirroring/--no-mirroring",
+        help="Predict 8 mirrored copies of each scan and average them, as nnU-Net does; without it 8 times faster.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
@@ -42,6 +53,16 @@ def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
             raise ConfigError(f"{option} {text}: not NAME=VALUE, or a name given twice. Write {option} gamma=2.")
         found[name] = value
     return found
+
+
+def require_folder(out: Path) -> None:
+    """Refuse, before any work is done, a place for results that is a file.
+
+    Raises:
+        ConfigError: It is a file.
+    """
+    if out.is_file():
+        raise ConfigError(f"--out {out}: it is a file. Name a folder.")
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -9,24 +9,32 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.options import AsJson, Device, Mirroring, print_json
+from lnsegfm.cli.options import AsJson, Device, Mirroring, print_json, require_folder
+from lnsegfm.errors import ConfigError
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a run.")],
     scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A scan, or a folder of scans (NIfTI, NRRD, MHA).")],
-    out: Annotated[Path, typer.Option(help="Folder of the masks.")],
-    step: Annotated[float, typer.Option(help="Distance of tiles as a share of the patch.")] = 0.5,
+    out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
+    step: Annotated[
+        float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
+    ] = 0.5,
     mirroring: Mirroring = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict also what is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Predict scans; the model is loaded once, finished cases are skipped on a rerun.
+    """Segment scans; the model is loaded once, finished scans are skipped when the command is run again.
 
     With the defaults the masks are those of nnUNetv2_predict, voxel for voxel. Exit code 1 when some scans could not be
     predicted; the others are done. Not for clinical use.
     """
+    require_folder(out)
+    if out.resolve() in (scans.resolve(), scans.resolve().parent if scans.is_file() else None):
+        raise ConfigError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
+    if not 0 < step <= 1:
+        raise ConfigError(f"--step {step}: windows must touch or overlap. Use a share above 0, at most 1.")
     from lnsegfm.nnunet.engine import choose_device
     from lnsegfm.nnunet.model import read_model
     from lnsegfm.nnunet.predict import as_json as summary

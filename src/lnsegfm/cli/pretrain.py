@@ -16,15 +16,20 @@ if TYPE_CHECKING:
 
 def pretrain(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder of the base; the same command continues one that was stopped.")],
+    out: Annotated[Path, typer.Option(help="Folder for the base; the same command continues one that was stopped.")],
     preset: Annotated[
-        str, typer.Option(help="tiny or small (AdamW; learn on a CPU), or default (nnU-Net's planner and SGD).")
+        str,
+        typer.Option(
+            help="Size of network and training: tiny or small (for CPUs), or default (nnU-Net's own plans; for a GPU)."
+        ),
     ] = "tiny",
     plans: Annotated[Path | None, typer.Option(help="An nnUNetPlans.json instead of a preset.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; the preset's unless given.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the preset's unless given.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; the preset's unless given.")] = None,
     held_out: Annotated[int, typer.Option(min=0, help="Hold out this many scans and evaluate on them.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, patches and augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
+    ] = 0,
     label: Labels = None,
     device: Device = "auto",
     workers: Workers = None,

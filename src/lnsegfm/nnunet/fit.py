@@ -97,7 +97,8 @@ class Course:
     stopped_by: str = "iterations"
 
     def __post_init__(self) -> None:
-        losses, self.losses, self.curve = self.losses, [], []
+        losses, self.losses = self.losses, []
+        self.curve: list[float] = []
         for loss in losses:
             self.add(loss)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 from torch import Tensor, nn
@@ -86,12 +87,20 @@ def read_model(path: Path) -> Model:
     files = numbered or found
     if not files:
         raise ModelError(f"Model {path}: it has no fold_X/{CHECKPOINT}. Finish its training, or copy the whole folder.")
-    folds = tuple(read_checkpoint(file) for file in files)
+    # As in nnU-Net the folder's plans count, which are checked below, and not those inside a checkpoint.
+    folds = tuple(replace(read_checkpoint(file), plans=plans, dataset_json=dataset_json) for file in files)
     model = Model(folder, folds, plans, dataset_json)
     try:
-        require_known_imports(plans["configurations"][model.configuration], folder / "plans.json")
+        if model.configuration not in plans["configurations"]:
+            raise KeyError(model.configuration)
+        for configuration in plans["configurations"].values():  # all: one may inherit from another
+            require_known_imports(configuration, folder / "plans.json")
         if not model.labels or not model.channels:
             raise KeyError("channel_names")
+        if not re.fullmatch(r"(\.\w+)+", str(dataset_json.get("file_ending", ".nii.gz"))):
+            raise ModelError(
+                f"{folder / 'dataset.json'}: file_ending {dataset_json['file_ending']!r} is none. Write .nii.gz."
+            )
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"Model {path}: plans.json and dataset.json are not nnU-Net's ({error!r}).") from None
     except DataError as error:
@@ -115,14 +124,26 @@ def require_known_imports(configuration: Mapping[str, Any], file: Path) -> None:
     architecture = configuration.get("architecture")
     if architecture is None:  # plans older than 2.2 name one of two classes, which nnU-Net resolves itself
         return
-    wanted = [(architecture["network_class_name"], NETWORK_PACKAGES)]
+    wanted: list[tuple[Any, tuple[str, ...]]] = [(architecture["network_class_name"], NETWORK_PACKAGES)]
     arguments = architecture["arch_kwargs"]
     wanted += [(arguments.get(name), ARGUMENT_PACKAGES) for name in architecture["_kw_requires_import"]]
     for path, packages in wanted:
-        if path is not None and not str(path).startswith(packages):
+        if path is not None and not (str(path).startswith(packages) and _is_layer(str(path), packages)):
             raise ModelError(
-                f"{file}: it wants {path} imported, which is none of {', '.join(packages)}. Check its source."
+                f"{file}: it wants {path} called, which is no network or layer of {', '.join(packages)}. "
+                "Do not use this model unless you trust its source."
             )
+
+
+def _is_layer(path: str, packages: tuple[str, ...]) -> bool:
+    """Whether a path leads to a class of the packages: their modules hold others, ``torch.hub.load`` among them."""
+    try:
+        found = locate(path)
+    except ErrorDuringImport:
+        return False
+    if found is None:  # not installed; nnU-Net then looks for a class of that name in its own networks
+        return True
+    return isinstance(found, type) and issubclass(found, nn.Module) and f"{found.__module__}.".startswith(packages)
 
 
 def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Module:
@@ -138,21 +159,24 @@ def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Modul
         plans = PlansManager(dict(checkpoint.plans))
         configuration = plans.get_configuration(checkpoint.configuration)
         dataset_json = dict(checkpoint.dataset_json)
+        trainer = trainer_class(checkpoint.trainer_name)
         try:
-            return trainer_class(checkpoint.trainer_name).build_network_architecture(
+            return trainer.build_network_architecture(
                 plans,
                 configuration,
                 determine_num_input_channels(plans, configuration, dataset_json),
                 plans.get_label_manager(dataset_json).num_segmentation_heads,
                 deep_supervision,
             )
-        except (ImportError, TypeError, KeyError) as error:
+        except Exception as error:  # the plans may ask for anything
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(
-                f"Architecture {configuration.network_arch_class_name}: it cannot be built ({error})."
+                f"Architecture {configuration.network_arch_class_name}: it cannot be built ({reason}). "
+                "Use the plans.json that the model was trained with."
             ) from None
 
 
-def trainer_class(name: str) -> type:
+def trainer_class(name: str) -> Any:
     """The trainer class of a checkpoint; it builds the network.
 
     Raises:
@@ -166,7 +190,7 @@ def trainer_class(name: str) -> type:
 
     try:
         return recursive_find_trainer_class_by_name(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError, AssertionError):  # none of that name; a thing of that name that is no trainer
         raise ModelError(
             f"Trainer {name}: nnU-Net has no trainer of that name. Name its folder in nnUNet_extTrainer."
         ) from None
@@ -183,5 +207,5 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise ModelError(
-            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()})."
+            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). Copy the folder again."
         ) from None

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lnsegfm.errors import ModelError, TransferError
+from lnsegfm.errors import DataError, ModelError, TransferError
 from lnsegfm.storage import read_json, write_bytes, write_json
 from lnsegfm.weights.state import aliases, raw, weights_hash
 
@@ -55,7 +55,7 @@ class Adapter:
         for name in sorted(set(names.values())):
             new, old = model[name], base.get(name)
             if old is None or old.shape != new.shape or old.dtype != new.dtype:
-                whole[name] = new.detach().cpu().contiguous()
+                whole[name] = _copy(new)
                 continue
             moved = (raw(new) != raw(old)).any(dim=1).nonzero().flatten()
             if not moved.numel():
@@ -65,7 +65,7 @@ class Adapter:
             if index.nbytes + value.nbytes < new.nbytes:
                 indices[name], values[name] = index, value
             else:
-                whole[name] = new.detach().cpu().contiguous()
+                whole[name] = _copy(new)
         same = {alias: name for alias, name in names.items() if alias != name}
         card = {**card, "names": list(model)}
         return cls(whole, indices, values, same, weights_hash(base), weights_hash(model), card)
@@ -81,6 +81,17 @@ class Adapter:
                 f"The adapter belongs to a base with hash {self.base_sha256[:12]}, not {weights_hash(base)[:12]}. "
                 "Use the base it was made from."
             )
+        try:
+            model = self._rebuild(base)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError):  # names, indices, shapes
+            model = {}
+        if weights_hash(model) != self.model_sha256:
+            raise TransferError(
+                "The adapter is damaged: base + adapter is not the model it was made from. Copy both files again."
+            )
+        return model
+
+    def _rebuild(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = [name for name in self.card["names"] if name not in self.same]
         model = {name: base[name].clone() for name in own if name not in self.whole}
         model.update({name: tensor.clone() for name, tensor in self.whole.items()})
@@ -89,10 +100,7 @@ class Adapter:
             flat[index.long()] = self.values[name]
             model[name] = flat.reshape(model[name].shape)
         model.update({alias: model[name] for alias, name in self.same.items()})
-        model = {name: model[name] for name in self.card["names"]}
-        if weights_hash(model) != self.model_sha256:
-            raise TransferError("The adapter's file is damaged: base + adapter is not the model it was made from.")
-        return model
+        return {name: model[name] for name in self.card["names"]}
 
     @property
     def entries(self) -> int:
@@ -122,9 +130,12 @@ class Adapter:
         Raises:
             ModelError: A file is missing, damaged, or not an adapter.
         """
-        card = read_json(folder / CARD)
+        try:
+            card = read_json(folder / CARD)
+        except DataError as error:
+            raise ModelError(f"{str(error).rstrip('.')}. Copy the adapter again.") from None
         if not isinstance(card, dict) or card.get("format") != FORMAT:
-            raise ModelError(f"{folder / CARD}: not an adapter of this program ({FORMAT}).")
+            raise ModelError(f"{folder / CARD}: not an adapter of this program ({FORMAT}). Give the folder of a run.")
         try:
             tensors = safetensors.torch.load_file(folder / TENSORS)
         except (safetensors.SafetensorError, OSError) as error:
@@ -133,11 +144,18 @@ class Adapter:
         for key, tensor in tensors.items():
             name, _, part = key.rpartition(":")
             if part not in parts:
-                raise ModelError(f"{folder / TENSORS}: tensor {key} is none of an adapter's.")
+                raise ModelError(f"{folder / TENSORS}: tensor {key} is none of an adapter's. Copy it again.")
             parts[part][name] = tensor
         try:
             same, base, model = card.pop("same"), card.pop("base_sha256"), card.pop("model_sha256")
         except KeyError as error:
             raise ModelError(f"{folder / CARD}: {error} is missing. Copy it again.") from None
+        if not (isinstance(same, dict) and isinstance(base, str) and isinstance(model, str)):
+            raise ModelError(f"{folder / CARD}: an entry is of another kind than an adapter's. Copy it again.")
         card.pop("format")
         return cls(**parts, same=same, base_sha256=base, model_sha256=model, card=card)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A tensor in memory of its own: safetensors saves no two tensors that share any."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -6,9 +6,12 @@ allow-list; the list here adds what nnU-Net 2 itself puts there (NumPy scalars o
 
 from __future__ import annotations
 
+import contextlib
 import io
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +38,7 @@ ALLOWED: list[Any] = [
     np.int64,
     torch.device,
 ]
+_WANTED = "Give a checkpoint_final.pth of nnU-Net."
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,37 @@ def load_safely(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file, or one made to do harm, may raise anything
-        asked = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else None
+        asked = _asked_for(path, error)
         if asked:
             raise UnsafeFile(
-                f"{path}: it asks to run {asked.group(1)} while it is read. Weights need no such thing: "
+                f"{path}: it asks to run {asked} while it is read. Weights need no such thing: "
                 "do not open this file with other programs, ask its author for plain weights."
             ) from None
         raise ModelError(f"{path}: {_what_it_is(path)}") from None
+
+
+def _asked_for(path: Path, error: Exception) -> str | None:
+    """What a refused pickle wanted to call: as torch says it, else found in its opcodes, of which none is run."""
+    if not isinstance(error, UnpicklingError):
+        return None
+    if told := re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)):
+        return told.group(1)
+    strings: list[str] = []
+    with contextlib.suppress(Exception):  # a damaged file ends the search
+        for opcode, argument, _ in pickletools.genops(_pickle_in(path)):
+            named = argument.replace(" ", ".") if opcode.name == "GLOBAL" else ".".join(strings[-2:])
+            if opcode.name in ("GLOBAL", "STACK_GLOBAL") and not named.startswith(("torch.", "numpy.", "collections.")):
+                return str(named)
+            if isinstance(argument, str):
+                strings.append(argument)
+    return None
+
+
+def _pickle_in(path: Path) -> bytes:
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
 
 
 def _what_it_is(path: Path) -> str:
@@ -92,7 +120,7 @@ def _what_it_is(path: Path) -> str:
         return "it is empty. Copy it again."
     if start == b"PK\x03\x04" or start[:1] == b"\x80":  # a zip archive, and the bare pickle of torch before 1.6
         return "not a checkpoint, or one that is cut short or damaged. Copy it again."
-    return "not a checkpoint (torch.save did not write it). Give a checkpoint_final.pth of nnU-Net."
+    return f"not a checkpoint (torch.save did not write it). {_WANTED}"
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -104,11 +132,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     content = load_safely(path)
     try:
-        if not isinstance(content, dict):
-            raise TypeError("dict")
+        if not isinstance(content, Mapping):
+            raise TypeError
         arguments = content["init_args"]
         axes = content.get("inference_allowed_mirroring_axes")
-        return Checkpoint(
+        checkpoint = Checkpoint(
             weights=content["network_weights"],
             configuration=arguments["configuration"],
             plans=arguments["plans"],
@@ -116,8 +144,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
             trainer_name=content["trainer_name"],
             mirroring_axes=None if axes is None else tuple(axes),
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: not an nnU-Net checkpoint ({error} is missing).") from None
+    except KeyError as error:
+        raise ModelError(f"{path}: not an nnU-Net checkpoint ({error} is missing). {_WANTED}") from None
+    except (TypeError, AttributeError, IndexError):
+        raise ModelError(f"{path}: not an nnU-Net checkpoint (not a table of entries). {_WANTED}") from None
+    tables = (checkpoint.weights, checkpoint.plans, checkpoint.dataset_json)
+    if not (
+        all(isinstance(table, Mapping) for table in tables)
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in checkpoint.weights.items())
+        and isinstance(checkpoint.configuration, str)
+        and isinstance(checkpoint.trainer_name, str)
+    ):
+        raise ModelError(f"{path}: not an nnU-Net checkpoint (an entry is of another kind). {_WANTED}")
+    return checkpoint
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

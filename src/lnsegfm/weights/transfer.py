@@ -76,7 +76,10 @@ def transfer(
     heads = {id(p) for module in head_modules(network, head) for p in module.parameters()}
     rows = [(i, base_labels.index(label)) for i, label in enumerate(labels) if label in base_labels]
     as_it_is = list(labels) == list(base_labels)
-    matched, adapted, fresh, differences = [], [], [], []
+    matched: list[str] = []
+    adapted: list[str] = []
+    fresh: list[str] = []
+    differences: list[str] = []
     done: set[int] = set()
     for name, tensor in state.items():
         if id(tensor) in done:

@@ -17,7 +17,7 @@ from lnsegfm.datasets.phantom.shapes import Array, Ellipsoid
 from lnsegfm.errors import DataError
 
 CLEARANCE_MM = 0.8  # fat between a node and any other tissue
-APART_MM = 2.0  # fat between two nodes that do not touch
+APART_MM = 2.0  # fat between two nodes that do not touch, along the line of their centres
 _GRID_MM = 2.5
 _ROOM_MM = 16.0  # more room than the largest node needs
 _NECROSIS_FROM_MM = 12.0
@@ -129,7 +129,7 @@ def _place(room: _Room, nodes: list[Node], size_mm: float, domain: Domain, rng: 
                 return None
             solid = replace(shape, centre=centre)
         others = [n.solid for n in nodes if n.solid is not neighbour]
-        if all(_apart(solid, other) for other in others) and room.holds(solid):
+        if all(_gap_mm(solid, other) >= APART_MM for other in others) and room.holds(solid):
             dark = size_mm >= _NECROSIS_FROM_MM and rng.random() < domain.necrotic_share
             hu = domain.node_hu + domain.phase.node_hu + rng.normal(0, domain.node_spread_hu)
             return Node(solid, hu=float(hu), core=float(rng.uniform(0.5, 0.7)) if dark else 0.0)
@@ -143,16 +143,17 @@ def _tangent(shape: Ellipsoid, neighbour: Ellipsoid, rng: Generator) -> Ellipsoi
     return replace(shape, centre=neighbour.centre + direction / np.sqrt(contact(neighbour, trial)))
 
 
-def _apart(first: Ellipsoid, second: Ellipsoid) -> bool:
-    gap = float(np.linalg.norm(first.centre - second.centre))
-    if gap > first.semi_axes.max() + second.semi_axes.max() + APART_MM:
-        return True
-    return gap * (1 - 1 / np.sqrt(max(contact(first, second), 1e-9))) >= APART_MM
+def _gap_mm(first: Ellipsoid, second: Ellipsoid) -> float:
+    """How far one would have to move towards the other until they touch, mm."""
+    between = float(np.linalg.norm(first.centre - second.centre))
+    if between > first.semi_axes.max() + second.semi_axes.max() + APART_MM:
+        return between - float(first.semi_axes.max() + second.semi_axes.max())
+    return between * (1 - 1 / np.sqrt(max(contact(first, second), 1e-9)))
 
 
 def _touching(nodes: list[Node]) -> list[Node]:
-    def near(i: int, j: int) -> bool:
-        return i != j and not _apart(nodes[i].solid, nodes[j].solid)
+    def near(i: int, j: int) -> bool:  # a gap is either nothing, to rounding, or APART_MM and more
+        return i != j and _gap_mm(nodes[i].solid, nodes[j].solid) < APART_MM / 2
 
     return [replace(n, touches=tuple(j for j in range(len(nodes)) if near(i, j))) for i, n in enumerate(nodes)]
 

@@ -1,0 +1,93 @@
+"""The main job from Python: what the commands do, as functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.methods.dgst import DGST
+from lnsegfm.methods.method import Method
+from lnsegfm.nnunet import finetune as tuning
+from lnsegfm.nnunet import predict as predicting
+from lnsegfm.nnunet.engine import choose_device
+from lnsegfm.nnunet.model import read_model
+from lnsegfm.progress import Progress
+from lnsegfm.recipe import Recipe
+
+PathLike = str | Path
+
+
+def finetune(
+    data: PathLike,
+    model: PathLike,
+    out: PathLike,
+    *,
+    method: Method | None = None,
+    labels: dict[str, int] | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    **recipe: Any,
+) -> tuning.Run:
+    """Adapt a model to labelled scans; the same call continues a run that was stopped.
+
+    Args:
+        data: An nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+        model: The base: a model folder, or the folder of a run.
+        out: Folder of the run.
+        method: How to adapt; `lnsegfm.DGST` unless given.
+        labels: Name to value, where the data do not name their labels.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        workers: Processes that make batches; the result does not depend on it.
+        progress: Told how far it is.
+        recipe: Fields of `lnsegfm.Recipe`: ``shots``, ``draw``, ``iterations``, ``lr``, ``seed``, ...
+
+    Raises:
+        LnSegFmError: Data, base or settings that cannot be used; its text says what to do.
+    """
+    method = method or DGST()
+    settled = Recipe(method=method.name, settings=method.settings(), **recipe)
+    named = LabelMap.from_dataset_json(labels) if labels else None
+    planned = tuning.plan(Path(data), Path(model), settled, labels=named, progress=progress)
+    return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
+
+
+def predict(
+    model: PathLike,
+    scans: PathLike,
+    out: PathLike,
+    *,
+    device: str = "auto",
+    mirroring: bool = True,
+    step: float = 0.5,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> predicting.Predictions:
+    """Predict a scan or a folder of scans; masks that are there already are left alone.
+
+    Args:
+        model: A model folder, or the folder of a run.
+        scans: An image, or a folder of images.
+        out: Folder of the masks, each named as its case.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Average over mirrored copies, as nnU-Net does.
+        step: Distance of tiles as a share of the patch.
+        overwrite: Predict also what is there already.
+        progress: Told how far it is.
+
+    Raises:
+        LnSegFmError: A model or a folder that cannot be used. A scan that cannot be is in ``failed`` of the result.
+    """
+    device = choose_device(device)
+    loaded = read_model(Path(model))
+    return predicting.predict_cases(
+        loaded,
+        predicting.find_scans(Path(scans), loaded.channels),
+        Path(out),
+        device=device,
+        mirroring=mirroring,
+        step=step,
+        overwrite=overwrite,
+        progress=progress,
+    )
