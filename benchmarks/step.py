@@ -149,8 +149,11 @@ def main() -> int:
     parser.add_argument("--patch", type=int, default=64, help="edge of the cubic patch: 64 voxels or more")
     parser.add_argument("--batch", type=int, default=2, help="patches in a batch")
     parser.add_argument("--repeats", type=int, default=11, help="rounds that count")
+    parser.add_argument("--threads", type=int, help="CPU threads; on a busy machine 1 is disturbed the least")
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     described = machine(options.device)
     where = (options.device, options.patch, options.batch)
     arms: dict[str, dict[str, str] | None] = {"plain SGD": None}

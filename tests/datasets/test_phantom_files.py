@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813  # the name everybody in the field gives it
+import SimpleITK as sitk
 import typer
 from typer.testing import CliRunner
 

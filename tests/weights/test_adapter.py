@@ -180,7 +180,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("file", [TENSORS, CARD])
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" + b, None], ids=["half", "empty", "shifted", "gone"]
+    "damage",
+    [lambda b: b[: len(b) // 2], lambda _: b"", lambda b: b"\xff" + b, None],
+    ids=["half", "empty", "shifted", "gone"],
 )
 def test_a_damaged_file_is_refused_by_name(folder, file, damage):
     if damage is None:
@@ -282,7 +284,16 @@ def of_another_type(tensors: Weights) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [beyond, before_the_first, no_indices, too_few_values, no_values, of_another_tensor, of_another_part, of_another_type],
+    [
+        beyond,
+        before_the_first,
+        no_indices,
+        too_few_values,
+        no_values,
+        of_another_tensor,
+        of_another_part,
+        of_another_type,
+    ],
 )
 def test_tensors_that_do_not_belong_are_an_error_of_ours(folder, change: Any):
     base, _ = some_pair()

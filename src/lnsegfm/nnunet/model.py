@@ -102,7 +102,10 @@ def read_model(path: Path) -> Model:
                 f"{folder / 'dataset.json'}: file_ending {dataset_json['file_ending']!r} is none. Write .nii.gz."
             )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"Model {path}: plans.json and dataset.json are not nnU-Net's ({error!r}).") from None
+        reason = f"{error} is missing" if isinstance(error, KeyError) else "not tables of entries"
+        raise ModelError(
+            f"Model {path}: plans.json and dataset.json are not nnU-Net's ({reason}). Copy the folder again."
+        ) from None
     except DataError as error:
         raise ModelError(f"{folder / 'dataset.json'}: {error}") from None
     return model

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.errors import ConfigError, DataError, Interrupted, LnSegFmError
+from lnsegfm.errors import ConfigError, DataError, Interrupted, LnSegFmError, RunMismatch
 from lnsegfm.imaging.files import image_files, read_volume, stem
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.model import Model, build_network, load_weights
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import clear_partials, whole, write_json
+from lnsegfm.storage import clear_partials, read_json, whole, write_json
+from lnsegfm.weights.state import weights_hash
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -108,7 +110,7 @@ class Predictor:
         if len(images) != self.model.channels:
             raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
         for image in images:
-            read_volume(image)  # refuses what the engine's reader would take for whole: a file cut short, NaN
+            _require_whole(image)
         with engine():
             reader = self._reader(images[0])
             data, properties = reader.read_images([str(image) for image in images])
@@ -154,11 +156,19 @@ def predict_cases(
         step: See `Predictor`.
         overwrite: Predict also what is there already.
         progress: Told how far it is.
+
+    Raises:
+        RunMismatch: ``out`` holds masks of another model or of other settings.
     """
     progress = progress or Silent()
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     out.mkdir(parents=True, exist_ok=True)
     clear_partials(out)
+    _claim(
+        out,
+        {"model": [weights_hash(fold.weights) for fold in model.folds], "mirroring": mirroring, "step": step},
+        overwrite,
+    )
     write_json(out / "dataset.json", dict(model.dataset_json))
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
     todo = [case for case in cases if overwrite or not places[case.name].is_file()]
@@ -180,6 +190,16 @@ def predict_cases(
         skipped=tuple(case.name for case in cases if case not in todo),
         failed=tuple(failed),
     )
+
+
+def _claim(out: Path, made_by: dict[str, Any], overwrite: bool) -> None:
+    """Make a folder the masks' of one model: what another one left there must not pass for this one's."""
+    card = out / "masks.json"
+    if card.is_file() and not overwrite and read_json(card) != made_by:
+        raise RunMismatch(
+            f"{out}: its masks come from another model or other settings. Choose another --out, or --overwrite."
+        )
+    write_json(card, made_by)
 
 
 def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
@@ -214,6 +234,13 @@ def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
     if problems:
         raise DataError(*problems)
     return tuple(Case(name, tuple(scans[name][c] for c in range(channels))) for name in sorted(scans))
+
+
+def _require_whole(image: Path) -> None:
+    """Refuse what the engine's reader takes without a word: a file cut short, and NaN, which it makes 0 HU."""
+    voxels, _ = read_volume(image)
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+        raise DataError(f"{image}: it holds NaN or infinite voxels. Replace them, for example by -1024 HU.")
 
 
 def _require_volume(data: Any, image: Path, channels: int) -> None:

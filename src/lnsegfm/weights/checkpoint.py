@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,9 +26,11 @@ from torch import Tensor
 from lnsegfm.errors import ModelError, UnsafeFile
 from lnsegfm.storage import write_bytes
 
+_multiarray = import_module("numpy._core.multiarray")
 ALLOWED: list[Any] = [
-    np._core.multiarray.scalar,
-    np._core.multiarray._reconstruct,
+    # under the names of NumPy 2, and of NumPy 1, with which most public models were trained
+    *((getattr(_multiarray, name), f"numpy._core.multiarray.{name}") for name in ("scalar", "_reconstruct")),
+    *((getattr(_multiarray, name), f"numpy.core.multiarray.{name}") for name in ("scalar", "_reconstruct")),
     np.ndarray,
     np.dtype,
     np.dtypes.Float32DType,
@@ -94,9 +97,9 @@ def _asked_for(path: Path, error: Exception) -> str | None:
     strings: list[str] = []
     with contextlib.suppress(Exception):  # a damaged file ends the search
         for opcode, argument, _ in pickletools.genops(_pickle_in(path)):
-            named = argument.replace(" ", ".") if opcode.name == "GLOBAL" else ".".join(strings[-2:])
+            named = str(argument).replace(" ", ".") if opcode.name == "GLOBAL" else ".".join(strings[-2:])
             if opcode.name in ("GLOBAL", "STACK_GLOBAL") and not named.startswith(("torch.", "numpy.", "collections.")):
-                return str(named)
+                return named
             if isinstance(argument, str):
                 strings.append(argument)
     return None

@@ -102,8 +102,9 @@ def transfer(
             matched.append(name)
     if differences:
         more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        number = "1 tensor differs" if len(differences) == 1 else f"{len(differences)} tensors differ"
         raise TransferError(
-            f"The base does not fit the network, {len(differences)} tensors differ: "
+            f"The base does not fit the network, {number}: "
             f"{'; '.join(differences[:SHOWN])}{more}. "
             "Use the plans that the base was trained with."
         )

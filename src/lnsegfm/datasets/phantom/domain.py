@@ -165,12 +165,12 @@ DOMAINS = {
     ),
     "far": Domain(
         contrast="none",
-        noise_hu=18.0,
+        noise_hu=20.0,
         blur_mm=3.0,
         spacing_mm=(4.0, 2.0, 2.0),
         node_size_mm=(4.0, 20.0),
         necrotic_share=0.1,
-        hu_offset=-6.0,
+        hu_offset=-15.0,
     ),
 }
 
