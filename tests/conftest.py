@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,11 +43,14 @@ def lnsegfm_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(sys, "argv", argv)
         monkeypatch.setenv("COLUMNS", "200")
         capsys.readouterr()
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             main()
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(argv, code, out, err)
 

@@ -5,8 +5,8 @@ The methods work on any ``torch.nn.Module``::
     method = lnsegfm.DGST(gamma=1)
     optimizer = method.optimizer(network, lr=1e-2, head=[network.out])
 
-and the main job is ``lnsegfm.finetune("clinic/", "base/", "run/", method=method, shots=5)``. Torch and nnU-Net load when
-a function that needs them is first asked for.
+and the main job is ``lnsegfm.finetune("clinic/", "base/", "run/", method=method, shots=5)``. Torch and nnU-Net load
+when a function that needs them is first asked for.
 """
 
 from __future__ import annotations

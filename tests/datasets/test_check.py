@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from lnsegfm.datasets.check import check, check_case, examine, require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import (

@@ -7,8 +7,8 @@ import json
 import pytest
 
 import lnsegfm.cli.demo as demo
-from lnsegfm.nnunet.predict import find_scans, predict_cases
 from lnsegfm.nnunet.model import read_model
+from lnsegfm.nnunet.predict import find_scans, predict_cases
 from tests.nnunet.stock import stock_predict
 
 

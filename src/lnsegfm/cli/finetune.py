@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.options import AsJson, Data, Device, Labels, Mirroring, Workers, pairs, print_json, require_folder
+from lnsegfm.cli.options import AsJson, Data, Device, Labels, Mirroring, Workers, pairs, print_json
 
 if TYPE_CHECKING:
     from lnsegfm.nnunet.finetune import Plan, Run
@@ -81,11 +82,12 @@ def finetune(
         mirroring=mirroring,
     )
     labels = LabelMap.from_options(label or ())
+    from lnsegfm.nnunet.claim import require_free
     from lnsegfm.nnunet.engine import choose_device
     from lnsegfm.nnunet.finetune import finetune as run  # torch and nnU-Net load only now
     from lnsegfm.nnunet.finetune import plan
 
-    require_folder(out)
+    require_free(out)
     device = choose_device(device)
     with console() as progress:
         planned = plan(data, model, recipe, labels=labels, progress=progress)
@@ -100,9 +102,8 @@ def finetune(
         show(done)
 
 
-def announce(planned: Plan, say: object) -> None:
+def announce(planned: Plan, say: Callable[[str], None]) -> None:
     """Tell what is about to happen: what fits, what moves."""
-    assert callable(say)
     moved = planned.moved
     say(f"Base: {planned.transfer.summary()}")
     say(

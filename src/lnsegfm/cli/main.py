@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from lnsegfm import __version__
 from lnsegfm.cli.data_check import check
 from lnsegfm.cli.data_phantom import phantom
 from lnsegfm.cli.demo import demo
@@ -29,6 +30,22 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"lnsegfm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 for command in (demo, finetune, predict, evaluate, pretrain, methods, env):
     app.command()(command)

@@ -40,12 +40,14 @@ def pretrain(
     from lnsegfm.datasets.labels import LabelMap
 
     labels = LabelMap.from_options(label or ())
+    from lnsegfm.nnunet.claim import require_free
     from lnsegfm.nnunet.pretrain import Training
     from lnsegfm.nnunet.pretrain import pretrain as run
 
     training = Training(
         preset=preset, plans=plans, iterations=iterations, lr=lr, held_out=held_out, seed=seed, mirroring=mirroring
     )
+    require_free(out)
     with console() as progress:
         base = run(data, out, training, labels=labels, device=device, workers=workers, progress=progress)
     if as_json:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813  # the name everybody in the field gives it
+import SimpleITK as sitk  # the name everybody in the field gives it
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid

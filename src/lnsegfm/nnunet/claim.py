@@ -9,6 +9,23 @@ from typing import Any
 from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.storage import PARTIAL, clear_partials, read_json, write_json
 
+RECIPE = "recipe.json"
+
+
+def require_free(out: Path) -> None:
+    """Refuse a folder that can be no run's, before long work begins.
+
+    Raises:
+        RunMismatch: It is not empty and holds no run.
+        ConfigError: It is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: it is a file. Name a folder.")
+    if (out / RECIPE).is_file() or not out.is_dir():
+        return
+    if any(not entry.name.startswith(PARTIAL) for entry in out.iterdir()):
+        raise RunMismatch(f"{out}: it is not empty and holds no run. Choose another --out.")
+
 
 def claim(out: Path, resolved: Mapping[str, Any]) -> None:
     """Make a folder a run's own, or recognise it as such.
@@ -21,15 +38,12 @@ def claim(out: Path, resolved: Mapping[str, Any]) -> None:
         RunMismatch: It holds another run, or something else; nothing is touched.
         ConfigError: It is a file.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: it is a file. Name a folder.")
-    file = out / "recipe.json"
+    require_free(out)
+    file = out / RECIPE
     if file.is_file():
         there = read_json(file)
         if there.get("identity") != resolved["identity"]:
             raise RunMismatch(f"{out}: it holds another run ({_difference(there, resolved)}). Choose another --out.")
-    elif out.is_dir() and any(not entry.name.startswith(PARTIAL) for entry in out.iterdir()):
-        raise RunMismatch(f"{out}: it is not empty and holds no run. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     clear_partials(out)
     write_json(file, resolved)

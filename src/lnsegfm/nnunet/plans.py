@@ -98,8 +98,8 @@ def require_channels(base: Model, data: Dataset) -> None:
     """
     if len(data.channels) != base.channels:
         raise TransferError(
-            f"Data {data.root}: {len(data.channels)} channels ({', '.join(data.channels)}), but the base takes "
-            f"{base.channels}. Use a base for as many channels."
+            f"Data {data.root}: its channels are {', '.join(data.channels)}, but the base takes {base.channels}. "
+            "Use a base for as many channels."
         )
 
 

@@ -162,17 +162,12 @@ def predict_cases(
     """
     progress = progress or Silent()
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
-    out.mkdir(parents=True, exist_ok=True)
-    clear_partials(out)
-    _claim(
-        out,
-        {"model": [weights_hash(fold.weights) for fold in model.folds], "mirroring": mirroring, "step": step},
-        overwrite,
-    )
-    write_json(out / "dataset.json", dict(model.dataset_json))
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
     todo = [case for case in cases if overwrite or not places[case.name].is_file()]
+    made_by = {"model": [weights_hash(fold.weights) for fold in model.folds], "mirroring": mirroring, "step": step}
     predictor = Predictor(model, device=device, mirroring=mirroring, step=step) if todo else None
+    _claim(out, made_by, overwrite)
+    write_json(out / "dataset.json", dict(model.dataset_json))
     failed: list[Failure] = []
     for number, case in enumerate(todo, 1):
         try:
@@ -194,6 +189,7 @@ def predict_cases(
 
 def _claim(out: Path, made_by: dict[str, Any], overwrite: bool) -> None:
     """Make a folder the masks' of one model: what another one left there must not pass for this one's."""
+    clear_partials(out)
     card = out / "masks.json"
     if card.is_file() and not overwrite and read_json(card) != made_by:
         raise RunMismatch(
