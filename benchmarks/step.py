@@ -1,6 +1,6 @@
 """What a step of each method costs on nnU-Net's default network, beside forward and backward, in one run.
 
-    python benchmarks/step.py --out results/step_cpu.json
+    python benchmarks/step.py --threads 1 --out results/step_cpu.json
     python benchmarks/step.py --device cuda --patch 128 --repeats 20 --out step_cuda.json
 
 Rounds are interleaved: each does one forward and backward, then one step of every arm on these very gradients, in an

@@ -24,8 +24,8 @@ from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.parts import Part, parts_of
 from lnsegfm.networks.role import Role
-from networks.kernels import kernel_indices
-from networks.tiny import Tiny, loss_of
+from tests.networks.kernels import kernel_indices
+from tests.networks.tiny import Tiny, loss_of
 
 LR = 2.0**-10
 WEIGHT_LR = 2.0**-4

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from lnsegfm.methods.dgst import DGST
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
-from methods.laws import ALL_METHODS, LR, Regime, Witness, bits, same_state, selection, train
-from networks.tiny import TINY, loss_of
+from tests.methods.laws import ALL_METHODS, LR, Regime, Witness, bits, same_state, selection, train
+from tests.networks.tiny import TINY, loss_of
 
 STEPS = 3
 

@@ -17,9 +17,9 @@ from lnsegfm.methods.sparse_sgd import SparseSGD
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
-from methods.laws import bits, same_state, train
-from networks.kernels import kernel_indices
-from networks.tiny import TINY, loss_of
+from tests.methods.laws import bits, same_state, train
+from tests.networks.kernels import kernel_indices
+from tests.networks.tiny import TINY, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from lnsegfm.methods.dgst import DGST
 from lnsegfm.networks.role import Role
-from methods.laws import ALL_METHODS, LR, REGIMES, bits, same_state, state_of, train
-from networks.tiny import TINY, Tiny, loss_of
+from tests.methods.laws import ALL_METHODS, LR, REGIMES, bits, same_state, state_of, train
+from tests.networks.tiny import TINY, Tiny, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from lnsegfm.errors import ConfigError, LnSegFmError, UnknownName
 from lnsegfm.methods.table import METHODS, load_method
-from networks.tiny import Sequence3d
+from tests.networks.tiny import Sequence3d
 
 BAD_SETTINGS = [
     ("dgst", {"gamma": "0"}, "gamma 0"),

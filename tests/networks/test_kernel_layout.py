@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lnsegfm.networks.parts import KernelLayout
-from networks.kernels import kernel_indices
+from tests.networks.kernels import kernel_indices
 
 small = st.integers(1, 4)
 taps = st.lists(st.integers(1, 3), min_size=0, max_size=3)

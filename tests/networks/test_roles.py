@@ -11,7 +11,7 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.networks.cards import find_card, unwrap
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
-from networks.tiny import TINY, UNET, Sequence3d, Tied, Transformer
+from tests.networks.tiny import TINY, UNET, Sequence3d, Tied, Transformer
 
 PLAIN_UNET_BY_HAND = {
     "encoder.stages.0.0.convs.0.conv.weight": Role.WEIGHT,

@@ -16,12 +16,13 @@ def comparison_table(comparison: Comparison) -> Table:
     not print, and what the terminal would take for markup or an escape sequence, is shown as text.
     """
     several = len(comparison.labels) > 1
-    table = Table(title="Base against adapted on the held-out cases", caption=Text("\n".join(comparison.notes())))
+    caption = "\n".join([*_intervals(comparison), *comparison.notes()])
+    table = Table(title="Base against adapted on the held-out cases", caption=Text(caption, justify="left"))
     table.add_column("Case", overflow="fold")
     if several:
         table.add_column("Label", overflow="fold")
-    for name in ("Dice base", "Dice adapted", "Difference", "Reference ml", "Base ml", "Adapted ml"):
-        table.add_column(name, justify="right")
+    for name in ("Dice\nbase", "Dice\nadapted", "Difference", "Reference\nml", "Base\nml", "Adapted\nml"):
+        table.add_column(name, justify="right", no_wrap=True)
 
     def add(name: str, label: str, *cells: str, style: str | None = None) -> None:
         table.add_row(_plain(name), *([_plain(label)] if several else []), *cells, style=style)
@@ -52,14 +53,24 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def _mean_cells(label: str, found: Difference) -> tuple[str, ...]:
-    interval = f"\n[{interval_text(found.low, found.high)}]" if found.low is not None else ""
     return (
         f"mean of {found.n}",
         label,
         dice_text(found.base_mean),
         dice_text(found.adapted_mean),
-        dice_text(found.mean, signed=True) + interval.replace("[", r"\["),
+        dice_text(found.mean, signed=True),
     )
+
+
+def _intervals(comparison: Comparison) -> list[str]:
+    found = {label: comparison.difference(label) for label in comparison.labels}
+    if len(found) > 1:
+        found[MEAN] = comparison.difference()
+    return [
+        f"{label}: 95 % interval of the difference [{interval_text(one.low, one.high)}]"
+        for label, one in found.items()
+        if one.low is not None
+    ]
 
 
 def _plain(name: str) -> Text:
