@@ -24,10 +24,23 @@ def console() -> Iterator[Progress]:
         yield Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False))
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.2g}/s" if task.speed else "")
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False), Rate())
     with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
         yield Terminal(bars)
 
@@ -40,8 +53,10 @@ class Terminal:
         self._task: TaskID | None = None
 
     def stage(self, text: str) -> None:
-        """Leave the last bar as it stands and announce the next piece."""
-        self._task = None
+        """Take away a bar that ended early and announce the next piece."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
         self._bars.console.print(text, style="bold", highlight=False, markup=False)
 
     def advance(self, done: int, total: int, note: str = "") -> None:
