@@ -47,7 +47,8 @@ def test_the_run_leaves_what_it_promises(run):
     assert len(record["shots"]) == 2
     assert len(record["held_out"]) == 2
     assert len(record["losses"]) == record["training"]["iterations"] == 6
-    assert record["result"]["cases"] if "cases" in record["result"] else record["result"]
+    assert record["result"]["verdict"]
+    assert 0 < record["adapter"]["entries"] <= 6 * record["moves"]["per_step"]  # DGST: six steps
     assert (run.folder / "report.html").read_text().lower().startswith("<!doctype html>")
     assert sorted(p.name for p in (run.folder / "predictions" / "adapted").glob("*.nii.gz")) == [
         f"{case}.nii.gz" for case in record["held_out"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.evaluate import Evaluation, evaluate_case
+from lnsegfm.evaluation.evaluate import CaseScore, Evaluation, LabelScore, evaluate_case
 from lnsegfm.nnunet.model import Model
 from lnsegfm.nnunet.predict import predict_cases
 from lnsegfm.progress import Progress
@@ -43,37 +43,65 @@ def gather(
 ) -> Evidence:
     """Predict the held-out cases with both models and compare; masks that are there already are kept.
 
+    A base that knows none of the labels is not asked.
+
     Raises:
         DataError: A held-out case that one of the models cannot predict.
     """
-    evaluations, masks = {}, {}
-    for name, model in (("base", base), ("adapted", adapted)):
-        progress.stage(f"Predicting {len(cases)} held-out cases with the {name} model")
-        found = predict_cases(model, cases, folder / name, device=device, mirroring=mirroring, progress=progress)
-        if found.failed:
-            raise DataError(*map(str, found.failed))
-        ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
-        masks[name] = {case.name: folder / name / f"{case.name}{ending}" for case in cases}
-        evaluations[name] = Evaluation(
-            labels,
-            tuple(
-                evaluate_case(case.name, masks[name][case.name], case.label, labels, model.labels)
-                for case in cases
-                if case.label is not None
-            ),
-        )
+    adapted_masks = _masks(adapted, "adapted", cases, folder, device, mirroring, progress)
+    after = _evaluation(cases, adapted_masks, labels, adapted)
     unknown = tuple(label for label in labels.names if label not in base.labels.names)
+    base_masks: dict[str, Path] = {}
+    if len(unknown) < len(labels.names):
+        base_masks = _masks(base, "base", cases, folder, device, mirroring, progress)
+        before = _evaluation(cases, base_masks, labels, base)
+    else:
+        progress.stage(f"The base knows none of the labels ({labels}): it is not asked")
+        before = _ignorant(after)
     pictures = tuple(
         CasePicture(
             case.name,
             case.images[0],
             case.label,
-            masks["base"][case.name],
-            masks["adapted"][case.name],
+            base_masks.get(case.name),
+            adapted_masks[case.name],
             labels,
             base.labels,
         )
         for case in cases
         if case.label is not None
     )
-    return Evidence(Comparison(evaluations["base"], evaluations["adapted"], unknown), pictures)
+    return Evidence(Comparison(before, after, unknown), pictures)
+
+
+def _masks(
+    model: Model, name: str, cases: Sequence[Case], folder: Path, device: str, mirroring: bool, progress: Progress
+) -> dict[str, Path]:
+    progress.stage(f"Predicting {len(cases)} held-out cases with the {name} model")
+    found = predict_cases(model, cases, folder / name, device=device, mirroring=mirroring, progress=progress)
+    if found.failed:
+        raise DataError(*map(str, found.failed))
+    ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
+    return {case.name: folder / name / f"{case.name}{ending}" for case in cases}
+
+
+def _evaluation(cases: Sequence[Case], masks: Mapping[str, Path], labels: LabelMap, model: Model) -> Evaluation:
+    scores = (
+        evaluate_case(case.name, masks[case.name], case.label, labels, model.labels)
+        for case in cases
+        if case.label is not None
+    )
+    return Evaluation(labels, tuple(scores))
+
+
+def _ignorant(of_another: Evaluation) -> Evaluation:
+    """The scores of a model that knows none of the labels: its masks count as empty."""
+
+    def score(found: LabelScore) -> LabelScore:
+        dice = 0.0 if found.reference_ml else float("nan")
+        return LabelScore(dice, found.reference_ml, 0.0, -found.reference_ml, known=False)
+
+    cases = (
+        CaseScore(case.case, {label: score(found) for label, found in case.labels.items()}) for case in of_another.cases
+    )
+    return Evaluation(of_another.labels, tuple(cases))

@@ -27,7 +27,7 @@ from lnsegfm.recipe import Recipe
 from lnsegfm.storage import content_hash, write_json
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state import weights_hash
+from lnsegfm.weights.state import aliases, raw, weights_hash
 from lnsegfm.weights.transfer import Transfer, transfer
 
 
@@ -180,7 +180,7 @@ def finetune(
         progress=progress,
     )
     adapted = read_model(out / "model")
-    adapter_bytes = _write_adapter(planned, adapted, out)
+    adapter = _write_adapter(planned, adapted, out)
     evidence = None
     if planned.split.held_out:
         evidence = gather(
@@ -193,7 +193,7 @@ def finetune(
             mirroring=planned.recipe.mirroring,
             progress=progress,
         )
-    record = record_run(out, resolved, course, adapter_bytes, evidence, device=device)
+    record = record_run(out, resolved, course, adapter, evidence, device=device)
     shutil.rmtree(out / "work", ignore_errors=True)
     return Run(out, out / "model", record, evidence)
 
@@ -221,7 +221,7 @@ def _start(
     return replace(checkpoint, weights=weights), report, moved
 
 
-def _write_adapter(planned: Plan, adapted: Model, out: Path) -> int:
+def _write_adapter(planned: Plan, adapted: Model, out: Path) -> dict[str, int]:
     card = {
         "method": planned.recipe.method,
         "settings": planned.method.settings(),
@@ -232,4 +232,12 @@ def _write_adapter(planned: Plan, adapted: Model, out: Path) -> int:
         "dataset_json": adapted.dataset_json,
         "versions": versions(),
     }
-    return Adapter.between(planned.base.first.weights, adapted.first.weights, card).save(out)
+    adapter = Adapter.between(planned.base.first.weights, adapted.first.weights, card)
+    return {"bytes": adapter.save(out), "entries": _moved_entries(planned, adapted)}
+
+
+def _moved_entries(planned: Plan, adapted: Model) -> int:
+    """Entries in which the model differs from what training started from, each tensor counted once."""
+    before, after = planned.start.weights, adapted.first.weights
+    names = sorted(set(aliases(after).values()))
+    return sum(int((raw(before[name]) != raw(after[name])).any(dim=1).sum()) for name in names)

@@ -25,7 +25,7 @@ def record_run(
     out: Path,
     resolved: Mapping[str, Any],
     course: Mapping[str, Any],
-    adapter_bytes: int,
+    adapter: Mapping[str, int],
     evidence: Evidence | None,
     *,
     device: str,
@@ -38,7 +38,7 @@ def record_run(
         "versions": versions(),
         "device": device,
         "training": {key: value for key, value in course.items() if key != "losses"},
-        "adapter": {"bytes": adapter_bytes, "checkpoint_bytes": checkpoint.stat().st_size},
+        "adapter": {**adapter, "checkpoint_bytes": checkpoint.stat().st_size},
         "model": {"sha256": sha256(checkpoint)},
         "result": evidence.comparison.to_json() if evidence else None,
         "losses": course["losses"],
@@ -74,6 +74,9 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         f"stopped by {training['stopped_by']}",
         "May move": f"{moves['parameters']:,} of {moves['total']:,} parameters in {moves['tensors']} tensors",
         "One step moves": f"at most {moves['per_step']:,} ({moves['per_step'] / moves['total']:.3%})",
+        "Moved in the end": f"{adapter['entries']:,} entries"
+        if adapter["entries"] != moves["total"]
+        else "all entries",
         "Adapter": f"{megabytes(adapter['bytes'])}; the full checkpoint has {megabytes(adapter['checkpoint_bytes'])}",
         "Heads": f"kept {', '.join(record['transfer']['labels_kept']) or 'none'}; "
         f"new {', '.join(record['transfer']['labels_new']) or 'none'}",
