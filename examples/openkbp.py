@@ -26,7 +26,7 @@ import SimpleITK as sitk
 ORGANS = {"Brainstem": 1, "SpinalCord": 2, "Parotid": 3, "Mandible": 4}
 TO_ORGANS = {1: 1, 2: 2, 3: 3, 4: 3, 5: 4}
 LARYNX = 6
-SHOTS = 5
+SHOTS, HELD_OUT = 5, 6
 FAST = ["--no-mirroring"]  # an eighth of the work at prediction
 
 
@@ -34,8 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--base-iterations", type=int, default=6000)
-    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--base-iterations", type=int, default=5000)
+    parser.add_argument("--iterations", type=int, default=3000)
     parser.add_argument("--methods", nargs="+", default=["dgst", "full"])
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out
@@ -45,7 +45,8 @@ def main() -> None:
     with_larynx = [c["case"] for c in cases if "Larynx" in c["oar_voxels"]]
     validation = [c["case"] for c in cases if c["split"] == "validation" and c["case"] in with_larynx]
     lay_out(data, out / "organs", train, TO_ORGANS, ORGANS)
-    lay_out(data, out / "larynx", [c for c in train if c in with_larynx], {LARYNX: 1}, {"Larynx": 1})
+    clinic = [c for c in train if c in with_larynx][: SHOTS + HELD_OUT]
+    lay_out(data, out / "larynx", clinic, {LARYNX: 1}, {"Larynx": 1})
     lay_out(data, out / "larynx-validation", validation, {LARYNX: 1}, {"Larynx": 1})
 
     organs, base = out / "organs", out / "base"
