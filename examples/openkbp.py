@@ -35,8 +35,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--base-iterations", type=int, default=5000)
-    parser.add_argument("--iterations", type=int, default=3000)
-    parser.add_argument("--methods", nargs="+", default=["dgst", "full"])
+    parser.add_argument("--iterations", type=int, default=500)
+    parser.add_argument("--methods", nargs="+", default=["dgst"])
+    # Much wider than the tiny base's own 32 32 32: a patch has to show what is *not* larynx as well.
+    parser.add_argument("--patch-size", nargs=3, type=int, default=[48, 64, 64], metavar=("Z", "Y", "X"))
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out
 
@@ -61,7 +63,7 @@ def main() -> None:
     for method in arguments.methods:
         run, masks = out / f"run-{method}", out / f"masks-{method}"
         lr = ["--lr", 0.001] if method == "full" else []
-        options = ["--shots", SHOTS, "--iterations", arguments.iterations, *lr]
+        options = ["--shots", SHOTS, "--iterations", arguments.iterations, "--patch-size", *arguments.patch_size, *lr]
         lnsegfm("finetune", out / "larynx", "--model", base, "--method", method, *options, *FAST, "--out", run)
         lnsegfm("predict", run, out / "larynx-validation" / "images", *FAST, "--out", masks)
         report = out / f"evaluation-{method}"
