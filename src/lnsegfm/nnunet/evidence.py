@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
@@ -48,13 +49,14 @@ def gather(
     Raises:
         DataError: A held-out case that one of the models cannot predict.
     """
-    adapted_masks = _masks(adapted, "adapted", cases, folder, device, mirroring, progress)
-    after = _evaluation(cases, adapted_masks, labels, adapted)
+    how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
+    adapted_masks = masks_of(adapted, "adapted model", cases, folder / "adapted", **how)
+    after = score(cases, adapted_masks, labels, adapted)
     unknown = tuple(label for label in labels.names if label not in base.labels.names)
     base_masks: dict[str, Path] = {}
     if len(unknown) < len(labels.names):
-        base_masks = _masks(base, "base", cases, folder, device, mirroring, progress)
-        before = _evaluation(cases, base_masks, labels, base)
+        base_masks = masks_of(base, "base", cases, folder / "base", **how)
+        before = score(cases, base_masks, labels, base)
     else:
         progress.stage(f"The base knows none of the labels ({labels}): it is not asked")
         before = _ignorant(after)
@@ -74,18 +76,31 @@ def gather(
     return Evidence(Comparison(before, after, unknown), pictures)
 
 
-def _masks(
-    model: Model, name: str, cases: Sequence[Case], folder: Path, device: str, mirroring: bool, progress: Progress
+def masks_of(
+    model: Model,
+    name: str,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    device: str,
+    mirroring: bool,
+    progress: Progress,
 ) -> dict[str, Path]:
-    progress.stage(f"Predicting {len(cases)} held-out cases with the {name} model")
-    found = predict_cases(model, cases, folder / name, device=device, mirroring=mirroring, progress=progress)
+    """Predict held-out cases; masks that are there already are kept. Gives the mask's file by case.
+
+    Raises:
+        DataError: A case that the model cannot predict; all of them are listed.
+    """
+    progress.stage(f"Predicting {len(cases)} held-out cases with the {name}")
+    found = predict_cases(model, cases, folder, device=device, mirroring=mirroring, progress=progress)
     if found.failed:
         raise DataError(*map(str, found.failed))
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
-    return {case.name: folder / name / f"{case.name}{ending}" for case in cases}
+    return {case.name: folder / f"{case.name}{ending}" for case in cases}
 
 
-def _evaluation(cases: Sequence[Case], masks: Mapping[str, Path], labels: LabelMap, model: Model) -> Evaluation:
+def score(cases: Sequence[Case], masks: Mapping[str, Path], labels: LabelMap, model: Model) -> Evaluation:
+    """Score a model's masks against the references, labels matched by name."""
     scores = (
         evaluate_case(case.name, masks[case.name], case.label, labels, model.labels)
         for case in cases
@@ -97,11 +112,12 @@ def _evaluation(cases: Sequence[Case], masks: Mapping[str, Path], labels: LabelM
 def _ignorant(of_another: Evaluation) -> Evaluation:
     """The scores of a model that knows none of the labels: its masks count as empty."""
 
-    def score(found: LabelScore) -> LabelScore:
+    def nothing(found: LabelScore) -> LabelScore:
         dice = 0.0 if found.reference_ml else float("nan")
         return LabelScore(dice, found.reference_ml, 0.0, -found.reference_ml, known=False)
 
     cases = (
-        CaseScore(case.case, {label: score(found) for label, found in case.labels.items()}) for case in of_another.cases
+        CaseScore(case.case, {label: nothing(found) for label, found in case.labels.items()})
+        for case in of_another.cases
     )
     return Evaluation(of_another.labels, tuple(cases))

@@ -13,16 +13,16 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots
-from lnsegfm.errors import ConfigError, DataError, ModelError
-from lnsegfm.evaluation.evaluate import Evaluation, evaluate_case
+from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.evaluation.evaluate import Evaluation
 from lnsegfm.methods.dense import Full
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything
+from lnsegfm.nnunet.evidence import masks_of, score
 from lnsegfm.nnunet.fingerprint import fingerprint, planned
 from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import CHECKPOINT, STOCK_TRAINER, build_network, read_model, require_known_imports
 from lnsegfm.nnunet.plans import CONFIGURATION, dataset_json, dataset_name, find_preset, preset_plans, require_divisible
-from lnsegfm.nnunet.predict import predict_cases
 from lnsegfm.nnunet.record import versions
 from lnsegfm.nnunet.training import train_model
 from lnsegfm.progress import Progress, Silent
@@ -149,7 +149,19 @@ def pretrain(
     claim(out, resolved)
     schedule = Schedule(lr=lr, iterations=iterations, seed=training.seed)
     course = train_model(start, method, shots, schedule, out, device=device, workers=workers, progress=progress)
-    evaluation = _look(out, held_out, dataset.labels, device, training.mirroring, progress) if held_out else None
+    evaluation = None
+    if held_out:
+        base = read_model(out / "model")
+        masks = masks_of(
+            base,
+            "base",
+            held_out,
+            out / "predictions",
+            device=device,
+            mirroring=training.mirroring,
+            progress=progress,
+        )
+        evaluation = score(held_out, masks, dataset.labels, base)
     record = {
         **resolved,
         "versions": versions(),
@@ -200,23 +212,3 @@ def _read_plans(file: Path) -> tuple[dict[str, Any], str]:
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: not nnU-Net plans ({error!r}). Give an nnUNetPlans.json.") from None
     raise ModelError(f"{file}: it has no 3D configuration with a patch size. Give plans with 3d_fullres.")
-
-
-def _look(
-    out: Path, cases: list[Case], labels: LabelMap, device: str, mirroring: bool, progress: Progress
-) -> Evaluation:
-    """Predict the held-out scans and score them."""
-    model = read_model(out / "model")
-    progress.stage(f"Predicting {len(cases)} held-out cases")
-    found = predict_cases(model, cases, out / "predictions", device=device, mirroring=mirroring, progress=progress)
-    if found.failed:
-        raise DataError(*map(str, found.failed))
-    ending = model.dataset_json["file_ending"]
-    return Evaluation(
-        labels,
-        tuple(
-            evaluate_case(case.name, out / "predictions" / f"{case.name}{ending}", case.label, labels, model.labels)
-            for case in cases
-            if case.label is not None
-        ),
-    )

@@ -21,7 +21,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("Case", overflow="fold")
     if several:
         table.add_column("Label", overflow="fold")
-    for name in ("Dice\nbase", "Dice\nadapted", "Difference", "Reference\nml", "Base\nml", "Adapted\nml"):
+    for name in ("Dice\nbase", "Dice\nadapted", "Change", "Reference\nml", "Base\nml", "Adapted\nml"):
         table.add_column(name, justify="right", no_wrap=True)
 
     def add(name: str, label: str, *cells: str, style: str | None = None) -> None:
