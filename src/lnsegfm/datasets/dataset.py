@@ -19,7 +19,8 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, image_files, read_mask, stem
 from lnsegfm.storage import content_hash, read_json, sha256
 
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+"""nnU-Net's names of files: ``case_0002`` is channel 2 of ``case``."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def channel_of(case: Case, image: Path) -> int | None:
     name = stem(image)
     if name == case.name:
         return 0
-    match = _CHANNEL.fullmatch(name)
+    match = CHANNEL.fullmatch(name)
     return int(match["channel"]) if match and match["case"] == case.name else None
 
 
@@ -180,7 +181,7 @@ def _paired_cases(images: Path, labels: Path, *, suffixed: bool) -> tuple[Case, 
     masks: dict[str, list[Path]] = defaultdict(list)
     for path in image_files(labels):
         masks[stem(path)].append(path)
-    scans = {path: _CHANNEL.fullmatch(stem(path)) for path in image_files(images)}
+    scans = {path: CHANNEL.fullmatch(stem(path)) for path in image_files(images)}
     suffixed = suffixed or any(m and m["case"] in masks for path, m in scans.items() if stem(path) not in masks)
     files: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path, match in scans.items():

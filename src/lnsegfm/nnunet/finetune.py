@@ -27,7 +27,7 @@ from lnsegfm.recipe import Recipe
 from lnsegfm.storage import content_hash, write_json
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state import aliases, raw, weights_hash
+from lnsegfm.weights.state import aliases, raw
 from lnsegfm.weights.transfer import Transfer, transfer
 
 
@@ -69,7 +69,7 @@ class Plan:
             "format": "lnsegfm.recipe/1",
             "identity": self.identity,
             "recipe": self.recipe.to_json() | {"settings": self.method.settings()},
-            "base": {"folder": str(self.base.folder), "sha256": weights_hash(self.base.first.weights)},
+            "base": {"folder": str(self.base.folder), "sha256": self.base.first.weights_sha256},
             "data": {"folder": str(self.data.root), "labels": self.data.labels.to_dataset_json()},
             "labels_from": self.data.labels_from,
             "shots": list(self.split.shots),
@@ -135,7 +135,7 @@ def plan(
         {
             "recipe": recipe.to_json() | {"settings": method.settings()},
             "data": dataset.content_hash(),
-            "base": weights_hash(base.first.weights),
+            "base": base.first.weights_sha256,
         }
     )
     return Plan(recipe, method, dataset, split, base, start, report, moved, identity)

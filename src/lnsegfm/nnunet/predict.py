@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lnsegfm.datasets.dataset import Case
+from lnsegfm.datasets.dataset import CHANNEL, Case
 from lnsegfm.errors import ConfigError, DataError, Interrupted, LnSegFmError, RunMismatch
 from lnsegfm.imaging.files import image_files, read_volume, stem
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.model import Model, build_network, load_weights
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import clear_partials, read_json, whole, write_json
-from lnsegfm.weights.state import weights_hash
-
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
 @dataclass(frozen=True)
@@ -164,7 +160,7 @@ def predict_cases(
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
     todo = [case for case in cases if overwrite or not places[case.name].is_file()]
-    made_by = {"model": [weights_hash(fold.weights) for fold in model.folds], "mirroring": mirroring, "step": step}
+    made_by = {"model": [fold.weights_sha256 for fold in model.folds], "mirroring": mirroring, "step": step}
     predictor = Predictor(model, device=device, mirroring=mirroring, step=step) if todo else None
     _claim(out, made_by, overwrite)
     write_json(out / "dataset.json", dict(model.dataset_json))
@@ -217,7 +213,7 @@ def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
         raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files.")
     scans: dict[str, dict[int, Path]] = defaultdict(dict)
     for file in files:
-        match = _CHANNEL.fullmatch(stem(file))
+        match = CHANNEL.fullmatch(stem(file))
         name, channel = (match["case"], int(match["channel"])) if match else (stem(file), 0)
         if channel in scans[name]:
             raise DataError(f"{file}: {scans[name][channel].name} is the same case. Rename or remove one of the two.")

@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from lnsegfm.errors import ModelError, UnsafeFile
 from lnsegfm.storage import write_bytes
+from lnsegfm.weights.state import weights_hash
 
 _multiarray = import_module("numpy._core.multiarray")
 ALLOWED: list[Any] = [
@@ -63,6 +65,11 @@ class Checkpoint:
     dataset_json: Mapping[str, Any]
     trainer_name: str
     mirroring_axes: tuple[int, ...] | None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weights, computed once: a large model's take seconds."""
+        return weights_hash(self.weights)
 
 
 def load_safely(path: Path) -> Any:
