@@ -42,7 +42,7 @@ def _measure(settings: Mapping[str, str] | None, lr: float, device: str, patch: 
         work.forward_backward()
         work.scaler.step(optimizer)
         work.scaler.update()
-    peak = _peak_mib(work)  # before a profiler, which takes memory of its own, looks at one more step
+    peak = peak_mib("cuda" if work.amp else "cpu")  # before a profiler, which takes memory of its own, looks at one more step
     work.forward_backward()
     work.scaler.unscale_(optimizer)
     transient = _transient_mib(work, partial(work.scaler.step, optimizer))
@@ -71,8 +71,9 @@ def _transient_mib(work: Workload, step: Callable[[], Any]) -> float:
     return highest / 2**20
 
 
-def _peak_mib(work: Workload) -> float:
-    return torch.cuda.max_memory_allocated() / 2**20 if work.amp else _status_mib("VmHWM")
+def peak_mib(device: str) -> float:
+    """Peak of this process so far: allocated memory of a CUDA device, resident memory beside a CPU."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _status_mib("VmHWM")
 
 
 def _status_mib(field: str) -> float:

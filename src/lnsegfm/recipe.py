@@ -27,6 +27,9 @@ class Recipe:
         time_limit_s: Stop training after this many seconds of it.
         early_stop: Stop after this many iterations in which the smoothed training loss did not fall.
         mirroring: Mirror patches at prediction, as nnU-Net does (8 times the work).
+        label_names: A label of the base to its name in the data, where they differ.
+        plans: SHA-256 of nnU-Net plans to adapt into instead of the base's own.
+        min_transfer: Share of the parameters that must come from the base; with less the run is refused.
     """
 
     method: str = "dgst"
@@ -41,6 +44,9 @@ class Recipe:
     time_limit_s: float | None = None
     early_stop: int | None = None
     mirroring: bool = True
+    label_names: Mapping[str, str] = field(default_factory=dict)
+    plans: str | None = None
+    min_transfer: float = 0.8
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "early_stop"):
@@ -56,6 +62,9 @@ class Recipe:
         if self.patch_size is not None and (len(self.patch_size) != 3 or min(self.patch_size) < 1):
             raise ConfigError(f"patch size {self.patch_size}: three lengths in voxels are needed, such as 64 96 96.")
 
+        if not 0 <= self.min_transfer <= 1:
+            raise ConfigError(f"min transfer {self.min_transfer}: a share is needed. Use a number in [0, 1].")
+
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values."""
-        return dataclasses.asdict(self) | {"settings": dict(self.settings)}
+        return dataclasses.asdict(self) | {"settings": dict(self.settings), "label_names": dict(self.label_names)}

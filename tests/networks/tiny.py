@@ -10,6 +10,8 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import Tensor, nn
 
+from lnsegfm.networks.swin_unetr import SwinUNETR
+
 UNET: dict[str, Any] = {
     "input_channels": 1,
     "n_stages": 3,
@@ -129,12 +131,12 @@ class Tiny:
     Args:
         build: Makes it.
         head: Names its head; None for a network that has a card.
-        size: Edge of its cubic input in voxels.
+        shape: Its input in voxels, (z, y, x).
     """
 
     build: Callable[[], nn.Module]
     head: Callable[[Any], Sequence[nn.Module]] | None = None
-    size: int = 8
+    shape: tuple[int, int, int] = (8, 8, 8)
 
     def make(self, seed: int = 0) -> tuple[Any, Sequence[nn.Module] | None]:
         """The network with weights from a seed, some of them -0.0, and its head."""
@@ -147,8 +149,8 @@ class Tiny:
         return network, None if self.head is None else self.head(network)
 
     def batch(self, seed: int) -> Tensor:
-        """An input (2, 1, size, size, size)."""
-        return torch.randn(2, 1, self.size, self.size, self.size, generator=torch.Generator().manual_seed(seed))
+        """An input (2, 1, z, y, x)."""
+        return torch.randn(2, 1, *self.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def loss_of(outputs: Tensor | Sequence[Tensor], seed: int = 0) -> Tensor:
@@ -170,4 +172,13 @@ TINY: dict[str, Tiny] = {
     "transformer": Tiny(Transformer, lambda n: [n.out]),
     "batch-norm": Tiny(Batch, lambda n: [n[-1]]),
     "tied": Tiny(Tied, lambda n: [n.out]),
+}
+
+
+SWIN: dict[str, Any] = {"feature_size": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 4), "window_size": 3}
+"""The smallest that MONAI builds: 3.7 million parameters, most of them in its decoder."""
+
+SWINS: dict[str, Tiny] = {
+    name: Tiny(lambda v2=v2: SwinUNETR(1, 2, use_v2=v2, **SWIN), shape=(32, 32, 64))  # type: ignore[misc]
+    for name, v2 in (("swinunetr", False), ("swinunetr-v2", True))
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from lnsegfm.nnunet.plans import Preset, preset_plans
+from lnsegfm.nnunet.planning import Preset, preset_plans
 
 SHAPE = (20, 24, 28)
 SPACING_XYZ = (1.5, 1.0, 2.0)

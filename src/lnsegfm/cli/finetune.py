@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def finetune(
     data: Data,
-    model: Annotated[Path, typer.Option(help="The base: a model folder, or the folder of a run.")],
+    model: Annotated[
+        Path, typer.Option(help="The base: a model folder, the folder of a run, or a name (see `lnsegfm models list`).")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues a run that was stopped.")],
     method: Annotated[str, typer.Option(help="How to adapt (see `lnsegfm methods`).")] = "dgst",
     set_: Annotated[
@@ -46,6 +48,19 @@ def finetune(
             min=1, metavar="STEPS", help="Stop when the smoothed training loss has not fallen for so many steps."
         ),
     ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="THEIRS=OURS", help="A label of the base that the data know by another name; repeat."
+        ),
+    ] = None,
+    plans: Annotated[
+        Path | None,
+        typer.Option(help="An nnUNetPlans.json to adapt into (spacing, intensities, network) instead of the base's."),
+    ] = None,
+    min_transfer: Annotated[
+        float, typer.Option(metavar="SHARE", help="Refuse when less than this share of the network comes from the base.")
+    ] = 0.8,
     seed: Annotated[
         int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
     ] = 0,
@@ -80,6 +95,8 @@ def finetune(
         time_limit_s=time_limit,
         early_stop=early_stop,
         mirroring=mirroring,
+        label_names=pairs(map_ or (), "--map", "lymph_node=node"),
+        min_transfer=min_transfer,
     )
     labels = LabelMap.from_options(label or ())
     from lnsegfm.nnunet.claim import require_free
@@ -90,7 +107,7 @@ def finetune(
     require_free(out)
     device = choose_device(device)
     with console() as progress:
-        planned = plan(data, model, recipe, labels=labels, progress=progress)
+        planned = plan(data, model, recipe, labels=labels, plans=plans, progress=progress)
         if dry_run:
             print_json(planned.to_json())
             return
@@ -106,6 +123,9 @@ def announce(planned: Plan, say: Callable[[str], None]) -> None:
     """Tell what is about to happen: what fits, what moves."""
     moved = planned.moved
     say(f"Base: {planned.transfer.summary()}")
+    if planned.transfer.adapted or planned.transfer.fresh or planned.transfer.unused:
+        for line in planned.transfer.lines():
+            say(f"  {line}")
     say(
         f"Method {planned.method.name}: {moved.parameters:,} of {moved.total:,} parameters may move, "
         f"one step moves at most {moved.per_step:,} ({moved.per_step / moved.total:.3%})"

@@ -40,7 +40,7 @@ Mirroring = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 
-def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
+def pairs(texts: Iterable[str], option: str, example: str = "gamma=2") -> dict[str, str]:
     """Read ``NAME=VALUE`` texts.
 
     Raises:
@@ -50,7 +50,7 @@ def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not name or not equals or name in found:
-            raise ConfigError(f"{option} {text}: not NAME=VALUE, or a name given twice. Write {option} gamma=2.")
+            raise ConfigError(f"{option} {text}: not NAME=VALUE, or a name given twice. Write {option} {example}.")
         found[name] = value
     return found
 

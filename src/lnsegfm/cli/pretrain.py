@@ -17,16 +17,46 @@ if TYPE_CHECKING:
 def pretrain(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the base; the same command continues one that was stopped.")],
+    architecture: Annotated[str, typer.Option(help="The network (see `lnsegfm architectures`).")] = "nnunet",
     preset: Annotated[
         str,
         typer.Option(
-            help="Size of network and training: tiny or small (for CPUs), or default (nnU-Net's own plans; for a GPU)."
+            help="Size of network and training: tiny or small (for CPUs), default (nnU-Net's own plans; for a GPU), or "
+            "release (patch and schedule of the paper's release)."
         ),
     ] = "tiny",
-    plans: Annotated[Path | None, typer.Option(help="An nnUNetPlans.json instead of a preset.")] = None,
+    plans: Annotated[
+        Path | None, typer.Option(help="An nnUNetPlans.json instead of an architecture and a preset.")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="Plan for a GPU of so many GB, with --preset default; the architecture's."),
+    ] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing/--no-checkpointing",
+            help="SwinUNETR only: compute activations again in the backward pass; less memory, more time.",
+        ),
+    ] = False,
+    patch_size: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="Z Y X", help="Patch in voxels; the plans' unless given.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Patches in one training step; the plans' unless given.")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the preset's unless given.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; the preset's unless given.")] = None,
-    held_out: Annotated[int, typer.Option(min=0, help="Hold out this many scans and evaluate on them.")] = 0,
+    held_out: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Hold out this many scans, or this share of them if below 1, and evaluate on them; 0 trains on all.",
+        ),
+    ] = 0,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="Processes that train together, a GPU each (with --device cpu, on the CPU).")
+    ] = 1,
     seed: Annotated[
         int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
     ] = 0,
@@ -36,16 +66,30 @@ def pretrain(
     mirroring: Mirroring = True,
     as_json: AsJson = False,
 ) -> None:
-    """Train a base model (nnU-Net's default network) from labelled scans. Not for clinical use."""
+    """Train a base model from labelled scans. Not for clinical use."""
     from lnsegfm.datasets.labels import LabelMap
+    from lnsegfm.networks.architectures import find_architecture
 
     labels = LabelMap.from_options(label or ())
+    find_architecture(architecture)
     from lnsegfm.nnunet.claim import require_free
     from lnsegfm.nnunet.pretrain import Training
     from lnsegfm.nnunet.pretrain import pretrain as run
 
     training = Training(
-        preset=preset, plans=plans, iterations=iterations, lr=lr, held_out=held_out, seed=seed, mirroring=mirroring
+        architecture=architecture,
+        preset=preset,
+        plans=plans,
+        gpu_memory_gb=gpu_memory,
+        checkpointing=checkpointing,
+        patch_size=patch_size,
+        batch_size=batch_size,
+        iterations=iterations,
+        lr=lr,
+        held_out=held_out,
+        seed=seed,
+        mirroring=mirroring,
+        gpus=gpus,
     )
     require_free(out)
     with console() as progress:

@@ -32,9 +32,18 @@ def _unet_head(network: nn.Module) -> Sequence[nn.Module]:
     return [network.get_submodule("decoder.seg_layers")]
 
 
+def _swin_head(network: nn.Module) -> Sequence[nn.Module]:
+    return [network.get_submodule("out")]
+
+
 NETWORKS: tuple[NetworkCard, ...] = (
     NetworkCard("dynamic_network_architectures.architectures.unet.PlainConvUNet", head=_unet_head),
     NetworkCard("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", head=_unet_head),
+    NetworkCard(
+        "monai.networks.nets.swin_unetr.SwinUNETR",
+        head=_swin_head,
+        positions=frozenset({"relative_position_bias_table"}),
+    ),
 )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.nnunet.engine import engine, seed_everything
 from lnsegfm.progress import Progress
+from lnsegfm.storage import clear_partials, whole
 
 
 class MemoryDataset:
@@ -30,7 +33,12 @@ class MemoryDataset:
 
 
 def preprocess(
-    cases: Sequence[Case], plans: Any, configuration: Any, dataset_json: dict[str, Any], progress: Progress
+    cases: Sequence[Case],
+    plans: Any,
+    configuration: Any,
+    dataset_json: dict[str, Any],
+    progress: Progress,
+    folder: Path | None = None,
 ) -> MemoryDataset:
     """Prepare labelled scans as nnU-Net does, in this process.
 
@@ -40,30 +48,61 @@ def preprocess(
         configuration: nnU-Net's ``ConfigurationManager``.
         dataset_json: The data set's description.
         progress: Told how far it is.
+        folder: Where to keep them as files that are mapped into memory and not read, for sets larger than memory and
+            for several processes; what lies there already is taken. None keeps them in memory.
     """
     progress.stage(f"Preparing {len(cases)} labelled scans")
+    if folder is not None:
+        clear_partials(folder)
     prepared = {}
     for done, case in enumerate(cases, 1):
-        with engine():
-            images = [str(image) for image in case.images]
-            data, labels, properties = configuration.preprocessor_class(verbose=False).run_case(
-                images, str(case.label), plans, configuration, dataset_json
-            )
-        prepared[case.name] = (data.astype(np.float32, copy=False), labels.astype(np.int16, copy=False), properties)
+        if folder is None or not (folder / f"{case.name}.npz").is_file():
+            with engine():
+                images = [str(image) for image in case.images]
+                data, labels, properties = configuration.preprocessor_class(verbose=False).run_case(
+                    images, str(case.label), plans, configuration, dataset_json
+                )
+            data, labels = data.astype(np.float32, copy=False), labels.astype(np.int16, copy=False)
+            if folder is None:
+                prepared[case.name] = (data, labels, properties)
+            else:
+                _keep(folder, case.name, data, labels, properties["class_locations"])
+        if folder is not None:
+            prepared[case.name] = _kept(folder, case.name)
         progress.advance(done, len(cases), case.name)
     return MemoryDataset(prepared)
 
 
-class SeededBatches(Dataset[dict[str, Any]]):
-    """Batch number i is drawn and augmented from (seed, i) alone."""
+def _keep(folder: Path, name: str, data: np.ndarray, labels: np.ndarray, locations: Mapping[Any, Any]) -> None:
+    """Write a prepared scan; the places of its labels come last and say that it is whole."""
+    for part, array in (("data", data), ("labels", labels)):
+        with whole(folder / f"{name}.{part}.npy") as partial:
+            np.save(partial, array)
+    with whole(folder / f"{name}.npz") as partial:
+        # a label's key is a number, or several where voxels are ignored
+        places: dict[str, Any] = {json.dumps(key): np.asarray(found) for key, found in locations.items()}
+        np.savez(partial, **places)
 
-    def __init__(self, loader: nnUNetDataLoader, seed: int) -> None:
+
+def _kept(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    data, labels = (np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in ("data", "labels"))
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+        keys = {text: json.loads(text) for text in file.files}
+        locations = {tuple(key) if isinstance(key, list) else key: file[text] for text, key in keys.items()}
+    return data, labels, {"class_locations": locations}
+
+
+class SeededBatches(Dataset[dict[str, Any]]):
+    """Batch number i is drawn and augmented from (seed, i) alone; each of several processes draws its own."""
+
+    def __init__(self, loader: nnUNetDataLoader, seed: int, rank: int | None = None) -> None:
         self._loader = loader
         self._seed = seed
+        self._rank = () if rank is None else (rank,)
 
     def __getitem__(self, iteration: int) -> dict[str, Any]:
         """Data (B, C, z, y, x) and target, a list where deep supervision is on."""
-        seed_everything(self._seed, iteration)
+        seed_everything(self._seed, iteration, *self._rank)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums over several threads differ in the last bit
         try:

@@ -44,7 +44,7 @@ def gather(
 ) -> Evidence:
     """Predict the held-out cases with both models and compare; masks that are there already are kept.
 
-    A base that knows none of the labels is not asked.
+    A base that knows none of the labels, or takes other channels, is not asked.
 
     Raises:
         DataError: A held-out case that one of the models cannot predict.
@@ -52,13 +52,15 @@ def gather(
     how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
     adapted_masks = masks_of(adapted, "adapted model", cases, folder / "adapted", **how)
     after = score(cases, adapted_masks, labels, adapted)
-    unknown = tuple(label for label in labels.names if label not in base.labels.names)
+    fits = base.channels == adapted.channels
+    unknown = tuple(label for label in labels.names if not fits or label not in base.label_names)
     base_masks: dict[str, Path] = {}
     if len(unknown) < len(labels.names):
         base_masks = masks_of(base, "base", cases, folder / "base", **how)
         before = score(cases, base_masks, labels, base)
     else:
-        progress.stage(f"The base knows none of the labels ({labels}): it is not asked")
+        reason = f"knows none of the labels ({labels})" if fits else f"takes {base.channels} channels"
+        progress.stage(f"The base {reason}: it is not asked")
         before = _ignorant(after)
     pictures = tuple(
         CasePicture(
@@ -68,7 +70,7 @@ def gather(
             base_masks.get(case.name),
             adapted_masks[case.name],
             labels,
-            base.labels,
+            base.labels if base_masks else labels,
         )
         for case in cases
         if case.label is not None

@@ -12,19 +12,21 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import Split, draw_shots
+from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method, Moved
 from lnsegfm.methods.table import METHODS
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything
 from lnsegfm.nnunet.evidence import Evidence, gather
+from lnsegfm.nnunet.fingerprint import fingerprint
 from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import Model, build_network, read_model
-from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, require_channels
+from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, given_plans
 from lnsegfm.nnunet.record import record_run, versions
 from lnsegfm.nnunet.training import train_model
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import Recipe
-from lnsegfm.storage import content_hash, write_json
+from lnsegfm.storage import content_hash, sha256, write_json
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, raw
@@ -69,7 +71,7 @@ class Plan:
             "format": "lnsegfm.recipe/1",
             "identity": self.identity,
             "recipe": self.recipe.to_json() | {"settings": self.method.settings()},
-            "base": {"folder": str(self.base.folder), "sha256": self.base.first.weights_sha256},
+            "base": self._base(),
             "data": {"folder": str(self.data.root), "labels": self.data.labels.to_dataset_json()},
             "labels_from": self.data.labels_from,
             "shots": list(self.split.shots),
@@ -81,6 +83,13 @@ class Plan:
             "transfer": self.transfer.to_json(),
             "moves": vars(self.moved),
         }
+
+    def _base(self) -> dict[str, Any]:
+        base: dict[str, Any] = {"folder": str(self.base.folder), "sha256": self.base.first.weights_sha256}
+        if self.base.stored is not None:
+            card = self.base.stored.card
+            base |= {"name": card.name, "licence": card.licence, "citation": card.citation}
+        return base
 
 
 @dataclass(frozen=True)
@@ -106,15 +115,17 @@ def plan(
     recipe: Recipe,
     *,
     labels: LabelMap | None = None,
+    plans: Path | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Check data, base and settings, and settle what will be done. Nothing is written.
 
     Args:
         data: Labelled scans: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
-        model: The base's folder, or a run's.
+        model: The base's folder, a run's, or the name of an imported model.
         recipe: The settings.
         labels: What the masks' numbers mean, where the data do not say it themselves.
+        plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
         progress: Told how far it is.
 
     Raises:
@@ -124,13 +135,14 @@ def plan(
     """
     progress = progress or Silent()
     method = METHODS[recipe.method](**recipe.settings)
-    base = read_model(model)
-    dataset = open_dataset(data, labels, default_labels=base.labels)
-    require_channels(base, dataset)
+    base = read_model(model, whole=False).with_labels(recipe.label_names)
+    recipe = replace(recipe, plans=sha256(plans) if plans is not None else None)
+    dataset = open_dataset(data, labels, default_labels=None if base.covers else base.labels)
+    _require_mapped(recipe, dataset)
     progress.stage(f"Checking {len(dataset.cases)} cases")
     require_usable(dataset, progress=progress.advance)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw)
-    start, report, moved = _start(base, dataset, split, recipe, method)
+    start, report, moved = _start(base, dataset, split, recipe, method, plans, progress)
     identity = content_hash(
         {
             "recipe": recipe.to_json() | {"settings": method.settings()},
@@ -198,13 +210,37 @@ def finetune(
     return Run(out, out / "model", record, evidence)
 
 
+def _require_mapped(recipe: Recipe, data: Dataset) -> None:
+    for theirs, ours in recipe.label_names.items():
+        if ours not in data.labels.names:
+            known = ", ".join(data.labels.names)
+            raise ConfigError(f"--map {theirs}={ours}: the data have no label {ours}. They have: {known}.")
+
+
 def _start(
-    base: Model, data: Dataset, split: Split, recipe: Recipe, method: Method
+    base: Model,
+    data: Dataset,
+    split: Split,
+    recipe: Recipe,
+    method: Method,
+    own_plans: Path | None,
+    progress: Progress,
 ) -> tuple[Checkpoint, Transfer, Moved]:
     """The base's weights in a network for the data's labels."""
+    sizes: Any = {"patch_size": recipe.patch_size, "batch_size": recipe.batch_size}
+    name, configuration = dataset_name(data), base.configuration
+    if own_plans is not None:
+        plans, configuration = given_plans(own_plans, name, **sizes)
+    else:
+        intensities = None
+        if len(data.channels) != base.channels:
+            shots = [case for case in data.cases if case.name in split.shots]
+            intensities = fingerprint(shots, progress)["foreground_intensity_properties_per_channel"]
+        plans = adapted_plans(base, name, channels=data.channels, intensities=intensities, **sizes)
     checkpoint = replace(
         base.first,
-        plans=adapted_plans(base, dataset_name(data), patch_size=recipe.patch_size, batch_size=recipe.batch_size),
+        plans=plans,
+        configuration=configuration,
         dataset_json=dataset_json(data, len(split.shots)),
     )
     seed_everything(recipe.seed)
@@ -212,8 +248,12 @@ def _start(
     report = transfer(
         base.first.weights,
         network,
-        base_labels=["background", *base.labels.names],
+        base_labels=["background", *base.label_names],
         labels=["background", *data.labels.names],
+        base_channels=base.channels,
+        channels=len(data.channels),
+        covers=base.covers,
+        minimum=recipe.min_transfer,
     )
     weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
     moved = method.moved(network)

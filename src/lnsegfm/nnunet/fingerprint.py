@@ -45,8 +45,27 @@ def fingerprint(cases: Sequence[Case], progress: Progress) -> dict[str, Any]:
     }
 
 
-def planned(data: Dataset, cases: Sequence[Case], name: str, found: dict[str, Any], work: Path) -> dict[str, Any]:
-    """nnU-Net's own default plans (its `ExperimentPlanner`) for a data set that lies anywhere."""
+def planned(
+    data: Dataset,
+    cases: Sequence[Case],
+    name: str,
+    found: dict[str, Any],
+    work: Path,
+    *,
+    planner: str = "ExperimentPlanner",
+    gpu_memory_gb: float = 8,
+) -> dict[str, Any]:
+    """Plans by one of nnU-Net's own planners for a data set that lies anywhere.
+
+    Args:
+        data: The data set.
+        cases: Those of its scans that train.
+        name: Its name, ``DatasetXXX_Name``.
+        found: Its fingerprint.
+        work: A folder for the planner; removed afterwards.
+        planner: Class of the planner.
+        gpu_memory_gb: GPU memory that it plans for.
+    """
     raw, preprocessed = work / "nnUNet_raw" / name, work / "nnUNet_preprocessed" / name
     listing = {
         case.name: {"images": [str(image.resolve()) for image in case.images], "label": str(case.label.resolve())}
@@ -57,10 +76,16 @@ def planned(data: Dataset, cases: Sequence[Case], name: str, found: dict[str, An
     write_json(preprocessed / "dataset_fingerprint.json", found)
     try:
         with engine(work):
-            from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+            import nnunetv2
+            from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-            ExperimentPlanner(name).plan_experiment()
-        plans: dict[str, Any] = read_json(preprocessed / "nnUNetPlans.json")
+            folder = Path(nnunetv2.__path__[0]) / "experiment_planning" / "experiment_planners"
+            planner_class = recursive_find_python_class(
+                str(folder), planner, current_module="nnunetv2.experiment_planning.experiment_planners"
+            )
+            planning = planner_class(name, gpu_memory_target_in_gb=gpu_memory_gb)
+            planning.plan_experiment()
+        plans: dict[str, Any] = read_json(preprocessed / f"{planning.plans_identifier}.json")
         return plans
     finally:
         shutil.rmtree(work, ignore_errors=True)

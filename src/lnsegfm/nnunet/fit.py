@@ -16,6 +16,7 @@ import torch
 
 from lnsegfm.errors import ConfigError, Interrupted, ModelError, RunMismatch
 from lnsegfm.methods.method import Method
+from lnsegfm.networks.cards import unwrap
 from lnsegfm.nnunet.batches import MemoryDataset, SeededBatches, loader_for
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.model import build_network, load_weights
@@ -56,6 +57,8 @@ class MemoryTrainer(MethodTrainer):
         """A trainer with network, weights, optimizer and loss; nnU-Net's ``__init__`` takes no more arguments."""
         plans = copy.deepcopy(dict(start.plans)) | {"continue_training": False}
         trainer = cls(plans, start.configuration, 0, dict(start.dataset_json), torch.device(device))
+        if trainer.is_ddp and device == "cpu":  # nnU-Net takes it that only GPUs train together
+            trainer.device = torch.device(device)
         trainer.start = start
         trainer.method = method
         trainer.initial_lr = schedule.lr
@@ -66,10 +69,16 @@ class MemoryTrainer(MethodTrainer):
     def initialize(self) -> None:
         """Build network and loss; there are no preprocessed files to look for, and compiling outlasts a short run."""
         self._set_batch_size_and_oversample()
-        self.network = build_network(self.start, deep_supervision=self.enable_deep_supervision)
-        load_weights(self.network, self.start.weights)
-        self.network.to(self.device)
+        self.set_outputs()
+        network = build_network(self.start, deep_supervision=self.enable_deep_supervision)
+        if self.is_ddp and self.device.type == "cuda":
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        load_weights(network, self.start.weights)
+        self.network = network.to(self.device)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        if self.is_ddp:
+            places = [self.device.index] if self.device.type == "cuda" else None
+            self.network = torch.nn.parallel.DistributedDataParallel(self.network, device_ids=places)
         self.loss = self._build_loss()
         self.was_initialized = True
 
@@ -135,7 +144,8 @@ def fit(
     """
     course = _restore(trainer, state_file)
     with engine():
-        batches = SeededBatches(loader_for(trainer, dataset), schedule.seed)
+        rank = trainer.local_rank if trainer.is_ddp else None
+        batches = SeededBatches(loader_for(trainer, dataset), schedule.seed, rank)
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
     trainer.network.train()
     started, saved = time.monotonic() - course.seconds, time.monotonic()
@@ -143,15 +153,21 @@ def fit(
     progress.stage(f"Training: {schedule.iterations} iterations" + (f", continued at {first}" if first else ""))
     remaining = range(first, schedule.iterations)
     feed = iter(batches.over(remaining, workers, pin=trainer.device.type == "cuda"))
-    with _signals() as arrived:
+    with signals() as arrived:
         for iteration in remaining:
             if _over(course, schedule):
                 break
-            loss = _one_step(trainer, iteration, next(feed))
+            trainer.lr_scheduler.step(iteration)
+            loss = float(trainer.train_step(next(feed))["loss"])
+            stopped, loss, seconds = agree(bool(arrived), loss, time.monotonic() - started, trainer.device)
+            if math.isnan(loss):
+                raise ConfigError(
+                    f"Loss at iteration {iteration}: not a number. Lower --lr, or check the images' intensities."
+                )
             course.iteration = iteration + 1
             course.add(loss)
-            course.seconds = time.monotonic() - started
-            if arrived:
+            course.seconds = seconds
+            if stopped:
                 _store(trainer, course, state_file)
                 raise Interrupted(f"Interrupted at iteration {course.iteration}; the same command continues.")
             if time.monotonic() - saved > SAVE_EVERY_S:
@@ -174,14 +190,6 @@ def summary(course: Course) -> dict[str, Any]:
     }
 
 
-def _one_step(trainer: MemoryTrainer, iteration: int, batch: dict[str, Any]) -> float:
-    trainer.lr_scheduler.step(iteration)
-    loss = float(trainer.train_step(batch)["loss"])
-    if math.isnan(loss):
-        raise ConfigError(f"Loss at iteration {iteration}: not a number. Lower --lr, or check the images' intensities.")
-    return loss
-
-
 def _over(course: Course, schedule: Schedule) -> bool:
     if schedule.time_limit_s is not None and course.seconds >= schedule.time_limit_s:
         course.stopped_by = "time limit"
@@ -196,8 +204,10 @@ def _over(course: Course, schedule: Schedule) -> bool:
 
 def _store(trainer: MemoryTrainer, course: Course, file: Path) -> None:
     scaler = trainer.grad_scaler.state_dict() if trainer.grad_scaler is not None else None
+    if trainer.local_rank != 0:
+        return
     content = {
-        "network": trainer.network.state_dict(),
+        "network": unwrap(trainer.network).state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": scaler,
         "iteration": course.iteration,
@@ -212,7 +222,7 @@ def _restore(trainer: MemoryTrainer, file: Path) -> Course:
         return Course(0, [], 0.0)
     content = load_safely(file)
     try:
-        trainer.network.load_state_dict(content["network"])
+        unwrap(trainer.network).load_state_dict(content["network"])
         trainer.optimizer.load_state_dict(content["optimizer"])
         if trainer.grad_scaler is not None and content["scaler"] is not None:
             trainer.grad_scaler.load_state_dict(content["scaler"])
@@ -221,8 +231,19 @@ def _restore(trainer: MemoryTrainer, file: Path) -> Course:
         raise RunMismatch(f"{file}: not a training state of this run ({error}). Remove it to start anew.") from None
 
 
+def agree(stop: bool, loss: float, seconds: float, device: torch.device) -> tuple[bool, float, float]:
+    """What several processes that train together hold of a step: whether any stops, mean loss, longest time."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return stop, loss, seconds
+    own = torch.tensor([float(stop), loss, seconds], dtype=torch.float64, device=device)
+    every = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(every, own)
+    found = torch.stack(every)
+    return bool(found[:, 0].any()), float(found[:, 1].mean()), float(found[:, 2].max())
+
+
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of them; the list is empty until one arrives."""
     arrived: list[int] = []
     before = {}

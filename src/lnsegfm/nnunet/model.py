@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.errors import DataError, ModelError
+from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.storage import read_json, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
+if TYPE_CHECKING:
+    from lnsegfm.registry.stored import Stored
+
 CHECKPOINT = "checkpoint_final.pth"
 STOCK_TRAINER = "nnUNetTrainer"
 # What a plans file may have imported. A file from a stranger must not choose what is called in this process.
-NETWORK_PACKAGES = ("dynamic_network_architectures.", "monai.networks.nets.", "lnsegfm.networks.")
+NETWORK_PACKAGES = ("dynamic_network_architectures.", "lnsegfm.networks.")
 ARGUMENT_PACKAGES = ("torch.nn.", "dynamic_network_architectures.")
 
 
@@ -33,12 +37,14 @@ class Model:
         folds: One checkpoint a fold; an ensemble has several.
         plans: How images are prepared and networks built.
         dataset_json: Labels, channels and file ending.
+        stored: What an imported model says of itself: licence, citation, source; None for any other.
     """
 
     folder: Path
     folds: tuple[Checkpoint, ...]
     plans: Mapping[str, Any]
     dataset_json: Mapping[str, Any]
+    stored: Stored | None = None
 
     @property
     def first(self) -> Checkpoint:
@@ -56,26 +62,87 @@ class Model:
         return LabelMap.from_dataset_json(self.dataset_json["labels"])
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of its foreground labels; none for a pretrained encoder."""
+        return () if self.covers else tuple(self.labels.names)
+
+    def with_labels(self, names: Mapping[str, str]) -> Model:
+        """The model with some of its labels under other names.
+
+        Args:
+            names: Its label to the new name.
+
+        Raises:
+            ConfigError: It has no such label, or two labels would have one name.
+        """
+        for theirs in names:
+            if theirs not in self.label_names:
+                known = ", ".join(self.label_names) or "none"
+                raise ConfigError(f"--map {theirs}={names[theirs]}: the base has no label {theirs}. It has: {known}.")
+        renamed = {names.get(label, label): value for label, value in self.dataset_json["labels"].items()}
+        if len(renamed) < len(self.dataset_json["labels"]):
+            raise ConfigError(f"--map {names}: two labels of the base would have one name. Map each to its own.")
+        description = {**self.dataset_json, "labels": renamed}
+        folds = tuple(replace(fold, dataset_json=description) for fold in self.folds)
+        return replace(self, folds=folds, dataset_json=description)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the input channels, in their order."""
+        names = self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
+        return tuple(str(names[key]) for key in sorted(names, key=int))
+
+    @property
     def channels(self) -> int:
         """Input channels."""
-        return len(self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or ())
+        return len(self.channel_names)
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """Prefixes of the names of the weights it has; empty for a whole model."""
+        return self.stored.covers if self.stored is not None else ()
+
+    @property
+    def network_class(self) -> str:
+        """Import path of its network's class."""
+        architecture = resolved(self.plans, self.configuration)["architecture"]
+        return str(architecture["network_class_name"])
 
 
 def model_folder(path: Path) -> Path:
-    """The model folder that a user means: the folder itself, or ``model/`` of a run."""
-    return path / "model" if (path / "model" / "plans.json").is_file() else path
+    """The model folder that a user means: the folder itself, ``model/`` of a run, or an imported model by its name.
+
+    Raises:
+        ModelError: Neither a folder nor the name of an imported model.
+    """
+    if path.is_dir():
+        return path / "model" if (path / "model" / "plans.json").is_file() else path
+    wanted = "Give a folder with plans.json, dataset.json and fold_0/, or a name that `lnsegfm models list` shows."
+    if path.parent != Path() or path.exists():
+        raise ModelError(f"Model {path}: no such folder. {wanted}")
+    from lnsegfm.registry.home import installed, model_place
+
+    if path.name in installed():
+        return model_place(path.name)
+    from lnsegfm.registry.manifest import cards
+
+    if path.name in cards():
+        raise ModelError(f"Model {path}: it is not on this machine. Run: lnsegfm models pull {path}")
+    raise ModelError(f"Model {path}: no such folder, and no model of that name. {wanted}")
 
 
-def read_model(path: Path) -> Model:
-    """Read a model folder, or the model of a run. Nothing in it is executed.
+def read_model(path: Path, *, whole: bool = True) -> Model:
+    """Read a model folder, the model of a run, or an imported model by its name. Nothing in it is executed.
+
+    Args:
+        path: Folder or name.
+        whole: Refuse a model that holds an encoder only, which cannot predict.
 
     Raises:
         ModelError: A part is missing or not what it should be.
         UnsafeFile: A checkpoint would have to execute something to be read.
     """
     folder = model_folder(path)
-    if not folder.is_dir():
-        raise ModelError(f"Model {path}: no such folder. Give a folder with plans.json, dataset.json and fold_0/.")
     for name in ("plans.json", "dataset.json"):
         if not (folder / name).is_file():
             raise ModelError(
@@ -89,13 +156,15 @@ def read_model(path: Path) -> Model:
         raise ModelError(f"Model {path}: it has no fold_X/{CHECKPOINT}. Finish its training, or copy the whole folder.")
     # As in nnU-Net the folder's plans count, which are checked below, and not those inside a checkpoint.
     folds = tuple(replace(read_checkpoint(file), plans=plans, dataset_json=dataset_json) for file in files)
-    model = Model(folder, folds, plans, dataset_json)
+    model = Model(folder, folds, plans, dataset_json, _stored(folder))
+    if whole and model.covers:
+        raise ModelError(f"Model {path}: it is a pretrained encoder without a decoder. Adapt it first (finetune).")
     try:
         if model.configuration not in plans["configurations"]:
             raise KeyError(model.configuration)
         for configuration in plans["configurations"].values():  # all: one may inherit from another
             require_known_imports(configuration, folder / "plans.json")
-        if not model.labels or not model.channels:
+        if not model.channels or not (model.covers or model.labels):
             raise KeyError("channel_names")
         if not re.fullmatch(r"(\.\w+)+", str(dataset_json.get("file_ending", ".nii.gz"))):
             raise ModelError(
@@ -109,6 +178,24 @@ def read_model(path: Path) -> Model:
     except DataError as error:
         raise ModelError(f"{folder / 'dataset.json'}: {error}") from None
     return model
+
+
+def _stored(folder: Path) -> Stored | None:
+    if not (folder / "card.json").is_file():
+        return None
+    from lnsegfm.registry.stored import read_stored
+
+    return read_stored(folder)
+
+
+def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration of plans with what it inherits, in today's form, on its own."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    found = PlansManager(copy.deepcopy(dict(plans))).get_configuration(name).configuration
+    configuration = copy.deepcopy(dict(found))
+    configuration.pop("inherits_from", None)
+    return configuration
 
 
 def write_model(folder: Path, checkpoint: Checkpoint) -> None:
@@ -132,8 +219,9 @@ def require_known_imports(configuration: Mapping[str, Any], file: Path) -> None:
     wanted += [(arguments.get(name), ARGUMENT_PACKAGES) for name in architecture["_kw_requires_import"]]
     for path, packages in wanted:
         if path is not None and not (str(path).startswith(packages) and _is_layer(str(path), packages)):
+            known = ", ".join(package.rstrip(".") for package in packages)
             raise ModelError(
-                f"{file}: it wants {path} called, which is no network or layer of {', '.join(packages)}. "
+                f"{file}: it wants {path} called, which is no network or layer of {known}. "
                 "Do not use this model unless you trust its source."
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,24 +12,24 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots
-from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.evaluate import Evaluation
 from lnsegfm.methods.dense import Full
+from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything
 from lnsegfm.nnunet.evidence import masks_of, score
-from lnsegfm.nnunet.fingerprint import fingerprint, planned
 from lnsegfm.nnunet.fit import Schedule
-from lnsegfm.nnunet.model import CHECKPOINT, STOCK_TRAINER, build_network, read_model, require_known_imports
-from lnsegfm.nnunet.plans import CONFIGURATION, dataset_json, dataset_name, find_preset, preset_plans, require_divisible
+from lnsegfm.nnunet.model import CHECKPOINT, STOCK_TRAINER, build_network, read_model
+from lnsegfm.nnunet.planning import DEFAULT, RELEASE, find_preset, plans_for, set_patch
+from lnsegfm.nnunet.plans import CONFIGURATION, dataset_json, dataset_name, given_plans, require_divisible
 from lnsegfm.nnunet.record import versions
+from lnsegfm.nnunet.together import require_processes
 from lnsegfm.nnunet.training import train_model
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import content_hash, read_json, sha256, write_json
+from lnsegfm.storage import content_hash, sha256, write_json
 from lnsegfm.weights.checkpoint import Checkpoint
-
-DEFAULT = "default"
-"""nnU-Net's own planner, its SGD at 1e-2 and 250,000 iterations."""
+from lnsegfm.weights.state import aliases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,37 +37,73 @@ class Training:
     """How a base is trained.
 
     Args:
-        preset: ``tiny`` or ``small`` for CPUs, ``default`` for nnU-Net's own planner.
-        plans: A plans file instead of a preset; with nnU-Net's SGD.
+        architecture: Name of the network (see `lnsegfm.networks.architectures`).
+        preset: ``tiny`` or ``small`` for CPUs, ``default`` for nnU-Net's own planner, ``release`` for the patch and
+            schedule of the paper's release.
+        plans: A plans file instead of architecture and preset; with nnU-Net's SGD.
+        gpu_memory_gb: GPU memory to plan for, with ``default``; None takes the architecture's.
+        checkpointing: Compute activations of a SwinUNETR's transformer again in the backward pass.
+        patch_size: Voxels (z, y, x); None takes the plans'.
+        batch_size: Patches a step; None takes the plans'.
         iterations: Optimizer steps; None takes the preset's.
         lr: Learning rate; None takes the preset's.
-        held_out: Number of scans to hold out and evaluate on.
+        held_out: Scans to hold out and evaluate on: a number from 1, or a share below 1; 0 trains on all of them.
         seed: Of weights, patches and augmentation.
         mirroring: Mirror patches at prediction of the held-out scans.
+        gpus: Processes that train together, a GPU each.
     """
 
+    architecture: str = "nnunet"
     preset: str = "tiny"
     plans: Path | None = None
+    gpu_memory_gb: float | None = None
+    checkpointing: bool = False
+    patch_size: tuple[int, int, int] | None = None
+    batch_size: int | None = None
     iterations: int | None = None
     lr: float | None = None
-    held_out: int = 0
+    held_out: float = 0
     seed: int = 0
     mirroring: bool = True
+    gpus: int = 1
 
     def __post_init__(self) -> None:
-        if self.iterations is not None and self.iterations < 1:
-            raise ConfigError(f"iterations {self.iterations}: it must be at least 1.")
+        find_architecture(self.architecture)
+        for name in ("iterations", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} {value}: it must be at least 1.")
         if self.lr is not None and not self.lr > 0:
             raise ConfigError(f"lr {self.lr}: a step needs a length above 0. Use for example 0.002.")
-        if self.held_out < 0:
-            raise ConfigError(f"held-out {self.held_out}: a number of scans is needed, 0 or more.")
+        if not self.held_out >= 0 or (self.held_out > 1 and self.held_out != int(self.held_out)):
+            raise ConfigError(f"held-out {self.held_out}: give a number of scans, or a share of them such as 0.2.")
+        if self.gpus < 1:
+            raise ConfigError(f"gpus {self.gpus}: at least one process trains. Use --gpus 1.")
+        if self.gpu_memory_gb is not None:
+            if not self.gpu_memory_gb > 0:
+                raise ConfigError(f"gpu-memory {self.gpu_memory_gb}: it must be above 0 GB.")
+            if self.plans is not None or self.preset != DEFAULT:
+                raise ConfigError("--gpu-memory: the plans are fixed already. Use it with --preset default.")
 
     def recipe(self) -> tuple[Full, float, int]:
         """Method, learning rate and iterations."""
-        if self.plans is None and self.preset != DEFAULT:
+        if self.plans is None and self.preset not in (DEFAULT, RELEASE):
             preset = find_preset(self.preset)
-            return Full(rule="adamw"), self.lr or preset.lr, self.iterations or preset.iterations
-        return Full(), self.lr or 1e-2, self.iterations or 250_000
+            lr = preset.swin_lr if find_architecture(self.architecture).network == SWIN else preset.lr
+            return Full(rule="adamw"), self.lr or lr, self.iterations or preset.iterations
+        epochs = 2000 if self.plans is None and self.preset == RELEASE else 1000
+        return Full(), self.lr or 1e-2, self.iterations or 250 * epochs
+
+    def count_held_out(self, cases: int) -> int:
+        """Scans to hold out of so many.
+
+        Raises:
+            ConfigError: None would be left to train on.
+        """
+        number = max(1, round(self.held_out * cases)) if 0 < self.held_out < 1 else int(self.held_out)
+        if number >= cases:
+            raise ConfigError(f"held-out {self.held_out:g}: there are only {cases} cases. Hold out fewer.")
+        return number
 
 
 @dataclass(frozen=True)
@@ -122,23 +157,27 @@ def pretrain(
     progress.stage(f"Checking {len(dataset.cases)} cases")
     require_usable(dataset, progress=progress.advance)
     names = [case.name for case in dataset.labelled]
-    if training.held_out >= len(names):
-        raise ConfigError(f"held-out {training.held_out}: there are only {len(names)} cases. Hold out fewer.")
-    split = draw_shots(names, len(names) - training.held_out)
+    split = draw_shots(names, len(names) - training.count_held_out(len(names)))
     cases = {case.name: case for case in dataset.cases}
     shots, held_out = [cases[name] for name in split.shots], [cases[name] for name in split.held_out]
     resolved: dict[str, Any] = {
         "format": "lnsegfm.base/1",
         "recipe": {
+            "architecture": training.architecture if training.plans is None else None,
             "preset": training.preset if training.plans is None else None,
             "plans": sha256(training.plans) if training.plans is not None and training.plans.is_file() else None,
             "method": method.name,
             "settings": method.settings(),
             "iterations": iterations,
             "lr": lr,
+            "gpu_memory_gb": training.gpu_memory_gb,
+            "checkpointing": training.checkpointing,
+            "patch_size": training.patch_size,
+            "batch_size": training.batch_size,
             "held_out": training.held_out,
             "seed": training.seed,
             "mirroring": training.mirroring,
+            "gpus": training.gpus,
         },
         "data": {"folder": str(data), "labels": dataset.labels.to_dataset_json(), "sha256": dataset.content_hash()},
         "shots": split.shots,
@@ -146,9 +185,22 @@ def pretrain(
     }
     resolved["identity"] = content_hash([resolved["recipe"], resolved["data"]["sha256"]])
     start = _start(training, dataset, shots, out, progress)
+    network = start.plans["configurations"][start.configuration]
+    require_processes(training.gpus, network["batch_size"], device)
     claim(out, resolved)
     schedule = Schedule(lr=lr, iterations=iterations, seed=training.seed)
-    course = train_model(start, method, shots, schedule, out, device=device, workers=workers, progress=progress)
+    course = train_model(
+        start,
+        method,
+        shots,
+        schedule,
+        out,
+        device=device,
+        workers=workers,
+        progress=progress,
+        on_disk=True,
+        processes=training.gpus,
+    )
     evaluation = None
     if held_out:
         base = read_model(out / "model")
@@ -166,6 +218,11 @@ def pretrain(
         **resolved,
         "versions": versions(),
         "device": device,
+        "spacing_mm": network["spacing"],
+        "patch_size": network["patch_size"],
+        "batch_size": network["batch_size"],
+        "network": network["architecture"],
+        "parameters": sum(start.weights[name].numel() for name in set(aliases(start.weights).values())),
         "training": {key: value for key, value in course.items() if key != "losses"},
         "model": {"sha256": sha256(out / "model" / "fold_0" / CHECKPOINT)},
         "result": evaluation.to_json() if evaluation else None,
@@ -177,15 +234,12 @@ def pretrain(
 
 
 def _start(training: Training, data: Dataset, cases: list[Case], out: Path, progress: Progress) -> Checkpoint:
-    name = dataset_name(data)
     if training.plans is not None:
-        plans, configuration = _read_plans(training.plans)
+        plans, configuration = given_plans(
+            training.plans, dataset_name(data), patch_size=training.patch_size, batch_size=training.batch_size
+        )
     else:
-        found, configuration = fingerprint(cases, progress), CONFIGURATION
-        if training.preset == DEFAULT:
-            plans = planned(data, cases, name, found, out.with_name(f".{out.name}-plans"))
-        else:
-            plans = preset_plans(find_preset(training.preset), name, found, data.channels)
+        plans, configuration = _planned(training, data, cases, out, progress), CONFIGURATION
     description = dataset_json(data, len(cases))
     start = Checkpoint({}, configuration, plans, description, STOCK_TRAINER, None)
     seed_everything(training.seed)
@@ -194,21 +248,24 @@ def _start(training: Training, data: Dataset, cases: list[Case], out: Path, prog
     return Checkpoint(weights, configuration, plans, description, STOCK_TRAINER, None)
 
 
-def _read_plans(file: Path) -> tuple[dict[str, Any], str]:
-    """A plans file and the name of its 3D configuration.
-
-    Raises:
-        ModelError: It is not a plans file, or has no 3D configuration of its own.
-    """
-    plans = read_json(file)
-    try:
-        for name in (CONFIGURATION, *plans["configurations"]):
-            configuration = plans["configurations"].get(name)
-            if configuration and len(configuration.get("patch_size", ())) == 3:
-                require_known_imports(configuration, file)
-                require_divisible(configuration)
-                kept = copy.deepcopy(configuration)
-                return {**plans, "configurations": {name: kept}}, name
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file}: not nnU-Net plans ({error!r}). Give an nnUNetPlans.json.") from None
-    raise ModelError(f"{file}: it has no 3D configuration with a patch size. Give plans with 3d_fullres.")
+def _planned(training: Training, data: Dataset, cases: list[Case], out: Path, progress: Progress) -> dict[str, Any]:
+    architecture = find_architecture(training.architecture)
+    plans = plans_for(
+        training.preset,
+        architecture,
+        data,
+        cases,
+        out.with_name(f".{out.name}-plans"),
+        gpu_memory_gb=training.gpu_memory_gb,
+        checkpointing=training.checkpointing,
+        progress=progress,
+    )
+    configuration = plans["configurations"][CONFIGURATION]
+    if training.patch_size is not None and training.preset in (DEFAULT, RELEASE):
+        set_patch(configuration, architecture, training.patch_size, checkpointing=training.checkpointing)
+    elif training.patch_size is not None:
+        configuration["patch_size"] = list(training.patch_size)
+        require_divisible(configuration)
+    if training.batch_size is not None:
+        configuration["batch_size"] = training.batch_size
+    return plans

@@ -80,4 +80,25 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Adapter": f"{megabytes(adapter['bytes'])}; the full checkpoint has {megabytes(adapter['checkpoint_bytes'])}",
         "Heads": f"kept {', '.join(record['transfer']['labels_kept']) or 'none'}; "
         f"new {', '.join(record['transfer']['labels_new']) or 'none'}",
+        **_taken_over(record["transfer"]),
+        **_terms(record["base"]),
     }
+
+
+def _taken_over(transfer: Mapping[str, Any]) -> dict[str, str]:
+    """What became of the base's weights, a line for each stretch of the network."""
+    if not (transfer["adapted"] or transfer["fresh"] or transfer["unused"]):
+        return {"Taken from the base": "everything, as it is"}
+    facts = {}
+    for group in transfer["groups"]:
+        number = group["parameters"]
+        fates = [f"{number[fate]:,} {fate}" for fate in ("matched", "adapted", "fresh") if number[fate]]
+        told = f"{', '.join(fates) or '0'} parameters"
+        facts[f"From the base: {group['name']}"] = "; ".join([told, *group["notes"]])
+    if transfer["unused"]:
+        facts["From the base: unused"] = f"{len(transfer['unused'])} tensors"
+    return facts
+
+
+def _terms(base: Mapping[str, Any]) -> dict[str, str]:
+    return {f"Base's {key}": base[key] for key in ("licence", "citation") if base.get(key)}

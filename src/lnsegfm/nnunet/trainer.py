@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import load_method
+from lnsegfm.networks.architectures import has_deep_supervision
 from lnsegfm.nnunet.model import STOCK_TRAINER
 from lnsegfm.weights.checkpoint import load_safely, save
 
@@ -26,6 +27,16 @@ class MethodTrainer(nnUNetTrainer):
     """nnU-Net's trainer with the optimizer of a method."""
 
     method: Method
+
+    def initialize(self) -> None:
+        """Initialise as nnU-Net does, with as many outputs as the network has."""
+        self.set_outputs()
+        super().initialize()
+
+    def set_outputs(self) -> None:
+        """Switch deep supervision off for a network that has one output."""
+        if not has_deep_supervision(self.configuration_manager.network_arch_class_name):
+            self.enable_deep_supervision = False
 
     def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
         """The method's optimizer under nnU-Net's schedule."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.methods.method import Method
-from lnsegfm.nnunet.batches import preprocess
+from lnsegfm.networks.cards import unwrap
+from lnsegfm.nnunet.batches import MemoryDataset, preprocess
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.fit import MemoryTrainer, Schedule, fit, summary
 from lnsegfm.nnunet.model import CHECKPOINT, write_model
@@ -19,6 +20,7 @@ from lnsegfm.storage import clear_partials, read_json, write_json
 from lnsegfm.weights.checkpoint import Checkpoint
 
 STATE = "work/training.pt"
+PREPARED = "work/prepared"
 
 
 def train_model(
@@ -31,6 +33,8 @@ def train_model(
     device: str,
     workers: int | None,
     progress: Progress,
+    on_disk: bool = False,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Train, and write ``out/model``; give back how it went. What is there already is not done again.
 
@@ -43,22 +47,59 @@ def train_model(
         device: ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; None takes none beside a CPU and a few beside a GPU.
         progress: Told how far it is.
+        on_disk: Keep the prepared scans in files, not in memory.
+        processes: Processes that train together (DDP), on a GPU each where ``device`` is ``cuda``.
     """
     if (out / "model" / "fold_0" / CHECKPOINT).is_file() and (out / "course.json").is_file():
         progress.stage("The model is there already")
         course: dict[str, Any] = read_json(out / "course.json")
         return course
+    if processes > 1:
+        from lnsegfm.nnunet.together import train_together
+
+        scans(start, cases, out, progress, on_disk=True)
+        train_together(start, method, cases, schedule, out, device, workers, progress, processes)
+        together: dict[str, Any] = read_json(out / "course.json")
+        return together
+    return train_here(start, method, cases, schedule, out, device, workers, on_disk, progress)
+
+
+def train_here(
+    start: Checkpoint,
+    method: Method,
+    cases: Sequence[Case],
+    schedule: Schedule,
+    out: Path,
+    device: str,
+    workers: int | None,
+    on_disk: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train in this process; of several that train together, the first one writes."""
+    dataset = scans(start, cases, out, progress, on_disk=on_disk)
     with engine(out / "work"):
         trainer = MemoryTrainer.ready(start, method, schedule, device)
-    scans = preprocess(cases, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, progress)
-    clear_partials((out / STATE).parent)
+    first = trainer.local_rank == 0
+    if first:
+        clear_partials((out / STATE).parent)
     if workers is None:
         workers = 0 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
-    went = summary(fit(trainer, scans, schedule, out / STATE, workers=workers, progress=progress))
-    write_json(out / "course.json", went)
-    weights = {key: tensor.detach().cpu() for key, tensor in trainer.network.state_dict().items()}
-    axes = tuple(trainer.inference_allowed_mirroring_axes)
-    for place in (out / "model", out / "model" / "fold_0"):
-        clear_partials(place)
-    write_model(out / "model", replace(start, weights=weights, mirroring_axes=axes))
+    went = summary(fit(trainer, dataset, schedule, out / STATE, workers=workers, progress=progress))
+    if first:
+        write_json(out / "course.json", went)
+        weights = {key: tensor.detach().cpu() for key, tensor in unwrap(trainer.network).state_dict().items()}
+        axes = tuple(trainer.inference_allowed_mirroring_axes)
+        for place in (out / "model", out / "model" / "fold_0"):
+            clear_partials(place)
+        write_model(out / "model", replace(start, weights=weights, mirroring_axes=axes))
     return went
+
+
+def scans(start: Checkpoint, cases: Sequence[Case], out: Path, progress: Progress, *, on_disk: bool) -> MemoryDataset:
+    """The scans prepared as the plans say, in memory or in files below the run's folder."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans = PlansManager(dict(start.plans))
+    configuration = plans.get_configuration(start.configuration)
+    folder = out / PREPARED if on_disk else None
+    return preprocess(cases, plans, configuration, dict(start.dataset_json), progress, folder)
