@@ -25,6 +25,7 @@ def finetune(
     *,
     method: Method | None = None,
     labels: dict[str, int] | None = None,
+    plans: PathLike | None = None,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -34,10 +35,11 @@ def finetune(
 
     Args:
         data: An nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
-        model: The base: a model folder, or the folder of a run.
+        model: The base: a model folder, the folder of a run, or the name of an imported model.
         out: Folder of the run.
         method: How to adapt; `lnsegfm.DGST` unless given.
         labels: Name to value, where the data do not name their labels.
+        plans: nnU-Net plans to adapt into instead of the base's own.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
         progress: Told how far it is.
@@ -49,7 +51,8 @@ def finetune(
     method = method or DGST()
     settled = Recipe(method=method.name, settings=method.settings(), **recipe)
     named = LabelMap.from_dataset_json(labels) if labels else None
-    planned = tuning.plan(Path(data), Path(model), settled, labels=named, progress=progress)
+    own = Path(plans) if plans is not None else None
+    planned = tuning.plan(Path(data), Path(model), settled, labels=named, plans=own, progress=progress)
     return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +168,34 @@ def test_two_processes_train_one_model(world: Any, tmp_path: Path) -> None:
     assert weights[0] == weights[1]
     assert len(losses[0]) == 3
     assert not (tmp_path / "0" / "work").exists()
+
+
+@pytest.mark.long
+def test_a_signal_stops_both_processes_and_the_same_command_continues(world: Any, tmp_path: Path) -> None:
+    plans = world.folder / "plans.json"
+    iterations = 300
+    whole = pretrain(
+        world.clinic, tmp_path / "whole", Training(plans=plans, iterations=iterations, gpus=2), device="cpu"
+    )
+    out = tmp_path / "out"
+    options = ("--plans", plans, "--iterations", iterations, "--gpus", 2, "--device", "cpu", "--out", out)
+    words = [sys.executable, "-m", "lnsegfm", "pretrain", world.clinic, *options]
+    process = subprocess.Popen([str(word) for word in words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Training"):
+            break
+    time.sleep(2)
+    process.terminate()
+    rest = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, rest
+    assert (out / "work" / "training.pt").is_file()
+    assert not (out / "run.json").exists()
+
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "continued at" in done.stderr
+    assert read_model(out).first.weights_sha256 == read_model(whole.folder).first.weights_sha256
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.methods.table import load_method
+from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.engine import engine
@@ -126,6 +127,26 @@ def test_dgst_trains_under_nnunets_command_and_stock_nnunet_predicts_with_it(wor
             per_kernel = part.layout.rows(moved.float()).sum(1)
             assert 0 < per_kernel.max() <= 2 * 3, part.name  # gamma 2, 3 steps
 
+    predicted = stock_predict(model, world.clinic / "imagesTr", tmp_path / "masks", "--disable_tta")
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(list((tmp_path / "masks").glob("case_*.nii.gz"))) == 4
+
+
+@pytest.mark.long
+def test_a_named_trainer_trains_a_swin_under_nnunets_command(world, nnunet_folders, lnsegfm, tmp_path):
+    environment = nnunet_folders | exported(lnsegfm, "--epochs", 1, "--iterations", 2, "--lr", 0.001)
+    folder = Path(nnunet_folders["nnUNet_preprocessed"]) / NAME
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"plans_name": "swinPlans"}
+    plans["configurations"]["3d_fullres"] |= {
+        "patch_size": [32, 32, 64],
+        "architecture": ARCHITECTURES["swinunetr"].build_plan((12,), ()),
+    }
+    (folder / "swinPlans.json").write_text(json.dumps(plans))
+    words = ("1", "3d_fullres", "0", "-p", "swinPlans", "-tr", "nnUNetTrainer_full", "-device", "cpu")
+    trained = stock("nnUNetv2_train", *words, **environment)
+    assert trained.returncode == 0, trained.stderr
+
+    model = Path(nnunet_folders["nnUNet_results"]) / NAME / "nnUNetTrainer_full__swinPlans__3d_fullres"
     predicted = stock_predict(model, world.clinic / "imagesTr", tmp_path / "masks", "--disable_tta")
     assert predicted.returncode == 0, predicted.stderr
     assert len(list((tmp_path / "masks").glob("case_*.nii.gz"))) == 4

@@ -14,7 +14,9 @@ from lnsegfm.errors import ConfigError
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a run.")],
+    model: Annotated[
+        Path, typer.Argument(help="A model folder, the folder of a run, or a name (see `lnsegfm models list`).")
+    ],
     scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A scan, or a folder of scans (NIfTI, NRRD, MHA).")],
     out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
     step: Annotated[

@@ -27,6 +27,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.weights.checkpoint import Checkpoint
 
 WAIT = timedelta(minutes=30)
+SAVING_S, LEAVING_S = 600.0, 1.0
 
 
 def require_processes(processes: int, batch_size: int, device: str) -> None:
@@ -131,6 +132,8 @@ def _watch(crew: Sequence[Any], messages: Any, arrived: list[int], progress: Pro
             progress.advance(*content)
         else:
             name, text = content
+            for process in crew:  # all stop at the same step; the first is perhaps still saving
+                process.join(timeout=SAVING_S if name == Interrupted.__name__ else LEAVING_S)
             error = getattr(errors, name, None)
             raise error(text) if error is not None else RuntimeError(text)
 
