@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lnsegfm import __version__
+from lnsegfm.cli.architectures import architectures
 from lnsegfm.cli.data_check import check
 from lnsegfm.cli.data_phantom import phantom
 from lnsegfm.cli.demo import demo
@@ -17,6 +18,12 @@ from lnsegfm.cli.env import env
 from lnsegfm.cli.evaluate import evaluate
 from lnsegfm.cli.finetune import finetune
 from lnsegfm.cli.methods import methods
+from lnsegfm.cli.models_export import export_model
+from lnsegfm.cli.models_import import import_model
+from lnsegfm.cli.models_list import list_models, show
+from lnsegfm.cli.models_pull import pull
+from lnsegfm.cli.models_remove import remove
+from lnsegfm.cli.models_verify import verify
 from lnsegfm.cli.predict import predict
 from lnsegfm.cli.pretrain import pretrain
 from lnsegfm.errors import Interrupted, LnSegFmError
@@ -47,13 +54,26 @@ def _options(
     pass
 
 
-for command in (demo, finetune, predict, evaluate, pretrain, methods, env):
+for command in (demo, finetune, predict, evaluate, pretrain, methods, architectures, env):
     app.command()(command)
 
 data = typer.Typer(help="Look at labelled scans, or make some.", no_args_is_help=True)
 data.command()(check)
 data.command()(phantom)
 app.add_typer(data, name="data")
+
+models = typer.Typer(help="Base models by name: list, fetch, import, check, export.", no_args_is_help=True)
+for name, function in (
+    ("list", list_models),
+    ("show", show),
+    ("pull", pull),
+    ("import", import_model),
+    ("verify", verify),
+    ("export", export_model),
+    ("remove", remove),
+):
+    models.command(name)(function)
+app.add_typer(models, name="models")
 
 
 def main() -> None:

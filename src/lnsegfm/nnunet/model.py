@@ -181,8 +181,10 @@ def read_model(path: Path, *, whole: bool = True) -> Model:
 
 
 def _stored(folder: Path) -> Stored | None:
-    if not (folder / "card.json").is_file():
-        return None
+    file = folder / "card.json"
+    content = read_json(file) if file.is_file() else None
+    if not isinstance(content, dict) or not str(content.get("format")).startswith("lnsegfm."):
+        return None  # none, or somebody else's file of that name
     from lnsegfm.registry.stored import read_stored
 
     return read_stored(folder)

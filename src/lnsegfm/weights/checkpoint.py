@@ -44,6 +44,8 @@ ALLOWED: list[Any] = [
     torch.device,
 ]
 _WANTED = "Give a checkpoint_final.pth of nnU-Net."
+# Weights hardly compress. What unpacks to many times its size was made to fill the memory of whoever opens it.
+UNPACKED_RATIO, UNPACKED_SPARE = 4, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,13 @@ def load_safely(path: Path) -> Any:
     """Read a file of ``torch.save`` onto the CPU; nothing in it is executed.
 
     Raises:
-        UnsafeFile: It asks for a class or function outside the allow-list; the message names it.
+        UnsafeFile: It asks for a class or function outside the allow-list, which the message names; or it unpacks to
+            many times its size.
         ModelError: It is missing, cut short, or not a file of ``torch.save``.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Check the path.")
+    _require_modest(path)
     try:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -93,6 +97,20 @@ def load_safely(path: Path) -> Any:
                 "do not open this file with other programs, ask its author for plain weights."
             ) from None
         raise ModelError(f"{path}: {_what_it_is(path)}") from None
+
+
+def _require_modest(path: Path) -> None:
+    """Refuse a zip whose members are said to unpack to more than weights would. torch believes the same sizes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
+        return  # no zip: the format of torch before 1.6, which holds its bytes as they are; or damaged
+    if unpacked > UNPACKED_RATIO * path.stat().st_size + UNPACKED_SPARE:
+        raise UnsafeFile(
+            f"{path}: it would unpack to {unpacked / 2**20:.0f} MiB, from {path.stat().st_size / 2**20:.1f} MiB. "
+            "Weights do not compress so far: do not open this file with other programs."
+        )
 
 
 def _asked_for(path: Path, error: Exception) -> str | None:
@@ -140,7 +158,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         UnsafeFile: Reading it would execute something.
         ModelError: It is not an nnU-Net checkpoint.
     """
-    content = load_safely(path)
+    return checkpoint_of(load_safely(path), path)
+
+
+def checkpoint_of(content: Any, path: Path) -> Checkpoint:
+    """The nnU-Net checkpoint that a file's content is.
+
+    Args:
+        content: What `load_safely` read.
+        path: The file, for the messages.
+
+    Raises:
+        ModelError: It is not an nnU-Net checkpoint.
+    """
     try:
         if not isinstance(content, Mapping):
             raise TypeError

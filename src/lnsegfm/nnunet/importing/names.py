@@ -1,0 +1,72 @@
+"""State dicts in files, and the names of their tensors, freed of what ways of training put around them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lnsegfm.errors import ModelError
+
+CONTAINERS = ("network_weights", "state_dict", "model_state_dict", "model", "network")
+WRAPPERS = ("module", "network", "net", "model")
+COMPILED = "_orig_mod"
+TRANSFORMER = "swinViT."
+HEAD = "out.conv.conv.weight"
+DEPTH = 3
+"""Tables in tables in which a state dict is looked for; a pickle may hold a table within itself."""
+
+
+def state_dict_in(content: Any, depth: int = DEPTH) -> Mapping[str, Tensor] | None:
+    """The state dict that a file's content is or holds, with the names that a plain network gives its tensors.
+
+    Raises:
+        ModelError: Two tensors would have one name.
+    """
+    if not isinstance(content, Mapping) or not content:
+        return None
+    if all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()):
+        return plain_names(content)
+    inner = (content.get(name) for name in CONTAINERS) if depth else ()
+    return next((found for table in inner if (found := state_dict_in(table, depth - 1)) is not None), None)
+
+
+def plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what ``DataParallel``, ``torch.compile`` and training frameworks put before them, in any nesting.
+
+    Older names of SwinUNETR's layers become those of today.
+
+    Raises:
+        ModelError: Two tensors would have one name.
+    """
+    plain = {name: ".".join(part for part in name.split(".") if part != COMPILED) for name in weights}
+    while len(first := {name.partition(".")[0] for name in plain.values()}) == 1 and first <= set(WRAPPERS):
+        plain = {name: short.partition(".")[2] for name, short in plain.items()}
+    if any(short.startswith((TRANSFORMER, "layers1.")) for short in plain.values()):
+        plain = {name: _of_today(short) for name, short in plain.items()}
+    if len(set(plain.values())) < len(plain) or "" in plain.values():
+        raise ModelError("Weights: two tensors have one name once `module.` and `_orig_mod.` are gone. Save them anew.")
+    return {plain[name]: tensor for name, tensor in weights.items()}
+
+
+def is_swin(weights: Mapping[str, Tensor], *, whole: bool = True) -> bool:
+    """Whether they are those of a SwinUNETR: of a whole one, or of its transformer at least."""
+    there = f"{TRANSFORMER}patch_embed.proj.weight" in weights
+    return there and (not whole or any(name.startswith("decoder1.") for name in weights))
+
+
+def outputs(weights: Mapping[str, Tensor]) -> int | None:
+    """Output channels of a network's weights, background included; None where the names do not tell."""
+    heads = [
+        tensor
+        for name, tensor in weights.items()
+        if re.fullmatch(rf"decoder\.seg_layers\.\d+\.weight|{re.escape(HEAD)}", name) and tensor.ndim
+    ]
+    return int(heads[-1].shape[0]) if heads else None
+
+
+def _of_today(name: str) -> str:
+    name = re.sub(r"\.mlp\.fc([12])\.", r".mlp.linear\1.", name)
+    return re.sub(r"^out\.conv\.(weight|bias)$", r"out.conv.conv.\1", name)

@@ -1,0 +1,81 @@
+"""What a user may say of a model that does not say it itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import ConfigError
+
+FLAGS = {
+    "plans": "--plans",
+    "dataset_json": "--dataset-json",
+    "labels": "--label",
+    "channels": "--channel",
+    "configuration": "--configuration",
+    "folds": "--fold",
+    "spacing_mm": "--spacing",
+    "window_hu": "--window",
+    "patch_size": "--patch-size",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What is said besides the file. A form takes some of it and refuses the rest.
+
+    Args:
+        plans: An nnU-Net plans file, for weights that come without.
+        dataset_json: An nnU-Net ``dataset.json``, for weights that come without.
+        labels: What the network's outputs mean.
+        channels: Names of the input channels, such as ``CT``.
+        configuration: Which configuration, where there are several.
+        folds: Which folds, ``0`` or ``all``; every numbered one unless given.
+        spacing_mm: Voxel spacing that it was trained at, (z, y, x).
+        window_hu: Lowest and highest intensity, which it was trained to see as 0 and 1.
+        patch_size: Voxels (z, y, x) of the patches that it is applied to.
+        licence: Terms of use, in words.
+        citation: What to cite.
+        replace: Replace a model of the same name.
+
+    Raises:
+        ConfigError: A value that cannot be.
+    """
+
+    plans: Path | None = None
+    dataset_json: Path | None = None
+    labels: LabelMap | None = None
+    channels: tuple[str, ...] = ()
+    configuration: str | None = None
+    folds: tuple[str, ...] = ()
+    spacing_mm: tuple[float, float, float] | None = None
+    window_hu: tuple[float, float] | None = None
+    patch_size: tuple[int, int, int] | None = None
+    licence: str | None = None
+    citation: str | None = None
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        for fold in self.folds:
+            if not re.fullmatch(r"\d+|all", fold):
+                raise ConfigError(f"--fold {fold}: not a fold. Use a number, or all.")
+        for name in self.channels:
+            if not name.strip() or not name.isprintable():
+                raise ConfigError(f"--channel {name!r}: not a name. Use words like CT.")
+        if self.spacing_mm is not None and not all(0 < v < float("inf") for v in self.spacing_mm):
+            raise ConfigError(f"--spacing {_words(self.spacing_mm)}: millimetres above 0 are needed.")
+        if self.window_hu is not None and not -float("inf") < self.window_hu[0] < self.window_hu[1] < float("inf"):
+            raise ConfigError(f"--window {_words(self.window_hu)}: the first must lie below the second.")
+        if self.patch_size is not None and min(self.patch_size) < 1:
+            raise ConfigError(f"--patch-size {_words(self.patch_size)}: numbers of voxels are needed, 1 or more.")
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of the fields that describe the model and were said."""
+        return frozenset(name for name in FLAGS if getattr(self, name) not in (None, ()))
+
+
+def _words(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)

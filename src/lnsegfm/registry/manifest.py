@@ -1,0 +1,90 @@
+"""The cards that are known: those that come with the package, those in LNSEGFM_HOME, those of a file that is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import DataError, ModelError, UnknownName
+from lnsegfm.registry.card import FileLocation, ModelCard, read
+from lnsegfm.registry.home import home
+from lnsegfm.storage import PARTIAL, read_json
+
+FORMAT = "lnsegfm.models/1"
+SHIPPED = Path(__file__).with_name("manifest.json")
+
+
+def cards(extra: Path | None = None) -> dict[str, ModelCard]:
+    """Every card by its name.
+
+    A later card replaces an earlier one of its name: first the shipped cards, then those of the JSON files in
+    ``LNSEGFM_HOME/manifests`` in the order of their names, then those of ``extra``.
+
+    Raises:
+        ModelError: A manifest is not what it should be; one line a fault, naming file, card and field.
+    """
+    own = sorted(path for path in (home() / "manifests").glob("*.json") if not path.name.startswith(PARTIAL))
+    found: dict[str, ModelCard] = {}
+    for path in (SHIPPED, *own, *([extra] if extra else [])):
+        found.update(read_manifest(path))
+    return found
+
+
+def find_card(name: str, extra: Path | None = None) -> ModelCard:
+    """The card of a name.
+
+    Raises:
+        UnknownName: No manifest has it; the message lists the names.
+        ModelError: As `cards`.
+    """
+    known = cards(extra)
+    if name not in known:
+        raise UnknownName(f"Model {name!r}: no manifest names it. The models: {', '.join(known)}.")
+    return known[name]
+
+
+def read_manifest(path: Path) -> dict[str, ModelCard]:
+    """Read one file of cards: ``{"format": "lnsegfm.models/1", "models": [...]}``.
+
+    Raises:
+        ModelError: It is not such a file; one line a fault, naming file, card and field.
+    """
+    try:
+        content = read_json(path)
+    except DataError as error:
+        raise ModelError(str(error)) from None
+    entries = _entries(path, content)
+    found: dict[str, ModelCard] = {}
+    faults: list[str] = []
+    for number, entry in enumerate(entries, start=1):
+        named = entry.get("name") if isinstance(entry, dict) else None
+        where = f"{path}: card {named if isinstance(named, str) and named.isprintable() else number}"
+        try:
+            card = read(ModelCard, entry, where)
+        except ModelError as error:
+            faults.append(str(error))
+            continue
+        if card.name in found:
+            faults.append(f"{where}: the name is taken twice in this file. Name each card once.")
+        found[card.name] = _beside(path, card)
+    if faults:
+        raise ModelError("\n".join(faults))
+    return found
+
+
+def _entries(path: Path, content: Any) -> list[Any]:
+    if not isinstance(content, dict) or not isinstance(content.get("models"), list):
+        raise ModelError(f'{path}: not a manifest. Write {{"format": "{FORMAT}", "models": [...]}}.')
+    if content.get("format") != FORMAT:
+        raise ModelError(f"{path}: format {content.get('format')!r} is not {FORMAT}. Use the lnsegfm it is made for.")
+    unknown = sorted(content.keys() - {"format", "models"})
+    if unknown:
+        raise ModelError(f"{path}: field {unknown[0]!r}: no such field is known. Remove it, or check its spelling.")
+    return list(content["models"])
+
+
+def _beside(path: Path, card: ModelCard) -> ModelCard:
+    if not isinstance(card.location, FileLocation):
+        return card
+    location = card.location.model_copy(update={"path": str(path.absolute().parent / card.location.path)})
+    return card.model_copy(update={"location": location})

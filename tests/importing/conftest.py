@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from lnsegfm.nnunet.install import ImportOptions, install
+from lnsegfm.registry.stored import Stored
+from tests.conftest import Result
+from tests.importing.producers import Trained, trained_by_nnunet
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread: None) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained_by_nnunet(tmp_path_factory.mktemp("nnunet"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "home"
+    monkeypatch.setenv("LNSEGFM_HOME", str(place))
+    return place
+
+
+@pytest.fixture
+def take(home: Path) -> Callable[..., Stored]:
+    """Import under the name ``it``."""
+
+    def run(source: Path, name: str = "it", **options: Any) -> Stored:
+        return install(source, name, ImportOptions(**options))
+
+    return run
+
+
+@pytest.fixture
+def models(lnsegfm_here: Callable[..., Result], home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """``lnsegfm models ...``."""
+    from lnsegfm.cli import main
+    from lnsegfm.cli.models_export import export_model
+    from lnsegfm.cli.models_import import import_model
+
+    if not any(group.name == "models" for group in main.app.registered_groups):
+        group, app = typer.Typer(), typer.Typer(pretty_exceptions_enable=False)
+        group.command("import")(import_model)
+        group.command("export")(export_model)
+        app.add_typer(group, name="models")
+        monkeypatch.setattr(main, "app", app)
+    return lambda *words: lnsegfm_here("models", *words)
