@@ -131,7 +131,9 @@ def _measure(name: str, precision: str, options: dict[str, Any]) -> dict[str, An
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table, the release's figures beside it."""
-    head = "| architecture | patch | M parameters | precision | 250 iterations, s | peak, GiB | release: s | release: GB |"
+    head = (
+        "| architecture | patch | M parameters | precision | 250 iterations, s | peak, GiB | release: s | release: GB |"
+    )
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for name, rows in result["architectures"].items():
         told = ARCHITECTURES[name].reported
@@ -142,9 +144,7 @@ def table(result: dict[str, Any]) -> str:
                 lines.append(f"| {name} | {patch} | | {precision} | out of memory | | {release} |")
                 continue
             numbers = f"{row['seconds_of_250_iterations']:.1f} | {row['peak_mib'] / 1024:.2f}"
-            lines.append(
-                f"| {name} | {patch} | {row['parameters'] / 1e6:.1f} | {precision} | {numbers} | {release} |"
-            )
+            lines.append(f"| {name} | {patch} | {row['parameters'] / 1e6:.1f} | {precision} | {numbers} | {release} |")
     return "\n".join(lines)
 
 

@@ -42,7 +42,9 @@ def _measure(settings: Mapping[str, str] | None, lr: float, device: str, patch: 
         work.forward_backward()
         work.scaler.step(optimizer)
         work.scaler.update()
-    peak = peak_mib("cuda" if work.amp else "cpu")  # before a profiler, which takes memory of its own, looks at one more step
+    peak = peak_mib(
+        "cuda" if work.amp else "cpu"
+    )  # before a profiler, which takes memory of its own, looks at one more step
     work.forward_backward()
     work.scaler.unscale_(optimizer)
     transient = _transient_mib(work, partial(work.scaler.step, optimizer))

@@ -62,7 +62,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Check the path.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError:
+        raise DataError(f"{path}: not a JSON file that can be read (its tables are nested too deeply).") from None
+    except ValueError as error:  # no UTF-8, no JSON, a number of thousands of digits
         raise DataError(f"{path}: not a JSON file ({error}).") from None
 
 

@@ -221,6 +221,11 @@ def other_plans(model: Path) -> str:
     )
 
 
+def plans_without_a_bottom(model: Path) -> str:
+    (model / "plans.json").write_text("[" * 200_000)
+    return f"{model / 'plans.json'}: not a JSON file that can be read (its tables are nested too deeply)."
+
+
 SPOILED: list[Callable[[Path], str]] = [
     missing,
     no_plans,
@@ -234,6 +239,7 @@ SPOILED: list[Callable[[Path], str]] = [
     a_mask_outside_its_folder,
     a_trainer_that_is_none,
     other_plans,
+    plans_without_a_bottom,
 ]
 
 

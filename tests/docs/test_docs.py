@@ -36,7 +36,11 @@ COMMAND_PAGES = {
     "models export": "models.md",
     "models remove": "models.md",
 }
-UNTOLD = {"data phantom": {"--first"}, "methods": {"--json"}, "architectures": {"--json"}}  # options that `--help` alone explains
+UNTOLD = {
+    "data phantom": {"--first"},
+    "methods": {"--json"},
+    "architectures": {"--json"},
+}  # options that `--help` alone explains
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 

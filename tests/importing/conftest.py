@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from lnsegfm.nnunet.install import ImportOptions, install
 from lnsegfm.registry.stored import Stored
@@ -41,16 +40,6 @@ def take(home: Path) -> Callable[..., Stored]:
 
 
 @pytest.fixture
-def models(lnsegfm_here: Callable[..., Result], home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def models(lnsegfm_here: Callable[..., Result], home: Path) -> Callable[..., Result]:
     """``lnsegfm models ...``."""
-    from lnsegfm.cli import main
-    from lnsegfm.cli.models_export import export_model
-    from lnsegfm.cli.models_import import import_model
-
-    if not any(group.name == "models" for group in main.app.registered_groups):
-        group, app = typer.Typer(), typer.Typer(pretty_exceptions_enable=False)
-        group.command("import")(import_model)
-        group.command("export")(export_model)
-        app.add_typer(group, name="models")
-        monkeypatch.setattr(main, "app", app)
     return lambda *words: lnsegfm_here("models", *words)

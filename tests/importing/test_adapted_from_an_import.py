@@ -62,6 +62,8 @@ def test_a_pretrained_encoder_gets_a_decoder(encoder: Any, clinic: Path, tmp_pat
     base, model = read_model(Path("it"), whole=False), read_model(out)
     rebuilt = Adapter.load(out).apply(base.first.weights)
     assert all((raw(rebuilt[name]) == raw(tensor)).all() for name, tensor in model.first.weights.items())
+    once_more = plan_run(clinic, out, Recipe(method="head"))
+    assert once_more.to_json()["base"]["licence"] == "CC-BY-4.0"  # of what it was adapted from
     again = lnsegfm_here("predict", out, image, "--out", tmp_path / "masks", "--device", "cpu", "--no-mirroring")
     assert again.returncode == 0, again.stderr
 

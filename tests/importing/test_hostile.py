@@ -334,6 +334,37 @@ def _(trained: Trained, place: Path) -> Path:
     return place / "net.pth"
 
 
+def with_content(trained: Trained, place: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    content = torch.load(trained.checkpoint, weights_only=False)
+    change(content)
+    torch.save(content, place / "net.pth")
+    return place / "net.pth"
+
+
+@hostile("a trainer's name that no terminal should show", "its trainer ?]0;title? is none of nnU-Net's")
+def _(trained: Trained, place: Path) -> Path:
+    def change(content: dict[str, Any]) -> None:
+        content["trainer_name"] = "\x1b]0;title\x07"
+        content["network_weights"]["more"] = torch.zeros(1)
+
+    return with_content(trained, place, change)
+
+
+@hostile("a configuration's name that leaves the folder", "configuration '../../x': no folder could have that name")
+def _(trained: Trained, place: Path) -> Path:
+    def change(content: dict[str, Any]) -> None:
+        content["init_args"]["configuration"] = "../../x"
+        plans = content["init_args"]["plans"]
+        plans["configurations"]["../../x"] = plans["configurations"].pop("3d_fullres")
+
+    return with_content(trained, place, change)
+
+
+@hostile("mirroring along an axis that is none", "its mirroring axes")
+def _(trained: Trained, place: Path) -> Path:
+    return with_content(trained, place, lambda content: content.update(inference_allowed_mirroring_axes=("os", 7)))
+
+
 @hostile("a file ending that leaves the folder", "file_ending '/../../x.nii.gz' of its dataset.json is none")
 def _(trained: Trained, place: Path) -> Path:
     folder = copied(trained, place)

@@ -138,6 +138,23 @@ def test_other_plans_take_what_fits_of_the_base(world: Any, tmp_path: Path) -> N
     assert planned.identity != plan(world.clinic, world.base, world.recipe()).identity
 
 
+def test_a_patch_is_said_in_the_images_order_whatever_axis_the_plans_look_along_first(
+    world: Any, tmp_path: Path
+) -> None:
+    plans = small_plans() | {"transpose_forward": [2, 0, 1], "transpose_backward": [1, 2, 0]}
+    configuration = plans["configurations"]["3d_fullres"]
+    configuration["spacing"] = [2.5, 1.0, 1.5]  # x first
+    configuration["architecture"]["arch_kwargs"]["strides"][2] = [1, 2, 2]  # x is halved once, z and y twice
+    file = tmp_path / "plans.json"
+    file.write_text(json.dumps(plans))
+    planned = plan(world.clinic, world.base, world.recipe(patch_size=(16, 24, 10), min_transfer=0.0), plans=file)
+    shown = planned.to_json()
+    assert (shown["patch_size"], shown["spacing_mm"]) == ([16, 24, 10], [1.0, 1.5, 2.5])
+    assert planned.start.plans["configurations"]["3d_fullres"]["patch_size"] == [10, 16, 24]
+    with pytest.raises(ConfigError, match=r"Patch size 10 24 16: the network needs multiples of 4 4 2"):
+        plan(world.clinic, world.base, world.recipe(patch_size=(10, 24, 16), min_transfer=0.0), plans=file)
+
+
 def test_a_network_that_takes_too_little_is_refused(world: Any, tmp_path: Path) -> None:
     plans = small_plans()
     plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 8, 16]
@@ -153,7 +170,5 @@ def test_a_model_by_a_name_that_is_none(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path))
     with pytest.raises(ModelError, match=r"no such folder, and no model of that name\. .*lnsegfm models list"):
         read_model(Path("nobody"))
-    with pytest.raises(
-        ModelError, match=r"it is not on this machine\. Run: lnsegfm models pull ln-resencl"
-    ):
+    with pytest.raises(ModelError, match=r"it is not on this machine\. Run: lnsegfm models pull ln-resencl"):
         read_model(Path("ln-resencl"))

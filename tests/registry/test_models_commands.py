@@ -142,6 +142,12 @@ def test_show_what_is_stored_says_what_it_was_made_of(run, store):
         assert told in out
 
 
+def test_show_of_a_stored_model_tells_what_its_import_learned(run, store):
+    assert "nodule=1" not in run("show", "ln-nnunet")[1]
+    store("ln-nnunet", make_card("ln-nnunet", labels={"nodule": 1}))
+    assert "nodule=1" in run("show", "ln-nnunet")[1]
+
+
 def test_show_json(run, store):
     store("ours")
     found = json.loads(run("show", "ours", "--json")[1])

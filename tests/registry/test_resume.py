@@ -46,6 +46,12 @@ def test_so_it_does_where_the_server_gives_the_part_nevertheless(site, url):
     assert fetch(card_at(url)).read_bytes() == CONTENT[::-1]
 
 
+def test_another_part_than_was_asked_for_is_thrown_away(site, url):
+    site.drops, site.headers = [HALF], {"Content-Range": f"bytes 5-{len(CONTENT) - 1}/{len(CONTENT)}"}
+    assert fetch(card_at(url, CONTENT)).read_bytes() == CONTENT
+    assert site.wanted == [None, f"bytes={HALF}-", None]
+
+
 def test_without_a_version_and_without_a_hash_nothing_is_continued(site, url):
     site.etag, site.drops = None, [HALF]
     assert fetch(card_at(url)).read_bytes() == CONTENT

@@ -59,7 +59,8 @@ def finetune(
         typer.Option(help="An nnUNetPlans.json to adapt into (spacing, intensities, network) instead of the base's."),
     ] = None,
     min_transfer: Annotated[
-        float, typer.Option(metavar="SHARE", help="Refuse when less than this share of the network comes from the base.")
+        float,
+        typer.Option(metavar="SHARE", help="Refuse when less than this share of the network comes from the base."),
     ] = 0.8,
     seed: Annotated[
         int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")

@@ -100,12 +100,20 @@ def main() -> None:
         if error.errno is None:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"lnsegfm: {place}{error.strerror}. Check the path, its permissions and the space left.", file=sys.stderr)
+        print(
+            f"lnsegfm: {_printable(place)}{error.strerror}. Check the path, its permissions and the space left.",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except LnSegFmError as error:
         for line in str(error).splitlines():
-            print(f"lnsegfm: {line}", file=sys.stderr)
+            print(f"lnsegfm: {_printable(line)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _printable(text: str) -> str:
+    """A line without what would move a terminal's cursor: messages hold names from files of strangers."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _as_interrupt(*_: Any) -> None:

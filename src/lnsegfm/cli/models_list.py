@@ -65,11 +65,11 @@ def show(
 ) -> None:
     """Show all that is known of a model: figures with their sources, terms, citation, where it lies."""
     from lnsegfm.registry.home import installed, model_place
-    from lnsegfm.registry.manifest import cards, find_card
+    from lnsegfm.registry.manifest import find_card
     from lnsegfm.registry.stored import read_stored
 
     stored = read_stored(model_place(name)) if name in installed() else None
-    card = stored.card if stored and name not in cards(manifest) else find_card(name, manifest)
+    card = stored.card if stored else find_card(name, manifest)  # an import knows more than a manifest may
     if as_json:
         facts = {**card.as_json(), "installed": stored is not None}
         if stored:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.networks.architectures import SWIN
-from lnsegfm.nnunet.importing.description import plain
+from lnsegfm.nnunet.importing.description import CONFIGURATION_NAME, plain
 from lnsegfm.nnunet.importing.forms.exported import Exported, ExportedFold
 from lnsegfm.nnunet.importing.settle import knows_trainer
 from lnsegfm.nnunet.importing.source import DESCRIPTION
@@ -87,6 +87,8 @@ def export(model: Path, to: str, out: Path, *, progress: Progress | None = None)
         return Export(out, (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}",), _notes(read))
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"--out {out}: nnunet-zip writes a zip. Name a file that ends in .zip.")
+    if not re.fullmatch(CONFIGURATION_NAME, read.configuration, flags=re.ASCII):
+        raise ModelError(f"Model {model}: configuration {read.configuration!r}: no folder could have that name.")
     dataset, trainer, planned = (name_of(read, part) for part in ("dataset", "trainer", "plans"))
     inner = f"{dataset}/{trainer}__{planned}__{read.configuration}"
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=_made(out.parent)) as work:

@@ -21,12 +21,12 @@ from lnsegfm.nnunet.evidence import Evidence, gather
 from lnsegfm.nnunet.fingerprint import fingerprint
 from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import Model, build_network, read_model
-from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, given_plans
+from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, given_plans, in_image_order
 from lnsegfm.nnunet.record import record_run, versions
 from lnsegfm.nnunet.training import train_model
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import Recipe
-from lnsegfm.storage import content_hash, sha256, write_json
+from lnsegfm.storage import content_hash, read_json, sha256, write_json
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, raw
@@ -76,8 +76,8 @@ class Plan:
             "labels_from": self.data.labels_from,
             "shots": list(self.split.shots),
             "held_out": list(self.split.held_out),
-            "spacing_mm": configuration["spacing"],
-            "patch_size": configuration["patch_size"],
+            "spacing_mm": in_image_order(self.start.plans, configuration["spacing"]),
+            "patch_size": in_image_order(self.start.plans, configuration["patch_size"]),
             "batch_size": configuration["batch_size"],
             "architecture": configuration.get("architecture", {}).get("network_class_name"),
             "transfer": self.transfer.to_json(),
@@ -85,11 +85,14 @@ class Plan:
         }
 
     def _base(self) -> dict[str, Any]:
+        """Where the base lies, its hash, and the terms under which it, or what it was adapted from, may be used."""
         base: dict[str, Any] = {"folder": str(self.base.folder), "sha256": self.base.first.weights_sha256}
         if self.base.stored is not None:
             card = self.base.stored.card
-            base |= {"name": card.name, "licence": card.licence, "citation": card.citation}
-        return base
+            return base | {"name": card.name, "licence": card.licence, "citation": card.citation}
+        record = self.base.folder.parent / "run.json"
+        terms = read_json(record).get("base", {}) if record.is_file() else {}
+        return base | {key: terms[key] for key in ("licence", "citation") if terms.get(key)}
 
 
 @dataclass(frozen=True)

@@ -99,11 +99,10 @@ def _unpacked(source: Source, to: Path, progress: Progress) -> Source:
 
 
 def _as_seen(error: LnSegFmError, source: Source, place: Path) -> LnSegFmError:
-    """The error with places inside an archive named as the user knows them, not where they were unpacked."""
-    if not source.unpacked:
-        return error
+    """The error fit for a terminal, with places inside an archive named as the user knows them."""
     lines = [str(line).replace(f"{place}{os.sep}", f"{source.path}: ") for line in error.args]
     lines = [line.replace(str(place), str(source.path)) for line in lines]
+    lines = ["".join(c if c.isprintable() or c == "\n" else "?" for c in line) for line in lines]
     kinds = (DataError, UnsafeFile, ConfigError, ModelError)
     kind = next((k for k in kinds if isinstance(error, k)), type(error))
     return kind(*lines)

@@ -105,7 +105,8 @@ class Model:
     @property
     def network_class(self) -> str:
         """Import path of its network's class."""
-        architecture = resolved(self.plans, self.configuration)["architecture"]
+        with engine():
+            architecture = resolved(self.plans, self.configuration)["architecture"]
         return str(architecture["network_class_name"])
 
 

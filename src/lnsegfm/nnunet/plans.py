@@ -52,7 +52,7 @@ def adapted_plans(
         raise ModelError(f"Model {base.folder}: {base.configuration} is a later stage of a cascade. Use 3d_fullres.")
     if len(channels) != base.channels:
         _set_channels(plans, configuration, base.channel_names, channels, intensities or {})
-    _set_sizes(configuration, patch_size, batch_size)
+    set_sizes(plans, configuration, patch_size, batch_size)
     return plans | {"dataset_name": name, "configurations": {base.configuration: configuration}}
 
 
@@ -88,16 +88,38 @@ def given_plans(
         ConfigError: A patch size that the network's strides do not divide.
     """
     plans, configuration = read_plans(file)
-    _set_sizes(plans["configurations"][configuration], patch_size, batch_size)
+    set_sizes(plans, plans["configurations"][configuration], patch_size, batch_size)
     return plans | {"dataset_name": name}, configuration
 
 
-def _set_sizes(configuration: dict[str, Any], patch_size: tuple[int, int, int] | None, batch_size: int | None) -> None:
+def set_sizes(
+    plans: Mapping[str, Any],
+    configuration: dict[str, Any],
+    patch_size: Sequence[int] | None,
+    batch_size: int | None,
+) -> None:
+    """Give a configuration of plans another patch (z, y, x of the images) or batch size; None leaves it.
+
+    Raises:
+        ConfigError: A patch size that the network's strides do not divide, with the nearest that fits.
+    """
     if patch_size is not None:
-        configuration["patch_size"] = list(patch_size)
-        require_divisible(configuration)
+        strides = configuration["architecture"]["arch_kwargs"].get("strides")
+        if strides is not None:
+            require_patch(patch_size, [in_image_order(plans, stride) for stride in strides])
+        configuration["patch_size"] = in_plan_order(plans, patch_size)
     if batch_size is not None:
         configuration["batch_size"] = batch_size
+
+
+def in_plan_order(plans: Mapping[str, Any], values: Sequence[Any]) -> list[Any]:
+    """One value an axis, from the images' order (z, y, x) to that of plans, which may look along another axis first."""
+    return [values[axis] for axis in plans["transpose_forward"]]
+
+
+def in_image_order(plans: Mapping[str, Any], values: Sequence[Any]) -> list[Any]:
+    """The inverse of `in_plan_order`: (z, y, x)."""
+    return [values[axis] for axis in plans["transpose_backward"]]
 
 
 def _set_channels(

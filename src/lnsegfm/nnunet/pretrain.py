@@ -22,7 +22,15 @@ from lnsegfm.nnunet.evidence import masks_of, score
 from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import CHECKPOINT, STOCK_TRAINER, build_network, read_model
 from lnsegfm.nnunet.planning import DEFAULT, RELEASE, find_preset, plans_for, set_patch
-from lnsegfm.nnunet.plans import CONFIGURATION, dataset_json, dataset_name, given_plans, require_divisible
+from lnsegfm.nnunet.plans import (
+    CONFIGURATION,
+    dataset_json,
+    dataset_name,
+    given_plans,
+    in_image_order,
+    in_plan_order,
+    set_sizes,
+)
 from lnsegfm.nnunet.record import versions
 from lnsegfm.nnunet.together import require_processes
 from lnsegfm.nnunet.training import train_model
@@ -218,8 +226,8 @@ def pretrain(
         **resolved,
         "versions": versions(),
         "device": device,
-        "spacing_mm": network["spacing"],
-        "patch_size": network["patch_size"],
+        "spacing_mm": in_image_order(start.plans, network["spacing"]),
+        "patch_size": in_image_order(start.plans, network["patch_size"]),
         "batch_size": network["batch_size"],
         "network": network["architecture"],
         "parameters": sum(start.weights[name].numel() for name in set(aliases(start.weights).values())),
@@ -261,11 +269,9 @@ def _planned(training: Training, data: Dataset, cases: list[Case], out: Path, pr
         progress=progress,
     )
     configuration = plans["configurations"][CONFIGURATION]
-    if training.patch_size is not None and training.preset in (DEFAULT, RELEASE):
-        set_patch(configuration, architecture, training.patch_size, checkpointing=training.checkpointing)
-    elif training.patch_size is not None:
-        configuration["patch_size"] = list(training.patch_size)
-        require_divisible(configuration)
-    if training.batch_size is not None:
-        configuration["batch_size"] = training.batch_size
+    patch_size = training.patch_size
+    if patch_size is not None and training.preset in (DEFAULT, RELEASE):
+        set_patch(configuration, architecture, in_plan_order(plans, patch_size), checkpointing=training.checkpointing)
+        patch_size = None
+    set_sizes(plans, configuration, patch_size, training.batch_size)
     return plans

@@ -163,7 +163,8 @@ def _one_try(asked: Download, session: requests.Session, progress: Progress) -> 
         total = int(length) if length.isdecimal() else 0
         if response.status_code == 206:
             first, whole = _of(response.headers.get("Content-Range"))
-            if first != begun or _tag_of(response.headers) not in (None, _tag(asked)):
+            was, now = _tag(asked), _tag_of(response.headers)
+            if first != begun or (was and now and was != now):
                 asked.forget()
                 raise _Lost("it sent a part of another file")
             total = whole or (begun + total if total else 0)

@@ -15,6 +15,7 @@ from lnsegfm.nnunet.model import require_known_imports, resolved
 from lnsegfm.nnunet.plans import CONFIGURATION, require_divisible
 from lnsegfm.storage import read_json
 
+CONFIGURATION_NAME = r"\w[\w.-]{0,99}"
 MALFORMED = (LookupError, TypeError, AttributeError, RuntimeError, ValueError, ArithmeticError)
 """What tables that are not of the form they should be may raise where they are used."""
 STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
@@ -70,6 +71,8 @@ def require_usable(
         ConfigError: A patch that the network cannot take.
     """
     try:
+        if not re.fullmatch(CONFIGURATION_NAME, configuration, flags=re.ASCII):
+            raise ModelError(f"{where}: configuration {configuration!r}: no folder could have that name. Rename it.")
         for entry in plans["configurations"].values():  # all: one may inherit from another
             require_known_imports(entry, Path(where))
         if configuration not in plans["configurations"]:

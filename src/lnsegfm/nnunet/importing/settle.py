@@ -54,10 +54,18 @@ def settled(
         raise ModelError(
             f"{where}: its plans are for a SwinUNETR, and its weights are not. Give the plans it came with."
         )
+    fold, said = _in_its_network(fold, where, covers, computes=swin)
+    return fold, (*notes, *said)
+
+
+def _in_its_network(
+    fold: Checkpoint, where: Path, covers: tuple[str, ...], *, computes: bool
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The weights as the network's own, under a trainer that nnU-Net has."""
     known = knows_trainer(fold.trainer_name)
-    settled_fold = fold if known else replace(fold, trainer_name=STOCK_TRAINER)
+    ours = fold if known else replace(fold, trainer_name=STOCK_TRAINER)
     try:
-        weights, said = fitted(fold.weights, skeleton(settled_fold, computes=swin), covers)
+        weights, said = fitted(fold.weights, skeleton(ours, computes=computes), covers)
     except DoesNotFit as error:
         if known:
             raise ModelError(
@@ -70,11 +78,12 @@ def settled(
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     if not known:
-        notes.append(
+        said = (
             f"Its trainer {fold.trainer_name} is none of nnU-Net's; the network is the one that nnU-Net's own trainer "
-            f"builds, so {STOCK_TRAINER} stands in its place and stock tools predict."
+            f"builds, so {STOCK_TRAINER} stands in its place and stock tools predict.",
+            *said,
         )
-    return replace(settled_fold, weights=weights), (*notes, *said)
+    return replace(ours, weights=weights), said
 
 
 def knows_trainer(name: str) -> bool:
