@@ -63,9 +63,11 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Check the path.") from None
     except RecursionError:
-        raise DataError(f"{path}: not a JSON file that can be read (its tables are nested too deeply).") from None
-    except ValueError as error:  # no UTF-8, no JSON, a number of thousands of digits
+        raise DataError(f"{path}: not a JSON file that anyone would write (tables nested without end).") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: not a JSON file ({error}).") from None
+    except ValueError:
+        raise DataError(f"{path}: not a JSON file that anyone would write (a number of thousands of digits).") from None
 
 
 def sha256(path: Path) -> str:

@@ -223,7 +223,7 @@ def other_plans(model: Path) -> str:
 
 def plans_without_a_bottom(model: Path) -> str:
     (model / "plans.json").write_text("[" * 200_000)
-    return f"{model / 'plans.json'}: not a JSON file that can be read (its tables are nested too deeply)."
+    return f"{model / 'plans.json'}: not a JSON file that anyone would write (tables nested without end)."
 
 
 SPOILED: list[Callable[[Path], str]] = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lnsegfm.errors import ModelError
-from lnsegfm.registry.stored import hash_files, read_stored, verify
+from lnsegfm.registry.stored import hash_files, read_stored, stored_in, verify
 
 
 def test_what_is_written_is_read(store):
@@ -104,3 +104,16 @@ def test_a_card_json_that_is_none(store, content):
         path.write_text(content, encoding="latin-1")
     with pytest.raises(ModelError, match=r"card\.json"):
         read_stored(path.parent)
+
+
+@pytest.mark.parametrize("content", [None, "not JSON", "[]", '{"format": "theirs/1"}', '{"name": "a dataset card"}'])
+def test_somebody_elses_card_is_none_of_ours(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "card.json").write_text(content)
+    assert stored_in(tmp_path) is None
+
+
+def test_a_spoilt_card_of_ours_is_told(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text('{"format": "lnsegfm.model/2"}')
+    with pytest.raises(ModelError, match=r"is not lnsegfm\.model/1"):
+        stored_in(tmp_path)

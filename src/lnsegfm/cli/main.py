@@ -80,7 +80,14 @@ def main() -> None:
     """Run the program: exit code 0 done, 1 some cases failed, 2 the request or its input is wrong, 130 interrupted."""
     # Threads that spin while they wait slow each other down many times where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    arrived: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        arrived.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         app()
     except SystemExit as stop:
@@ -106,6 +113,9 @@ def main() -> None:
         )
         sys.exit(2)
     except LnSegFmError as error:
+        if arrived:  # some library that was being loaded took the interrupt for a failure of its own
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(130)
         for line in str(error).splitlines():
             print(f"lnsegfm: {_printable(line)}", file=sys.stderr)
         sys.exit(2)
@@ -114,7 +124,3 @@ def main() -> None:
 def _printable(text: str) -> str:
     """A line without what would move a terminal's cursor: messages hold names from files of strangers."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _as_interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.nnunet.engine import engine
+from lnsegfm.registry.home import CARD
 from lnsegfm.storage import read_json, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -182,13 +183,11 @@ def read_model(path: Path, *, whole: bool = True) -> Model:
 
 
 def _stored(folder: Path) -> Stored | None:
-    file = folder / "card.json"
-    content = read_json(file) if file.is_file() else None
-    if not isinstance(content, dict) or not str(content.get("format")).startswith("lnsegfm."):
-        return None  # none, or somebody else's file of that name
-    from lnsegfm.registry.stored import read_stored
+    if not (folder / CARD).is_file():
+        return None  # at once, without pydantic
+    from lnsegfm.registry.stored import stored_in
 
-    return read_stored(folder)
+    return stored_in(folder)
 
 
 def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -94,6 +94,21 @@ def read_stored(folder: Path) -> Stored:
     return read(Stored, content, str(path))
 
 
+def stored_in(folder: Path) -> Stored | None:
+    """What a folder says of itself, if this program stored it; None where no card is, or somebody else's.
+
+    Raises:
+        ModelError: The card is this program's and not what it should be.
+    """
+    path = folder / CARD
+    try:
+        content = read_json(path) if path.is_file() else None
+    except DataError:
+        return None
+    ours = isinstance(content, dict) and str(content.get("format")).startswith("lnsegfm.")
+    return read_stored(folder) if ours else None
+
+
 def hash_files(folder: Path, progress: Progress | None = None) -> dict[str, str]:
     """SHA-256 of every file below ``folder`` but ``card.json``, by relative path with forward slashes, sorted.
 

@@ -16,7 +16,7 @@ from lnsegfm.nnunet.importing.names import plain_names
 from lnsegfm.nnunet.importing.options import ImportOptions
 from lnsegfm.nnunet.importing.source import CHECKPOINTS, Kind, Source, model_folders
 from lnsegfm.registry.home import CARD
-from lnsegfm.registry.stored import Stored, read_stored, verify
+from lnsegfm.registry.stored import Stored, stored_in, verify
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint
 
 TAKES = frozenset({"configuration", "folds", "patch_size"})
@@ -58,10 +58,8 @@ def read(source: Source, options: ImportOptions) -> Found:
 
 def _stored(folder: Path) -> Stored | None:
     """What a model that this program stored, perhaps on another machine, says of itself."""
-    if not (folder / CARD).is_file():
-        return None
-    stored = read_stored(folder)
-    changed = verify(folder)
+    stored = stored_in(folder)
+    changed = verify(folder) if stored is not None else ()
     if changed:
         raise ModelError(f"{folder}: {changed[0]} since it was stored. Copy it again, or remove its {CARD}.")
     return stored
