@@ -54,7 +54,7 @@ def plan_of(name: str, *, reduced: bool, checkpointing: bool) -> tuple[tuple[int
 def loss_of(network_class: str) -> nn.Module:
     """nnU-Net's loss, over several resolutions where the network gives them."""
     loss = DC_and_CE_loss(
-        {"batch_dice": True, "smooth": 1e-5, "do_bg": False},
+        {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False},
         {},
         weight_ce=1,
         weight_dice=1,
@@ -130,21 +130,23 @@ def _measure(name: str, precision: str, options: dict[str, Any]) -> dict[str, An
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table, the release's figures beside it."""
-    head = (
-        "| architecture | patch | M parameters | precision | 250 iterations, s | peak, GiB | release: s | release: GB |"
-    )
-    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    """The result as a Markdown table, the release's figures beside it where the sizes are the release's."""
+    beside = not result["settings"]["reduced"]
+    head = ["architecture", "patch", "M parameters", "precision", "250 iterations, s", "peak, GiB"]
+    head += ["release, V100S: s", "GB"] if beside else []
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, rows in result["architectures"].items():
         told = ARCHITECTURES[name].reported
-        release = f"{told.seconds} | {told.gpu_gb}" if told else "none | none"
+        release = ([f"{told.seconds}", f"{told.gpu_gb}"] if told else ["", ""]) if beside else []
         for precision, row in rows.items():
-            patch = "x".join(map(str, row["patch"]))
+            cells = [name, "x".join(map(str, row["patch"]))]
             if row.get("out_of_memory"):
-                lines.append(f"| {name} | {patch} | | {precision} | out of memory | | {release} |")
-                continue
-            numbers = f"{row['seconds_of_250_iterations']:.1f} | {row['peak_mib'] / 1024:.2f}"
-            lines.append(f"| {name} | {patch} | {row['parameters'] / 1e6:.1f} | {precision} | {numbers} | {release} |")
+                cells += ["", precision, "out of memory", ""]
+            else:
+                finite = "" if row["loss_is_finite"] else " (loss not finite)"
+                seconds, peak = f"{row['seconds_of_250_iterations']:.1f}", f"{row['peak_mib'] / 1024:.2f}"
+                cells += [f"{row['parameters'] / 1e6:.1f}", precision + finite, seconds, peak]
+            lines.append(f"| {' | '.join([*cells, *release])} |")
     return "\n".join(lines)
 
 
@@ -166,6 +168,8 @@ def main() -> int:
     usual = ["float32", "bfloat16"] if options.device == "cpu" else list(PRECISIONS)
     settings = {key: getattr(options, key) for key in ("device", "reduced", "batch", "repeats", "threads")}
     settings["checkpointing"] = not options.no_checkpointing
+    if options.threads:
+        torch.set_num_threads(options.threads)
     described = machine(options.device)
     found: dict[str, dict[str, Any]] = {}
     for name in options.architecture or ARCHITECTURES:

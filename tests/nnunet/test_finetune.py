@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +15,15 @@ import SimpleITK as sitk
 import torch
 
 from lnsegfm.errors import ConfigError, RunMismatch, TransferError
+from lnsegfm.methods.dense import Full
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parts import parts_of
+from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.finetune import finetune, plan
+from lnsegfm.nnunet.fit import MemoryTrainer, Schedule
 from lnsegfm.nnunet.model import build_network, read_model
 from lnsegfm.weights.adapter import Adapter
+from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw, weights_hash
 from tests.nnunet.scenes import write_scenes
 
@@ -55,6 +61,20 @@ def test_the_run_leaves_what_it_promises(run):
     ]
     assert not (run.folder / "work").exists()
     assert not list(run.folder.rglob(".partial-*"))
+
+
+def test_a_base_that_was_never_mirrored_is_not_mirrored_now(world, tmp_path):
+    """It may tell left from right; TotalSegmentator's do."""
+    base = tmp_path / "base"
+    shutil.copytree(world.base / "model", base)
+    file = base / "fold_0" / "checkpoint_final.pth"
+    write_checkpoint(file, dataclasses.replace(read_checkpoint(file), mirroring_axes=None))
+    planned = plan(world.clinic, base, world.recipe())
+    with engine(tmp_path / "work"):
+        trainer = MemoryTrainer.ready(planned.start, Full(), Schedule(lr=0.1, iterations=1, seed=0), "cpu")
+        assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] is None
+    run = finetune(planned, tmp_path / "run", device="cpu", workers=0)
+    assert read_model(run.model).first.mirroring_axes is None
 
 
 def test_base_plus_adapter_is_the_model_bit_for_bit(world, run):

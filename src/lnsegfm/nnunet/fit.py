@@ -82,6 +82,12 @@ class MemoryTrainer(MethodTrainer):
         self.loss = self._build_loss()
         self.was_initialized = True
 
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
+        """Mirror along the axes that the base was mirrored along: one that was not may tell left from right."""
+        rotation, dummy_2d, patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = axes = self.start.mirroring_axes
+        return rotation, dummy_2d, patch, axes
+
     def _do_i_compile(self) -> bool:
         return False
 

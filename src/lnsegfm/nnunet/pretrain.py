@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import content_hash, sha256, write_json
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases
+
+MIRRORED = (0, 1, 2)
+"""Axes along which a base is mirrored in training, as nnU-Net does by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,11 +252,11 @@ def _start(training: Training, data: Dataset, cases: list[Case], out: Path, prog
     else:
         plans, configuration = _planned(training, data, cases, out, progress), CONFIGURATION
     description = dataset_json(data, len(cases))
-    start = Checkpoint({}, configuration, plans, description, STOCK_TRAINER, None)
+    start = Checkpoint({}, configuration, plans, description, STOCK_TRAINER, MIRRORED)
     seed_everything(training.seed)
     network = build_network(start, deep_supervision=True)
     weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
-    return Checkpoint(weights, configuration, plans, description, STOCK_TRAINER, None)
+    return replace(start, weights=weights)
 
 
 def _planned(training: Training, data: Dataset, cases: list[Case], out: Path, progress: Progress) -> dict[str, Any]:

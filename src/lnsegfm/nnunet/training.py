@@ -88,10 +88,9 @@ def train_here(
     if first:
         write_json(out / "course.json", went)
         weights = {key: tensor.detach().cpu() for key, tensor in unwrap(trainer.network).state_dict().items()}
-        axes = tuple(trainer.inference_allowed_mirroring_axes)
         for place in (out / "model", out / "model" / "fold_0"):
             clear_partials(place)
-        write_model(out / "model", replace(start, weights=weights, mirroring_axes=axes))
+        write_model(out / "model", replace(start, weights=weights))
     return went
 
 
