@@ -68,7 +68,7 @@ def test_a_label_unknown_to_the_base_counts_as_an_empty_mask_and_is_said():
 
     assert comparison.difference("larynx").by_case == pytest.approx({"case_0": 0.7, "case_1": 0.8})
     assert comparison.base_ml("case_0", "larynx") == 0.0
-    assert any("does not know larynx" in note and "empty mask" in note for note in comparison.notes())
+    assert any("gives no mask of larynx" in note and "empty mask" in note for note in comparison.notes())
 
 
 def test_a_label_the_scores_mark_as_unknown_needs_no_naming():

@@ -39,7 +39,7 @@ def test_several_labels_have_rows_of_their_own_and_unknown_ones_a_mark():
 
     assert cells(text, "larynx")[1:4] == ["larynx", "0.000*", "0.700"]
     assert "mean over labels" in text
-    assert "does not know larynx" in text
+    assert "gives no mask of larynx" in text
 
 
 def test_names_of_cases_are_text_and_neither_markup_nor_escape_sequences():

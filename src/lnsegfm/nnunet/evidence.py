@@ -59,7 +59,11 @@ def gather(
         base_masks = masks_of(base, "base", cases, folder / "base", **how)
         before = score(cases, base_masks, labels, base)
     else:
-        reason = f"knows none of the labels ({labels})" if fits else f"takes {base.channels} channels"
+        reason = (
+            f"knows none of the labels ({labels})"
+            if fits
+            else f"is for other channels ({', '.join(base.channel_names)})"
+        )
         progress.stage(f"The base {reason}: it is not asked")
         before = _ignorant(after)
     pictures = tuple(

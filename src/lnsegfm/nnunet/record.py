@@ -65,7 +65,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     moves, training, adapter = record["moves"], record["training"], record["adapter"]
     settings = ", ".join(f"{k}={v}" for k, v in record["recipe"]["settings"].items() if v is not None)
     return {
-        "Base model": str(record["base"]["folder"]),
+        "Base model": ", ".join(filter(None, (record["base"].get("name"), str(record["base"]["folder"])))),
         "Data": str(record["data"]["folder"]),
         "Method": f"{record['recipe']['method']}" + (f" ({settings})" if settings else ""),
         "Trained on": f"{len(record['shots'])} scans: {', '.join(record['shots'])}",

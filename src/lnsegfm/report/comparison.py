@@ -223,8 +223,8 @@ class Comparison:
         said = []
         for label in self.unknown:
             said.append(
-                f"The base does not know {label}: its Dice there counts as that of an empty mask, "
-                "which is a low bar to pass."
+                f"The base gives no mask of {label} (it does not know it, or takes other channels): its Dice there "
+                "counts as that of an empty mask, which is a low bar to pass."
             )
         for label in self.labels:
             without = len(self.cases) - self.difference(label).n
