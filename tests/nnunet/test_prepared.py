@@ -39,12 +39,30 @@ def patches(trainer: MemoryTrainer, dataset: MemoryDataset, rank: int | None = N
 def test_patches_from_files_are_those_from_memory(trainer: MemoryTrainer, world: Any, tmp_path: Path) -> None:
     cases = open_dataset(world.clinic).cases
     memory, files = (prepared(trainer, cases, folder) for folder in (None, tmp_path / "prepared"))
-    assert isinstance(files.load_case(files.identifiers[0])[0], np.memmap)
     for one, other in zip(patches(trainer, memory), patches(trainer, files), strict=True):
         assert torch.equal(one, other)
     before = [np.asarray(files.load_case(name)[0]).copy() for name in files.identifiers]
     for name, data in zip(files.identifiers, before, strict=True):
         assert np.array_equal(np.load(tmp_path / "prepared" / f"{name}.data.npy"), data)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_augmentation_leaves_the_scans_alone(trainer: MemoryTrainer, tmp_path: Path, on_disk: bool) -> None:
+    """In scans larger than a patch with its margin, which is then cut out and not padded."""
+    random = np.random.default_rng(0)
+    data, labels = random.normal(size=(1, 64, 64, 64)).astype(np.float32), np.zeros((1, 64, 64, 64), np.int16)
+    labels[:, 20:40, 20:40, 20:40] = 1
+    places = np.argwhere(labels == 1)
+    if on_disk:
+        batches._keep(tmp_path, "large", data, labels, {1: places})
+        dataset = MemoryDataset({"large": batches._kept(tmp_path, "large")})
+    else:
+        dataset = MemoryDataset({"large": (data.copy(), labels.copy(), {"class_locations": {1: places}})})
+    found = SeededBatches(loader_for(trainer, dataset), seed=0)
+    first = [found[i]["data"].clone() for i in range(20)]
+    assert all(torch.equal(found[i]["data"], before) for i, before in enumerate(first))
+    assert np.array_equal(np.asarray(dataset.load_case("large")[0]), data)
+    assert np.array_equal(np.asarray(dataset.load_case("large")[1]), labels)
 
 
 def test_what_is_prepared_is_not_prepared_again(

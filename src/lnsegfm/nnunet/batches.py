@@ -19,11 +19,21 @@ from lnsegfm.progress import Progress
 from lnsegfm.storage import clear_partials, whole
 
 
+class Untouched(np.ndarray):
+    """An array whose parts are copies: nnU-Net's augmentation works in place on the patch that it cut out."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.array(self.view(np.ndarray)[key])
+
+
 class MemoryDataset:
-    """Preprocessed scans, as nnU-Net's data loader asks for them."""
+    """Preprocessed scans, as nnU-Net's data loader asks for them; what is done to a patch never reaches its scan."""
 
     def __init__(self, cases: Mapping[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]) -> None:
-        self._cases = dict(cases)
+        self._cases = {
+            name: (data.view(Untouched), labels.view(Untouched), properties)
+            for name, (data, labels, properties) in cases.items()
+        }
         self.identifiers = sorted(cases)
 
     def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, None, dict[str, Any]]:
