@@ -203,7 +203,8 @@ class _Room:
         chances = self.chance.ravel()[spots]
         if not chances.sum() > 0:
             return None
-        spot = spots[min(np.searchsorted(np.cumsum(chances), rng.random() * chances.sum()), len(spots) - 1)]
+        drawn = int(np.searchsorted(np.cumsum(chances), rng.random() * chances.sum()))
+        spot = spots[min(drawn, len(spots) - 1)]
         index = np.array(np.unravel_index(spot, self.free_mm.shape))[::-1]
         return self.low + index * _GRID_MM + rng.uniform(-0.5, 0.5, 3) * _GRID_MM
 

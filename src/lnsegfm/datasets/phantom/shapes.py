@@ -152,8 +152,8 @@ class Tube(Solid):
     @property
     def bounds(self) -> tuple[Array, Array]:
         """The box of all pieces."""
-        boxes = [part.bounds for part in self.parts]
-        return np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
+        lows, highs = zip(*(part.bounds for part in self.parts), strict=True)
+        return np.stack(lows).min(axis=0), np.stack(highs).max(axis=0)
 
     def distance(self, x: Array, y: Array, z: Array) -> Array:
         """Distance from the nearest piece."""
