@@ -84,9 +84,14 @@ def import_model(
 
 def _print(stored: Stored, folder: Path) -> None:
     print(f"{stored.card.name}: {stored.source.form}")
+    print_terms(stored)
+    print(f"Stored in {folder}, SHA-256 of the source {stored.source.sha256}")
+
+
+def print_terms(stored: Stored) -> None:
+    """Print what its import had to say of a model, and under which terms it may be used."""
     for note in stored.notes:
         print(f"Note: {note}")
     print(f"Licence: {stored.card.licence}")
     if stored.card.citation:
         print(f"Cite: {stored.card.citation}")
-    print(f"Stored in {folder}, SHA-256 of the source {stored.source.sha256}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lnsegfm.cli.models_import import print_terms
 from lnsegfm.cli.models_list import Manifest
 
 
@@ -51,9 +52,5 @@ def pull(
 
         stored = install(path, name, card=card, progress=progress)
     print(f"{name} is stored: {model_place(name)}")
-    for note in stored.notes:
-        print(f"Note: {note}")
-    print(f"Licence: {stored.card.licence}")
-    if stored.card.citation:
-        print(f"Cite: {stored.card.citation}")
+    print_terms(stored)
     print("Not for clinical use.")

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,12 +18,9 @@ import torch
 import torch.multiprocessing as mp
 
 from lnsegfm import errors
-from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, Interrupted, LnSegFmError
-from lnsegfm.methods.method import Method
-from lnsegfm.nnunet.fit import Schedule, signals
+from lnsegfm.nnunet.fit import signals
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.weights.checkpoint import Checkpoint
 
 WAIT = timedelta(minutes=30)
 SAVING_S, LEAVING_S = 600.0, 1.0
@@ -54,27 +50,20 @@ class Task:
         arguments: Of `lnsegfm.nnunet.training.train_here`, without progress.
         processes: How many there are.
         meeting: File by which they find each other.
-        device: ``cpu`` or ``cuda``.
     """
 
     arguments: dict[str, Any]
     processes: int
     meeting: str
-    device: str
 
 
-def train_together(
-    start: Checkpoint,
-    method: Method,
-    cases: Sequence[Case],
-    schedule: Schedule,
-    out: Path,
-    device: str,
-    workers: int | None,
-    progress: Progress,
-    processes: int,
-) -> None:
+def train_together(arguments: dict[str, Any], processes: int, progress: Progress) -> None:
     """Train in several processes; returns when the model is written.
+
+    Args:
+        arguments: Of `lnsegfm.nnunet.training.train_here`, without progress; prepared scans lie in files.
+        processes: How many.
+        progress: Told by the first of them how far it is.
 
     Raises:
         Interrupted: A signal arrived; the state is saved.
@@ -84,17 +73,7 @@ def train_together(
     context = mp.get_context("spawn")
     messages = context.Queue()
     with TemporaryDirectory(prefix="lnsegfm-") as folder:
-        arguments = {
-            "start": start,
-            "method": method,
-            "cases": cases,
-            "schedule": schedule,
-            "out": out,
-            "device": device,
-            "workers": workers,
-            "on_disk": True,
-        }
-        task = Task(arguments, processes, f"{folder}/meeting", device)
+        task = Task(arguments, processes, f"{folder}/meeting")
         crew = [context.Process(target=_work, args=(rank, task, messages), daemon=False) for rank in range(processes)]
         try:
             with signals() as arrived:
@@ -156,7 +135,7 @@ class Relay:
 def _work(rank: int, task: Task, messages: Any) -> None:
     from lnsegfm.nnunet.training import train_here
 
-    cuda = task.device == "cuda"
+    cuda = task.arguments["device"] == "cuda"
     if cuda:
         torch.cuda.set_device(rank)
     else:

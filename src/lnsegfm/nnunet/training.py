@@ -54,14 +54,24 @@ def train_model(
         progress.stage("The model is there already")
         course: dict[str, Any] = read_json(out / "course.json")
         return course
+    arguments: dict[str, Any] = {
+        "start": start,
+        "method": method,
+        "cases": cases,
+        "schedule": schedule,
+        "out": out,
+        "device": device,
+        "workers": workers,
+        "on_disk": on_disk or processes > 1,
+    }
     if processes > 1:
         from lnsegfm.nnunet.together import train_together
 
         scans(start, cases, out, progress, on_disk=True)
-        train_together(start, method, cases, schedule, out, device, workers, progress, processes)
+        train_together(arguments, processes, progress)
         together: dict[str, Any] = read_json(out / "course.json")
         return together
-    return train_here(start, method, cases, schedule, out, device, workers, on_disk, progress)
+    return train_here(**arguments, progress=progress)
 
 
 def train_here(
