@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-import lnsegfm.cli.main as program
-from lnsegfm.cli.models_list import list_models, show
-from lnsegfm.cli.models_pull import pull
-from lnsegfm.cli.models_remove import remove
-from lnsegfm.cli.models_verify import verify
 from lnsegfm.registry.manifest import FORMAT
 from lnsegfm.registry.stored import read_stored
 from tests.registry.conftest import card_at, make_card
@@ -26,20 +20,10 @@ CONTENT = b"PK a model" * 100
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(lnsegfm_here):
     def run(*words: object) -> tuple[int, str, str]:
-        app = typer.Typer(pretty_exceptions_enable=False)
-        app.command("list")(list_models)
-        for command in (show, pull, verify, remove):
-            app.command()(command)
-        monkeypatch.setattr(program, "app", lambda: app(list(map(str, words))))
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            program.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        done = lnsegfm_here("models", *words)
+        return done.returncode, done.stdout, done.stderr
 
     return run
 

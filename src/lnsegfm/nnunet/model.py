@@ -106,9 +106,7 @@ class Model:
     @property
     def network_class(self) -> str:
         """Import path of its network's class."""
-        with engine():
-            architecture = resolved(self.plans, self.configuration)["architecture"]
-        return str(architecture["network_class_name"])
+        return network_class(self.plans, self.configuration)
 
 
 def model_folder(path: Path) -> Path:
@@ -198,6 +196,12 @@ def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
     configuration = copy.deepcopy(dict(found))
     configuration.pop("inherits_from", None)
     return configuration
+
+
+def network_class(plans: Mapping[str, Any], name: str) -> str:
+    """Import path of the network that a configuration of plans names."""
+    with engine():
+        return str(resolved(plans, name)["architecture"]["network_class_name"])
 
 
 def write_model(folder: Path, checkpoint: Checkpoint) -> None:

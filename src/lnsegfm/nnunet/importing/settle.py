@@ -13,7 +13,7 @@ from lnsegfm.nnunet.importing.description import MALFORMED, plain, require_usabl
 from lnsegfm.nnunet.importing.fit import DoesNotFit, fitted, skeleton
 from lnsegfm.nnunet.importing.names import is_swin
 from lnsegfm.nnunet.importing.swin import with_swin_plans
-from lnsegfm.nnunet.model import STOCK_TRAINER, resolved
+from lnsegfm.nnunet.model import STOCK_TRAINER, network_class
 from lnsegfm.weights.checkpoint import Checkpoint
 
 
@@ -50,7 +50,7 @@ def settled(
         fold = with_patch(fold, patch_size, where)
     fold = replace(fold, plans=plain(fold.plans, f"{where}: plans"))  # pickled lists that are one would be told apart
     require_usable(fold.plans, fold.configuration, fold.dataset_json, str(where), encoder=bool(covers))
-    if not swin and network_class(fold) == SWIN:
+    if not swin and network_class(fold.plans, fold.configuration) == SWIN:
         raise ModelError(
             f"{where}: its plans are for a SwinUNETR, and its weights are not. Give the plans it came with."
         )
@@ -100,12 +100,6 @@ def knows_trainer(name: str) -> bool:
         folder, package = str(root / "training" / "nnUNetTrainer"), "nnunetv2.training.nnUNetTrainer"
         found = recursive_find_python_class(folder, name, package, str(root))
     return isinstance(found, type) and issubclass(found, nnUNetTrainer)
-
-
-def network_class(fold: Checkpoint) -> str:
-    """Import path of the network that a fold's plans name."""
-    with engine():
-        return str(resolved(fold.plans, fold.configuration)["architecture"]["network_class_name"])
 
 
 def with_patch(fold: Checkpoint, patch_size: tuple[int, int, int], where: Path) -> Checkpoint:
