@@ -14,8 +14,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lnsegfm.methods.dense import Affine, Bias, Full, Head
+from lnsegfm.methods.affine import Affine
+from lnsegfm.methods.bias import Bias
+from lnsegfm.methods.bounded_dgst import BoundedDGST
+from lnsegfm.methods.decoder import Decoder
 from lnsegfm.methods.dgst import DGST
+from lnsegfm.methods.dora import DoRA
+from lnsegfm.methods.full import Full
+from lnsegfm.methods.gps import GPS
+from lnsegfm.methods.head import Head
+from lnsegfm.methods.l2_sp import L2SP
+from lnsegfm.methods.lora import LoRA
+from lnsegfm.methods.random_dynamic import RandomDynamic
+from lnsegfm.methods.random_static import RandomStatic
+from lnsegfm.methods.scratch import Scratch
+from lnsegfm.methods.spatial_adapter import SpatialAdapter
+from lnsegfm.methods.ssf import SSF
+from lnsegfm.methods.zero_shot import ZeroShot
 from lnsegfm.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,12 +48,24 @@ _LAZY = {
 
 __all__ = [
     "DGST",
+    "GPS",
+    "L2SP",
+    "SSF",
     "Affine",
     "Bias",
+    "BoundedDGST",
+    "Decoder",
+    "DoRA",
     "Full",
     "Head",
+    "LoRA",
+    "RandomDynamic",
+    "RandomStatic",
     "Recipe",
+    "Scratch",
+    "SpatialAdapter",
     "Training",
+    "ZeroShot",
     "finetune",
     "predict",
     "pretrain",

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lnsegfm.methods.dense import Full
 from lnsegfm.methods.dgst import DGST
+from lnsegfm.methods.full import Full
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.cards import unwrap

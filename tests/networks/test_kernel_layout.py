@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lnsegfm.networks.parts import KernelLayout
+from lnsegfm.networks.layout import KernelLayout
 from tests.networks.kernels import kernel_indices
 
 small = st.integers(1, 4)

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from lnsegfm.errors import ConfigError, RunMismatch, TransferError
-from lnsegfm.methods.dense import Full
+from lnsegfm.methods.full import Full
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.nnunet.engine import engine

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lnsegfm.datasets.dataset import Case, open_dataset
-from lnsegfm.methods.dense import Full
+from lnsegfm.methods.full import Full
 from lnsegfm.nnunet import batches
 from lnsegfm.nnunet.batches import MemoryDataset, SeededBatches, loader_for, preprocess
 from lnsegfm.nnunet.engine import engine

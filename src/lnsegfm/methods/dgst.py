@@ -8,18 +8,16 @@ Luo et al., MICCAI 2025, https://arxiv.org/abs/2503.00748.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.methods.method import Method, setting
+from lnsegfm.methods.method import setting
+from lnsegfm.methods.sparse import Sparse, require_rate
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
     from lnsegfm.networks.parts import Part
 
 
@@ -36,14 +34,13 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DGST(Method):
+class DGST(Sparse):
     """Sparse updates for weights, dense updates for head, norms and biases.
 
-    A kernel is one output filter of a convolution, a transposed convolution or a linear layer. Entries are ranked by
-    the magnitude of their gradient as the optimizer sees it: after unscaling and clipping, after DDP's mean.
+    Entries are ranked by the magnitude of their gradient as the optimizer sees it: after unscaling and clipping, after
+    DDP's mean.
 
     Args:
-        gamma: Entries that move per kernel and step.
         mode: See `Mode`; ``paper`` and ``momentum`` leave every other entry bit-identical.
         weight_lr: Learning rate of the selected entries in mode ``paper``. Momentum m lengthens a dense step by
             1 / (1 - m), which an update without momentum lacks; so ``lr / (1 - momentum)`` unless given. It follows
@@ -54,43 +51,24 @@ class DGST(Method):
     summary = "each kernel moves in its gamma steepest entries, chosen afresh each step; norms, biases and head move"
     source = "Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
+    share = 0.0
 
-    gamma: int = setting(1, "entries that move per kernel and step")
     mode: str = setting(Mode.PAPER.value, "paper, momentum or masked-gradient")
     weight_lr: float | None = setting(None, "learning rate of the selected entries; lr / (1 - momentum) unless given")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.gamma, int) or self.gamma < 1:
-            raise ConfigError(f"gamma {self.gamma}: a kernel moves in 1, 2, 3, ... entries. Use gamma >= 1.")
+        super().__post_init__()
         if self.mode not in set(Mode):
             raise ConfigError(f"mode {self.mode}: method dgst knows {', '.join(Mode)}.")
-        if self.weight_lr is not None:
-            if not 0 < self.weight_lr < float("inf"):
-                raise ConfigError(f"weight_lr {self.weight_lr}: a step has a finite length above 0. Use for example 1.")
-            if self.mode != Mode.PAPER:
-                raise ConfigError(f"weight_lr {self.weight_lr}: mode {self.mode} moves by lr. Leave weight_lr out.")
+        require_rate("weight_lr", self.weight_lr)
+        if self.weight_lr is not None and self.mode != Mode.PAPER:
+            raise ConfigError(f"weight_lr {self.weight_lr}: mode {self.mode} moves by lr. Leave weight_lr out.")
 
     def per_step(self, part: Part) -> int:
-        """Entries of a tensor that one step can change: gamma a kernel for weights, all of them elsewhere."""
-        if part.role is not Role.WEIGHT or self.mode == Mode.MASKED_GRADIENT:
-            return part.parameter.numel()
-        kernels, fan_in = part.layout.rows(part.parameter).shape
-        return kernels * min(self.gamma, fan_in)
+        """Entries of a tensor that one step can change: in mode ``masked-gradient`` all of them."""
+        return part.parameter.numel() if self.mode == Mode.MASKED_GRADIENT else super().per_step(part)
 
-    def _optimizer(
-        self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
-    ) -> Optimizer:
-        from lnsegfm.methods.sparse_sgd import SparseSGD
-
+    def rule(self, lr: float, momentum: float) -> dict[str, Any]:
+        """By the mode; ``weight_lr`` as a factor on ``lr``, which schedules change."""
         weight_lr = lr / (1 - momentum) if self.weight_lr is None else self.weight_lr
-        return SparseSGD(
-            dense=[part.parameter for part in trained if part.role is not Role.WEIGHT],
-            sparse=[(part.parameter, part.layout) for part in trained if part.role is Role.WEIGHT],
-            gamma=self.gamma,
-            mode=Mode(self.mode),
-            lr=lr,
-            lr_scale=weight_lr / lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-        )
+        return {"mode": self.mode, "lr_scale": weight_lr / lr}

@@ -22,7 +22,7 @@ def freeze(network: nn.Module, method: Method, head: Sequence[nn.Module] | None 
         ConfigError: The network has nothing of what the method moves besides its head, or nothing at all.
     """
     parts = parts_of(network, head)
-    trained = [part for part in parts if part.role in method.trains]
+    trained = [part for part in parts if method.moves(part)]
     found = {part.role for part in trained}
     if not found - {Role.HEAD} and (not found or method.trains != {Role.HEAD}):
         wanted = ", ".join(sorted(method.trains - {Role.HEAD})) or Role.HEAD.value
@@ -31,8 +31,8 @@ def freeze(network: nn.Module, method: Method, head: Sequence[nn.Module] | None 
             f"it moves ({wanted}). Use a method that finds some there: head, full or dgst."
         )
     for part in parts:
-        part.parameter.requires_grad_(part.role in method.trains)
-        if part.role not in method.trains:
+        part.parameter.requires_grad_(method.moves(part))
+        if not method.moves(part):
             part.parameter.grad = None  # no optimizer would clear it, and it would count when gradients are clipped
     _hold_running_statistics(unwrap(network), hold=Role.NORM_WEIGHT not in method.trains)
     return trained

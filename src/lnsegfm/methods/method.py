@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.reparametrize import Factors
 
 MOMENTUM = 0.99
 WEIGHT_DECAY = 3e-5
@@ -38,7 +39,7 @@ class Moved:
         tensors: Tensors that train.
         parameters: Entries in them.
         per_step: Entries that one step can change.
-        total: Entries of the whole network.
+        total: Entries of the whole network, without anything that the method adds.
     """
 
     tensors: int
@@ -51,13 +52,48 @@ class Moved:
 class Method:
     """How a network is adapted.
 
-    A subclass names the roles it trains; its fields are the settings that ``--set`` reaches.
+    A subclass is a card: it names the roles it trains, and its fields are the settings that ``--set`` reaches.
+
+    Attributes:
+        name: What a user types.
+        summary: What moves, in a line.
+        source: The paper.
+        trains: Roles of the parameters that train; `moves` may narrow them.
+        share: Share of the parameters of nnU-Net's default network for one label that one step can change, in percent.
+        learns: Whether it takes any step.
+        starts_fresh: Whether it leaves the base's weights aside.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     trains: ClassVar[frozenset[Role]]
+    share: ClassVar[float]
+    learns: ClassVar[bool] = True
+    starts_fresh: ClassVar[bool] = False
+
+    def moves(self, part: Part) -> bool:
+        """Whether a parameter trains."""
+        return part.role in self.trains
+
+    def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
+        """Add to a network what the method trains beside its own parameters; most add nothing. In place."""
+
+    def architecture(self, class_path: str, arguments: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+        """Import path and arguments of the adapted network's class, from those of the base's: the same for most."""
+        return class_path, arguments
+
+    @staticmethod
+    def merge(network: nn.Module) -> dict[str, Factors]:
+        """Make an adapted network plain again, in place; without effect where nothing has to be computed.
+
+        Returns:
+            What each computed weight is made of, by its name: a small account of it for an adapter.
+        """
+        from lnsegfm.networks.cards import unwrap
+        from lnsegfm.networks.reparametrize import merge
+
+        return merge(unwrap(network))
 
     def optimizer(
         self,
@@ -71,8 +107,9 @@ class Method:
     ) -> Optimizer:
         """Freeze what the method keeps and return an optimizer each step of which keeps the method's promise.
 
-        ``requires_grad`` of every parameter is set; BatchNorm keeps its running statistics where the method does not
-        train norms. Call it before the network is wrapped for DDP.
+        What the method adds is put into the network (`merge` takes it out again). ``requires_grad`` of every parameter
+        is set; BatchNorm keeps its running statistics where the method does not train norms. Call it before the
+        network is wrapped for DDP, with the weights that training starts from in it.
 
         Args:
             network: Any network, on its device.
@@ -87,12 +124,15 @@ class Method:
         """
         from lnsegfm.methods.freeze import freeze
 
+        if not self.learns:
+            raise ConfigError(f"Method {self.name}: it trains nothing, so it has no optimizer. Use the base as it is.")
         if not 0 < lr < float("inf"):
             raise ConfigError(f"Learning rate {lr}: a step needs a finite length above 0. Use for example 0.01.")
         if not 0 <= momentum < 1:
             raise ConfigError(f"Momentum {momentum}: it must lie in [0, 1). Use for example 0.99.")
         if not 0 <= weight_decay < float("inf"):
             raise ConfigError(f"Weight decay {weight_decay}: it pulls to zero or not at all. Use for example 3e-5.")
+        self.attach(network, head)
         trained = freeze(network, self, head)
         return self._optimizer(
             trained, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay
@@ -101,10 +141,7 @@ class Method:
     def _optimizer(
         self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
     ) -> Optimizer:
-        from torch.optim import SGD
-
-        parameters = [part.parameter for part in trained]
-        return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+        raise NotImplementedError
 
     def per_step(self, part: Part) -> int:
         """Entries of a trained tensor that one step can change."""
@@ -112,15 +149,23 @@ class Method:
 
     def moved(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> Moved:
         """Count what the method moves in a network, without touching it."""
+        from copy import deepcopy
+
+        from lnsegfm.networks.cards import unwrap
         from lnsegfm.networks.parts import parts_of
 
         parts = parts_of(network, head)
-        trained = [part for part in parts if part.role in self.trains]
+        total = sum(part.parameter.numel() for part in parts)
+        if Role.ADAPTER in self.trains:
+            network, head = deepcopy((unwrap(network), head))
+            self.attach(network, head)
+            parts = parts_of(network, head)
+        trained = [part for part in parts if self.moves(part)]
         return Moved(
             tensors=len(trained),
             parameters=sum(part.parameter.numel() for part in trained),
             per_step=sum(self.per_step(part) for part in trained),
-            total=sum(part.parameter.numel() for part in parts),
+            total=total,
         )
 
     def settings(self) -> dict[str, Any]:

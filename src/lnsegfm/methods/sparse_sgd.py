@@ -1,4 +1,4 @@
-"""SGD that is dense for some tensors and, for kernels, touches only their steepest entries."""
+"""SGD that is dense for some tensors and, for kernels, moves a few entries each."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.sgd import sgd
 
-from lnsegfm.methods.dgst import Mode
-from lnsegfm.networks.parts import KernelLayout
+from lnsegfm.methods.sparse import RANDOM, STEEPEST
+from lnsegfm.networks.layout import KernelLayout
 
 
 class SparseSGD(Optimizer):
-    """The optimizer of `lnsegfm.methods.dgst.DGST`, which see.
+    """The optimizer of the methods that are `lnsegfm.methods.sparse.Sparse`.
 
-    Two parameter groups: the dense one follows `torch.optim.SGD`, the sparse one moves ``gamma`` entries per kernel by
-    ``lr * lr_scale`` times the gradient. A scheduler that sets ``lr`` in all groups alike keeps their ratio.
-    Selection is one ``topk`` per tensor and one ``scatter``; entries that are not selected are not written to, so they
-    stay bit-identical. Under DDP every rank sees the same mean gradient and makes the same choice.
+    Two parameter groups: the dense one follows `torch.optim.SGD`, the sparse one moves ``gamma`` entries per kernel.
+    A scheduler that sets ``lr`` in all groups alike keeps their ratio. Selection is one ``topk`` per tensor and one
+    ``scatter``; entries that are not selected are not written to, so they stay bit-identical. Under DDP every rank
+    sees the same mean gradient and makes the same choice.
 
     Args:
         dense: Tensors that move in all entries.
         sparse: Weights with the layout of their kernels.
-        gamma: Entries that move per kernel and step.
-        mode: What moves a selected entry.
+        gamma: Entries that move per kernel and step; 0 for all.
+        mode: What moves a selected entry: ``paper``, ``momentum`` and ``masked-gradient`` as in
+            `lnsegfm.methods.dgst.Mode`; ``bounded`` as ``paper``, clipped to a share of the kernel's RMS; ``static`` by
+            SGD with momentum and without decay on entries that were chosen once, and no decay of the dense tensors.
         lr: Learning rate.
-        lr_scale: Factor on ``lr`` for the selected entries in mode ``paper``.
+        lr_scale: Factor on ``lr`` for the selected entries in the modes ``paper`` and ``bounded``.
+        bound_scale: Factor on ``lr`` that gives the bound.
+        select: ``steepest`` entries, or ``random`` ones.
+        memory: Decay of the mean of gradients that entries are ranked by.
+        passes: Steps of mode ``static`` that only sum gradients.
+        seed: Of random entries; the choice depends on it, the step and the tensor's place alone.
         momentum: Momentum of the dense tensors, and of weights in the modes that have one.
         nesterov: Nesterov's form of it.
         weight_decay: L2 decay of the same.
@@ -40,21 +47,38 @@ class SparseSGD(Optimizer):
         sparse: Sequence[tuple[nn.Parameter, KernelLayout]],
         *,
         gamma: int,
-        mode: Mode,
+        mode: str,
         lr: float,
-        lr_scale: float,
+        lr_scale: float = 1.0,
+        bound_scale: float = 0.0,
+        select: str = STEEPEST,
+        memory: float = 0.0,
+        passes: int = 0,
+        seed: int = 0,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
     ) -> None:
         common = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+        if mode == "static":
+            common["weight_decay"] = 0.0
+        rule = {
+            "mode": str(mode),
+            "lr_scale": lr_scale,
+            "bound_scale": bound_scale,
+            "select": select,
+            "memory": memory,
+            "passes": passes,
+            "seed": seed,
+            "steps": 0,
+        }
         groups: list[dict[str, Any]] = []
         if dense:
-            groups.append({"params": list(dense), "gamma": 0})
+            groups.append({"params": list(dense), "sparse": False, "gamma": 0})
         if sparse:
-            groups.append({"params": [weight for weight, _ in sparse], "gamma": gamma})
+            groups.append({"params": [weight for weight, _ in sparse], "sparse": True, "gamma": gamma})
         self._layouts: dict[Tensor, KernelLayout] = dict(sparse)
-        super().__init__(groups, {**common, "mode": str(mode), "lr_scale": lr_scale})
+        super().__init__(groups, {**common, **rule})
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_layouts": self._layouts}  # so that copies and pickles know the kernels
@@ -68,17 +92,23 @@ class SparseSGD(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             gradients = {p: p.grad for p in group["params"] if p.grad is not None}
-            if group["gamma"] == 0:
+            group["steps"] += 1
+            if group["steps"] <= group["passes"]:
+                if group["sparse"]:
+                    self._sum(gradients)
+            elif not group["sparse"]:
                 self._dense_step(group, gradients)
-            elif group["mode"] == Mode.MASKED_GRADIENT:
+            elif group["mode"] == "masked-gradient":
                 self._dense_step(group, {p: self._masked(group, p, g) for p, g in gradients.items()})
-            elif group["mode"] == Mode.MOMENTUM:
-                for p, g in gradients.items():
-                    self._sparse_step(p, self._selected(group, p, g), self._direction(group, p, g), group["lr"])
             else:
                 for p, g in gradients.items():
-                    self._sparse_step(p, self._selected(group, p, g), g, group["lr"] * group["lr_scale"])
+                    self._sparse_step(group, p, g)
         return loss
+
+    def _sum(self, gradients: dict[Tensor, Tensor]) -> None:
+        for parameter, gradient in gradients.items():
+            state = self.state[parameter]
+            state["steepness"] = state["steepness"] + gradient.abs() if "steepness" in state else gradient.abs()
 
     def _dense_step(self, group: dict[str, Any], gradients: dict[Tensor, Tensor]) -> None:
         parameters = list(gradients)
@@ -100,18 +130,63 @@ class SparseSGD(Optimizer):
             for parameter, buffer in zip(parameters, buffers, strict=True):
                 self.state[parameter]["momentum_buffer"] = buffer
 
-    def _selected(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
-        """Indices (kernels, gamma) of the steepest entries within each kernel's row."""
-        steepness = self._layouts[parameter].rows(gradient).abs()
-        return steepness.topk(min(group["gamma"], steepness.shape[1]), dim=1, sorted=False).indices
-
-    def _sparse_step(self, parameter: Tensor, chosen: Tensor, direction: Tensor, lr: float) -> None:
-        layout = self._layouts[parameter]
-        rows = layout.rows(parameter)
+    def _sparse_step(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        layout, mode = self._layouts[parameter], group["mode"]
+        chosen = self._chosen_once(group, parameter) if mode == "static" else self._selected(group, parameter, gradient)
+        direction, lr = gradient, group["lr"]
+        if mode == "momentum":
+            direction = self._direction(group, parameter, gradient)
         steps = layout.rows(direction).gather(1, chosen)
+        rows = layout.rows(parameter)
+        if mode == "static":
+            steps = self._with_momentum(group, parameter, steps)
+        elif mode == "paper":
+            lr *= group["lr_scale"]
+        elif mode == "bounded":
+            bound = group["lr"] * group["bound_scale"] * rows.square().mean(dim=1, keepdim=True).sqrt()
+            steps, lr = (steps * (lr * group["lr_scale"])).clamp(-bound, bound), 1.0
         rows.scatter_(1, chosen, rows.gather(1, chosen).sub_(steps, alpha=lr))
         if rows.data_ptr() != parameter.data_ptr():  # the rows were a copy, as of a transposed convolution
             parameter.copy_(layout.unrows(rows, parameter))
+
+    def _selected(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
+        """Indices (kernels, gamma) of the entries that move, within each kernel's row."""
+        layout = self._layouts[parameter]
+        if group["select"] == RANDOM:
+            ranks = self._random(group, parameter, layout.rows(gradient))
+        elif group["memory"]:
+            state = self.state[parameter]
+            before = state["mean"] if "mean" in state else torch.zeros_like(gradient)
+            state["mean"] = before.mul(group["memory"]).add(gradient, alpha=1 - group["memory"])
+            ranks = layout.rows(state["mean"]).abs()
+        else:
+            ranks = layout.rows(gradient).abs()
+        return _largest(ranks, group["gamma"])
+
+    def _chosen_once(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "chosen" not in state:
+            rows = self._layouts[parameter].rows(state.pop("steepness", parameter))
+            ranks = self._random(group, parameter, rows) if group["select"] == RANDOM else rows
+            state["chosen"] = _largest(ranks, group["gamma"])
+        chosen: Tensor = state["chosen"]
+        return chosen.long()  # torch's optimizers load every state as the parameter's type, unless it is told otherwise
+
+    def _random(self, group: dict[str, Any], parameter: Tensor, rows: Tensor) -> Tensor:
+        place = next(k for k, p in enumerate(group["params"]) if p is parameter)
+        step = 0 if group["mode"] == "static" else group["steps"]
+        number = (group["seed"] * 1_000_003 + step) * 1_000_003 + place
+        generator = torch.Generator().manual_seed(number % 2**63)
+        return torch.rand(rows.shape, generator=generator).to(rows.device)
+
+    def _with_momentum(self, group: dict[str, Any], parameter: Tensor, steps: Tensor) -> Tensor:
+        if not group["momentum"]:
+            return steps
+        state = self.state[parameter]
+        before = state.get("momentum_buffer")
+        state["momentum_buffer"] = steps.clone() if before is None else before.mul_(group["momentum"]).add_(steps)
+        buffer: Tensor = state["momentum_buffer"]
+        return steps.add(buffer, alpha=group["momentum"]) if group["nesterov"] else buffer
 
     def _direction(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
         """The direction that `torch.optim.SGD` would take, for every entry."""
@@ -132,3 +207,8 @@ class SparseSGD(Optimizer):
         rows = layout.rows(gradient)
         masked = torch.zeros_like(rows).scatter_(1, chosen, rows.gather(1, chosen))
         return layout.unrows(masked, parameter)
+
+
+def _largest(ranks: Tensor, gamma: int) -> Tensor:
+    """Indices (rows, gamma) of the largest entries of each row; of all of them where gamma is 0."""
+    return ranks.topk(min(gamma or ranks.shape[1], ranks.shape[1]), dim=1, sorted=False).indices

@@ -20,28 +20,35 @@ class NetworkCard:
     Args:
         class_path: Import path of the class; its subclasses are meant too.
         head: Gives the modules whose output channels are the labels.
+        decoder: Names of the modules between the encoder and the head.
+        last: Gives the layer of the head that sees the features at full resolution.
         positions: Last parts of the names of parameters that are tables of positions.
     """
 
     class_path: str
     head: Callable[[nn.Module], Sequence[nn.Module]]
+    decoder: tuple[str, ...]
+    last: Callable[[nn.Module], nn.Module]
     positions: frozenset[str] = frozenset()
 
 
-def _unet_head(network: nn.Module) -> Sequence[nn.Module]:
-    return [network.get_submodule("decoder.seg_layers")]
-
-
-def _swin_head(network: nn.Module) -> Sequence[nn.Module]:
-    return [network.get_submodule("out")]
+def _unet(class_name: str) -> NetworkCard:
+    return NetworkCard(
+        f"dynamic_network_architectures.architectures.unet.{class_name}",
+        head=lambda network: [network.get_submodule("decoder.seg_layers")],
+        decoder=("decoder.stages", "decoder.transpconvs"),
+        last=lambda network: list(network.get_submodule("decoder.seg_layers").children())[-1],
+    )
 
 
 NETWORKS: tuple[NetworkCard, ...] = (
-    NetworkCard("dynamic_network_architectures.architectures.unet.PlainConvUNet", head=_unet_head),
-    NetworkCard("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", head=_unet_head),
+    _unet("PlainConvUNet"),
+    _unet("ResidualEncoderUNet"),
     NetworkCard(
         "monai.networks.nets.swin_unetr.SwinUNETR",
-        head=_swin_head,
+        head=lambda network: [network.get_submodule("out")],
+        decoder=("decoder5", "decoder4", "decoder3", "decoder2", "decoder1"),
+        last=lambda network: network.get_submodule("out.conv.conv"),
         positions=frozenset({"relative_position_bias_table"}),
     ),
 )
@@ -87,3 +94,15 @@ def head_modules(network: nn.Module, head: Sequence[nn.Module] | None = None) ->
             "Name it: method.optimizer(network, lr=..., head=[network.out])."
         )
     return card.head(unwrap(network))
+
+
+def last_layer(network: nn.Module, head: Sequence[nn.Module] | None = None) -> nn.Module:
+    """The layer of the head that sees the features at full resolution: the card's, else the last that was named."""
+    card = find_card(network)
+    return card.last(unwrap(network)) if head is None and card is not None else head_modules(network, head)[-1]
+
+
+def decoder_modules(network: nn.Module) -> Sequence[nn.Module]:
+    """The modules between encoder and head; none for a network that has no card."""
+    card = find_card(network)
+    return [unwrap(network).get_submodule(name) for name in card.decoder] if card is not None else []

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import ParametrizationList
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.networks.cards import find_card, head_modules, unwrap
+from lnsegfm.networks.added import Added
+from lnsegfm.networks.cards import decoder_modules, find_card, head_modules, unwrap
+from lnsegfm.networks.layout import KernelLayout
 from lnsegfm.networks.role import Role
 
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 KERNELS: tuple[type[nn.Module], ...] = (_ConvNd, nn.Linear, nn.Bilinear)
-
-
-@dataclass(frozen=True)
-class KernelLayout:
-    """Where the kernels lie in a weight. One kernel = one output filter: all of its input channels and taps.
-
-    Convolutions and linear layers store (out, in / groups, *taps). Transposed convolutions store
-    (in, out / groups, *taps), the input channels of one group after the other.
-
-    Args:
-        transposed: The weight is that of a transposed convolution.
-        groups: Groups of the convolution.
-    """
-
-    transposed: bool = False
-    groups: int = 1
-
-    @classmethod
-    def of(cls, module: nn.Module) -> KernelLayout:
-        """The layout of a module's weight."""
-        if isinstance(module, _ConvTransposeNd):
-            return cls(transposed=True, groups=module.groups)
-        return cls()
-
-    def rows(self, weight: Tensor) -> Tensor:
-        """The weight as (kernels, fan-in): a view where storage allows, else a copy."""
-        if not self.transposed:
-            return weight.flatten(1)
-        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
-
-    def unrows(self, rows: Tensor, weight: Tensor) -> Tensor:
-        """The inverse of `rows`: (kernels, fan-in) in the shape of ``weight``."""
-        if not self.transposed:
-            return rows.view(weight.shape)
-        fan_in = weight.shape[0] // self.groups
-        grouped = rows.view(self.groups, weight.shape[1], fan_in, *weight.shape[2:])
-        return grouped.transpose(1, 2).reshape(weight.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +26,18 @@ class Part:
     """One parameter of a network.
 
     Args:
-        name: Its first name in ``network.named_parameters()``.
+        name: Its first name in ``network.named_parameters()``, as it is without anything that a method added.
         parameter: The tensor itself.
         role: What it is.
         module: The module that owns it.
+        in_decoder: It lies between encoder and head.
     """
 
     name: str
     parameter: nn.Parameter
     role: Role
     module: nn.Module
+    in_decoder: bool = False
 
     @property
     def layout(self) -> KernelLayout:
@@ -97,16 +66,38 @@ def parts_of(network: nn.Module, head: Sequence[nn.Module] | None = None) -> lis
         )
     card = find_card(network)
     positions = card.positions if card else frozenset()
+    decoder = {id(p) for module in decoder_modules(network) for p in module.parameters()}
     parts, seen = [], set()
     for prefix, module in network.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
+        if isinstance(module, ParametrizationList):  # its tensor was told of with the module that it serves
+            continue
+        for name, parameter in _own(module):
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             full = f"{prefix}.{name}" if prefix else name
-            role = Role.HEAD if id(parameter) in heads else _role(module, name, name in positions)
-            parts.append(Part(full, parameter, role, module))
+            if isinstance(module, Added) or _inside_added(network, prefix):
+                role = Role.ADAPTER
+            else:
+                role = Role.HEAD if id(parameter) in heads else _role(module, name, name in positions)
+            parts.append(Part(full, parameter, role, module, id(parameter) in decoder))
     return parts
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A module's own parameters, those that something added stands before included."""
+    yield from module.named_parameters(recurse=False)
+    held = getattr(module, "parametrizations", None)
+    if isinstance(held, nn.ModuleDict):
+        for name, found in held.items():
+            if isinstance(found, ParametrizationList):
+                yield name, cast(nn.Parameter, found.original)
+
+
+def _inside_added(network: nn.Module, name: str) -> bool:
+    """Whether a module lies within one that a method added."""
+    outer = name.split(".")
+    return any(isinstance(network.get_submodule(".".join(outer[:k])), Added) for k in range(1, len(outer)))
 
 
 def _role(module: nn.Module, name: str, position: bool) -> Role:

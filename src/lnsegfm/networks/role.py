@@ -20,5 +20,7 @@ class Role(StrEnum):
     """Shift of a normalisation layer."""
     POSITION = "position"
     """Table of positions of an attention layer."""
+    ADAPTER = "adapter"
+    """Added by a method: not the network's own."""
     OTHER = "other"
     """Anything else: only methods that train everything move it."""

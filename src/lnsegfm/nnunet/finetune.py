@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,7 @@ def _start(
     )
     seed_everything(recipe.seed)
     network = build_network(checkpoint, deep_supervision=True)
+    fresh = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
     report = transfer(
         base.first.weights,
         network,
@@ -258,9 +260,15 @@ def _start(
         covers=base.covers,
         minimum=recipe.min_transfer,
     )
+    if method.starts_fresh:
+        network.load_state_dict(fresh)
+    if not method.learns and not set(base.label_names) & set(data.labels.names):
+        raise ConfigError(f"Method {method.name}: the base knows none of the labels ({data.labels}). Use another.")
     weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
     moved = method.moved(network)
-    method.optimizer(network, lr=recipe.lr)  # refuses here, before anything is written, what it cannot move
+    if method.learns:
+        copied = deepcopy(network)
+        method.optimizer(copied, lr=recipe.lr)  # refuses here, before anything is written, what it cannot move
     return replace(checkpoint, weights=weights), report, moved
 
 

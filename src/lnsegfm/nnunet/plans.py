@@ -14,6 +14,7 @@ from typing import Any
 
 from lnsegfm.datasets.dataset import Dataset
 from lnsegfm.errors import ModelError
+from lnsegfm.methods.method import Method
 from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.model import Model, require_known_imports, resolved
 from lnsegfm.storage import read_json
@@ -54,6 +55,17 @@ def adapted_plans(
         _set_channels(plans, configuration, base.channel_names, channels, intensities or {})
     set_sizes(plans, configuration, patch_size, batch_size)
     return plans | {"dataset_name": name, "configurations": {base.configuration: configuration}}
+
+
+def adapted_architecture(plans: Mapping[str, Any], configuration: str, method: Method) -> Mapping[str, Any]:
+    """Plans that name the network as a method leaves it: other ones only where it adds what cannot be merged."""
+    settled = resolved(plans, configuration)
+    network = settled["architecture"]
+    name, arguments = method.architecture(network["network_class_name"], network["arch_kwargs"])
+    if name == network["network_class_name"] and arguments == network["arch_kwargs"]:
+        return plans
+    settled["architecture"] = {**network, "network_class_name": name, "arch_kwargs": dict(arguments)}
+    return {**plans, "configurations": {**plans["configurations"], configuration: settled}}
 
 
 def read_plans(file: Path) -> tuple[dict[str, Any], str]:

@@ -14,7 +14,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots
 from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.evaluate import Evaluation
-from lnsegfm.methods.dense import Full
+from lnsegfm.methods.full import Full
 from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything

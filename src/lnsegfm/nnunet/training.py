@@ -13,13 +13,16 @@ from lnsegfm.methods.method import Method
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.nnunet.batches import MemoryDataset, preprocess
 from lnsegfm.nnunet.engine import engine
-from lnsegfm.nnunet.fit import MemoryTrainer, Schedule, fit, summary
+from lnsegfm.nnunet.fit import Course, MemoryTrainer, Schedule, fit, summary
 from lnsegfm.nnunet.model import CHECKPOINT, write_model
+from lnsegfm.nnunet.plans import adapted_architecture
 from lnsegfm.progress import Progress
 from lnsegfm.storage import clear_partials, read_json, write_json
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.factors import save_factors
 
 STATE = "work/training.pt"
+FACTORS = "factors.safetensors"
 PREPARED = "work/prepared"
 
 
@@ -53,6 +56,11 @@ def train_model(
     if (out / "model" / "fold_0" / CHECKPOINT).is_file() and (out / "course.json").is_file():
         progress.stage("The model is there already")
         course: dict[str, Any] = read_json(out / "course.json")
+        return course
+    if not method.learns:
+        course = summary(Course(0, [], 0.0))
+        write_json(out / "course.json", course)
+        write_model(out / "model", start)
         return course
     arguments: dict[str, Any] = {
         "start": start,
@@ -96,11 +104,14 @@ def train_here(
         workers = 0 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
     went = summary(fit(trainer, dataset, schedule, out / STATE, workers=workers, progress=progress))
     if first:
+        network = unwrap(trainer.network)
+        save_factors(out / FACTORS, method.merge(network))
         write_json(out / "course.json", went)
-        weights = {key: tensor.detach().cpu() for key, tensor in unwrap(trainer.network).state_dict().items()}
+        weights = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
         for place in (out / "model", out / "model" / "fold_0"):
             clear_partials(place)
-        write_model(out / "model", replace(start, weights=weights))
+        plans = adapted_architecture(start.plans, start.configuration, method)
+        write_model(out / "model", replace(start, weights=weights, plans=plans))
     return went
 
 

@@ -1,0 +1,77 @@
+"""DGST with a bounded step: no entry moves further at once than a fraction of its kernel's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.methods.method import setting
+from lnsegfm.methods.sparse import RANDOM, STEEPEST, Sparse, require_rate, require_seed
+from lnsegfm.networks.role import Role
+
+if TYPE_CHECKING:
+    from lnsegfm.networks.parts import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundedDGST(Sparse):
+    """DGST whose selected entries move by ``-weight_lr * g``, but by at most ``bound`` times their kernel's RMS.
+
+    DGST's own step has no memory and no bound, so its length hangs on ``weight_lr``, ``gamma`` and the loss, and past
+    an edge training runs away. Here the size of the kernel itself sets the length. The bound falls with the learning
+    rate's schedule. A kernel of zeros cannot move.
+
+    Args:
+        gamma: Entries that move per kernel and step; 0 for all of them (a control).
+        bound: Largest step of an entry, as a share of the root mean square of its kernel's entries.
+        weight_lr: Learning rate of the selected entries. Large values make nearly every step as long as the bound.
+        select: ``steepest``; ``random`` for entries drawn afresh each step (a control).
+        memory: Rank entries by an exponential mean of their gradients with this decay; 0 by the gradient alone.
+        norms: Whether scale and shift of norms move.
+        seed: Of random entries.
+    """
+
+    name = "dgst-bounded"
+    summary = "DGST whose entries move by at most a fraction of their kernel's RMS"
+    source = "this project; after Luo et al., MICCAI 2025, arXiv 2503.00748"
+    trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
+    share = 0.0
+
+    gamma: int = setting(4, "entries that move per kernel and step; 0 for all")
+    bound: float = setting(0.3, "largest step, as a share of the RMS of the entry's kernel")
+    weight_lr: float = setting(10.0, "learning rate of the selected entries before the bound")
+    select: str = setting(STEEPEST, "steepest or random")
+    memory: float = setting(0.0, "decay of the mean of gradients that entries are ranked by; 0 for this step's alone")
+    norms: bool = setting(True, "whether scale and shift of norms move")
+    seed: int = setting(0, "of random entries")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.gamma, int) or self.gamma < 0:
+            raise ConfigError(f"gamma {self.gamma}: a kernel moves in 1, 2, 3, ... entries, with 0 in all of them.")
+        require_rate("bound", self.bound)
+        require_rate("weight_lr", self.weight_lr)
+        require_seed(self.seed)
+        if self.select not in (STEEPEST, RANDOM):
+            raise ConfigError(f"select {self.select}: method {self.name} knows {STEEPEST} and {RANDOM}.")
+        if not 0 <= self.memory < 1:
+            raise ConfigError(f"memory {self.memory}: it must lie in [0, 1). Use for example 0.9.")
+
+    def moves(self, part: Part) -> bool:
+        """Whether it trains; norms may be held."""
+        return super().moves(part) and (self.norms or part.role not in (Role.NORM_WEIGHT, Role.NORM_BIAS))
+
+    def per_step(self, part: Part) -> int:
+        """Entries of a tensor that one step can change."""
+        return super().per_step(part) if self.gamma else part.parameter.numel()
+
+    def rule(self, lr: float, momentum: float) -> dict[str, Any]:  # noqa: ARG002
+        """Bounded; rate and bound as factors on ``lr``, which schedules change."""
+        return {
+            "mode": "bounded",
+            "lr_scale": self.weight_lr / lr,
+            "bound_scale": self.bound / lr,
+            "select": self.select,
+            "memory": self.memory,
+            "seed": self.seed,
+        }

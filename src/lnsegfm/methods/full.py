@@ -1,0 +1,19 @@
+"""Full fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lnsegfm.methods.dense import Dense
+from lnsegfm.networks.role import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full(Dense):
+    """Everything moves."""
+
+    name = "full"
+    summary = "every parameter moves"
+    source = "Isensee et al., Nat. Methods 2021, doi 10.1038/s41592-020-01008-z"
+    trains = frozenset(Role)
+    share = 100.0

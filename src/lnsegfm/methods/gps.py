@@ -1,0 +1,41 @@
+"""Gradient-based parameter selection (GPS): the entries are chosen once, before training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.methods.method import setting
+from lnsegfm.methods.sparse import Sparse
+from lnsegfm.networks.role import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPS(Sparse):
+    """The ``gamma`` entries of each kernel with the largest summed |gradient| move, and the head; all else stays.
+
+    The first ``passes`` steps move nothing and only sum gradients, so that the choice is made over patches of all
+    shots. Selected entries and head then follow SGD without decay. (The paper sums over one pass through the data with
+    a contrastive loss and trains with Adam; here loss and rule are those of the other methods.)
+
+    Args:
+        passes: Steps over which gradients are summed before anything moves.
+    """
+
+    name = "gps"
+    summary = "each kernel moves in its gamma steepest entries, chosen once before training; the head moves"
+    source = "Zhang et al., CVPR 2024, arXiv 2312.10136"
+    trains = frozenset({Role.HEAD, Role.WEIGHT})
+    share = 0.0
+
+    passes: int = setting(10, "steps over which gradients are summed before anything moves")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.passes < 1:
+            raise ConfigError(f"passes {self.passes}: entries are chosen by at least one gradient. Use passes >= 1.")
+
+    def rule(self, lr: float, momentum: float) -> dict[str, Any]:  # noqa: ARG002
+        """SGD without decay on entries that stay the same."""
+        return {"mode": "static", "passes": self.passes}

@@ -1,0 +1,19 @@
+"""Head only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lnsegfm.methods.dense import Dense
+from lnsegfm.networks.role import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Dense):
+    """Only the layers whose output channels are the labels move."""
+
+    name = "head"
+    summary = "the segmentation head moves"
+    source = "linear probing, as in Alain and Bengio, ICLR 2017 (workshop), arXiv 1610.01644"
+    trains = frozenset({Role.HEAD})
+    share = 0.0

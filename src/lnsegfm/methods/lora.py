@@ -1,0 +1,106 @@
+"""Low-rank adaptation of kernels (LoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.methods.dense import Dense
+from lnsegfm.methods.method import setting
+from lnsegfm.networks.role import Role
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lnsegfm.networks.parts import Part
+
+WHERE = ("all", "encoder", "decoder")
+LAYERS = ("all", "convolutions", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Dense):
+    """Every kernel matrix W becomes W + alpha / rank * B A; A, B and the head train, W stays.
+
+    A row of W is a kernel: an output filter of a convolution, a transposed convolution or a linear layer. The product
+    follows the module that owns the weight, not its name, and is merged into plain weights at the end.
+
+    Args:
+        rank: Rows of A; never more than a weight has rows or columns.
+        alpha: Scale of the product, divided by the rank.
+        dropout: Probability that a component of the rank is left out of a step. (LoRA's paper drops entries of a
+            layer's input instead, which a computed weight never sees.)
+        where: Part of the network, by its card.
+        layers: Kinds of layers.
+        rule: As in the paper AdamW unless told.
+        seed: Of the first values of A.
+    """
+
+    name = "lora"
+    summary = "a low-rank product is added to every kernel matrix; it and the head move"
+    source = "Hu et al., ICLR 2022, arXiv 2106.09685"
+    trains = frozenset({Role.HEAD, Role.ADAPTER})
+    share = 0.0
+    decomposed: ClassVar[bool] = False
+
+    rank: int = setting(4, "rank of the product")
+    alpha: float = setting(8.0, "scale of the product, divided by the rank")
+    dropout: float = setting(0.0, "probability that a component of the rank is left out of a step")
+    where: str = setting("all", "all, encoder or decoder")
+    layers: str = setting("all", "all, convolutions or linear")
+    rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")
+    seed: int = setting(0, "of the first values")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ConfigError(f"rank {self.rank}: a product has at least rank 1. Use for example 4.")
+        if not 0 < self.alpha < float("inf"):
+            raise ConfigError(f"alpha {self.alpha}: the product needs a scale above 0. Use for example 8.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout}: a probability below 1 is needed. Use 0 for none.")
+        if self.seed < 0:
+            raise ConfigError(f"seed {self.seed}: seeds are counted from 0. Use seed >= 0.")
+        for name, known in (("where", WHERE), ("layers", LAYERS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} {getattr(self, name)}: method {self.name} knows {', '.join(known)}.")
+
+    def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
+        """Have every kernel matrix that is meant computed with a product, which is zero at first."""
+        import torch
+
+        from lnsegfm.networks.cards import decoder_modules, unwrap
+        from lnsegfm.networks.parts import parts_of
+        from lnsegfm.networks.reparametrize import Decomposed, LowRank, is_reparametrized, owners_of, reparametrize
+
+        network = unwrap(network)
+        if is_reparametrized(network):
+            raise ConfigError(f"Method {self.name}: the network has adapters already. Call method.merge first.")
+        if self.where != "all" and not decoder_modules(network):
+            raise ConfigError(
+                f"where {self.where}: which layers of {type(network).__name__} are its decoder is not known. Use all."
+            )
+        owners = owners_of(network)
+        meant = [part for part in parts_of(network, head) if self._adapts(part)]
+        for number, part in enumerate(meant):
+            generator = torch.Generator().manual_seed((self.seed << 32) + number)
+            module = (Decomposed if self.decomposed else LowRank)(
+                part.parameter.detach(),
+                part.layout,
+                rank=self.rank,
+                alpha=self.alpha,
+                dropout=self.dropout,
+                generator=generator,
+            )
+            reparametrize(owners[id(part.parameter)], module)
+
+    def _adapts(self, part: Part) -> bool:
+        if part.role is not Role.WEIGHT:
+            return False
+        convolution = part.parameter.dim() > 2
+        return self.where in ("all", "decoder" if part.in_decoder else "encoder") and self.layers in (
+            "all",
+            "convolutions" if convolution else "linear",
+        )

@@ -1,0 +1,39 @@
+"""The control for DGST's choice: as many entries, drawn at random at each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lnsegfm.methods.method import setting
+from lnsegfm.methods.sparse import RANDOM, Sparse, require_rate, require_seed
+from lnsegfm.networks.role import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomDynamic(Sparse):
+    """DGST in mode ``paper``, with entries drawn at random instead of the steepest.
+
+    Args:
+        weight_lr: Learning rate of the selected entries; ``lr / (1 - momentum)`` unless given.
+        seed: Of the entries.
+    """
+
+    name = "random-dynamic"
+    summary = "DGST's control: gamma random entries of each kernel, drawn afresh each step; norms, biases and head move"
+    source = "an ablation of Luo et al., MICCAI 2025, arXiv 2503.00748"
+    trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
+    share = 0.0
+
+    weight_lr: float | None = setting(None, "learning rate of the selected entries; lr / (1 - momentum) unless given")
+    seed: int = setting(0, "of the entries")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_rate("weight_lr", self.weight_lr)
+        require_seed(self.seed)
+
+    def rule(self, lr: float, momentum: float) -> dict[str, Any]:
+        """As DGST's mode ``paper``."""
+        weight_lr = lr / (1 - momentum) if self.weight_lr is None else self.weight_lr
+        return {"mode": "paper", "lr_scale": weight_lr / lr, "select": RANDOM, "seed": self.seed}

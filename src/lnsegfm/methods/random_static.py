@@ -1,0 +1,35 @@
+"""The control for GPS's choice: as many entries, drawn at random once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lnsegfm.methods.method import setting
+from lnsegfm.methods.sparse import RANDOM, Sparse, require_seed
+from lnsegfm.networks.role import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomStatic(Sparse):
+    """GPS with entries drawn at random before training.
+
+    Args:
+        seed: Of the entries.
+    """
+
+    name = "random-static"
+    summary = "GPS's control: gamma random entries of each kernel, drawn once; the head moves"
+    source = "a control of Zhang et al., CVPR 2024, arXiv 2312.10136"
+    trains = frozenset({Role.HEAD, Role.WEIGHT})
+    share = 0.0
+
+    seed: int = setting(0, "of the entries")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_seed(self.seed)
+
+    def rule(self, lr: float, momentum: float) -> dict[str, Any]:  # noqa: ARG002
+        """SGD without decay on entries that stay the same."""
+        return {"mode": "static", "select": RANDOM, "seed": self.seed}

@@ -1,0 +1,60 @@
+"""A small residual module on the decoder's last features (FSEFT)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.methods.dense import Dense
+from lnsegfm.methods.method import setting
+from lnsegfm.networks.role import Role
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialAdapter(Dense):
+    """A residual pair of 3x3x3 convolutions on the last features trains, and the head; the network stays.
+
+    The adapted model's plans name the network's class with the module in it, from this package.
+
+    Args:
+        width: Channels between the two convolutions; as many as the head sees unless given.
+        seed: Of the module's first weights.
+    """
+
+    name = "spatial-adapter"
+    summary = "a small residual module before the head, and the head move (FSEFT)"
+    source = "Silva-Rodriguez et al., Med. Image Anal. 2025, arXiv 2303.17051"
+    trains = frozenset({Role.HEAD, Role.ADAPTER})
+    share = 0.0
+
+    width: int | None = setting(None, "channels in between; as many as the head sees unless given")
+    rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")
+    seed: int = setting(0, "of the first weights")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width is not None and self.width < 1:
+            raise ConfigError(f"width {self.width}: at least one channel is needed. Use for example 16.")
+        if self.seed < 0:
+            raise ConfigError(f"seed {self.seed}: seeds are counted from 0. Use seed >= 0.")
+
+    def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
+        """Put the module before the head, unless the base has one, which then trains on."""
+        import torch
+
+        from lnsegfm.networks.spatial_adapter import attach
+
+        attach(network, self.width, head, torch.Generator().manual_seed(self.seed))
+
+    def architecture(self, class_path: str, arguments: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+        """The class with the module in it."""
+        from lnsegfm.networks.spatial_adapter import adapted_class
+
+        if "adapter_width" in arguments:
+            return class_path, arguments
+        return adapted_class(class_path), {**arguments, "adapter_width": self.width}
