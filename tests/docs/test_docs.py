@@ -28,6 +28,8 @@ COMMAND_PAGES = {
     "data phantom": "phantoms.md",
     "methods": "methods.md",
     "architectures": "architectures.md",
+    "adapter apply": "adapter.md",
+    "adapter show": "adapter.md",
     "models list": "models.md",
     "models show": "models.md",
     "models pull": "models.md",

@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from lnsegfm.methods.dgst import DGST
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
-from tests.methods.laws import ALL_METHODS, LR, Regime, Witness, bits, same_state, selection, train
+from tests.methods.laws import ALL_METHODS, Regime, same_state, train
+from tests.methods.witness import LR, Witness, bits, selection
 from tests.networks.tiny import TINY, loss_of
 
 STEPS = 3
@@ -29,7 +30,7 @@ def alone(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("alone", "one_thread")
-@pytest.mark.parametrize("method", ["full", "bias", "dgst-paper-1", "dgst-momentum-2", "dgst-masked-gradient-1"])
+@pytest.mark.parametrize("method", [name for name in ALL_METHODS if not name.endswith(("-10000", "-sgd", "-1"))])
 def test_one_process_alone_is_as_without_ddp(method: str) -> None:
     tiny = TINY["plain-unet"]
     network, _ = tiny.make()

@@ -17,7 +17,8 @@ from lnsegfm.methods.sparse_sgd import SparseSGD
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
-from tests.methods.laws import bits, same_state, train
+from tests.methods.laws import same_state, train
+from tests.methods.witness import bits
 from tests.networks.kernels import kernel_indices
 from tests.networks.tiny import TINY, loss_of
 

@@ -29,19 +29,43 @@ def test_the_code_of_the_page_runs_and_prints_what_it_says(capsys: pytest.Captur
     assert capsys.readouterr().out.splitlines() == promised
 
 
+def row_of(name: str, cells: int) -> list[str]:
+    """The one row of a table of so many columns that begins with a method's name."""
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in PAGE.splitlines() if line.startswith("|")]
+    (row,) = [row for row in rows if len(row) == cells and row[0] == f"`{name}`"]
+    return row[1:]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_page_names_settings_and_source(name: str) -> None:
-    (row,) = re.findall(rf"^\| `{name}` \| (.*) \| .*(?:arXiv|et al|probing).* \|$", PAGE, flags=re.MULTILINE)
-    assert all(f"`{field.name}`" in row for field in dataclasses.fields(METHODS[name]))
-    assert ("none" in row) == (not dataclasses.fields(METHODS[name]))
+    settings, source = row_of(name, 3)
+    defaults = {field.name: field.default for field in dataclasses.fields(METHODS[name])}
+    told = dict(re.findall(r"`(\w+)` \((.*?)\)(?=, `\w+` \(|$)", settings))
+    assert told.keys() == defaults.keys()
+    assert (settings == "none") == (not defaults)
+    for setting, default in defaults.items():
+        if default is None:
+            assert told[setting] in ("`lr / (1 - momentum)`", "the head's channels")
+        elif isinstance(default, (str, bool)):
+            assert told[setting] == f"`{str(default).lower()}`"
+        else:
+            assert float(told[setting]) == default
+    assert all(found in source for found in re.findall(r"arXiv [\d.]+|doi \S+", METHODS[name].source))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_page_tells_what_moves(name: str) -> None:
     roles = [{Role.HEAD}, {Role.WEIGHT}, {Role.BIAS}, {Role.NORM_WEIGHT}, {Role.NORM_BIAS}, {Role.POSITION, Role.OTHER}]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines()]
-    (row,) = [cells for cells in rows if len(cells) == 7 and cells[0] == f"`{name}`"]
-    assert [bool(cell) for cell in row[1:]] == [column <= METHODS[name].trains for column in roles]
+    *columns, added, share = row_of(name, 9)
+    trains = METHODS[name].trains
+    assert [bool(cell) for cell in columns] == [column <= trains for column in roles]
+    assert bool(added) == (Role.ADAPTER in trains and Role.WEIGHT not in trains)
+    assert share == f"{METHODS[name].share:g} %"
+
+
+def test_the_page_describes_every_method() -> None:
+    for name in METHODS:
+        assert len(re.findall(f"`{name}`", PAGE)) >= 3, name
 
 
 def test_the_costs_on_the_page_are_those_that_were_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

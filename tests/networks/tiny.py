@@ -174,6 +174,12 @@ TINY: dict[str, Tiny] = {
     "tied": Tiny(Tied, lambda n: [n.out]),
 }
 
+BATCH_UNET = Tiny(
+    lambda: PlainConvUNet(
+        **{**UNET, "norm_op": nn.BatchNorm3d, "norm_op_kwargs": {"affine": True}, "n_conv_per_stage": 1}
+    )
+)
+"""nnU-Net's network with running statistics on either side, which its plans may name."""
 
 SWIN: dict[str, Any] = {"feature_size": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 4), "window_size": 3}
 """The smallest that MONAI builds: 3.7 million parameters, most of them in its decoder."""

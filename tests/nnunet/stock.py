@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
 
+from lnsegfm.datasets.dataset import open_dataset
+from lnsegfm.nnunet.engine import engine
+from lnsegfm.nnunet.model import read_model
 from tests.conftest import Result
 
 QUICK = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
+NAME = "Dataset001_Scenes"
 
 
 def stock(name: str, *words: object, **environment: str) -> Result:
@@ -26,3 +32,35 @@ def stock_predict(model: Path, images: Path, out: Path, *flags: object) -> Resul
     """``nnUNetv2_predict_from_modelfolder`` on the CPU, one process a stage."""
     words = ("-i", images, "-o", out, "-m", model, "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", *flags)
     return stock("nnUNetv2_predict_from_modelfolder", *words)
+
+
+def nnunet_world(base: Path, data: Path, root: Path) -> dict[str, str]:
+    """A data set as nnU-Net's commands want it: planned like the base, preprocessed by nnU-Net. Gives its variables."""
+    raw_folder, preprocessed = root / "raw" / NAME, root / "preprocessed" / NAME
+    shutil.copytree(data, raw_folder)
+    preprocessed.mkdir(parents=True)
+    plans = dict(read_model(base).plans) | {"dataset_name": NAME}
+    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (preprocessed / "dataset_fingerprint.json").write_text("{}")
+    shutil.copy(data / "dataset.json", preprocessed)
+    shutil.copytree(data / "labelsTr", preprocessed / "gt_segmentations")
+    cases = open_dataset(data).cases
+    with engine():
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        manager = PlansManager(plans)
+        configuration = manager.get_configuration("3d_fullres")
+        folder = preprocessed / configuration.data_identifier
+        folder.mkdir()
+        for case in cases:
+            configuration.preprocessor_class(verbose=False).run_case_save(
+                str(folder / case.name),
+                [str(case.images[0])],
+                str(case.label),
+                manager,
+                configuration,
+                json.loads((data / "dataset.json").read_text()),
+            )
+    names = [case.name for case in cases]
+    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": names[1:], "val": names[:1]}]))
+    return {f"nnUNet_{part}": str(root / part) for part in ("raw", "preprocessed", "results")}

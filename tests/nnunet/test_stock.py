@@ -13,19 +13,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from lnsegfm.datasets.dataset import open_dataset
-from lnsegfm.methods.table import load_method
+from lnsegfm.cli.env import TRAINERS
 from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
-from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.model import build_network, read_model
 from lnsegfm.nnunet.predict import find_scans, predict_cases
-from lnsegfm.weights.checkpoint import read_checkpoint
+from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint
 from lnsegfm.weights.state import raw
-from tests.nnunet.stock import QUICK, stock, stock_predict
-
-NAME = "Dataset001_Scenes"
+from tests.conftest import Result
+from tests.nnunet.stock import NAME, nnunet_world, stock, stock_predict
 
 
 def voxels(path: Path) -> np.ndarray:
@@ -60,41 +57,7 @@ def test_masks_equal_those_of_stock_nnunet(world, run, tmp_path):
 
 @pytest.fixture(scope="module")
 def nnunet_folders(world, tmp_path_factory) -> dict[str, str]:
-    """The clinic's scans as nnU-Net's commands want them: planned like the base, preprocessed by nnU-Net."""
-    root = tmp_path_factory.mktemp("nnunet")
-    raw_folder, preprocessed = root / "raw" / NAME, root / "preprocessed" / NAME
-    shutil.copytree(world.clinic, raw_folder)
-    preprocessed.mkdir(parents=True)
-    base = read_model(world.base)
-    plans = dict(base.plans) | {"dataset_name": NAME}
-    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
-    (preprocessed / "dataset_fingerprint.json").write_text("{}")
-    shutil.copy(world.clinic / "dataset.json", preprocessed)
-    shutil.copytree(world.clinic / "labelsTr", preprocessed / "gt_segmentations")
-    data = open_dataset(world.clinic)
-    with engine():
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        manager = PlansManager(plans)
-        configuration = manager.get_configuration("3d_fullres")
-        folder = preprocessed / configuration.data_identifier
-        folder.mkdir()
-        for case in data.cases:
-            configuration.preprocessor_class(verbose=False).run_case_save(
-                str(folder / case.name),
-                [str(case.images[0])],
-                str(case.label),
-                manager,
-                configuration,
-                json.loads((world.clinic / "dataset.json").read_text()),
-            )
-    names = [case.name for case in data.cases]
-    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": names[1:], "val": names[:1]}]))
-    return {
-        "nnUNet_raw": str(root / "raw"),
-        "nnUNet_preprocessed": str(root / "preprocessed"),
-        "nnUNet_results": str(root / "results"),
-    }
+    return nnunet_world(world.base, world.clinic, tmp_path_factory.mktemp("nnunet"))
 
 
 def exported(lnsegfm, *options: object) -> dict[str, str]:
@@ -106,77 +69,97 @@ def exported(lnsegfm, *options: object) -> dict[str, str]:
     return dict(line.split("=", 1) for line in shell.stdout.split("\0") if line.startswith(("nnUNet", "LNSEGFM")))
 
 
-def test_dgst_trains_under_nnunets_command_and_stock_nnunet_predicts_with_it(world, nnunet_folders, lnsegfm, tmp_path):
-    environment = nnunet_folders | exported(lnsegfm, "--epochs", 1, "--iterations", 3, "--set", "gamma=2")
-    base = world.base / "model" / "fold_0" / "checkpoint_final.pth"
+def train(trainer: str, *words: object, **environment: str) -> Result:
+    return stock("nnUNetv2_train", "1", "3d_fullres", "0", "-tr", trainer, "-device", "cpu", *words, **environment)
 
-    trained = stock(
-        "nnUNetv2_train",
-        *("1", "3d_fullres", "0", "-tr", "nnUNetTrainer_DGST", "-pretrained_weights", base, "-device", "cpu"),
-        **environment,
-    )
+
+def left_by(trainer: str, folders: dict[str, str], plans: str = "nnUNetPlans") -> Path:
+    """The model folder of a training."""
+    return Path(folders["nnUNet_results"]) / NAME / f"{trainer}__{plans}__3d_fullres"
+
+
+def base_file(world) -> Path:
+    return world.base / "model" / "fold_0" / "checkpoint_final.pth"
+
+
+def test_dgst_trains_under_nnunets_command(world, nnunet_folders, lnsegfm):
+    environment = nnunet_folders | exported(lnsegfm, "--epochs", 1, "--iterations", 3, "--set", "gamma=2")
+    trained = train("nnUNetTrainer_DGST", "-pretrained_weights", base_file(world), **environment)
     assert trained.returncode == 0, trained.stderr
 
-    model = Path(nnunet_folders["nnUNet_results"]) / NAME / "nnUNetTrainer_DGST__nnUNetPlans__3d_fullres"
+    model = left_by("nnUNetTrainer_DGST", nnunet_folders)
     checkpoint = read_checkpoint(model / "fold_0" / "checkpoint_final.pth")
     assert checkpoint.trainer_name == "nnUNetTrainer"
-    before = read_checkpoint(base).weights
+    before = read_checkpoint(base_file(world)).weights
     for part in parts_of(build_network(checkpoint, deep_supervision=True)):
         if part.role is Role.WEIGHT:
             moved = (raw(checkpoint.weights[part.name]) != raw(before[part.name])).any(1).view(part.parameter.shape)
             per_kernel = part.layout.rows(moved.float()).sum(1)
             assert 0 < per_kernel.max() <= 2 * 3, part.name  # gamma 2, 3 steps
 
+
+def test_lora_is_trained_continued_and_predicts_without_this_package(world, nnunet_folders, lnsegfm, tmp_path):
+    options = ("--iterations", 2, "--set", "rank=2", "--lr", 0.01)
+    first = nnunet_folders | exported(lnsegfm, "--epochs", 1, *options)
+    trained = train("nnUNetTrainer_lora", "-pretrained_weights", base_file(world), **first)
+    assert trained.returncode == 0, trained.stderr
+    model = left_by("nnUNetTrainer_lora", nnunet_folders)
+    file = model / "fold_0" / "checkpoint_final.pth"
+    after_one, base = read_checkpoint(file), read_checkpoint(base_file(world))
+    assert after_one.trainer_name == "nnUNetTrainer"
+    assert after_one.weights.keys() == base.weights.keys()
+    assert_only_kernels_and_head_moved(after_one, base)
+    assert list((model / "fold_0" / "validation").glob("case_*.nii.gz")) != []
+
     predicted = stock_predict(model, world.clinic / "imagesTr", tmp_path / "masks", "--disable_tta")
     assert predicted.returncode == 0, predicted.stderr
     assert len(list((tmp_path / "masks").glob("case_*.nii.gz"))) == 4
+
+    continued = train("nnUNetTrainer_lora", "--c", **nnunet_folders, **exported(lnsegfm, "--epochs", 2))
+    assert continued.returncode == 0, continued.stderr
+    assert "Epoch 1" in continued.stdout
+    assert "Epoch 0" not in continued.stdout
+    assert "'rank': 2" in continued.stdout  # though this shell did not say so
+    assert_only_kernels_and_head_moved(read_checkpoint(file), after_one)
+
+
+def assert_only_kernels_and_head_moved(after: Checkpoint, before: Checkpoint) -> None:
+    for part in parts_of(build_network(after, deep_supervision=True)):
+        if part.role is not Role.HEAD:
+            kept = torch.equal(raw(after.weights[part.name]), raw(before.weights[part.name]))
+            assert kept == (part.role is not Role.WEIGHT), part.name
 
 
 @pytest.mark.long
-def test_a_named_trainer_trains_a_swin_under_nnunets_command(world, nnunet_folders, lnsegfm, tmp_path):
-    environment = nnunet_folders | exported(lnsegfm, "--epochs", 1, "--iterations", 2, "--lr", 0.001)
-    folder = Path(nnunet_folders["nnUNet_preprocessed"]) / NAME
-    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"plans_name": "swinPlans"}
-    plans["configurations"]["3d_fullres"] |= {
-        "patch_size": [32, 32, 64],
-        "architecture": ARCHITECTURES["swinunetr"].build_plan((12,), ()),
-    }
-    (folder / "swinPlans.json").write_text(json.dumps(plans))
-    words = ("1", "3d_fullres", "0", "-p", "swinPlans", "-tr", "nnUNetTrainer_full", "-device", "cpu")
-    trained = stock("nnUNetv2_train", *words, **environment)
+@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "nnUNetTrainer_lora"])
+def test_every_trainer_trains_and_stock_nnunet_predicts_with_it(name, world, nnunet_folders, lnsegfm, tmp_path):
+    environment = nnunet_folders | exported(lnsegfm, "--epochs", 1, "--iterations", 2)
+    weights = () if name == "nnUNetTrainer_scratch" else ("-pretrained_weights", base_file(world))
+    trained = train(name, *weights, **environment)
     assert trained.returncode == 0, trained.stderr
-
-    model = Path(nnunet_folders["nnUNet_results"]) / NAME / "nnUNetTrainer_full__swinPlans__3d_fullres"
+    model = left_by(name, nnunet_folders)
     predicted = stock_predict(model, world.clinic / "imagesTr", tmp_path / "masks", "--disable_tta")
     assert predicted.returncode == 0, predicted.stderr
     assert len(list((tmp_path / "masks").glob("case_*.nii.gz"))) == 4
+    again = train(name, "--val", **nnunet_folders, **exported(lnsegfm))
+    assert again.returncode == 0, again.stderr
 
 
-TRAINERS = {
-    "nnUNetTrainer_DGST": "dgst",
-    "nnUNetTrainer_bias": "bias",
-    "nnUNetTrainer_norm": "affine",
-    "nnUNetTrainer_full": "full",
-}
+@pytest.mark.long
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer_full", "nnUNetTrainer_SwinUNETRv2"])
+def test_a_swin_trains_under_nnunets_command(trainer, world, nnunet_folders, lnsegfm, tmp_path):
+    """From plans that name a small one, and at the release's size from plans that name a U-Net."""
+    environment = nnunet_folders | exported(lnsegfm, "--epochs", 1, "--iterations", 1, "--lr", 0.001)
+    folder = Path(nnunet_folders["nnUNet_preprocessed"]) / NAME
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"plans_name": "swinPlans"}
+    plans["configurations"]["3d_fullres"] |= {"patch_size": [32, 32, 64], "batch_size": 1}
+    if trainer == "nnUNetTrainer_full":
+        plans["configurations"]["3d_fullres"]["architecture"] = ARCHITECTURES["swinunetr"].build_plan((12,), ())
+    (folder / "swinPlans.json").write_text(json.dumps(plans))
+    trained = train(trainer, "-p", "swinPlans", **environment)
+    assert trained.returncode == 0, trained.stderr
 
-
-@pytest.mark.parametrize(("name", "method"), TRAINERS.items())
-def test_nnunet_finds_the_trainer_and_it_moves_what_it_says(name, method, world, nnunet_folders, lnsegfm, monkeypatch):
-    for variable, value in (nnunet_folders | QUICK | exported(lnsegfm)).items():
-        monkeypatch.setenv(variable, value)
-    base = read_model(world.base)
-    with engine():
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-        trainer = recursive_find_trainer_class_by_name(name)(
-            dict(base.plans) | {"dataset_name": NAME, "continue_training": False},
-            "3d_fullres",
-            0,
-            json.loads((world.clinic / "dataset.json").read_text()),
-            torch.device("cpu"),
-        )
-        trainer.initialize()
-    trains = load_method(method).trains
-    assert trainer.method.name == method
-    for part in parts_of(trainer.network):
-        assert part.parameter.requires_grad == (part.role in trains), part.name
+    model = left_by(trainer, nnunet_folders, "swinPlans")
+    predicted = stock_predict(model, world.clinic / "imagesTr", tmp_path / "masks", "--disable_tta")
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(list((tmp_path / "masks").glob("case_*.nii.gz"))) == 4

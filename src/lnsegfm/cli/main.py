@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from lnsegfm import __version__
+from lnsegfm.cli.adapter_apply import apply
+from lnsegfm.cli.adapter_show import show_adapter
 from lnsegfm.cli.architectures import architectures
 from lnsegfm.cli.data_check import check
 from lnsegfm.cli.data_phantom import phantom
@@ -74,6 +76,11 @@ for name, function in (
 ):
     models.command(name)(function)
 app.add_typer(models, name="models")
+
+adapter = typer.Typer(help="What an adaptation changed: look into it, put it on its base.", no_args_is_help=True)
+adapter.command()(apply)
+adapter.command("show")(show_adapter)
+app.add_typer(adapter, name="adapter")
 
 
 def main() -> None:

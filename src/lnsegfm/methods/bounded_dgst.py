@@ -36,7 +36,7 @@ class BoundedDGST(Sparse):
     summary = "DGST whose entries move by at most a fraction of their kernel's RMS"
     source = "this project; after Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
-    share = 0.0
+    share = 0.106
 
     gamma: int = setting(4, "entries that move per kernel and step; 0 for all")
     bound: float = setting(0.3, "largest step, as a share of the RMS of the entry's kernel")

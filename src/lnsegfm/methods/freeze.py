@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method
-from lnsegfm.networks.cards import unwrap
+from lnsegfm.networks.cards import decoder_modules, unwrap
 from lnsegfm.networks.parts import Part, parts_of
 from lnsegfm.networks.role import Role
 
@@ -34,16 +34,19 @@ def freeze(network: nn.Module, method: Method, head: Sequence[nn.Module] | None 
         part.parameter.requires_grad_(method.moves(part))
         if not method.moves(part):
             part.parameter.grad = None  # no optimizer would clear it, and it would count when gradients are clipped
-    _hold_running_statistics(unwrap(network), hold=Role.NORM_WEIGHT not in method.trains)
+    _hold_running_statistics(unwrap(network), method)
     return trained
 
 
-def _hold_running_statistics(network: nn.Module, *, hold: bool) -> None:
+def _hold_running_statistics(network: nn.Module, method: Method) -> None:
+    """They belong to a norm's scale and move when it does, or when it would if the norm had one."""
+    decoder = {id(module) for outer in decoder_modules(network) for module in outer.modules()}
     for module in network.modules():
         if isinstance(module, _NormBase) and module.track_running_stats:
             for key in [key for key, hook in module._forward_pre_hooks.items() if hook is _as_in_evaluation]:
                 del module._forward_pre_hooks[key]
-            if hold:
+            scale = Part("", nn.Parameter(), Role.NORM_WEIGHT, module, id(module) in decoder)
+            if not method.moves(scale):
                 module.register_forward_pre_hook(_as_in_evaluation)
 
 

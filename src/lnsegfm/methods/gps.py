@@ -27,7 +27,7 @@ class GPS(Sparse):
     summary = "each kernel moves in its gamma steepest entries, chosen once before training; the head moves"
     source = "Zhang et al., CVPR 2024, arXiv 2312.10136"
     trains = frozenset({Role.HEAD, Role.WEIGHT})
-    share = 0.0
+    share = 0.0204
 
     passes: int = setting(10, "steps over which gradients are summed before anything moves")
 

@@ -42,7 +42,7 @@ class LoRA(Dense):
     summary = "a low-rank product is added to every kernel matrix; it and the head move"
     source = "Hu et al., ICLR 2022, arXiv 2106.09685"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
-    share = 0.0
+    share = 1.68
     decomposed: ClassVar[bool] = False
 
     rank: int = setting(4, "rank of the product")
@@ -67,6 +67,12 @@ class LoRA(Dense):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} {getattr(self, name)}: method {self.name} knows {', '.join(known)}.")
 
+    def moves(self, part: Part) -> bool:
+        """Whether it trains: head and factors, but no adapter that the base came with."""
+        from lnsegfm.networks.added import Added
+
+        return part.role is Role.HEAD or isinstance(part.module, Added)
+
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
         """Have every kernel matrix that is meant computed with a product, which is zero at first."""
         import torch
@@ -85,7 +91,7 @@ class LoRA(Dense):
         owners = owners_of(network)
         meant = [part for part in parts_of(network, head) if self._adapts(part)]
         for number, part in enumerate(meant):
-            generator = torch.Generator().manual_seed((self.seed << 32) + number)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)  # torch reads 32 bits only
             module = (Decomposed if self.decomposed else LowRank)(
                 part.parameter.detach(),
                 part.layout,

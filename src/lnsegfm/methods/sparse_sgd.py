@@ -83,6 +83,19 @@ class SparseSGD(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_layouts": self._layouts}  # so that copies and pickles know the kernels
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, entries that were chosen once as the whole numbers that they are.
+
+        torch would give them their parameter's type, and bfloat16 knows no whole number above 256 exactly.
+        """
+        super().load_state_dict(state_dict)
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for number, parameter in zip(numbers, parameters, strict=True):
+            chosen = state_dict["state"].get(number, {}).get("chosen")
+            if chosen is not None:
+                self.state[parameter]["chosen"] = chosen.to(parameter.device, copy=True)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move the parameters that have a gradient."""
@@ -170,7 +183,7 @@ class SparseSGD(Optimizer):
             ranks = self._random(group, parameter, rows) if group["select"] == RANDOM else rows
             state["chosen"] = _largest(ranks, group["gamma"])
         chosen: Tensor = state["chosen"]
-        return chosen.long()  # torch's optimizers load every state as the parameter's type, unless it is told otherwise
+        return chosen
 
     def _random(self, group: dict[str, Any], parameter: Tensor, rows: Tensor) -> Tensor:
         place = next(k for k, p in enumerate(group["params"]) if p is parameter)

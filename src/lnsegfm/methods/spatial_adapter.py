@@ -30,7 +30,7 @@ class SpatialAdapter(Dense):
     summary = "a small residual module before the head, and the head move (FSEFT)"
     source = "Silva-Rodriguez et al., Med. Image Anal. 2025, arXiv 2303.17051"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
-    share = 0.0
+    share = 0.186
 
     width: int | None = setting(None, "channels in between; as many as the head sees unless given")
     rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")

@@ -14,6 +14,8 @@ from lnsegfm.networks.role import Role
 if TYPE_CHECKING:
     from torch import nn
 
+    from lnsegfm.networks.parts import Part
+
 BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
 
 
@@ -29,9 +31,15 @@ class SSF(Dense):
     summary = "the output of every layer and norm is scaled and shifted; scales, shifts and the head move"
     source = "Lian et al., NeurIPS 2022, arXiv 2210.08823"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
-    share = 0.0
+    share = 0.0607
 
     rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")
+
+    def moves(self, part: Part) -> bool:
+        """Whether it trains: head, scales and shifts, but no adapter that the base came with."""
+        from lnsegfm.networks.added import Added
+
+        return part.role is Role.HEAD or isinstance(part.module, Added)
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
         """Scale weights, scale and shift biases; by 1 and 0 at first."""

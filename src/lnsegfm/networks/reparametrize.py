@@ -19,6 +19,9 @@ from torch.nn.utils import parametrize
 from lnsegfm.networks.added import Added
 from lnsegfm.networks.layout import KernelLayout
 
+_ORDER = "_order_of_parameters"
+"""Where a module keeps the order of its parameters while some of them are computed."""
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -208,6 +211,8 @@ KINDS: dict[str, type[Reparametrized]] = {cls.kind: cls for cls in (LowRank, Dec
 def reparametrize(owners: list[tuple[nn.Module, str]], module: Reparametrized) -> None:
     """Have a tensor computed by a module wherever it is used, under each of the names that hold it."""
     for owner, name in owners:
+        if not hasattr(owner, _ORDER):
+            setattr(owner, _ORDER, tuple(owner._parameters))
         parametrize.register_parametrization(owner, name, module, unsafe=True)
 
 
@@ -248,8 +253,24 @@ def merge(network: nn.Module) -> dict[str, Factors]:
                 made = kind.factors()
                 factors[done[id(original)]] = made
                 original.data.copy_(made.merged(original.detach().cpu()))
+            _have_own_class(module)
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        _restore_order(module)
     return factors
+
+
+def _have_own_class(module: nn.Module) -> None:
+    """Give a module whose tensors are computed a class that no copy of it shares: torch takes properties off it."""
+    shared = type(module)
+    content = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, content)
+
+
+def _restore_order(module: nn.Module) -> None:
+    """Have a plain module's parameters in the order that they had before any was computed."""
+    for name in getattr(module, _ORDER, ()):
+        module._parameters[name] = module._parameters.pop(name)
+    vars(module).pop(_ORDER, None)
 
 
 def _layout(numbers: Mapping[str, Any]) -> KernelLayout:

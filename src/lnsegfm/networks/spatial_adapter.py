@@ -64,8 +64,10 @@ def attach(
         generator: Of the first weights.
 
     Raises:
-        ConfigError: The head is no 3D convolution.
+        ConfigError: The head is no 3D convolution, or none was named.
     """
+    if head is not None and not head:
+        raise ConfigError("Head: none is named. Name the layer before which the adapter is to stand.")
     layer = last_layer(network, head)
     there = getattr(layer, NAME, None)
     if isinstance(there, SpatialAdapter):

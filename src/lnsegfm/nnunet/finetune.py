@@ -16,6 +16,7 @@ from lnsegfm.datasets.shots import Split, draw_shots
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method, Moved
 from lnsegfm.methods.table import METHODS
+from lnsegfm.nnunet.adapters import gives
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything
 from lnsegfm.nnunet.evidence import Evidence, gather
@@ -24,12 +25,13 @@ from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import Model, build_network, read_model
 from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, given_plans, in_image_order
 from lnsegfm.nnunet.record import record_run, versions
-from lnsegfm.nnunet.training import train_model
+from lnsegfm.nnunet.training import FACTORS, train_model
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.storage import content_hash, read_json, sha256, write_json
-from lnsegfm.weights.adapter import Adapter
+from lnsegfm.weights.adapter import Adapter, size_of
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.factors import read_factors
 from lnsegfm.weights.state import aliases, raw
 from lnsegfm.weights.transfer import Transfer, transfer
 
@@ -273,9 +275,14 @@ def _start(
 
 
 def _write_adapter(planned: Plan, adapted: Model, out: Path) -> dict[str, int]:
+    """Write the adapter; one that is there already stays, for what its weights are made of may be gone."""
+    entries = _moved_entries(planned, adapted)
+    if gives(out, planned.base.first, adapted.first):
+        return {"bytes": size_of(out), "entries": entries}
     card = {
         "method": planned.recipe.method,
         "settings": planned.method.settings(),
+        "base": {key: told for key, told in planned._base().items() if key != "folder"},
         "configuration": adapted.configuration,
         "trainer_name": adapted.first.trainer_name,
         "mirroring_axes": adapted.first.mirroring_axes,
@@ -283,12 +290,17 @@ def _write_adapter(planned: Plan, adapted: Model, out: Path) -> dict[str, int]:
         "dataset_json": adapted.dataset_json,
         "versions": versions(),
     }
-    adapter = Adapter.between(planned.base.first.weights, adapted.first.weights, card)
-    return {"bytes": adapter.save(out), "entries": _moved_entries(planned, adapted)}
+    made = out / FACTORS
+    factors = read_factors(made) if made.is_file() else {}
+    adapter = Adapter.between(planned.base.first.weights, adapted.first.weights, card, factors)
+    return {"bytes": adapter.save(out), "entries": entries}
 
 
 def _moved_entries(planned: Plan, adapted: Model) -> int:
-    """Entries in which the model differs from what training started from, each tensor counted once."""
+    """Entries in which the model differs from what training started from, each tensor counted once, new ones whole."""
     before, after = planned.start.weights, adapted.first.weights
     names = sorted(set(aliases(after).values()))
-    return sum(int((raw(before[name]) != raw(after[name])).any(dim=1).sum()) for name in names)
+    return sum(
+        int((raw(before[name]) != raw(after[name])).any(dim=1).sum()) if name in before else after[name].numel()
+        for name in names
+    )

@@ -22,7 +22,7 @@ from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.factors import save_factors
 
 STATE = "work/training.pt"
-FACTORS = "factors.safetensors"
+FACTORS = "work/factors.safetensors"
 PREPARED = "work/prepared"
 
 

@@ -1,7 +1,8 @@
-"""What an adapted model changed against its base, exact to the bit.
+"""What an adapted model changed against its base, exact to the bit: ``base + adapter = model``.
 
-A difference of floats is not exact, so an adapter holds the new values: where few entries of a tensor moved, their
-indices and values; where many did, or the base has no such tensor, the whole tensor. ``base + adapter = model``.
+A difference of floats is not exact, so an adapter holds new values: where few entries of a tensor moved, their indices
+and values; where many did, or the base has no such tensor, the whole tensor; where a method computed the weight from
+few numbers (LoRA, DoRA, SSF), these, if they give the very bits and are fewer.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -17,11 +18,34 @@ import torch
 from torch import Tensor
 
 from lnsegfm.errors import DataError, ModelError, TransferError
+from lnsegfm.networks.reparametrize import Factors
 from lnsegfm.storage import read_json, write_bytes, write_json
+from lnsegfm.weights.factors import made_of, pack, unpack
 from lnsegfm.weights.state import aliases, raw, weights_hash
 
-FORMAT = "lnsegfm.adapter/1"
+FORMAT = "lnsegfm.adapter/2"
+FORMATS = ("lnsegfm.adapter/1", FORMAT)
+"""What is read: the first had no factors."""
+
 TENSORS, CARD = "adapter.safetensors", "adapter.json"
+LONGEST_CARD = 64 * 2**20
+"""Bytes. Plans, names and settings take some thousands."""
+
+
+class Held(NamedTuple):
+    """What an adapter holds of one tensor.
+
+    Args:
+        name: The tensor.
+        form: ``whole``, ``entries`` or ``factors``.
+        numbers: New values that it holds; places are not counted.
+        bytes: Of values and places.
+    """
+
+    name: str
+    form: str
+    numbers: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,7 @@ class Adapter:
         whole: New tensors, by name.
         indices: Flat indices of the entries that moved, int32 or int64, by name.
         values: Their new values, by name.
+        factors: What weights are made of besides the base's, by name.
         same: Further names of each tensor: alias -> name.
         base_sha256: Hash of the base's weights (`lnsegfm.weights.state.weights_hash`).
         model_sha256: Hash of the adapted weights.
@@ -42,16 +67,31 @@ class Adapter:
     whole: Mapping[str, Tensor]
     indices: Mapping[str, Tensor]
     values: Mapping[str, Tensor]
+    factors: Mapping[str, Factors]
     same: Mapping[str, str]
     base_sha256: str
     model_sha256: str
     card: Mapping[str, Any]
 
     @classmethod
-    def between(cls, base: Mapping[str, Tensor], model: Mapping[str, Tensor], card: Mapping[str, Any]) -> Adapter:
-        """Find what a model changed against its base."""
+    def between(
+        cls,
+        base: Mapping[str, Tensor],
+        model: Mapping[str, Tensor],
+        card: Mapping[str, Any],
+        factors: Mapping[str, Factors] | None = None,
+    ) -> Adapter:
+        """Find what a model changed against its base.
+
+        Args:
+            base: The base's weights.
+            model: The adapted weights.
+            card: What the model is besides.
+            factors: What a method made weights of, under any of their names; taken where they hold.
+        """
         names = aliases(model)
-        whole, indices, values = {}, {}, {}
+        made = {names[name]: found for name, found in (factors or {}).items() if name in names}
+        whole, indices, values, kept = {}, {}, {}, {}
         for name in sorted(set(names.values())):
             new, old = model[name], base.get(name)
             if old is None or old.shape != new.shape or old.dtype != new.dtype:
@@ -62,27 +102,34 @@ class Adapter:
                 continue
             index = moved.to(torch.int32 if new.numel() < 2**31 else torch.int64)
             value = new.detach().cpu().reshape(-1)[moved]
-            if index.nbytes + value.nbytes < new.nbytes:
+            least = min(new.nbytes, index.nbytes + value.nbytes)
+            if name in made and _bytes_of(made[name]) < least and _makes(name, made[name], old, new):
+                kept[name] = made[name]
+            elif least < new.nbytes:
                 indices[name], values[name] = index, value
             else:
                 whole[name] = _copy(new)
         same = {alias: name for alias, name in names.items() if alias != name}
         card = {**card, "names": list(model)}
-        return cls(whole, indices, values, same, weights_hash(base), weights_hash(model), card)
+        return cls(whole, indices, values, kept, same, weights_hash(base), weights_hash(model), card)
 
+    @torch.no_grad()
     def apply(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give the adapted weights, bit for bit.
 
         Raises:
-            TransferError: ``base`` is not the base that the adapter was made from.
+            TransferError: ``base`` is not the base that the adapter was made from, or the adapter is damaged.
         """
-        if weights_hash(base) != self.base_sha256:
+        found = weights_hash(base)
+        if found != self.base_sha256:
             raise TransferError(
-                f"The adapter belongs to a base with hash {self.base_sha256[:12]}, not {weights_hash(base)[:12]}. "
+                f"The adapter belongs to a base with hash {self.base_sha256[:12]}, not {found[:12]}. "
                 "Use the base it was made from."
             )
         try:
             model = self._rebuild(base)
+        except TransferError:
+            raise
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError):  # names, indices, shapes
             model = {}
         if weights_hash(model) != self.model_sha256:
@@ -99,63 +146,132 @@ class Adapter:
             flat = model[name].contiguous().reshape(-1)
             flat[index.long()] = self.values[name]
             model[name] = flat.reshape(model[name].shape)
+        model.update({name: made_of(name, found, base[name]) for name, found in self.factors.items()})
         model.update({alias: model[name] for alias, name in self.same.items()})
         return {name: model[name] for name in self.card["names"]}
 
     @property
+    def held(self) -> tuple[Held, ...]:
+        """What it holds, tensor by tensor."""
+        found = [Held(name, "whole", tensor.numel(), tensor.nbytes) for name, tensor in self.whole.items()]
+        for name, values in self.values.items():
+            found.append(Held(name, "entries", values.numel(), values.nbytes + self.indices[name].nbytes))
+        for name, factors in self.factors.items():
+            numbers = sum(tensor.numel() for tensor in factors.tensors.values())
+            found.append(Held(name, "factors", numbers, _bytes_of(factors)))
+        return tuple(found)
+
+    @property
     def entries(self) -> int:
-        """Entries that it changes."""
-        return sum(t.numel() for t in self.whole.values()) + sum(t.numel() for t in self.values.values())
+        """Numbers that it holds, the places of entries not counted."""
+        return sum(held.numbers for held in self.held)
 
     def save(self, folder: Path) -> int:
         """Write ``adapter.safetensors`` and ``adapter.json``; return the bytes of both."""
         tensors = {f"{name}:whole": tensor for name, tensor in self.whole.items()}
         tensors |= {f"{name}:indices": tensor for name, tensor in self.indices.items()}
         tensors |= {f"{name}:values": tensor for name, tensor in self.values.items()}
+        packed, table = pack(self.factors)
+        tensors |= {name: _copy(tensor) for name, tensor in packed.items()}
         write_bytes(folder / TENSORS, safetensors.torch.save(tensors))
         card = {
             "format": FORMAT,
             "base_sha256": self.base_sha256,
             "model_sha256": self.model_sha256,
             "same": dict(self.same),
+            "factors": table,
             **self.card,
         }
         write_json(folder / CARD, card)
-        return (folder / TENSORS).stat().st_size + (folder / CARD).stat().st_size
+        return size_of(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Adapter:
-        """Read an adapter.
+    def load(cls, place: Path) -> Adapter:
+        """Read an adapter; nothing in it is executed.
+
+        Args:
+            place: The folder of a run or of both files, or one of the two files, which then share a name.
 
         Raises:
             ModelError: A file is missing, damaged, or not an adapter.
         """
-        try:
-            card = read_json(folder / CARD)
-        except DataError as error:
-            raise ModelError(f"{str(error).rstrip('.')}. Copy the adapter again.") from None
-        if not isinstance(card, dict) or card.get("format") != FORMAT:
-            raise ModelError(f"{folder / CARD}: not an adapter of this program ({FORMAT}). Give the folder of a run.")
-        try:
-            tensors = safetensors.torch.load_file(folder / TENSORS)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise ModelError(f"{folder / TENSORS}: not a whole adapter ({error}). Copy it again.") from None
+        tensors_file, card_file = files_of(place)
+        card = _read_card(card_file)
+        tensors = _read_tensors(tensors_file)
+        table = card.pop("factors", {})
+        factors = unpack(tensors, table)
         parts: dict[str, dict[str, Tensor]] = {"whole": {}, "indices": {}, "values": {}}
         for key, tensor in tensors.items():
             name, _, part = key.rpartition(":")
-            if part not in parts:
-                raise ModelError(f"{folder / TENSORS}: tensor {key} is none of an adapter's. Copy it again.")
-            parts[part][name] = tensor
-        try:
-            same, base, model = card.pop("same"), card.pop("base_sha256"), card.pop("model_sha256")
-        except KeyError as error:
-            raise ModelError(f"{folder / CARD}: {error} is missing. Copy it again.") from None
-        if not (isinstance(same, dict) and isinstance(base, str) and isinstance(model, str)):
-            raise ModelError(f"{folder / CARD}: an entry is of another kind than an adapter's. Copy it again.")
-        card.pop("format")
-        return cls(**parts, same=same, base_sha256=base, model_sha256=model, card=card)
+            if part in parts:
+                parts[part][name] = tensor
+            elif name not in factors or part.partition(".")[0] != factors[name].kind:
+                raise ModelError(f"{tensors_file}: tensor {key} is none of an adapter's. Copy it again.")
+        if parts["indices"].keys() != parts["values"].keys():
+            raise ModelError(f"{tensors_file}: entries without their places, or places alone. Copy it again.")
+        same, base, model = (card.pop(key) for key in ("same", "base_sha256", "model_sha256"))
+        return cls(**parts, factors=factors, same=same, base_sha256=base, model_sha256=model, card=card)
+
+
+def files_of(place: Path) -> tuple[Path, Path]:
+    """The two files of an adapter: in a folder, or side by side where one of them is named."""
+    if place.suffix in (".safetensors", ".json") and not place.is_dir():
+        return place.with_suffix(".safetensors"), place.with_suffix(".json")
+    return place / TENSORS, place / CARD
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of an adapter's two files."""
+    return sum(file.stat().st_size for file in files_of(folder))
+
+
+def _read_card(file: Path) -> dict[str, Any]:
+    """What ``adapter.json`` says, its own entries of the kinds they should be."""
+    if file.is_file() and file.stat().st_size > LONGEST_CARD:
+        raise ModelError(f"{file}: longer than any adapter's would be. Do not use it unless you trust its source.")
+    try:
+        card = read_json(file)
+    except DataError as error:
+        raise ModelError(f"{str(error).rstrip('.')}. Copy the adapter again.") from None
+    if not isinstance(card, dict) or card.get("format") not in FORMATS:
+        raise ModelError(f"{file}: not an adapter of this program ({FORMAT}). Give the folder of a run.")
+    for key in ("same", "base_sha256", "model_sha256", "names"):
+        if key not in card:
+            raise ModelError(f"{file}: {key} is missing. Copy it again.")
+    if not (
+        isinstance(card["base_sha256"], str)
+        and isinstance(card["model_sha256"], str)
+        and isinstance(card["same"], dict)
+        and all(isinstance(name, str) for name in card["same"].values())
+        and isinstance(card["names"], list)
+        and all(isinstance(name, str) for name in card["names"])
+    ):
+        raise ModelError(f"{file}: an entry is of another kind than an adapter's. Copy it again.")
+    del card["format"]
+    return card
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(file)
+    except Exception as error:  # a damaged file, or one made to do harm, may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{file}: not a whole adapter ({reason}). Copy it again.") from None
 
 
 def _copy(tensor: Tensor) -> Tensor:
     """A tensor in memory of its own: safetensors saves no two tensors that share any."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _bytes_of(factors: Factors) -> int:
+    return sum(tensor.nbytes for tensor in factors.tensors.values())
+
+
+def _makes(name: str, factors: Factors, old: Tensor, new: Tensor) -> bool:
+    """Whether factors give a weight to the bit, on every machine: of a NaN each has its own."""
+    try:
+        made = made_of(name, factors, old.detach().cpu())
+    except TransferError:
+        return False
+    return bool(made.isfinite().all()) and torch.equal(raw(made), raw(new))
