@@ -21,7 +21,6 @@ from benchmarks.study.arms import ARMS, METHODS, SERIOUS, VARIANTS, Arm
 from benchmarks.study.settings import SETTINGS, openkbp, phantoms
 
 RESULTS = Path(__file__).parents[2] / "results" / "study"
-ITERATIONS = 120
 CHOSEN_ON = 5
 """Shots on which learning rates are chosen."""
 
@@ -62,7 +61,8 @@ def measure(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     place = arguments.results / arguments.setting
     place.mkdir(parents=True, exist_ok=True)
-    bench = Bench(SETTINGS[arguments.setting], arguments.work, ITERATIONS)
+    setting = SETTINGS[arguments.setting]
+    bench = Bench(setting, arguments.work, setting.iterations)
     for shots in arguments.shots:
         for draw in range(arguments.first_draw, arguments.draws):
             for arm in chosen(arguments.what):

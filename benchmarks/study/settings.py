@@ -31,6 +31,7 @@ class Setting:
         base: Name of the base's folder.
         source: Folder of the base's own task, held out from base and shots.
         same_labels: The base knows the labels; otherwise its own head is put back to see what was forgotten.
+        iterations: Optimizer steps of every run; a fresh head needs more.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Setting:
     base: str
     source: str
     same_labels: bool = True
+    iterations: int = 120
 
 
 SETTINGS = {
@@ -45,7 +47,7 @@ SETTINGS = {
     for s in (
         Setting("neck-far", "phantoms: neck, venous phase -> neck, other scanner", "phantom-base", "phantom-source"),
         Setting("chest", "phantoms: neck -> chest", "phantom-base", "phantom-source"),
-        Setting("larynx", "OpenKBP CT: four organs -> larynx", "organ-base", "organ-source", same_labels=False),
+        Setting("larynx", "OpenKBP CT: four organs -> larynx", "organ-base", "organ-source", False, 400),
         Setting("scanner", "OpenKBP CT: four organs -> the same on degraded scans", "organ-base", "organ-source"),
     )
 }

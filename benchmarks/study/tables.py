@@ -80,7 +80,7 @@ def main_table(found: Mapping[tuple[str, int], Scores], arms: Iterable[str], sho
     zero, full = found.get(("zero-shot", shots)), found.get((REFERENCE, shots))
     lines = [
         "| method | lr | draws | Dice, mean [95 %] | median | against full [95 %] | base's task | forgotten [95 %] "
-        "| one step moves | adapter |",
+        "| one step moves | moved in the end |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
@@ -88,20 +88,21 @@ def main_table(found: Mapping[tuple[str, int], Scores], arms: Iterable[str], sho
         if scores is None:
             continue
         run = scores.runs[0]
-        moves = run["moves"]
+        moves, learns = run["moves"], run["lr"] is not None
+        moved = np.mean([r["entries_moved"] for r in scores.runs]) / moves["total"]
         lost = against(scores, zero, "source") if zero is not None else None
         over = against(scores, full, "target") if full is not None and arm not in (REFERENCE, "zero-shot") else None
         cells = [
             arm,
-            "" if run["lr"] is None else f"{run['lr']:g}",
-            "" if run["lr"] is None else str(len(scores.runs)),
+            f"{run['lr']:g}" if learns else "",
+            str(len(scores.runs)) if learns else "",
             f"{scores.target.mean():.3f} {_span(interval(scores.target))}",
             f"{np.median(scores.target):.3f}",
             "" if over is None else f"{over.mean():+.3f} {_span(interval(over), sign=True)}",
             f"{scores.source.mean():.3f}",
             "" if lost is None or arm == "zero-shot" else f"{-lost.mean():+.3f} {_span(interval(-lost), sign=True)}",
             f"{moves['per_step'] / moves['total']:.2%}" if run["lr"] is not None else "",
-            f"{np.mean([r['adapter']['bytes'] for r in scores.runs]) / 1e3:.0f} kB" if run["lr"] is not None else "",
+            f"{moved:.2%}" if learns else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -29,7 +29,6 @@ from lnsegfm.nnunet.model import build_network, load_weights, read_model
 from lnsegfm.nnunet.plans import adapted_architecture
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
-from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, raw
 
@@ -172,12 +171,11 @@ class Bench:
                     break
             seconds = time.perf_counter() - started
         network = unwrap(trainer.network)
-        factors = method.merge(network)
+        method.merge(network)
         weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
         plans = adapted_architecture(planned.start.plans, planned.start.configuration, method)
         return {
             "checkpoint": replace(planned.start, weights=weights, plans=plans),
-            "factors": factors,
             "losses": losses,
             "seconds_per_iteration": seconds / len(losses),
         }
@@ -215,21 +213,21 @@ class Bench:
             "trained_on": list(planned.split.shots),
             "moves": vars(moves),
         }
-        after, factors = planned.start, {}
+        after = planned.start
         if method.learns:
             assert lr is not None
             went = self.train(planned, method, lr, cases)
-            after, factors = went["checkpoint"], went["factors"]
+            after = went["checkpoint"]
             record |= {
                 "seconds_per_iteration": round(went["seconds_per_iteration"], 5),
                 "loss_first": round(float(np.mean(went["losses"][:WATCHED])), 5),
                 "loss_last": round(float(np.mean(went["losses"][-WATCHED:])), 5),
             }
-        record["adapter"] = self._size(planned, after, method)
+        record["entries_moved"] = entries_moved(planned.start.weights, after.weights)
         record["dice"] = self.held_out.score(after)
         record["source_dice"] = self.source.score(self._with_own_head(after))
         record["mean_dice"], record["mean_source_dice"] = mean(record["dice"]), mean(record["source_dice"])
-        return record | ({"factors": len(factors)} if factors else {})
+        return record
 
     def _with_own_head(self, after: Checkpoint) -> Checkpoint:
         """The adapted network for the base's own task: with the base's head where the labels are others."""
@@ -238,19 +236,6 @@ class Bench:
         head = {name: tensor for name, tensor in self.base.weights.items() if ".seg_layers." in name}
         description = self.base.dataset_json
         return replace(after, weights={**after.weights, **head}, dataset_json=description)
-
-    def _size(self, planned: Plan, after: Checkpoint, method: Method) -> dict[str, int]:  # noqa: ARG002
-        before = planned.start.weights
-        names = sorted(set(aliases(after.weights).values()))
-        moved = sum(
-            int((raw(before[n]) != raw(after.weights[n])).any(dim=1).sum()) if n in before else after.weights[n].numel()
-            for n in names
-        )
-        with TemporaryDirectory() as folder:
-            return {
-                "bytes": Adapter.between(self.base.weights, after.weights, {}).save(Path(folder)),
-                "entries": moved,
-            }
 
 
 def method_of(arm: Arm) -> Method:
@@ -261,3 +246,14 @@ def method_of(arm: Arm) -> Method:
 def mean(scores: Mapping[str, Mapping[str, float]]) -> float:
     """Mean over cases of the mean over labels; a label that is neither there nor found does not count."""
     return round(float(np.nanmean([np.nanmean(list(case.values())) for case in scores.values()])), 5)
+
+
+def entries_moved(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> int:
+    """Entries that differ, each tensor counted once; those that were not there before count."""
+    moved = 0
+    for name in set(aliases(after).values()):
+        if name in before:
+            moved += int((raw(before[name]) != raw(after[name])).any(dim=1).sum())
+        else:
+            moved += after[name].numel()
+    return moved

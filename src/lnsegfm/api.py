@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.methods.dgst import DGST
 from lnsegfm.methods.method import Method
+from lnsegfm.methods.table import load_method
 from lnsegfm.nnunet import finetune as tuning
 from lnsegfm.nnunet import predict as predicting
 from lnsegfm.nnunet.engine import choose_device
 from lnsegfm.nnunet.model import read_model
 from lnsegfm.progress import Progress
-from lnsegfm.recipe import Recipe
+from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
 
 PathLike = str | Path
 
@@ -23,7 +23,7 @@ def finetune(
     model: PathLike,
     out: PathLike,
     *,
-    method: Method | None = None,
+    method: Method | str = DEFAULT_METHOD,
     labels: dict[str, int] | None = None,
     plans: PathLike | None = None,
     device: str = "auto",
@@ -37,18 +37,20 @@ def finetune(
         data: An nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
         model: The base: a model folder, the folder of a run, or the name of an imported model.
         out: Folder of the run.
-        method: How to adapt; `lnsegfm.DGST` unless given.
+        method: How to adapt: a method, or the name of one, which then has the settings of its packaged recipe.
         labels: Name to value, where the data do not name their labels.
         plans: nnU-Net plans to adapt into instead of the base's own.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
         progress: Told how far it is.
-        recipe: Fields of `lnsegfm.Recipe`: ``shots``, ``draw``, ``iterations``, ``lr``, ``seed``, ...
+        recipe: Fields of `lnsegfm.Recipe`: ``shots``, ``draw``, ``iterations``, ``lr`` (a number or ``"auto"``),
+            ``warm_up``, ``seed``, ...; what is not given is the method's packaged recipe's.
 
     Raises:
         LnSegFmError: Data, base or settings that cannot be used; its text says what to do.
     """
-    method = method or DGST()
+    if isinstance(method, str):
+        method = load_method(method, recipe_of(method).texts())
     settled = Recipe(method=method.name, settings=method.settings(), **recipe)
     named = LabelMap.from_dataset_json(labels) if labels else None
     own = Path(plans) if plans is not None else None

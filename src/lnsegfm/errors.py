@@ -20,6 +20,10 @@ class ConfigError(LnSegFmError, ValueError):
     """A setting that cannot be."""
 
 
+class Diverged(ConfigError):
+    """Training whose loss is no number any more."""
+
+
 class UnknownName(LnSegFmError, KeyError):
     """A name that no table holds: a method, a preset, a label."""
 

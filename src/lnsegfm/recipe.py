@@ -1,18 +1,70 @@
-"""One fine-tuning run as a value. Its content hash, with those of data and base, is the run's identity."""
+"""What is decided before a run: the packaged recipe of each method, and one run as a value.
+
+The files ``recipes/NAME.toml`` hold the defaults of each method; they are nowhere else. A run's content hash, with
+those of data and base, is its identity.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, UnknownName
+
+DEFAULT_METHOD = "dgst"
+AUTO = "auto"
+KINDS: dict[str, tuple[type, str]] = {
+    "method": (str, "the name of a method"),
+    "iterations": (int, "a whole number"),
+    "lr": (float, "a number"),
+    "lr_grid": (list, "a list of numbers such as [0.001, 0.003, 0.01]"),
+    "warm_up": (int, "a whole number"),
+    "settings": (dict, "a table, [settings],"),
+}
+"""Keys of a recipe file, and what may stand there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRecipe:
+    """How a method is trained unless told otherwise: what a recipe file holds.
+
+    Args:
+        method: Name of the method.
+        settings: Its settings; ``none`` stands for a setting that is left open.
+        iterations: Optimizer steps.
+        lr: Learning rate.
+        lr_grid: Rates that ``--lr auto`` tries.
+        warm_up: Iterations over which the rate rises to ``lr``.
+    """
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    iterations: int = 1000
+    lr: float = 1e-2
+    lr_grid: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    warm_up: int = 0
+
+    def __post_init__(self) -> None:
+        _require_training(self.iterations, self.lr, self.warm_up)
+        _require_grid(self.lr_grid)
+
+    def texts(self) -> dict[str, str]:
+        """The settings as ``--set`` would give them."""
+        return {name: str(value) for name, value in self.settings.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What decides the result of a run; device and number of workers do not belong here.
+
+    ``iterations``, ``lr``, ``lr_grid``, ``lr_default`` and ``warm_up`` are the method's recipe's unless given.
 
     Args:
         method: Name of the method.
@@ -20,7 +72,10 @@ class Recipe:
         shots: Labelled scans trained on, the rest held out; None trains on all.
         draw: Which scans these are.
         iterations: Optimizer steps.
-        lr: Learning rate; falls to 0 by nnU-Net's polynomial schedule.
+        lr: Learning rate, which falls to 0 by nnU-Net's polynomial schedule; ``auto`` chooses it on the shots.
+        lr_grid: Rates that ``auto`` tries; None with a given rate.
+        lr_default: The rate that ``auto`` takes where one shot leaves nothing to choose by; None with a given rate.
+        warm_up: Iterations over which the rate rises to ``lr`` before it falls.
         batch_size: Patches a step; None takes the base's.
         patch_size: Voxels (z, y, x) at the base's spacing; None takes the base's.
         seed: Of patches, augmentation and fresh heads.
@@ -32,12 +87,15 @@ class Recipe:
         min_transfer: Share of the parameters that must come from the base; with less the run is refused.
     """
 
-    method: str = "dgst"
+    method: str = DEFAULT_METHOD
     settings: Mapping[str, Any] = field(default_factory=dict)
     shots: int | None = None
     draw: int = 0
-    iterations: int = 1000
-    lr: float = 1e-2
+    iterations: int = None  # type: ignore[assignment]  # the method's recipe knows it
+    lr: float | str = None  # type: ignore[assignment]
+    lr_grid: tuple[float, ...] | None = None
+    lr_default: float | None = None
+    warm_up: int = None  # type: ignore[assignment]
     batch_size: int | None = None
     patch_size: tuple[int, int, int] | None = None
     seed: int = 0
@@ -49,22 +107,159 @@ class Recipe:
     min_transfer: float = 0.8
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "early_stop"):
+        self._fill()
+        for name in ("batch_size", "early_stop"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: it must be at least 1.")
         if self.seed < 0:
             raise ConfigError(f"seed {self.seed}: seeds are counted from 0. Use seed >= 0.")
-        if not self.lr > 0:
-            raise ConfigError(f"lr {self.lr}: a step needs a length above 0. Use for example 0.01.")
+        _require_training(self.iterations, self.rate, self.warm_up)
+        if self.lr_grid is not None:
+            _require_grid(self.lr_grid)
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ConfigError(f"time limit {self.time_limit_s} s: training needs some time. Leave it out for no limit.")
         if self.patch_size is not None and (len(self.patch_size) != 3 or min(self.patch_size) < 1):
             raise ConfigError(f"patch size {self.patch_size}: three lengths in voxels are needed, such as 64 96 96.")
-
         if not 0 <= self.min_transfer <= 1:
             raise ConfigError(f"min transfer {self.min_transfer}: a share is needed. Use a number in [0, 1].")
+
+    def _fill(self) -> None:
+        """Take from the method's recipe what was not given, and leave out what a given rate makes idle."""
+        packaged = recipe_of(self.method)
+        for name in ("iterations", "lr", "warm_up"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(packaged, name))
+        if isinstance(self.lr, str) and self.lr != AUTO:
+            raise ConfigError(f"lr {self.lr}: a rate is a number, or {AUTO}. Use for example 0.01.")
+        chosen = self.lr == AUTO
+        grid, default = self.lr_grid or packaged.lr_grid, self.lr_default or packaged.lr
+        object.__setattr__(self, "lr_grid", tuple(grid) if chosen else None)
+        object.__setattr__(self, "lr_default", default if chosen else None)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as a number: with ``auto`` the one taken where there is nothing to choose by."""
+        return float(self.lr) if self.lr_default is None else self.lr_default
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values."""
         return dataclasses.asdict(self) | {"settings": dict(self.settings), "label_names": dict(self.label_names)}
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides the result, as plain values: what has no effect is left out."""
+        idle = {"lr_grid", "lr_default", "warm_up"}
+        return {key: value for key, value in self.to_json().items() if value or key not in idle}
+
+
+@cache
+def recipe_of(method: str) -> MethodRecipe:
+    """The packaged recipe of a method.
+
+    Raises:
+        UnknownName: There is no method of that name.
+    """
+    return _made(_parsed(recipe_text(method), f"{method}.toml"), f"{method}.toml")
+
+
+def recipe_text(method: str) -> str:
+    """The packaged recipe of a method as its file has it: to be saved, changed and given back by ``--recipe``.
+
+    Raises:
+        UnknownName: There is no method of that name.
+    """
+    folder = files("lnsegfm").joinpath("recipes")
+    known = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    if method not in known:
+        raise UnknownName(f"Method {method}: not known. The methods: {', '.join(known)}.")
+    return folder.joinpath(f"{method}.toml").read_text(encoding="utf-8")
+
+
+def read_recipe(file: Path) -> MethodRecipe:
+    """Read a recipe from a file; what it leaves out is taken from the packaged recipe of its method.
+
+    Raises:
+        ConfigError: No such file, no TOML, or a key or value that cannot be; the line names file and key.
+        UnknownName: It names no method that there is.
+    """
+    try:
+        found = _parsed(file.read_text(encoding="utf-8"), str(file))
+        packaged = dataclasses.asdict(recipe_of(found["method"]))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
+        raise ConfigError(f"{file}: {reason}. Get one by: lnsegfm methods --recipe dgst > my.toml") from None
+    except UnknownName as error:
+        raise UnknownName(f"{file}: {error}") from None
+    settings = {**packaged["settings"], **found.get("settings", {})}
+    return _made(packaged | found | {"settings": settings}, str(file))
+
+
+def _parsed(text: str, file: str) -> dict[str, Any]:
+    """The content of a recipe file, every key known and every value of its kind."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not TOML ({error}).") from None
+    for key, value in found.items():
+        if key not in KINDS:
+            raise ConfigError(f"{file}: {key}: a recipe has no such key. Its keys: {', '.join(KINDS)}.")
+        kind, wanted = KINDS[key]
+        if not _is(value, kind):
+            raise ConfigError(f"{file}: {key} = {_toml(value)}: {wanted} is needed there.")
+    for name, value in found.get("settings", {}).items():
+        if not isinstance(value, (str, int, float)):
+            raise ConfigError(f"{file}: settings.{name} = {_toml(value)}: one number or word is needed there.")
+        if isinstance(value, str) and value[:1].isdigit():
+            raise ConfigError(f"{file}: settings.{name} = {_toml(value)}: a number has no quotes. Leave them out.")
+    if "method" not in found:
+        raise ConfigError(f'{file}: method: it is missing. Write for example method = "{DEFAULT_METHOD}".')
+    return found
+
+
+def _made(found: dict[str, Any], file: str) -> MethodRecipe:
+    rates: dict[str, Any] = {"lr": float(found["lr"])} if "lr" in found else {}
+    if "lr_grid" in found:
+        rates["lr_grid"] = tuple(map(float, found["lr_grid"]))
+    try:
+        return MethodRecipe(**found | rates)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, list):
+        return kind is list and bool(value) and all(_is(one, float) for one in value)
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _toml(value: Any) -> str:
+    """A value about as its file spells it, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else " ".join(str(value).split())
+
+
+def _require_training(iterations: int, lr: float, warm_up: int) -> None:
+    if iterations < 1:
+        raise ConfigError(f"iterations {iterations}: it must be at least 1.")
+    _require_rate("lr", lr)
+    if warm_up < 0:
+        raise ConfigError(f"warm_up {warm_up}: iterations are counted from 0. Use 0 for none.")
+    if warm_up >= iterations:
+        raise ConfigError(f"warm_up {warm_up}: training has {iterations} iterations only. Leave some for the fall.")
+
+
+def _require_grid(grid: tuple[float, ...]) -> None:
+    for rate in grid:
+        _require_rate("lr_grid", rate)
+    if not grid or len(set(grid)) < len(grid):
+        raise ConfigError(f"lr_grid {list(grid)}: rates to choose from are needed, each once. Use for example three.")
+
+
+def _require_rate(name: str, rate: float) -> None:
+    if not rate > 0:
+        raise ConfigError(f"{name} {rate}: a step needs a length above 0. Use for example 0.01.")
+    if rate == math.inf:
+        raise ConfigError(f"{name} {rate}: a step needs a length that ends. Use for example 0.01.")

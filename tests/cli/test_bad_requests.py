@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from lnsegfm.methods.table import METHODS
 from lnsegfm.nnunet.model import CHECKPOINT
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -29,8 +30,8 @@ def own(model: Path, tmp_path: Path) -> Path:
     ("words", "said"),
     [
         (
-            ["--method", "lora"],
-            "Method lora: not known. The methods: full, head, bias, affine, dgst.",
+            ["--method", "lorra"],
+            f"Method lorra: not known. The methods: {', '.join(METHODS)}.",
         ),
         (
             ["--set", "gama=2"],

@@ -30,9 +30,11 @@ from tests.methods.laws import (
     train,
 )
 from tests.methods.witness import LR, bits, is_meant
+from tests.networks.kernels import kernel_indices
 from tests.networks.tiny import BATCH_UNET, SWINS, TINY, Tiny, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+MASKED = "masked-gradient"
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -232,7 +234,20 @@ def test_counts_are_those_of_the_network(method: str) -> None:
         assert counted.tensors == len(trained)
         assert counted.parameters == sum(p.numel() for p in trained)
         assert counted.total == total
-        assert 0 < counted.per_step <= counted.parameters
+        assert counted.per_step == steps_of(network, head, ALL_METHODS[method])
+
+
+def steps_of(network: nn.Module, head: Any, method: Any) -> int:
+    """Entries that one step can change, by indices of kernels written down by hand."""
+    count = 0
+    for part in parts_of(network, head):
+        if is_meant(method, part):
+            entries = part.parameter.numel()
+            if part.role is Role.WEIGHT and hasattr(method, "gamma") and method.settings().get("mode") != MASKED:
+                kernels, fan_in = kernel_indices(part.module, tuple(part.parameter.shape)).shape
+                entries = kernels * min(method.gamma or fan_in, fan_in)
+            count += entries
+    return count
 
 
 def test_nothing_moves_without_training() -> None:

@@ -214,6 +214,28 @@ def test_merged_weights_are_those_of_the_equation(kind: str, transposed: bool) -
         np.testing.assert_allclose((given[:, k] if transposed else given[k]).reshape(-1), expected, rtol=2e-7)
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_sums_run_in_one_written_order(kind: str) -> None:
+    """Bit for bit those of NumPy in float64: one component after the other, squares in halves.
+
+    A library's own sum or product of matrices takes an order that hangs on the processor.
+    """
+    weight, factors = big_factors(kind)
+    weight = weight.double()
+    tensors = {name: tensor.double().numpy() for name, tensor in factors.tensors.items()}
+    rows = weight.numpy().reshape(96, -1)
+    for k in range(4):
+        rows = rows + (tensors["b"][:, k : k + 1] * tensors["a"][k : k + 1]) * 0.7
+    if kind == "dora":
+        squares = rows * rows
+        while squares.shape[1] > 1:
+            half = squares.shape[1] // 2
+            left = squares[:, 2 * half :]
+            squares = np.concatenate([squares[:, :half] + squares[:, half : 2 * half], left], axis=1)
+        rows = tensors["magnitude"] / np.sqrt(squares) * rows
+    assert_same_bits(factors.merged(weight), torch.from_numpy(rows).reshape(weight.shape), kind)
+
+
 @pytest.mark.parametrize("wrong", ["kind", "missing", "shape", "numbers"])
 def test_factors_of_another_weight_are_an_error(wrong: str) -> None:
     weight, good = big_factors("lora")

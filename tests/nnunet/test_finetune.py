@@ -16,8 +16,9 @@ import torch
 
 from lnsegfm.errors import ConfigError, RunMismatch, TransferError
 from lnsegfm.methods.full import Full
-from lnsegfm.methods.table import METHODS
+from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.finetune import finetune, plan
 from lnsegfm.nnunet.fit import MemoryTrainer, Schedule
@@ -25,6 +26,7 @@ from lnsegfm.nnunet.model import build_network, read_model
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw, weights_hash
+from tests.nnunet.changes import assert_changed_as_meant
 from tests.nnunet.scenes import write_scenes
 
 
@@ -32,18 +34,39 @@ def model_bytes(run_folder: Path) -> bytes:
     return (run_folder / "model" / "fold_0" / "checkpoint_final.pth").read_bytes()
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_method_runs_moves_its_roles_and_nothing_else(world, method):
-    run = world.run(f"run-{method}", method)
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_runs_moves_what_it_says_and_nothing_else(world, name):
+    """On phantoms, from the base to a model that predicts, with its proof and its adapter."""
+    settings = load_method(name, {"passes": "1"} if name == "gps" else {}).settings()
+    method = METHODS[name](**settings)
+    run = world.run(f"run-{name}", name, settings=settings, iterations=3)
     base, adapted = read_model(world.base).first, read_model(run.folder).first
+    assert_changed_as_meant(method, base, run.folder)
 
-    network = build_network(adapted, deep_supervision=True)
-    moved = {
-        part.role
-        for part in parts_of(network)
-        if (raw(base.weights[part.name]) != raw(adapted.weights[part.name])).any()
+    record = json.loads((run.folder / "run.json").read_text())
+    moves, proof = record["moves"], record["proof"]
+    assert proof["steps"] == (2 if method.learns else 0)
+    assert {key: proof[key] for key in ("tensors", "parameters", "total")} == {
+        key: moves[key] for key in ("tensors", "parameters", "total")
     }
-    assert moved == {role for role in METHODS[method].trains if role not in ("position", "other")}
+    assert 0 < proof["moved"] <= 2 * moves["per_step"] or not method.learns
+    assert all(".seg_layers." in name for name in proof["silent"])
+    assert record["result"]["verdict"]
+    assert len(list((run.folder / "predictions" / "adapted").glob("*.nii.gz"))) == 2
+    rebuilt = Adapter.load(run.folder).apply(base.weights)
+    assert set(rebuilt) == set(adapted.weights)
+    assert all(torch.equal(raw(rebuilt[key]), raw(adapted.weights[key])) for key in rebuilt)
+    if name == "zero-shot":
+        assert weights_hash(adapted.weights) == weights_hash(base.weights)
+    if name == "scratch":
+        parts = [part for part in parts_of(build_network(adapted, deep_supervision=True)) if part.role is Role.WEIGHT]
+        assert parts
+        for part in parts:  # not even the weights that the base, of the same seed, began with
+            assert correlation(base.weights[part.name], adapted.weights[part.name]) < 0.5
+
+
+def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
 
 
 def test_the_run_leaves_what_it_promises(run):

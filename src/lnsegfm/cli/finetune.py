@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lnsegfm.cli.console import console
 from lnsegfm.cli.options import AsJson, Data, Device, Labels, Mirroring, Workers, pairs, print_json
+from lnsegfm.errors import ConfigError
+from lnsegfm.recipe import AUTO, DEFAULT_METHOD, Recipe, read_recipe, recipe_of
 
 if TYPE_CHECKING:
     from lnsegfm.nnunet.finetune import Plan, Run
@@ -21,7 +23,17 @@ def finetune(
         Path, typer.Option(help="The base: a model folder, the folder of a run, or a name (see `lnsegfm models list`).")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues a run that was stopped.")],
-    method: Annotated[str, typer.Option(help="How to adapt (see `lnsegfm methods`).")] = "dgst",
+    method: Annotated[
+        str | None, typer.Option(help=f"How to adapt (see `lnsegfm methods`); {DEFAULT_METHOD} unless given.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Method, settings, iterations and rates from a file (see `lnsegfm methods --recipe NAME`) instead of "
+            "the method's own recipe; options given here win.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method, such as gamma=2; repeat for more."),
@@ -32,8 +44,18 @@ def finetune(
     draw: Annotated[
         int, typer.Option(min=0, help="Which scans --shots takes: 0, 1, 2, ... are different random choices.")
     ] = 0,
-    iterations: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls to 0.")] = 1e-2,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the recipe's unless given.")] = None,
+    lr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATE",
+            help="Learning rate, which falls to 0; the recipe's unless given. auto: the best of three on the shots.",
+        ),
+    ] = None,
+    warm_up: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="STEPS", help="Steps over which the rate rises first; the recipe's unless given."),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Patches in one training step; the base's unless given.")
     ] = None,
@@ -80,16 +102,12 @@ def finetune(
     predictions/. Not for clinical use.
     """
     from lnsegfm.datasets.labels import LabelMap
-    from lnsegfm.methods.table import load_method
-    from lnsegfm.recipe import Recipe
 
-    recipe = Recipe(
-        method=method,
-        settings=load_method(method, pairs(set_ or (), "--set")).settings(),
+    trained = how_to_train(method, recipe, set_ or (), iterations=iterations, lr=lr, warm_up=warm_up)
+    settled = Recipe(
+        **trained,
         shots=shots,
         draw=draw,
-        iterations=iterations,
-        lr=lr,
         batch_size=batch_size,
         patch_size=patch_size,
         seed=seed,
@@ -108,7 +126,7 @@ def finetune(
     require_free(out)
     device = choose_device(device)
     with console() as progress:
-        planned = plan(data, model, recipe, labels=labels, plans=plans, progress=progress)
+        planned = plan(data, model, settled, labels=labels, plans=plans, progress=progress)
         if dry_run:
             print_json(planned.to_json())
             return
@@ -118,6 +136,46 @@ def finetune(
         print_json({key: value for key, value in done.record.items() if key != "losses"})
     else:
         show(done)
+
+
+def how_to_train(
+    method: str | None, file: Path | None, settings: Iterable[str], **options: int | str | None
+) -> dict[str, Any]:
+    """Fields of a `Recipe`: those of the method's own recipe, or of a file's, and the options that were given.
+
+    Raises:
+        LnSegFmError: A method, a file or a value that cannot be.
+    """
+    from lnsegfm.methods.table import load_method
+
+    if file is None:
+        load_method(method or DEFAULT_METHOD)
+        recipe = recipe_of(method or DEFAULT_METHOD)
+    else:
+        recipe = read_recipe(file)
+        if method not in (None, recipe.method):
+            raise ConfigError(f"--method {method}: {file} is a recipe of {recipe.method}. Leave one of them out.")
+        try:
+            load_method(recipe.method, recipe.texts())
+        except ConfigError as error:
+            raise ConfigError(f"{file}: settings: {error}") from None
+    fields = {key: getattr(recipe, key) for key in ("method", "iterations", "lr", "lr_grid", "warm_up")}
+    fields |= {"lr_default": recipe.lr}
+    fields |= {key: rate(value) if key == "lr" else value for key, value in options.items() if value is not None}
+    texts = recipe.texts() | pairs(settings, "--set")
+    return fields | {"settings": load_method(recipe.method, texts).settings()}
+
+
+def rate(text: Any) -> float | str:
+    """A learning rate, or the word that has it chosen.
+
+    Raises:
+        ConfigError: Neither.
+    """
+    try:
+        return AUTO if text == AUTO else float(text)
+    except ValueError:
+        raise ConfigError(f"--lr {text}: a number such as 0.01 is needed, or {AUTO}.") from None
 
 
 def announce(planned: Plan, say: Callable[[str], None]) -> None:
@@ -131,6 +189,10 @@ def announce(planned: Plan, say: Callable[[str], None]) -> None:
         f"Method {planned.method.name}: {moved.parameters:,} of {moved.total:,} parameters may move, "
         f"one step moves at most {moved.per_step:,} ({moved.per_step / moved.total:.3%})"
     )
+    rates = planned.recipe.lr_grid if planned.method.learns else None
+    if rates is not None:
+        grid = ", ".join(map(str, rates))
+        say(f"Learning rate: the best of {grid} on the shots; {len(rates)} trainings come before the run's own")
     if planned.data.labels_from == "the base model":
         say(f"Labels: the data do not name them; taken as the base's ({planned.data.labels})")
     if not planned.split.held_out:
@@ -141,6 +203,7 @@ def show(run: Run) -> None:
     """Print base against adapted, and where things lie."""
     from rich.console import Console
 
+    from lnsegfm.nnunet.course import warning
     from lnsegfm.nnunet.record import megabytes
     from lnsegfm.report.table import comparison_table
 
@@ -150,6 +213,9 @@ def show(run: Run) -> None:
         terminal.print(run.evidence.comparison.verdict(), highlight=False, markup=False)
     else:
         terminal.print("No scan was held out: there is no evidence of whether this helped.")
+    ran_away = warning(run.record["training"].get("ran_away"))
+    if ran_away is not None:
+        terminal.print(ran_away, style="bold red", highlight=False, markup=False)
     adapter = run.record["adapter"]
     print(f"Model    {run.model}")
     sizes = f"{megabytes(adapter['bytes'])}; the checkpoint has {megabytes(adapter['checkpoint_bytes'])}"

@@ -153,7 +153,7 @@ class Decomposed(LowRank):
         """The same, with squares summed in pairs."""
         layout = _layout(numbers)
         rows = _low_rank(layout.rows(weight.double()), numbers, tensors)
-        length = _row_sums(rows * rows).sqrt().clamp_min(torch.finfo(weight.dtype).tiny)
+        length = _roots(_row_sums(rows * rows)).clamp_min(torch.finfo(weight.dtype).tiny)
         return layout.unrows(tensors["magnitude"].double() / length * rows, weight)
 
 
@@ -291,6 +291,11 @@ def _row_sums(rows: Tensor) -> Tensor:
         rest = rows[:, 2 * half :]
         rows = torch.cat([rows[:, :half] + rows[:, half : 2 * half], rest], dim=1)
     return rows
+
+
+def _roots(column: Tensor) -> Tensor:
+    """Square roots as IEEE 754 defines them; torch's own may be off by a bit, not by the same on every processor."""
+    return column.new_tensor([[math.sqrt(value)] for (value,) in column.tolist()])
 
 
 def _times(layout: KernelLayout, weight: Tensor, factor: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from lnsegfm.datasets.shots import Split, draw_shots
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method, Moved
 from lnsegfm.methods.table import METHODS
-from lnsegfm.nnunet.adapters import gives
+from lnsegfm.nnunet.adapters import ORIGIN, gives
+from lnsegfm.nnunet.choose_lr import Question, choose_lr
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything
 from lnsegfm.nnunet.evidence import Evidence, gather
@@ -27,7 +28,7 @@ from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, give
 from lnsegfm.nnunet.record import record_run, versions
 from lnsegfm.nnunet.training import FACTORS, train_model
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.recipe import Recipe
+from lnsegfm.recipe import AUTO, Recipe
 from lnsegfm.storage import content_hash, read_json, sha256, write_json
 from lnsegfm.weights.adapter import Adapter, size_of
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -93,8 +94,10 @@ class Plan:
         if self.base.stored is not None:
             card = self.base.stored.card
             return base | {"name": card.name, "licence": card.licence, "citation": card.citation}
-        record = self.base.folder.parent / "run.json"
-        terms = read_json(record).get("base", {}) if record.is_file() else {}
+        terms: dict[str, Any] = {}
+        for file in (self.base.folder.parent / "run.json", self.base.folder / ORIGIN):
+            if file.is_file():
+                terms |= read_json(file).get("base", {})
         return base | {key: terms[key] for key in ("licence", "citation") if terms.get(key)}
 
 
@@ -151,7 +154,7 @@ def plan(
     start, report, moved = _start(base, dataset, split, recipe, method, plans, progress)
     identity = content_hash(
         {
-            "recipe": recipe.to_json() | {"settings": method.settings()},
+            "recipe": recipe.identity() | {"settings": method.settings()},
             "data": dataset.content_hash(),
             "base": base.first.weights_sha256,
         }
@@ -173,6 +176,7 @@ def finetune(
 
     Raises:
         RunMismatch: ``out`` holds another run.
+        ConfigError: The method does not do what it says (`lnsegfm.methods.proof`), or the loss is no number any more.
         Interrupted: A signal arrived during training; its state is saved.
     """
     progress = progress or Silent()
@@ -180,18 +184,12 @@ def finetune(
     resolved = planned.to_json()
     claim(out, resolved)
     write_json(out / "splits.json", {"shots": planned.split.shots, "held_out": planned.split.held_out})
-    recipe = planned.recipe
+    schedule, choice = _schedule(planned, out, device=device, workers=workers, progress=progress)
     course = train_model(
         planned.start,
         planned.method,
         planned.cases(planned.split.shots),
-        Schedule(
-            lr=recipe.lr,
-            iterations=recipe.iterations,
-            seed=recipe.seed,
-            time_limit_s=recipe.time_limit_s,
-            early_stop=recipe.early_stop,
-        ),
+        schedule,
         out,
         device=device,
         workers=workers,
@@ -211,9 +209,37 @@ def finetune(
             mirroring=planned.recipe.mirroring,
             progress=progress,
         )
-    record = record_run(out, resolved, course, adapter, evidence, device=device)
+    record = record_run(out, resolved, course, adapter, evidence, device=device, lr=schedule.lr, lr_choice=choice)
     shutil.rmtree(out / "work", ignore_errors=True)
     return Run(out, out / "model", record, evidence)
+
+
+def _schedule(
+    planned: Plan, out: Path, *, device: str, workers: int | None, progress: Progress
+) -> tuple[Schedule, Mapping[str, Any] | None]:
+    """The schedule, with the rate that was chosen and the figures of the choice where the recipe asks for one."""
+    recipe = planned.recipe
+    schedule = Schedule(
+        lr=recipe.rate,
+        iterations=recipe.iterations,
+        seed=recipe.seed,
+        warm_up=recipe.warm_up,
+        time_limit_s=recipe.time_limit_s,
+        early_stop=recipe.early_stop,
+    )
+    if recipe.lr != AUTO or not planned.method.learns:
+        return schedule, None
+    question = Question(
+        start=planned.start,
+        method=planned.method,
+        cases=planned.cases(planned.split.shots),
+        labels=planned.data.labels,
+        schedule=schedule,
+        rates=recipe.lr_grid or (),
+        mirroring=recipe.mirroring,
+    )
+    choice = choose_lr(question, out, device=device, workers=workers, progress=progress)
+    return replace(schedule, lr=choice["lr"]), choice
 
 
 def _require_mapped(recipe: Recipe, data: Dataset) -> None:
@@ -251,7 +277,6 @@ def _start(
     )
     seed_everything(recipe.seed)
     network = build_network(checkpoint, deep_supervision=True)
-    fresh = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
     report = transfer(
         base.first.weights,
         network,
@@ -263,14 +288,15 @@ def _start(
         minimum=recipe.min_transfer,
     )
     if method.starts_fresh:
-        network.load_state_dict(fresh)
+        seed_everything(recipe.seed, 1)  # by the seed alone it would be what a base of the same seed began with
+        network = build_network(checkpoint, deep_supervision=True)
     if not method.learns and not set(base.label_names) & set(data.labels.names):
         raise ConfigError(f"Method {method.name}: the base knows none of the labels ({data.labels}). Use another.")
     weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
     moved = method.moved(network)
     if method.learns:
         copied = deepcopy(network)
-        method.optimizer(copied, lr=recipe.lr)  # refuses here, before anything is written, what it cannot move
+        method.optimizer(copied, lr=recipe.rate)  # refuses here, before anything is written, what it cannot move
     return replace(checkpoint, weights=weights), report, moved
 
 

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from torch.optim import Optimizer
 
-from lnsegfm.errors import ConfigError, Interrupted, ModelError, RunMismatch
+from lnsegfm.errors import Diverged, Interrupted, ModelError, RunMismatch
 from lnsegfm.methods.method import Method
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.nnunet.batches import MemoryDataset, SeededBatches, loader_for
-from lnsegfm.nnunet.engine import engine
+from lnsegfm.nnunet.course import Course, warning
+from lnsegfm.nnunet.engine import engine, seed_everything
 from lnsegfm.nnunet.model import build_network, load_weights
 from lnsegfm.nnunet.trainer import MethodTrainer
 from lnsegfm.progress import Progress
 from lnsegfm.weights.checkpoint import Checkpoint, load_safely, save
 
 SAVE_EVERY_S = 20.0
-SMOOTHING = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class Schedule:
         lr: Learning rate; falls to 0 by nnU-Net's polynomial schedule.
         iterations: Optimizer steps.
         seed: Of patches and augmentation.
+        warm_up: Iterations over which the rate rises to ``lr`` before it falls.
         time_limit_s: Stop after this many seconds of training.
         early_stop: Stop after this many iterations without a lower smoothed loss.
     """
@@ -43,14 +46,39 @@ class Schedule:
     lr: float
     iterations: int
     seed: int
+    warm_up: int = 0
     time_limit_s: float | None = None
     early_stop: int | None = None
+
+
+class WarmUp(PolyLRScheduler):
+    """A linear rise over the first iterations, then nnU-Net's polynomial fall over the rest.
+
+    The rate of iteration i is lr (i + 1) / rise, from i = rise on what nnU-Net's schedule gives for i - rise.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr: float, iterations: int, rise: int) -> None:
+        self.rise = rise
+        super().__init__(optimizer, lr, iterations - rise)
+
+    def step(self, current_step: int | None = None) -> None:
+        """Set the rate of every group for an iteration."""
+        if current_step is None or current_step < 0:
+            current_step = self.ctr
+            self.ctr += 1
+        if current_step >= self.rise:
+            super().step(current_step - self.rise)
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.initial_lr * (current_step + 1) / self.rise
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
 
 class MemoryTrainer(MethodTrainer):
     """nnU-Net's trainer as the owner of network, loss and augmentation; the scans lie in memory, the loop is ours."""
 
     start: Checkpoint
+    warm_up: int
 
     @classmethod
     def ready(cls, start: Checkpoint, method: Method, schedule: Schedule, device: str) -> Self:
@@ -63,6 +91,7 @@ class MemoryTrainer(MethodTrainer):
         trainer.method = method
         trainer.initial_lr = schedule.lr
         trainer.num_epochs = schedule.iterations  # the learning rate falls at every iteration
+        trainer.warm_up = schedule.warm_up
         trainer.initialize()
         return trainer
 
@@ -82,6 +111,35 @@ class MemoryTrainer(MethodTrainer):
         self.loss = self._build_loss()
         self.was_initialized = True
 
+    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+        """The method's optimizer under nnU-Net's schedule, after a warm-up where one is asked for."""
+        optimizer, schedule = super().configure_optimizers()
+        if self.warm_up:
+            schedule = WarmUp(optimizer, self.initial_lr, self.num_epochs, self.warm_up)
+        return optimizer, schedule
+
+    def feed(self, dataset: MemoryDataset, seed: int) -> SeededBatches:
+        """Get ready to train, and give the batches."""
+        with engine():
+            batches = SeededBatches(loader_for(self, dataset), seed, self.rank)
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        self.network.train()
+        return batches
+
+    @property
+    def rank(self) -> int | None:
+        """Which of several processes that train together this is."""
+        return self.local_rank if self.is_ddp else None
+
+    def take(self, iteration: int, batch: dict[str, Any], seed: int) -> float:
+        """Take training step number ``iteration`` and give its loss.
+
+        What the network draws at random depends on seed and iteration alone, not on who made the batch.
+        """
+        self.lr_scheduler.step(iteration)
+        seed_everything(seed, iteration, self.rank or 0, 1)
+        return float(self.train_step(batch)["loss"])
+
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
         """Mirror along the axes that the base was mirrored along: one that was not may tell left from right."""
         rotation, dummy_2d, patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -93,36 +151,6 @@ class MemoryTrainer(MethodTrainer):
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Say nothing: the run's own files tell what happened."""
-
-
-@dataclass
-class Course:
-    """How training went.
-
-    Args:
-        iteration: Steps done.
-        losses: Loss of each step.
-        seconds: Seconds of training, interruptions left out.
-        stopped_by: ``iterations``, ``time limit`` or ``plateau``.
-    """
-
-    iteration: int
-    losses: list[float]
-    seconds: float
-    stopped_by: str = "iterations"
-
-    def __post_init__(self) -> None:
-        losses, self.losses = self.losses, []
-        self.curve: list[float] = []
-        for loss in losses:
-            self.add(loss)
-
-    def add(self, loss: float) -> None:
-        """Append a loss, and to ``curve`` the exponential mean of the losses, corrected for its start."""
-        self.losses.append(loss)
-        weight = 1 - SMOOTHING ** len(self.losses)
-        before = self.curve[-1] * (1 - SMOOTHING ** (len(self.losses) - 1)) if self.curve else 0.0
-        self.curve.append((SMOOTHING * before + (1 - SMOOTHING) * loss) / weight)
 
 
 def fit(
@@ -146,14 +174,10 @@ def fit(
 
     Raises:
         Interrupted: A signal arrived; the state is saved.
-        ConfigError: The loss is no number any more.
+        Diverged: The loss is no number any more.
     """
     course = _restore(trainer, state_file)
-    with engine():
-        rank = trainer.local_rank if trainer.is_ddp else None
-        batches = SeededBatches(loader_for(trainer, dataset), schedule.seed, rank)
-    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
-    trainer.network.train()
+    batches = trainer.feed(dataset, schedule.seed)
     started, saved = time.monotonic() - course.seconds, time.monotonic()
     first = course.iteration
     progress.stage(f"Training: {schedule.iterations} iterations" + (f", continued at {first}" if first else ""))
@@ -163,12 +187,11 @@ def fit(
         for iteration in remaining:
             if _over(course, schedule):
                 break
-            trainer.lr_scheduler.step(iteration)
-            loss = float(trainer.train_step(next(feed))["loss"])
+            loss = trainer.take(iteration, next(feed), schedule.seed)
             stopped, loss, seconds = agree(bool(arrived), loss, time.monotonic() - started, trainer.device)
-            if math.isnan(loss):
-                raise ConfigError(
-                    f"Loss at iteration {iteration}: not a number. Lower --lr, or check the images' intensities."
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"Loss at iteration {iteration}: not a finite number. Lower --lr, or check the images' intensities."
                 )
             course.iteration = iteration + 1
             course.add(loss)
@@ -182,18 +205,10 @@ def fit(
             progress.advance(course.iteration, schedule.iterations, f"loss {course.curve[-1]:.3f}")
     _over(course, schedule)
     _store(trainer, course, state_file)
+    told = warning(course.ran_away())
+    if told is not None:
+        progress.stage(told)
     return course
-
-
-def summary(course: Course) -> dict[str, Any]:
-    """How training went, as plain values."""
-    return {
-        "iterations": course.iteration,
-        "seconds": round(course.seconds, 3),
-        "seconds_per_iteration": round(course.seconds / max(course.iteration, 1), 5),
-        "stopped_by": course.stopped_by,
-        "losses": [round(loss, 6) for loss in course.losses],
-    }
 
 
 def _over(course: Course, schedule: Schedule) -> bool:

@@ -8,6 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.methods.proof import Proof
+from lnsegfm.nnunet.choose_lr import told
+from lnsegfm.nnunet.course import warning
 from lnsegfm.nnunet.evidence import Evidence
 from lnsegfm.nnunet.model import CHECKPOINT
 from lnsegfm.report.page import write_page
@@ -29,6 +32,8 @@ def record_run(
     evidence: Evidence | None,
     *,
     device: str,
+    lr: float,
+    lr_choice: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Write the report, then run.json, which says that the run is finished."""
     checkpoint = out / "model" / "fold_0" / CHECKPOINT
@@ -37,7 +42,9 @@ def record_run(
         "format": "lnsegfm.run/1",
         "versions": versions(),
         "device": device,
-        "training": {key: value for key, value in course.items() if key != "losses"},
+        "training": {"lr": lr, **{key: value for key, value in course.items() if key not in ("losses", "proof")}},
+        "proof": course.get("proof"),
+        "lr_choice": lr_choice,
         "adapter": {**adapter, "checkpoint_bytes": checkpoint.stat().st_size},
         "model": {"sha256": sha256(checkpoint)},
         "result": evidence.comparison.to_json() if evidence else None,
@@ -72,6 +79,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Held out": f"{len(record['held_out'])} scans",
         "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
         f"stopped by {training['stopped_by']}",
+        **_course(record),
         "May move": f"{moves['parameters']:,} of {moves['total']:,} parameters in {moves['tensors']} tensors",
         "One step moves": f"at most {moves['per_step']:,} ({moves['per_step'] / moves['total']:.3%})",
         "Moved in the end": f"{adapter['entries']:,} entries"
@@ -83,6 +91,21 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         **_taken_over(record["transfer"]),
         **_terms(record["base"]),
     }
+
+
+def _course(record: Mapping[str, Any]) -> dict[str, str]:
+    """Learning rate, what the proof showed, and a warning if there is one."""
+    if not record["training"]["iterations"]:
+        return {}
+    warm_up, choice, proof = record["recipe"]["warm_up"], record["lr_choice"], record["proof"]
+    rise = f", after a rise over {warm_up} iterations" if warm_up else ""
+    facts = {"Learning rate": (told(choice) if choice else f"{record['training']['lr']:g}") + rise}
+    ran_away = warning(record["training"]["ran_away"])
+    if ran_away is not None:
+        facts["Warning"] = ran_away
+    if proof is not None:
+        facts["Proof at the start"] = Proof.from_json(proof).line()
+    return facts
 
 
 def _taken_over(transfer: Mapping[str, Any]) -> dict[str, str]:

@@ -10,18 +10,22 @@ from typing import Any
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.methods.method import Method
+from lnsegfm.methods.proof import nothing_to_prove
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.nnunet.batches import MemoryDataset, preprocess
+from lnsegfm.nnunet.course import Course, summary
 from lnsegfm.nnunet.engine import engine
-from lnsegfm.nnunet.fit import Course, MemoryTrainer, Schedule, fit, summary
-from lnsegfm.nnunet.model import CHECKPOINT, write_model
+from lnsegfm.nnunet.fit import MemoryTrainer, Schedule, fit
+from lnsegfm.nnunet.model import CHECKPOINT, build_network, write_model
 from lnsegfm.nnunet.plans import adapted_architecture
+from lnsegfm.nnunet.trial import try_out
 from lnsegfm.progress import Progress
 from lnsegfm.storage import clear_partials, read_json, write_json
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.factors import save_factors
 
 STATE = "work/training.pt"
+PROOF = "work/proof.json"
 FACTORS = "work/factors.safetensors"
 PREPARED = "work/prepared"
 
@@ -52,13 +56,18 @@ def train_model(
         progress: Told how far it is.
         on_disk: Keep the prepared scans in files, not in memory.
         processes: Processes that train together (DDP), on a GPU each where ``device`` is ``cuda``.
+
+    Raises:
+        ConfigError: The method does not do what it says (`lnsegfm.methods.proof`), or the loss is no number any more.
+        Interrupted: A signal arrived; the state is saved.
     """
     if (out / "model" / "fold_0" / CHECKPOINT).is_file() and (out / "course.json").is_file():
         progress.stage("The model is there already")
         course: dict[str, Any] = read_json(out / "course.json")
         return course
     if not method.learns:
-        course = summary(Course(0, [], 0.0))
+        proof = nothing_to_prove(build_network(start, deep_supervision=True))
+        course = summary(Course(0, [], 0.0)) | {"proof": proof.to_json()}
         write_json(out / "course.json", course)
         write_model(out / "model", start)
         return course
@@ -95,15 +104,21 @@ def train_here(
 ) -> dict[str, Any]:
     """Train in this process; of several that train together, the first one writes."""
     dataset = scans(start, cases, out, progress, on_disk=on_disk)
+    proof = None
+    if not (out / STATE).is_file():
+        proof = try_out(start, method, dataset, schedule, out / "work", device, progress).to_json()
     with engine(out / "work"):
         trainer = MemoryTrainer.ready(start, method, schedule, device)
     first = trainer.local_rank == 0
+    if first and proof is not None:
+        write_json(out / PROOF, proof)
     if first:
         clear_partials((out / STATE).parent)
     if workers is None:
         workers = 0 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
     went = summary(fit(trainer, dataset, schedule, out / STATE, workers=workers, progress=progress))
     if first:
+        went["proof"] = read_json(out / PROOF) if (out / PROOF).is_file() else None
         network = unwrap(trainer.network)
         save_factors(out / FACTORS, method.merge(network))
         write_json(out / "course.json", went)
