@@ -121,6 +121,10 @@ class Bench:
             self._plans[shots, draw, method] = settled
         return self._plans[shots, draw, method]
 
+    def plan_of(self, arm: Arm, shots: int, draw: int) -> Plan:
+        """The same for an arm, which may start from fresh weights."""
+        return self.plan(shots, draw, "scratch" if method_of(arm).starts_fresh else "full")
+
     @cached_property
     def base(self) -> Checkpoint:
         """The base."""
@@ -182,7 +186,7 @@ class Bench:
 
     def choose(self, arm: Arm, shots: int) -> dict[str, Any]:
         """The learning rate of an arm: the shots of draw 0 in two parts, the first trained on, the other scored."""
-        planned = self.plan(shots, 0)
+        planned = self.plan_of(arm, shots, 0)
         left_out = max(1, shots // 2)
         cases = planned.cases(planned.split.shots)
         rest = self.pool.of([case.name for case in cases[-left_out:]])
@@ -197,7 +201,7 @@ class Bench:
     def run(self, arm: Arm, shots: int, draw: int, lr: float | None) -> dict[str, Any]:
         """Train and score one arm on one draw."""
         method = method_of(arm)
-        planned = self.plan(shots, draw, "scratch" if method.starts_fresh else "full")
+        planned = self.plan_of(arm, shots, draw)
         cases = planned.cases(planned.split.shots)
         with engine():
             moves = method.moved(build_network(planned.start, deep_supervision=True))
