@@ -450,7 +450,7 @@ def test_a_recipe_file_and_options_that_win_over_it(world, tmp_path, lnsegfm_her
     file.write_text(lnsegfm_here("methods", "--recipe", "lora").stdout, encoding="utf-8")
     packaged = dry(world, tmp_path, lnsegfm_here, "--method", "lora")
     assert dry(world, tmp_path, lnsegfm_here, "--recipe", file) == packaged
-    assert packaged["lr"] == 0.001
+    assert packaged["lr"] == 0.003
     given = ("--recipe", file, "--iterations", 5, "--lr", "auto", "--warm-up", 2, "--set", "rank=1")
     found = dry(world, tmp_path, lnsegfm_here, *given)
     assert found["settings"] == packaged["settings"] | {"rank": 1}
