@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from benchmarks.study.arms import ARMS
 from benchmarks.study.settings import SETTINGS
 from benchmarks.study.tables import PAGE, Scores, against, blocks, fill, interval
+
 from lnsegfm.methods.table import METHODS
 
 RESULTS = Path(__file__).parents[2] / "results" / "study"

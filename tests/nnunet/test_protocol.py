@@ -454,7 +454,7 @@ def test_a_recipe_file_and_options_that_win_over_it(world, tmp_path, lnsegfm_her
     given = ("--recipe", file, "--iterations", 5, "--lr", "auto", "--warm-up", 2, "--set", "rank=1")
     found = dry(world, tmp_path, lnsegfm_here, *given)
     assert found["settings"] == packaged["settings"] | {"rank": 1}
-    assert (found["iterations"], found["lr"], found["lr_default"], found["warm_up"]) == (5, "auto", 0.001, 2)
+    assert (found["iterations"], found["lr"], found["lr_default"], found["warm_up"]) == (5, "auto", 0.003, 2)
     assert found["lr_grid"] == [0.0003, 0.001, 0.003]
     assert dry(world, tmp_path, lnsegfm_here)["method"] == "dgst"
     assert math.isclose(dry(world, tmp_path, lnsegfm_here, "--method", "full")["lr"], 0.003)
