@@ -96,7 +96,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a reader that has gone is met here, not while Python shuts down
     except SystemExit as stop:
         if stop.code == 130:  # typer's answer to a KeyboardInterrupt
             print("Interrupted.", file=sys.stderr)
