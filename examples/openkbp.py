@@ -17,6 +17,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -91,14 +92,19 @@ def lay_out(data: Path, folder: Path, cases: list[str], values: dict[int, int], 
         if not image.exists():
             image.symlink_to((data / "images" / f"{case}.nii.gz").resolve())
         if not label.exists():
-            organs = sitk.ReadImage(str(data / "labels_oar" / f"{case}.nii.gz"))
-            found = sitk.GetArrayFromImage(organs)
-            mask = np.zeros_like(found, dtype=np.uint8)
-            for old, new in values.items():
-                mask[found == old] = new
-            wanted = sitk.GetImageFromArray(mask)
-            wanted.CopyInformation(organs)
-            sitk.WriteImage(wanted, str(label), True)
+            write_mask(data, case, values, label)
+
+
+def write_mask(data: Path, case: str, values: Mapping[int, int], label: Path) -> None:
+    """Write a case's organs with other numbers; an organ without one is left out."""
+    organs = sitk.ReadImage(str(data / "labels_oar" / f"{case}.nii.gz"))
+    found = sitk.GetArrayFromImage(organs)
+    mask = np.zeros_like(found, dtype=np.uint8)
+    for old, new in values.items():
+        mask[found == old] = new
+    wanted = sitk.GetImageFromArray(mask)
+    wanted.CopyInformation(organs)
+    sitk.WriteImage(wanted, str(label), True)
 
 
 def lnsegfm(*words: object) -> None:

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from examples.openkbp import LARYNX, ORGANS, TO_ORGANS, write_mask
 from scipy import ndimage
 
-ORGANS = {"Brainstem": 1, "SpinalCord": 2, "Parotid": 3, "Mandible": 4}
-TO_ORGANS = {1: 1, 2: 2, 3: 3, 4: 3, 5: 4}
-"""OpenKBP's numbers to ours: the parotids are one label, because training mirrors scans, which makes right of left."""
-TO_LARYNX = {6: 1}
+TO_LARYNX = {LARYNX: 1}
 POOL, HELD_OUT, SOURCE = 12, 10, 5
 """Cases that shots are drawn from, cases that are scored, and cases of the base's own task that are scored."""
 
@@ -124,14 +122,7 @@ def _lay_out(
             image = sitk.ReadImage(str(data / "images" / name))
             sitk.WriteImage(change(image, int(case[-3:])) if change else image, str(folder / "images" / name), True)
         if not (folder / "labels" / name).exists():
-            organs = sitk.ReadImage(str(data / "labels_oar" / name))
-            found = sitk.GetArrayFromImage(organs)
-            mask = np.zeros_like(found, dtype=np.uint8)
-            for old, new in values.items():
-                mask[found == old] = new
-            wanted = sitk.GetImageFromArray(mask)
-            wanted.CopyInformation(organs)
-            sitk.WriteImage(wanted, str(folder / "labels" / name), True)
+            write_mask(data, case, values, folder / "labels" / name)
 
 
 def _lnsegfm(*words: object) -> None:

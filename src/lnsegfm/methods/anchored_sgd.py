@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import SGD
-from torch.optim.sgd import sgd
+
+from lnsegfm.methods.sgd_step import sgd_step
 
 
 class AnchoredSGD(SGD):
@@ -52,25 +53,10 @@ class AnchoredSGD(SGD):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = {p: p.grad for p in group["params"] if p.grad is not None}
             if group["alpha"]:
-                for p in parameters:
-                    p.grad.add_(p - self.state[p]["start"], alpha=group["alpha"])
-            buffers = [self.state[p].get("momentum_buffer") for p in parameters]
-            sgd(  # not the parent's step: torch hangs hooks on each class, and they would run twice
-                parameters,
-                [p.grad for p in parameters],
-                buffers,
-                has_sparse_grad=False,
-                foreach=None,
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=group["lr"],
-                dampening=0.0,
-                nesterov=group["nesterov"],
-                maximize=False,
-            )
-            if group["momentum"]:
-                for p, buffer in zip(parameters, buffers, strict=True):
-                    self.state[p]["momentum_buffer"] = buffer
+                for p, gradient in gradients.items():
+                    gradient.add_(p - self.state[p]["start"], alpha=group["alpha"])
+            # not the parent's step: torch hangs hooks on each class, and they would run twice
+            sgd_step(self.state, group, gradients)
         return loss

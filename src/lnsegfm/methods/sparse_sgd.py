@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.sgd import sgd
 
+from lnsegfm.methods.sgd_step import sgd_step
 from lnsegfm.methods.sparse import RANDOM, STEEPEST
 from lnsegfm.networks.layout import KernelLayout
 
@@ -110,9 +110,9 @@ class SparseSGD(Optimizer):
                 if group["sparse"]:
                     self._sum(gradients)
             elif not group["sparse"]:
-                self._dense_step(group, gradients)
+                sgd_step(self.state, group, gradients)
             elif group["mode"] == "masked-gradient":
-                self._dense_step(group, {p: self._masked(group, p, g) for p, g in gradients.items()})
+                sgd_step(self.state, group, {p: self._masked(group, p, g) for p, g in gradients.items()})
             else:
                 for p, g in gradients.items():
                     self._sparse_step(group, p, g)
@@ -122,26 +122,6 @@ class SparseSGD(Optimizer):
         for parameter, gradient in gradients.items():
             state = self.state[parameter]
             state["steepness"] = state["steepness"] + gradient.abs() if "steepness" in state else gradient.abs()
-
-    def _dense_step(self, group: dict[str, Any], gradients: dict[Tensor, Tensor]) -> None:
-        parameters = list(gradients)
-        buffers = [self.state.get(p, {}).get("momentum_buffer") for p in parameters]
-        sgd(
-            parameters,
-            list(gradients.values()),
-            buffers,
-            has_sparse_grad=False,
-            foreach=None,
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            lr=group["lr"],
-            dampening=0.0,
-            nesterov=group["nesterov"],
-            maximize=False,
-        )
-        if group["momentum"]:
-            for parameter, buffer in zip(parameters, buffers, strict=True):
-                self.state[parameter]["momentum_buffer"] = buffer
 
     def _sparse_step(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         layout, mode = self._layouts[parameter], group["mode"]
