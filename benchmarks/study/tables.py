@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.study.arms import METHODS, SERIOUS, VARIANTS
 from benchmarks.study.settings import SETTINGS
+from lnsegfm.evaluation.statistics import holm, paired
 
 PAGE = Path(__file__).parents[2] / "docs" / "comparison.md"
 RESAMPLES = 4000
@@ -75,15 +76,31 @@ def against(scores: Scores, reference: Scores, part: str) -> np.ndarray | None:
     return np.array([ours[d] - theirs[d] for d in common]) if common else None
 
 
+def corrected(
+    found: Mapping[tuple[str, int], Scores], arms: Iterable[str], shots: int, reference: str
+) -> dict[str, float]:
+    """P value of each arm against the reference, over cases (mean over draws), corrected for their number (Holm)."""
+    p = {}
+    for arm in arms:
+        scores, other = found.get((arm, shots)), found.get((reference, shots))
+        if scores is None or other is None or arm in (reference, "zero-shot"):
+            continue
+        over = against(scores, other, "target")
+        if over is not None:
+            p[arm] = paired(over.mean(axis=0), np.zeros(over.shape[1])).p
+    return holm(p)
+
+
 def main_table(
-    found: Mapping[tuple[str, int], Scores], arms: Iterable[str], shots: int = 5, reference: str = REFERENCE
+    found: Mapping[tuple[str, int], Scores], arms: Sequence[str], shots: int = 5, reference: str = REFERENCE
 ) -> list[str]:
     """A row an arm: what it reached, what it kept, what it moved."""
     zero, other = found.get(("zero-shot", shots)), found.get((reference, shots))
+    p = corrected(found, arms, shots, reference)
     lines = [
-        f"| method | lr | draws | Dice, mean [95 %] | median | against {reference} [95 %] | base's task "
+        f"| method | lr | draws | Dice, mean [95 %] | median | against {reference} [95 %] | p | base's task "
         "| forgotten [95 %] | one step moves | moved in the end |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
         scores = found.get((arm, shots))
@@ -101,6 +118,7 @@ def main_table(
             f"{scores.target.mean():.3f} {_span(interval(scores.target))}",
             f"{np.median(scores.target):.3f}",
             "" if over is None else f"{over.mean():+.3f} {_span(interval(over), sign=True)}",
+            f"{p[arm]:.2g}" if arm in p else "",
             f"{scores.source.mean():.3f}",
             "" if lost is None or arm == "zero-shot" else f"{-lost.mean():+.3f} {_span(interval(-lost), sign=True)}",
             f"{moves['per_step'] / moves['total']:.2%}" if run["lr"] is not None else "",

@@ -36,7 +36,9 @@ def test_one_unreadable_scan_of_three(lnsegfm_here, model, scans, out):
         f"lnsegfm: Case case_1: {scans / 'case_1.nii.gz'}: it is cut short or damaged (its compression does not end "
         "well). Copy or export it again.",
     ]
-    assert done.stdout.splitlines() == [f"2 predicted, 0 were there already: {out}", "Not for clinical use."]
+    told, *looks, last = done.stdout.splitlines()
+    assert (told, last) == (f"2 predicted, 0 were there already: {out}", "Not for clinical use.")
+    assert all(line.startswith(("Look at case_0: ", "Look at case_2: ")) for line in looks)
     assert masks(out) == ["case_0.nii.gz", "case_2.nii.gz"]
     for name in masks(out):
         mask, image = sitk.ReadImage(str(out / name)), sitk.ReadImage(str(scans / name))
@@ -64,8 +66,43 @@ def test_one_unreadable_scan_of_three(lnsegfm_here, model, scans, out):
 def test_one_scan_alone_and_as_json(lnsegfm_here, model, scans, out):
     done = lnsegfm_here("predict", model, scans / "case_2.nii.gz", "--out", out, "--json", *QUICK)
     assert done.returncode == 0
-    assert json.loads(done.stdout) == {"folder": str(out), "done": ["case_2"], "skipped": [], "failed": {}}
+    found = json.loads(done.stdout)
+    flags = found.pop("flags")
+    assert found == {"folder": str(out), "done": ["case_2"], "skipped": [], "failed": {}}
+    assert flags == json.loads((out / "flags.json").read_text())["cases"]["case_2"]
     assert masks(out) == ["case_2.nii.gz"]
+
+
+def test_cases_to_look_at_are_named_with_their_reasons(lnsegfm_here, model, scans, out):
+    """Noise about 0 is no CT; the second command predicts nothing and says the same."""
+    for number in ("1 predicted, 0", "0 predicted, 1"):
+        done = lnsegfm_here("predict", model, scans / "case_0.nii.gz", "--out", out, *QUICK)
+        first, look, _ = done.stdout.splitlines()
+        assert first == f"{number} were there already: {out}"
+        assert look.startswith("Look at case_0: These are hardly HU: ")
+        reasons = [flag["reason"] for flag in json.loads((out / "flags.json").read_text())["cases"]["case_0"]]
+        assert look == f"Look at case_0: {' '.join(reasons)}"
+    done = lnsegfm_here("predict", model, scans / "case_1.nii.gz", "--out", out, "--no-flags", *QUICK)
+    assert len(done.stdout.splitlines()) == 2
+    assert list(json.loads((out / "flags.json").read_text())["cases"]) == ["case_0"]
+
+
+def test_nodes_and_probabilities_lie_beside_the_masks(lnsegfm_here, model, scans, out):
+    beside = ("--nodes", "--probabilities")
+    done = lnsegfm_here("predict", model, scans / "case_0.nii.gz", "--out", out, *beside, *QUICK)
+    assert (done.returncode, done.stderr) == (0, "Predicting 1 cases\n")
+    assert sorted(path.name for path in out.glob("case_0*")) == [
+        f"case_0{ending}" for ending in (".nii.gz", ".nodes.csv", ".nodes.json", ".npz")
+    ]
+
+
+def test_labels_that_are_not_named_as_nodes_are_all_measured(lnsegfm_here, model, scans, out, tmp_path):
+    other = shutil.copytree(model, tmp_path / "other")
+    told = json.loads((other / "dataset.json").read_text()) | {"labels": {"background": 0, "lesion": 1}}
+    (other / "dataset.json").write_text(json.dumps(told))
+    done = lnsegfm_here("predict", other, scans / "case_0.nii.gz", "--out", out, "--nodes", *QUICK)
+    assert done.stderr.splitlines()[0] == "No label is named as nodes: all are measured (lesion)"
+    assert list(json.loads((out / "case_0.nodes.json").read_text())["labels"]) == ["lesion"]
 
 
 @pytest.mark.parametrize("there", ["nothing", "a text"])

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.datasets.labels import LabelMap, node_labels, values_in
 from lnsegfm.errors import DataError
 
 
@@ -88,3 +88,31 @@ def test_values_of_a_mask():
 
     assert values_in(mask) == [-2, 0, 700]
     assert values_in(mask.astype(np.uint8)[:0]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_node"),
+    [
+        ("node", True),
+        ("Lymph_Node", True),
+        ("LymphNodes", True),
+        ("LN-2R", True),
+        ("GTVn", True),
+        ("GTV_nd", False),
+        ("GTVnd left", True),
+        ("nodal.volume", True),
+        ("lns", True),
+        ("nodule", False),
+        ("kidney", False),
+        ("lnode", False),
+        ("GTVp", False),
+        ("MediastinalNode", False),
+        ("", False),
+    ],
+)
+def test_labels_that_are_lymph_nodes(name, is_node):
+    assert node_labels([name]) == ((name,) if is_node else ())
+
+
+def test_node_labels_keep_their_order():
+    assert node_labels(LabelMap({"ln right": 2, "heart": 3, "ln left": 1}).names) == ("ln left", "ln right")

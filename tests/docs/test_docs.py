@@ -22,6 +22,7 @@ COMMAND_PAGES = {
     "finetune": "finetune.md",
     "predict": "predict.md",
     "evaluate": "evaluate.md",
+    "report": "evaluate.md",
     "pretrain": "pretrain.md",
     "env": "env.md",
     "data check": "data.md",

@@ -78,19 +78,29 @@ def test_writes_json_and_csv(run, folders, tmp_path):
     content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     rows = list(csv.DictReader((tmp_path / "report" / "evaluation.csv").open()))
     assert code == 0
-    assert content["summary"]["node"]["mean"] == pytest.approx(5 / 6)
+    assert content["summary"]["node"]["dice"]["mean"] == pytest.approx(5 / 6)
     assert [(r["case"], r["label"]) for r in rows] == [("a", "node"), ("b", "node"), ("c", "node")]
     assert float(rows[1]["dice"]) == pytest.approx(2 / 3)
     assert float(rows[1]["volume_difference_ml"]) == -2.0
     assert rows[2]["dice"] == ""
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["evaluation.csv", "evaluation.json"]
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == [
+        "evaluation.csv",
+        "evaluation.json",
+        "nodes.csv",
+        "report.html",
+    ]
+    nodes = list(csv.DictReader((tmp_path / "report" / "nodes.csv").open()))
+    assert [(n["case"], n["mask"], n["status"]) for n in nodes] == [
+        (case, mask, "found") for case in "ab" for mask in ("reference", "prediction")
+    ]
+    assert [float(n["volume_ml"]) for n in nodes] == [4.0, 4.0, 4.0, 2.0]
 
 
 def test_json_alone_on_stdout(run, folders):
     code, out, _ = run(*folders, *NAMED, "--json")
 
     assert code == 0
-    assert json.loads(out)["format"] == "lnsegfm.evaluation/1"
+    assert json.loads(out)["format"] == "lnsegfm.evaluation/2"
 
 
 def test_a_dataset_folder_names_the_labels(run, folders, tmp_path):
@@ -133,7 +143,7 @@ def test_some_cases_fail_and_the_others_are_evaluated(run, folders, tmp_path):
 
     assert code == 1
     assert "1.000" in out
-    assert len(err.splitlines()) == 1
+    assert sum(line.startswith("lnsegfm: ") for line in err.splitlines()) == 1
     assert "b.nii.gz: unreadable" in err
     assert len(json.loads((tmp_path / "report" / "evaluation.json").read_text())["failures"]) == 1
 

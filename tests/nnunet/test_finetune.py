@@ -167,14 +167,14 @@ def test_a_label_the_base_does_not_know_gets_a_fresh_head_and_is_told(world, tmp
     assert planned.transfer.labels_kept == ()
 
     found = finetune(planned, tmp_path / "run", device="cpu", workers=0)
-    assert found.evidence is not None
-    assert found.evidence.comparison.unknown_to_base == ("larynx",)
+    assert found.evidence.comparison.unknown == ("larynx",)
+    assert {case.labels["larynx"].dice for case in found.evidence.comparison.base.cases} == {0.0}
     assert Adapter.load(found.folder).apply(read_model(world.base).first.weights)
 
 
 def test_without_held_out_cases_there_is_a_model_and_no_evidence(world):
     found = world.run("all", shots=None)
-    assert found.evidence is None
+    assert found.evidence.comparison is None
     assert found.record["result"] is None
     assert "no evidence" in (found.folder / "report.html").read_text().lower()
 
@@ -191,12 +191,12 @@ def test_a_plateau_and_a_time_limit_end_training(world):
 def test_the_verdict_compares_masks_with_references(run):
     """The reported Dice, recomputed by SimpleITK from the files the run left."""
     comparison = run.evidence.comparison
-    for picture in run.evidence.pictures:
-        reference = sitk.ReadImage(str(picture.reference))
-        mask = sitk.Cast(sitk.ReadImage(str(picture.adapted)), reference.GetPixelID())
+    for case in comparison.adapted.cases:
+        reference = sitk.ReadImage(str(case.files.reference))
+        mask = sitk.Cast(sitk.ReadImage(str(case.files.prediction)), reference.GetPixelID())
         measure = sitk.LabelOverlapMeasuresImageFilter()
         measure.Execute(reference, mask)
-        assert comparison.adapted_dice(picture.case, "node") == pytest.approx(measure.GetDiceCoefficient(1))
+        assert case.labels["node"].dice == pytest.approx(measure.GetDiceCoefficient(1))
         assert np.array_equal(mask.GetSize(), reference.GetSize())
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from lnsegfm.evaluation.evaluate import CaseScore, Evaluation
+from lnsegfm.evaluation.scores import CaseScore, Evaluation
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.table import comparison_table
 
@@ -34,8 +34,10 @@ def test_a_row_a_case_and_the_mean_with_its_interval():
 
 
 def test_several_labels_have_rows_of_their_own_and_unknown_ones_a_mark():
-    base, adapted = evaluation({"node": [0.5]}), evaluation({"node": [0.6], "larynx": [0.7]})
-    text = shown(Comparison(base, adapted, ("larynx",)))
+    base, adapted = evaluation({"node": [0.5], "larynx": [0.0]}), evaluation({"node": [0.6], "larynx": [0.7]})
+    lacking = replace(base.cases[0].labels["larynx"], known=False)
+    cases = tuple(replace(case, labels=case.labels | {"larynx": lacking}) for case in base.cases)
+    text = shown(Comparison(replace(base, cases=cases), adapted))
 
     assert cells(text, "larynx")[1:4] == ["larynx", "0.000*", "0.700"]
     assert "mean over labels" in text

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,46 +13,144 @@ from lnsegfm.cli.options import AsJson, Labels, print_json, require_folder
 
 if TYPE_CHECKING:
     from lnsegfm.datasets.labels import LabelMap
-    from lnsegfm.evaluation.evaluate import Evaluation
+    from lnsegfm.evaluation.scores import Evaluation
 
 NOTICE = "Not for clinical use."
+PAGE = "report.html"
 _MOST_ROWS = 40  # of the table case by case; more are for the CSV
 
 
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, named as their references.")],
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or a dataset folder.")],
-    out: Annotated[Path | None, typer.Option(help="Write evaluation.json and evaluation.csv to this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write report.html, evaluation.json, evaluation.csv and nodes.csv to this folder."),
+    ] = None,
     label: Labels = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the scans, for the pictures; a dataset's own unless given.")
+    ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--node",
+            metavar="LABEL",
+            help="A label whose pieces are counted as nodes; repeat for more. Those that are named so unless given.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(metavar="MM", min=0, help="Tolerance of the normalised surface Dice.")
+    ] = 1.0,
+    connectivity: Annotated[
+        int, typer.Option(metavar="6|18|26", help="Neighbours of a voxel that belong to the same node.")
+    ] = 26,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="Columns case and subject: intervals then count patients. Else the dataset's own."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Masks of another model, to compare these with.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score PREDICTIONS against REFERENCES: Dice and volumes, case by case and over all cases."""
+    """Score PREDICTIONS against REFERENCES: overlap, surface distances and nodes, case by case and over all cases.
+
+    With --out, a page to look at (report.html) shows the nodes missed, found and invented, the worst cases first.
+    """
     if out is not None:
         require_folder(out)
     from lnsegfm.cli.console import console
-    from lnsegfm.datasets.labels import LabelMap
-    from lnsegfm.evaluation.evaluate import evaluate_what_can_be
-    from lnsegfm.evaluation.references import labels_of_predictions, labels_to_score
-    from lnsegfm.storage import write_json, write_text
+    from lnsegfm.datasets.labels import LabelMap, node_labels
+    from lnsegfm.errors import ConfigError
+    from lnsegfm.evaluation.evaluate import Known, Scoring, evaluate_folders
+    from lnsegfm.evaluation.references import (
+        labels_of_predictions,
+        labels_to_score,
+        probabilities_in,
+        scans_of,
+        subjects_in,
+    )
 
     labels = labels_to_score(predictions, references, LabelMap.from_options(label or []))
-    theirs = labels_of_predictions(predictions)
-    with console() as progress:
-        evaluation = evaluate_what_can_be(
-            predictions, references, labels, prediction_labels=theirs, progress=progress.advance
+    if strangers := [name for name in node or () if name not in labels.names]:
+        raise ConfigError(f"--node {strangers[0]}: there is no such label. There are: {labels}.")
+    nodes = tuple(node) if node else node_labels(labels.names)
+    scoring = Scoring(tolerance_mm=tolerance, node_labels=nodes, connectivity=connectivity)
+    scans, patients = scans_of(references, labels, images), subjects_in(references, subjects)
+
+    def scored(folder: Path) -> Evaluation:
+        return evaluate_folders(
+            folder,
+            references,
+            labels,
+            prediction_labels=labels_of_predictions(folder),
+            scoring=scoring,
+            known=Known(scans, patients, probabilities_in(folder)),
+            partial=True,
+            progress=progress.advance,
         )
-    if out is not None:
-        write_json(out / "evaluation.json", evaluation.to_json())
-        write_text(out / "evaluation.csv", _csv(evaluation))
+
+    with console() as progress:
+        evaluation = scored(predictions)
+        other = None
+        if against is not None:
+            progress.stage(f"Evaluating {against}")
+            other = scored(against)
+        if out is not None:
+            progress.stage("Drawing the page")
+            _write(out, predictions, references, evaluation, against, other)
     if as_json:
-        print_json(evaluation.to_json())
+        print_json(_result(evaluation, against, other, predictions))
     else:
-        _print_tables(evaluation)
+        _print(evaluation)
+        if other is not None and against is not None:
+            _print_comparison(evaluation, predictions, other, against)
+        if out is not None:
+            print(f"Report   {out / PAGE}")
         print(NOTICE)
-    for line in (*_notes(labels, theirs), *evaluation.failures):
+    failures = (*evaluation.failures, *(other.failures if other is not None else ()))
+    for line in (*_notes(labels, evaluation.prediction_labels), *failures):
         print(f"lnsegfm: {line}", file=sys.stderr)
-    if evaluation.failures:
+    if failures:
         raise typer.Exit(1)
+
+
+def _result(
+    evaluation: Evaluation, against: Path | None, other: Evaluation | None, predictions: Path
+) -> dict[str, Any]:
+    from lnsegfm.report.verdict import to_json
+    from lnsegfm.report.written import compared
+
+    if other is None or against is None:
+        return evaluation.to_json()
+    return to_json(compared(other, against, evaluation, predictions))
+
+
+def _write(
+    out: Path,
+    predictions: Path,
+    references: Path,
+    evaluation: Evaluation,
+    against: Path | None,
+    other: Evaluation | None,
+) -> None:
+    from lnsegfm.evaluation.flags import read_flags
+    from lnsegfm.evaluation.kept import write_evaluation
+    from lnsegfm.report.written import compared, write_comparison, write_report
+
+    scored = {case.case for case in evaluation.cases}
+    flags = {case: found for case, found in read_flags(predictions).items() if case in scored}
+    facts = {"Predictions": str(predictions), "References": str(references)}
+    write_evaluation(out, evaluation)
+    if other is None or against is None:
+        write_report(out / PAGE, evaluation, facts, flags)
+        return
+    write_evaluation(out / "against", other)
+    facts["Compared with"] = str(against)
+    write_comparison(out, compared(other, against, evaluation, predictions), facts, flags)
 
 
 def _notes(labels: LabelMap, theirs: LabelMap | None) -> list[str]:
@@ -66,56 +162,32 @@ def _notes(labels: LabelMap, theirs: LabelMap | None) -> list[str]:
     ]
 
 
-def _csv(evaluation: Evaluation) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "label", "dice", "reference_ml", "prediction_ml", "volume_difference_ml", "known"])
-    for case in evaluation.cases:
-        for name, score in case.labels.items():
-            dice = "" if math.isnan(score.dice) else score.dice
-            volumes = [score.reference_ml, score.prediction_ml, score.volume_difference_ml]
-            writer.writerow([case.case, name, dice, *volumes, str(score.known).lower()])
-    return text.getvalue()
-
-
-def _print_tables(evaluation: Evaluation) -> None:
+def _print(evaluation: Evaluation) -> None:
     from rich.console import Console
-    from rich.markup import escape  # a name may hold square brackets
-    from rich.table import Table
 
-    console = Console()
-    rows = [(case.case, name, score) for case in evaluation.cases for name, score in case.labels.items()]
-    if len(rows) <= _MOST_ROWS:
-        table = Table(title="Case by case")
-        for heading in ("case", "label"):
-            table.add_column(heading, overflow="fold")
-        for heading in ("Dice", "reference ml", "prediction ml", "difference ml"):
-            table.add_column(heading, justify="right")
-        for case, name, score in rows:
-            volumes = (score.reference_ml, score.prediction_ml, score.volume_difference_ml)
-            table.add_row(
-                escape(case),
-                escape(name if score.known else f"{name} (not known)"),
-                _number(score.dice),
-                *map(_ml, volumes),
-            )
-        console.print(table)
+    from lnsegfm.report.table import case_table, node_table, summary_table
+    from lnsegfm.report.verdict import limits
+
+    terminal = Console()
+    rows = len(evaluation.cases) * len(evaluation.labels.names)
+    if rows <= _MOST_ROWS:
+        terminal.print(case_table(evaluation))
     else:
-        print(f"Case by case there are {len(rows)} rows: --out writes them to evaluation.csv.")
-    table = Table("label", title="Dice over cases")
-    for heading in ("cases", "mean", "median", "SD", "left out"):
-        table.add_column(heading, justify="right")
-    summary = evaluation.summary()
-    for name, over in summary.items() if len(evaluation.labels.names) > 1 else list(summary.items())[:-1]:
-        table.add_row(escape(name), str(over.n), *map(_number, (over.mean, over.median, over.sd)), str(over.undefined))
-    console.print(table)
-    if any(over.undefined for over in summary.values()):
+        print(f"Case by case there are {rows} rows: --out writes them to evaluation.csv.")
+    terminal.print(summary_table(evaluation))
+    if any(math.isnan(score.dice) for case in evaluation.cases for score in case.labels.values()):
         print("Left out: cases in which neither the reference nor the prediction has the label.")
+    for label in evaluation.node_labels:
+        terminal.print(node_table(evaluation, label))
+    for line in limits(len(set(evaluation.subjects))):
+        print(line)
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _print_comparison(evaluation: Evaluation, predictions: Path, other: Evaluation, against: Path) -> None:
+    from rich.console import Console
 
+    from lnsegfm.report.verdict import verdict
+    from lnsegfm.report.written import compared
 
-def _ml(value: float) -> str:
-    return f"{value:.2f}"
+    found = compared(other, against, evaluation, predictions)
+    Console().print(verdict(found), highlight=False, markup=False)

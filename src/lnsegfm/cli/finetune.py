@@ -80,6 +80,12 @@ def finetune(
         Path | None,
         typer.Option(help="An nnUNetPlans.json to adapt into (spacing, intensities, network) instead of the base's."),
     ] = None,
+    remember: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Labelled scans of the base's own task: shows what the adapted model forgot of it."
+        ),
+    ] = None,
     min_transfer: Annotated[
         float,
         typer.Option(metavar="SHARE", help="Refuse when less than this share of the network comes from the base."),
@@ -126,7 +132,7 @@ def finetune(
     require_free(out)
     device = choose_device(device)
     with console() as progress:
-        planned = plan(data, model, settled, labels=labels, plans=plans, progress=progress)
+        planned = plan(data, model, settled, labels=labels, plans=plans, remember=remember, progress=progress)
         if dry_run:
             print_json(planned.to_json())
             return
@@ -206,13 +212,18 @@ def show(run: Run) -> None:
     from lnsegfm.nnunet.course import warning
     from lnsegfm.nnunet.record import megabytes
     from lnsegfm.report.table import comparison_table
+    from lnsegfm.report.verdict import forgetting
 
     terminal = Console()
-    if run.evidence is not None:
-        terminal.print(comparison_table(run.evidence.comparison))
-        terminal.print(run.evidence.comparison.verdict(), highlight=False, markup=False)
-    else:
-        terminal.print("No scan was held out: there is no evidence of whether this helped.")
+    found, remembered = run.evidence.comparison, run.evidence.remembered
+    if found is not None:
+        terminal.print(comparison_table(found))
+    terminal.print(run.evidence.verdict, highlight=False, markup=False)
+    if remembered is not None:
+        terminal.print(forgetting(remembered), highlight=False, markup=False)
+    if run.evidence.flags:
+        names = ", ".join(run.evidence.flags)
+        terminal.print(f"Look at {names}: the report says why.", highlight=False, markup=False)
     ran_away = warning(run.record["training"].get("ran_away"))
     if ran_away is not None:
         terminal.print(ran_away, style="bold red", highlight=False, markup=False)

@@ -28,6 +28,7 @@ from lnsegfm.cli.models_remove import remove
 from lnsegfm.cli.models_verify import verify
 from lnsegfm.cli.predict import predict
 from lnsegfm.cli.pretrain import pretrain
+from lnsegfm.cli.report import report
 from lnsegfm.errors import Interrupted, LnSegFmError
 
 app = typer.Typer(
@@ -56,7 +57,7 @@ def _options(
     pass
 
 
-for command in (demo, finetune, predict, evaluate, pretrain, methods, architectures, env):
+for command in (demo, finetune, predict, evaluate, report, pretrain, methods, architectures, env):
     app.command()(command)
 
 data = typer.Typer(help="Look at labelled scans, or make some.", no_args_is_help=True)

@@ -23,6 +23,15 @@ def predict(
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,
     mirroring: Mirroring = True,
+    flags: Annotated[
+        bool, typer.Option("--flags/--no-flags", help="Look for reasons to check a mask; kept in OUT/flags.json.")
+    ] = True,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Measure each mask's nodes: CASE.nodes.csv and CASE.nodes.json beside it.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Keep each label's probability in each voxel: CASE.npz, large.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -37,6 +46,7 @@ def predict(
         raise ConfigError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
     if not 0 < step <= 1:
         raise ConfigError(f"--step {step}: windows must touch or overlap. Use a share above 0, at most 1.")
+    from lnsegfm.datasets.labels import node_labels
     from lnsegfm.nnunet.engine import choose_device
     from lnsegfm.nnunet.model import read_model
     from lnsegfm.nnunet.predict import as_json as summary
@@ -46,6 +56,8 @@ def predict(
         device = choose_device(device)
         loaded = read_model(model)
         cases = find_scans(scans, loaded.channels)
+        if nodes and not node_labels(loaded.label_names):
+            progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
         progress.stage(f"Predicting {len(cases)} cases")
         done = predict_cases(
             loaded,
@@ -55,12 +67,17 @@ def predict(
             mirroring=mirroring,
             step=step,
             overwrite=overwrite,
+            flags=flags,
+            nodes=nodes,
+            probabilities=probabilities,
             progress=progress,
         )
     if as_json:
         print_json(summary(done))
     else:
         print(f"{len(done.done)} predicted, {len(done.skipped)} were there already: {done.folder}")
+        for case in dict.fromkeys(flag.case for flag in done.flags):
+            print(f"Look at {case}: {' '.join(flag.reason for flag in done.flags if flag.case == case)}")
         print("Not for clinical use.")
     for failure in done.failed:
         print(f"lnsegfm: {failure}", file=sys.stderr)

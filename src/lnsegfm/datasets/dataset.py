@@ -10,11 +10,12 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.datasets.subjects import subjects_of
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, image_files, read_mask, stem
 from lnsegfm.storage import content_hash, read_json, sha256
@@ -56,6 +57,7 @@ class Dataset:
         channels: Names of the channels, such as ``("CT",)``.
         file_ending: Ending of the images; the commonest where they differ.
         labels_from: Where the label map comes from, for people to read.
+        subjects: The patient of each case, where the folder's ``subjects.csv`` says it.
     """
 
     root: Path
@@ -64,6 +66,7 @@ class Dataset:
     channels: tuple[str, ...] = ("CT",)
     file_ending: str = ".nii.gz"
     labels_from: str = "the caller"
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labelled(self) -> tuple[Case, ...]:
@@ -114,6 +117,7 @@ def open_dataset(root: Path, labels: LabelMap | None = None, *, default_labels: 
         channels=_channel_names(root, cases, description),
         file_ending=_file_ending(root, cases, description),
         labels_from=source,
+        subjects=subjects_of(root),
     )
 
 

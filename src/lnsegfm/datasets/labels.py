@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from lnsegfm.errors import DataError
 
 BACKGROUND = "background"
 IGNORE = "ignore"
+NODE_WORDS = frozenset({"node", "nodes", "nodal", "lymph", "lymphnode", "lymphnodes", "ln", "lns", "gtvn", "gtvnd"})
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,16 @@ def values_in(mask: np.ndarray) -> list[int]:
     for part in mask:  # slice by slice: sorting a whole CT's worth of voxels takes seconds and gigabytes
         found.update(int(v) for v in np.unique(part))
     return sorted(found)
+
+
+def node_labels(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the labels that are lymph nodes, by their names, in the order given.
+
+    A name is split into words at whatever is neither a letter nor a digit; one of its words, in any case, must be one
+    of ``NODE_WORDS``. ``Lymph_Node``, ``LN-2R`` and ``GTVn`` are nodes; ``kidney`` and ``nodule`` are not. Names in
+    camel case are one word, so ``LymphNode`` counts and ``MediastinalNode`` does not.
+    """
+    return tuple(name for name in names if not NODE_WORDS.isdisjoint(re.split(r"[\W_]+", name.lower())))
 
 
 def _require_whole_number(name: Any, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ class Split:
 
     Args:
         shots: Names of the cases that are trained on.
-        held_out: Names of the others, sorted.
+        held_out: Names of the others, sorted; those of subjects that are trained on are in neither.
     """
 
     shots: tuple[str, ...]
@@ -29,7 +29,9 @@ class Split:
             raise ConfigError(f"Cases {', '.join(twice)}: named twice in one split. Give every case a name of its own.")
 
 
-def draw_shots(names: Sequence[str], shots: int | None, draw: int = 0) -> Split:
+def draw_shots(
+    names: Sequence[str], shots: int | None, draw: int = 0, subjects: Mapping[str, str] | None = None
+) -> Split:
     """Draw the cases to train on.
 
     The sorted names are permuted by a generator seeded with ``draw``, and the first ``shots`` of them are taken. So
@@ -39,6 +41,8 @@ def draw_shots(names: Sequence[str], shots: int | None, draw: int = 0) -> Split:
         names: Names of all labelled cases.
         shots: How many to train on; None takes all, which leaves none held out.
         draw: Which draw; 0, 1, 2, ...
+        subjects: The patient of each case, where known. A case of a patient whose other scan is trained on would make
+            the evidence too good: it is not held out.
 
     Raises:
         ConfigError: More shots than cases, fewer than one, a negative draw, or a name that occurs twice.
@@ -54,4 +58,7 @@ def draw_shots(names: Sequence[str], shots: int | None, draw: int = 0) -> Split:
     ordered = sorted(names)
     permuted = [ordered[i] for i in np.random.default_rng([draw]).permutation(len(ordered))]
     taken = len(permuted) if shots is None else shots
-    return Split(shots=tuple(permuted[:taken]), held_out=tuple(sorted(permuted[taken:])))
+    of = subjects or {}
+    trained = {of[name] for name in permuted[:taken] if name in of}
+    held_out = sorted(name for name in permuted[taken:] if of.get(name) not in trained)
+    return Split(shots=tuple(permuted[:taken]), held_out=tuple(held_out))

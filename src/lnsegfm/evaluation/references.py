@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from lnsegfm.datasets.dataset import named_labels, open_dataset
+from lnsegfm.datasets.dataset import CHANNEL, named_labels, open_dataset
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.subjects import read_subjects, subjects_of
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import image_files, stem
 
@@ -90,6 +91,58 @@ def missing_predictions(predictions: Mapping[str, Path], references: Mapping[str
         f"{folder}: {number} a reference and no prediction: {', '.join(missing)}. "
         "Predict them, or give references of the predicted cases only."
     ]
+
+
+def scans_of(references: Path, labels: LabelMap, given: Path | None) -> dict[str, Path]:
+    """The scan of each case, of several channels the first; empty where nobody says where scans are.
+
+    Taken from ``given``, a folder of scans or a dataset; else from the dataset that the references are, or lie in.
+
+    Raises:
+        DataError: ``given`` is no folder or holds no scans, or the dataset cannot be read.
+    """
+    if given is not None:
+        _require_folder(given)
+    root = _dataset_of(given if given is not None else references)
+    if root is not None:
+        return {case.name: case.images[0] for case in open_dataset(root, labels).cases if case.images}
+    if given is None:
+        return {}
+    scans: dict[str, Path] = {}
+    for file in image_files(given):
+        match = CHANNEL.fullmatch(stem(file))
+        scans.setdefault(match["case"] if match else stem(file), file)
+    if not scans:
+        raise DataError(f"{given}: it holds no scans (.nii.gz, .nii, .nrrd, .mha). Give the folder that holds them.")
+    return scans
+
+
+def subjects_in(references: Path, given: Path | None) -> dict[str, str]:
+    """The patient of each case: from the file ``given``, else from the ``subjects.csv`` of the references' dataset.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if given is not None:
+        return read_subjects(given)
+    return subjects_of(_dataset_of(references) or references)
+
+
+def probabilities_in(predictions: Path) -> dict[str, Path]:
+    """Files of probabilities beside the masks, by case."""
+    return {file.stem: file for file in sorted(predictions.glob("*.npz"))}
+
+
+def _dataset_of(folder: Path) -> Path | None:
+    """The dataset that a folder is, or whose labels it is."""
+    parent = folder.resolve().parent
+    if is_dataset(folder):
+        return folder
+    return parent if folder.name in _LABEL_FOLDERS and is_dataset(parent) and _has_scans(parent) else None
+
+
+def _has_scans(root: Path) -> bool:
+    return any((root / inner).is_dir() for inner in ("imagesTr", "imagesTs", "images"))
 
 
 def _require_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError, Diverged
+from lnsegfm.evaluation.evaluate import Scoring
 from lnsegfm.methods.method import Method
 from lnsegfm.nnunet.evidence import score
 from lnsegfm.nnunet.fit import Schedule
@@ -157,11 +158,11 @@ def _dice(question: Question, folder: Path, device: str, progress: Progress) -> 
     """Mean over cases of the mean over labels; 1 for a case where neither mask holds any, which is as it should be."""
     model, masks = read_model(folder / "model"), folder / "predictions"
     found = predict_cases(
-        model, question.left_out, masks, device=device, mirroring=question.mirroring, progress=progress
+        model, question.left_out, masks, device=device, mirroring=question.mirroring, flags=False, progress=progress
     )
     if found.failed:
         raise DataError(*map(str, found.failed))
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     files = {case.name: masks / f"{case.name}{ending}" for case in question.left_out}
-    scores = score(question.left_out, files, question.labels, model).cases
+    scores = score(question.left_out, files, question.labels, model, scoring=Scoring(surfaces=False)).cases
     return statistics.fmean(1.0 if math.isnan(case.mean_dice) else case.mean_dice for case in scores)

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.dataset import Case
-from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.dataset import Case, Dataset
+from lnsegfm.datasets.labels import LabelMap, node_labels
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.evaluate import CaseScore, Evaluation, LabelScore, evaluate_case
+from lnsegfm.evaluation.evaluate import Known, Scoring, evaluate_case
+from lnsegfm.evaluation.flags import Flag, read_flags
+from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelScore
 from lnsegfm.nnunet.model import Model
 from lnsegfm.nnunet.predict import predict_cases
 from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import Comparison
-from lnsegfm.report.page import CasePicture
+from lnsegfm.report.verdict import verdict
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the held-out cases show.
+    """What cases that were not trained on show.
 
     Args:
-        comparison: Base against adapted.
-        pictures: The files to look at.
+        comparison: Base against adapted on the held-out cases; None where none was held out.
+        flags: Why to look at a prediction of the adapted model, by case.
+        remembered: Base against adapted on the cases that the user wants kept; None where none were named.
     """
 
-    comparison: Comparison
-    pictures: tuple[CasePicture, ...]
+    comparison: Comparison | None = None
+    flags: Mapping[str, tuple[Flag, ...]] = field(default_factory=dict)
+    remembered: Comparison | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether it helped, in plain words."""
+        if self.comparison is None:
+            return "No scan was held out: there is no evidence of whether this helped."
+        return verdict(self.comparison)
 
 
 def gather(
     cases: Sequence[Case],
-    labels: LabelMap,
+    data: Dataset,
     base: Model,
     adapted: Model,
     folder: Path,
@@ -41,45 +53,40 @@ def gather(
     device: str,
     mirroring: bool,
     progress: Progress,
-) -> Evidence:
-    """Predict the held-out cases with both models and compare; masks that are there already are kept.
+) -> Comparison:
+    """Predict cases with both models and compare; masks that are there already are kept.
 
     A base that knows none of the labels, or takes other channels, is not asked.
 
+    Args:
+        cases: Cases of ``data`` with a reference.
+        data: What their labels are called, and whose they are.
+        base: The model one started from.
+        adapted: The model that was made from it.
+        folder: The masks go to its ``base`` and ``adapted``.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Average over mirrored copies.
+        progress: Told how far it is.
+
     Raises:
-        DataError: A held-out case that one of the models cannot predict.
+        DataError: A case that one of the models cannot predict.
     """
     how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
-    adapted_masks = masks_of(adapted, "adapted model", cases, folder / "adapted", **how)
-    after = score(cases, adapted_masks, labels, adapted)
+    masks = masks_of(adapted, "adapted model", cases, folder / "adapted", **how)
+    after = score(cases, masks, data.labels, adapted, subjects=data.subjects)
     fits = base.channels == adapted.channels
-    unknown = tuple(label for label in labels.names if not fits or label not in base.label_names)
-    base_masks: dict[str, Path] = {}
-    if len(unknown) < len(labels.names):
-        base_masks = masks_of(base, "base", cases, folder / "base", **how)
-        before = score(cases, base_masks, labels, base)
+    if fits and any(label in base.label_names for label in data.labels.names):
+        masks = masks_of(base, "base", cases, folder / "base", **how)
+        before = score(cases, masks, data.labels, base, subjects=data.subjects)
     else:
         reason = (
-            f"knows none of the labels ({labels})"
+            f"knows none of the labels ({data.labels})"
             if fits
             else f"is for other channels ({', '.join(base.channel_names)})"
         )
         progress.stage(f"The base {reason}: it is not asked")
         before = _ignorant(after)
-    pictures = tuple(
-        CasePicture(
-            case.name,
-            case.images[0],
-            case.label,
-            base_masks.get(case.name),
-            adapted_masks[case.name],
-            labels,
-            base.labels if base_masks else labels,
-        )
-        for case in cases
-        if case.label is not None
-    )
-    return Evidence(Comparison(before, after, unknown), pictures)
+    return Comparison(before, after)
 
 
 def masks_of(
@@ -92,12 +99,12 @@ def masks_of(
     mirroring: bool,
     progress: Progress,
 ) -> dict[str, Path]:
-    """Predict held-out cases; masks that are there already are kept. Gives the mask's file by case.
+    """Predict cases; masks that are there already are kept. Gives the mask's file by case.
 
     Raises:
         DataError: A case that the model cannot predict; all of them are listed.
     """
-    progress.stage(f"Predicting {len(cases)} held-out cases with the {name}")
+    progress.stage(f"Predicting {len(cases)} cases with the {name}")
     found = predict_cases(model, cases, folder, device=device, mirroring=mirroring, progress=progress)
     if found.failed:
         raise DataError(*map(str, found.failed))
@@ -105,25 +112,57 @@ def masks_of(
     return {case.name: folder / f"{case.name}{ending}" for case in cases}
 
 
-def score(cases: Sequence[Case], masks: Mapping[str, Path], labels: LabelMap, model: Model) -> Evaluation:
+def score(
+    cases: Sequence[Case],
+    masks: Mapping[str, Path],
+    labels: LabelMap,
+    model: Model,
+    *,
+    subjects: Mapping[str, str] | None = None,
+    scoring: Scoring | None = None,
+) -> Evaluation:
     """Score a model's masks against the references, labels matched by name."""
+    scoring = scoring or Scoring(node_labels=node_labels(labels.names))
+    known = Known(images={case.name: case.images[0] for case in cases if case.images}, subjects=subjects or {})
     scores = (
-        evaluate_case(case.name, masks[case.name], case.label, labels, model.labels)
+        evaluate_case(case.name, masks[case.name], case.label, labels, model.labels, scoring=scoring, known=known)
         for case in cases
         if case.label is not None
     )
-    return Evaluation(labels, tuple(scores))
+    return Evaluation(
+        labels,
+        tuple(scores),
+        tolerance_mm=scoring.tolerance_mm,
+        node_labels=scoring.node_labels,
+        prediction_labels=model.labels,
+    )
+
+
+def flags_of(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Flag, ...]]:
+    """Why to look at the adapted model's masks of these cases."""
+    found = read_flags(folder / "adapted")
+    return {case.name: found[case.name] for case in cases if found.get(case.name)}
 
 
 def _ignorant(of_another: Evaluation) -> Evaluation:
     """The scores of a model that knows none of the labels: its masks count as empty."""
 
     def nothing(found: LabelScore) -> LabelScore:
-        dice = 0.0 if found.reference_ml else float("nan")
-        return LabelScore(dice, found.reference_ml, 0.0, -found.reference_ml, known=False)
+        overlap = 0.0 if found.reference_ml else math.nan
+        nodes = replace(found.nodes, prediction=(), pairs=(), unjudged=()) if found.nodes is not None else None
+        volume = found.reference_ml
+        return LabelScore(overlap, volume, 0.0, -volume, nsd=overlap, known=False, nodes=nodes)
+
+    def files(found: CaseFiles | None) -> CaseFiles | None:
+        return replace(found, prediction=None) if found is not None else None
 
     cases = (
-        CaseScore(case.case, {label: nothing(found) for label, found in case.labels.items()})
+        CaseScore(
+            case.case,
+            {label: nothing(found) for label, found in case.labels.items()},
+            case.subject,
+            files(case.files),
+        )
         for case in of_another.cases
     )
-    return Evaluation(of_another.labels, tuple(cases))
+    return replace(of_another, cases=tuple(cases), prediction_labels=None)

@@ -13,19 +13,20 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import Split, draw_shots
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.methods.method import Method, Moved
 from lnsegfm.methods.table import METHODS
 from lnsegfm.nnunet.adapters import ORIGIN, gives
 from lnsegfm.nnunet.choose_lr import Question, choose_lr
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything
-from lnsegfm.nnunet.evidence import Evidence, gather
+from lnsegfm.nnunet.evidence import Evidence, flags_of, gather
 from lnsegfm.nnunet.fingerprint import fingerprint
 from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import Model, build_network, read_model
 from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, given_plans, in_image_order
 from lnsegfm.nnunet.record import record_run, versions
+from lnsegfm.nnunet.seen import keep_what_was_seen
 from lnsegfm.nnunet.training import FACTORS, train_model
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO, Recipe
@@ -51,6 +52,7 @@ class Plan:
         transfer: What became of the base's weights.
         moved: What the method moves.
         identity: Hash of recipe, data and base.
+        remember: Labelled scans on which the base must not become worse, where the user names some.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Plan:
     transfer: Transfer
     moved: Moved
     identity: str
+    remember: Dataset | None = None
 
     def cases(self, names: tuple[str, ...]) -> list[Case]:
         """The cases of these names, in this order."""
@@ -109,13 +112,13 @@ class Run:
         folder: Its folder.
         model: The adapted model's folder, which stock nnU-Net loads.
         record: What ``run.json`` holds.
-        evidence: Base against adapted on the held-out cases; None where none was held out.
+        evidence: What cases that were not trained on show.
     """
 
     folder: Path
     model: Path
     record: Mapping[str, Any]
-    evidence: Evidence | None
+    evidence: Evidence
 
 
 def plan(
@@ -125,6 +128,7 @@ def plan(
     *,
     labels: LabelMap | None = None,
     plans: Path | None = None,
+    remember: Path | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Check data, base and settings, and settle what will be done. Nothing is written.
@@ -135,6 +139,7 @@ def plan(
         recipe: The settings.
         labels: What the masks' numbers mean, where the data do not say it themselves.
         plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
+        remember: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
         progress: Told how far it is.
 
     Raises:
@@ -150,7 +155,8 @@ def plan(
     _require_mapped(recipe, dataset)
     progress.stage(f"Checking {len(dataset.cases)} cases")
     require_usable(dataset, progress=progress.advance)
-    split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw)
+    split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
+    kept = _to_remember(remember, base, progress) if remember is not None else None
     start, report, moved = _start(base, dataset, split, recipe, method, plans, progress)
     identity = content_hash(
         {
@@ -159,7 +165,7 @@ def plan(
             "base": base.first.weights_sha256,
         }
     )
-    return Plan(recipe, method, dataset, split, base, start, report, moved, identity)
+    return Plan(recipe, method, dataset, split, base, start, report, moved, identity, kept)
 
 
 def finetune(
@@ -195,23 +201,53 @@ def finetune(
         workers=workers,
         progress=progress,
     )
+    keep_what_was_seen(
+        planned.start,
+        planned.cases(planned.split.shots) if planned.method.learns else [],
+        planned.data.labels,
+        out / "model",
+        progress,
+        base=planned.base,
+        renamed=planned.recipe.label_names,
+    )
     adapted = read_model(out / "model")
     adapter = _write_adapter(planned, adapted, out)
-    evidence = None
-    if planned.split.held_out:
-        evidence = gather(
-            planned.cases(planned.split.held_out),
-            planned.data.labels,
-            planned.base,
-            adapted,
-            out / "predictions",
-            device=device,
-            mirroring=planned.recipe.mirroring,
-            progress=progress,
-        )
+    evidence = _evidence(planned, adapted, out, device, progress)
     record = record_run(out, resolved, course, adapter, evidence, device=device, lr=schedule.lr, lr_choice=choice)
     shutil.rmtree(out / "work", ignore_errors=True)
     return Run(out, out / "model", record, evidence)
+
+
+def _evidence(planned: Plan, adapted: Model, out: Path, device: str, progress: Progress) -> Evidence:
+    how: Any = {"device": device, "mirroring": planned.recipe.mirroring, "progress": progress}
+    held_out = planned.cases(planned.split.held_out)
+    comparison = remembered = None
+    if held_out:
+        comparison = gather(held_out, planned.data, planned.base, adapted, out / "predictions", **how)
+    if planned.remember is not None:
+        progress.stage(f"What the base could: {len(planned.remember.labelled)} cases of {planned.remember.root}")
+        remembered = gather(
+            planned.remember.labelled, planned.remember, planned.base, adapted, out / "remembered", **how
+        )
+    flags = flags_of(out / "predictions", held_out)
+    return Evidence(comparison, flags, remembered)
+
+
+def _to_remember(root: Path, base: Model, progress: Progress) -> Dataset:
+    """The cases on which forgetting is measured, checked.
+
+    Raises:
+        DataError: Cases that cannot be used, or labels that the base does not know.
+    """
+    data = open_dataset(root, default_labels=None if base.covers else base.labels)
+    progress.stage(f"Checking {len(data.cases)} cases to remember")
+    require_usable(data, progress=progress.advance)
+    if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
+        raise DataError(
+            f"--remember {root}: the base cannot predict it (it knows {base.labels} on "
+            f"{', '.join(base.channel_names)}). Name scans of what the base was trained for."
+        )
+    return data
 
 
 def _schedule(

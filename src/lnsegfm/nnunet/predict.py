@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from lnsegfm.datasets.dataset import CHANNEL, Case
-from lnsegfm.errors import ConfigError, DataError, Interrupted, LnSegFmError, RunMismatch
-from lnsegfm.imaging.files import image_files, read_volume, stem
-from lnsegfm.nnunet.engine import engine
-from lnsegfm.nnunet.model import Model, build_network, load_weights
+from lnsegfm.errors import DataError, Interrupted, LnSegFmError, RunMismatch
+from lnsegfm.evaluation.flags import Flag, read_flags
+from lnsegfm.imaging.files import image_files, stem
+from lnsegfm.nnunet.beside import Beside, Wanted
+from lnsegfm.nnunet.model import Model
+from lnsegfm.nnunet.predictor import Predictor
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import clear_partials, read_json, whole, write_json
+from lnsegfm.storage import clear_partials, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -44,90 +44,15 @@ class Predictions:
         folder: Where the masks lie.
         done: Cases predicted now.
         skipped: Cases whose mask was there already.
-        failed: Cases that could not be predicted.
+        failed: Cases that could not be predicted, or whose mask could not be looked at.
+        flags: Reasons to look at cases, done now or before; none where flags were not asked for.
     """
 
     folder: Path
     done: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: tuple[Failure, ...]
-
-
-class Predictor:
-    """A model ready to predict.
-
-    With the defaults its masks are those of stock ``nnUNetv2_predict``, voxel for voxel.
-
-    Args:
-        model: The model; the folds of an ensemble are averaged as nnU-Net does.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        mirroring: Average over mirrored copies, along the axes that the model allows.
-        step: Distance of tiles as a share of the patch.
-    """
-
-    def __init__(self, model: Model, *, device: str = "cpu", mirroring: bool = True, step: float = 0.5) -> None:
-        if not 0 < step <= 1:
-            raise ConfigError(f"step {step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
-        self.model = model
-        network = build_network(model.first, deep_supervision=False)
-        for fold in model.folds:
-            load_weights(network, fold.weights)
-        with engine():
-            from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-            from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-            self._plans = PlansManager(dict(model.plans))
-            self._configuration = self._plans.get_configuration(model.configuration)
-            self._engine = nnUNetPredictor(
-                tile_step_size=step, use_mirroring=mirroring, device=torch.device(device), allow_tqdm=False
-            )
-            self._engine.manual_initialization(
-                network,
-                self._plans,
-                self._configuration,
-                [dict(fold.weights) for fold in model.folds],
-                dict(model.dataset_json),
-                model.first.trainer_name,
-                model.first.mirroring_axes,
-            )
-
-    def predict(self, images: Sequence[Path], out: Path) -> None:
-        """Predict one scan and write its mask.
-
-        Args:
-            images: One file a channel.
-            out: The mask's file; its ending chooses the format.
-
-        Raises:
-            DataError: The scan cannot be read, or its channels are not the model's.
-        """
-        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-
-        if len(images) != self.model.channels:
-            raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
-        for image in images:
-            _require_whole(image)
-        with engine():
-            reader = self._reader(images[0])
-            data, properties = reader.read_images([str(image) for image in images])
-            _require_volume(data, images[0], self.model.channels)
-            data, _, properties = self._configuration.preprocessor_class(verbose=False).run_case_npy(
-                data, None, properties, self._plans, self._configuration, dict(self.model.dataset_json)
-            )
-            logits = self._engine.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
-            mask = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits, self._plans, self._configuration, self._engine.label_manager, properties
-            )
-            with whole(out) as partial:
-                reader.write_seg(mask, str(partial), properties)
-
-    def _reader(self, image: Path) -> Any:
-        """The reader of the plans, or SimpleITK's where that one does not know the file's ending."""
-        from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
-        stated = self._plans.image_reader_writer_class
-        known = any(image.name.lower().endswith(ending) for ending in stated.supported_file_endings)
-        return stated() if known else SimpleITKIO()
+    flags: tuple[Flag, ...] = ()
 
 
 def predict_cases(
@@ -139,9 +64,15 @@ def predict_cases(
     mirroring: bool = True,
     step: float = 0.5,
     overwrite: bool = False,
+    flags: bool = True,
+    nodes: bool = False,
+    probabilities: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
     """Predict many scans; a mask that is there already is left alone, a scan that fails does not stop the rest.
+
+    What a mask that is there lacks beside it is added without predicting again; only missing probabilities ask for the
+    network.
 
     Args:
         model: The model.
@@ -151,6 +82,9 @@ def predict_cases(
         mirroring: See `Predictor`.
         step: See `Predictor`.
         overwrite: Predict also what is there already.
+        flags: Write ``flags.json``, the reasons to look at a case (`lnsegfm.evaluation.flags`).
+        nodes: Write ``CASE.nodes.csv`` and ``CASE.nodes.json``, the measured nodes of a mask.
+        probabilities: Write ``CASE.npz``, each class's probability in each voxel.
         progress: Told how far it is.
 
     Raises:
@@ -159,27 +93,34 @@ def predict_cases(
     progress = progress or Silent()
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
-    todo = [case for case in cases if overwrite or not places[case.name].is_file()]
+    beside = Beside(model, out, Wanted(flags=flags, nodes=nodes, probabilities=probabilities))
+    todo = [case for case in cases if overwrite or not places[case.name].is_file() or beside.needs_network(case)]
+    rest = [case for case in cases if case not in todo and beside.lacks(case)]
     made_by = {"model": [fold.weights_sha256 for fold in model.folds], "mirroring": mirroring, "step": step}
-    predictor = Predictor(model, device=device, mirroring=mirroring, step=step) if todo else None
+    predictor = Predictor(model, device=device, mirroring=mirroring, step=step, watch=flags) if todo else None
     _claim(out, made_by, overwrite)
     write_json(out / "dataset.json", dict(model.dataset_json))
     failed: list[Failure] = []
-    for number, case in enumerate(todo, 1):
+    for number, case in enumerate([*todo, *rest], 1):
         try:
-            assert predictor is not None
-            predictor.predict(case.images, places[case.name])
+            if predictor is not None and number <= len(todo):
+                first = partial(beside.write, case)
+                predictor.predict(case.images, places[case.name], probabilities=probabilities, first=first)
+            else:
+                beside.complete(case, places[case.name])
         except (KeyboardInterrupt, Interrupted):
             raise
         except Exception as error:  # whatever is wrong with one scan, the others are wanted
             failed.append(Failure(case.name, _reason(error)))
-        progress.advance(number, len(todo), case.name)
+        progress.advance(number, len(todo) + len(rest), case.name)
     lost = {failure.case for failure in failed}
+    raised = read_flags(out) if flags else {}
     return Predictions(
         folder=out,
         done=tuple(case.name for case in todo if case.name not in lost),
         skipped=tuple(case.name for case in cases if case not in todo),
         failed=tuple(failed),
+        flags=tuple(flag for case in cases if case.name not in lost for flag in raised.get(case.name, ())),
     )
 
 
@@ -228,18 +169,6 @@ def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
     return tuple(Case(name, tuple(scans[name][c] for c in range(channels))) for name in sorted(scans))
 
 
-def _require_whole(image: Path) -> None:
-    """Refuse what the engine's reader takes without a word: a file cut short, and NaN, which it makes 0 HU."""
-    voxels, _ = read_volume(image)
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
-        raise DataError(f"{image}: it holds NaN or infinite voxels. Replace them, for example by -1024 HU.")
-
-
-def _require_volume(data: Any, image: Path, channels: int) -> None:
-    if data.shape[0] != channels or min(data.shape[1:]) < 2:
-        raise DataError(f"{image}: a 3D image is needed, this one has the shape {'x'.join(map(str, data.shape))}.")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, LnSegFmError):
         return str(error).splitlines()[0]
@@ -254,4 +183,5 @@ def as_json(predictions: Predictions) -> Mapping[str, Any]:
         "done": list(predictions.done),
         "skipped": list(predictions.skipped),
         "failed": {failure.case: failure.reason for failure in predictions.failed},
+        "flags": [flag.to_json() for flag in predictions.flags],
     }

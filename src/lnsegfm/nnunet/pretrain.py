@@ -13,7 +13,7 @@ from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots
 from lnsegfm.errors import ConfigError
-from lnsegfm.evaluation.evaluate import Evaluation
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.methods.full import Full
 from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.claim import claim
@@ -32,6 +32,7 @@ from lnsegfm.nnunet.plans import (
     set_sizes,
 )
 from lnsegfm.nnunet.record import versions
+from lnsegfm.nnunet.seen import keep_what_was_seen
 from lnsegfm.nnunet.together import require_processes
 from lnsegfm.nnunet.training import train_model
 from lnsegfm.progress import Progress, Silent
@@ -212,6 +213,7 @@ def pretrain(
         on_disk=True,
         processes=training.gpus,
     )
+    keep_what_was_seen(start, shots, dataset.labels, out / "model", progress)
     evaluation = None
     if held_out:
         base = read_model(out / "model")
@@ -224,7 +226,7 @@ def pretrain(
             mirroring=training.mirroring,
             progress=progress,
         )
-        evaluation = score(held_out, masks, dataset.labels, base)
+        evaluation = score(held_out, masks, dataset.labels, base, subjects=dataset.subjects)
     record = {
         **resolved,
         "versions": versions(),
@@ -236,7 +238,7 @@ def pretrain(
         "parameters": sum(start.weights[name].numel() for name in set(aliases(start.weights).values())),
         "training": {key: value for key, value in course.items() if key != "losses"},
         "model": {"sha256": sha256(out / "model" / "fold_0" / CHECKPOINT)},
-        "result": evaluation.to_json() if evaluation else None,
+        "result": evaluation.to_json(out) if evaluation else None,
         "losses": course["losses"],
     }
     write_json(out / "run.json", record)

@@ -13,7 +13,8 @@ from lnsegfm.nnunet.choose_lr import told
 from lnsegfm.nnunet.course import warning
 from lnsegfm.nnunet.evidence import Evidence
 from lnsegfm.nnunet.model import CHECKPOINT
-from lnsegfm.report.page import write_page
+from lnsegfm.report.run import FORMAT, write_run_report
+from lnsegfm.report.verdict import forgetting, to_json
 from lnsegfm.storage import sha256, write_json
 
 
@@ -29,7 +30,7 @@ def record_run(
     resolved: Mapping[str, Any],
     course: Mapping[str, Any],
     adapter: Mapping[str, int],
-    evidence: Evidence | None,
+    evidence: Evidence,
     *,
     device: str,
     lr: float,
@@ -39,7 +40,7 @@ def record_run(
     checkpoint = out / "model" / "fold_0" / CHECKPOINT
     record = {
         **resolved,
-        "format": "lnsegfm.run/1",
+        "format": FORMAT,
         "versions": versions(),
         "device": device,
         "training": {"lr": lr, **{key: value for key, value in course.items() if key not in ("losses", "proof")}},
@@ -47,20 +48,19 @@ def record_run(
         "lr_choice": lr_choice,
         "adapter": {**adapter, "checkpoint_bytes": checkpoint.stat().st_size},
         "model": {"sha256": sha256(checkpoint)},
-        "result": evidence.comparison.to_json() if evidence else None,
+        "result": to_json(evidence.comparison, out) if evidence.comparison else None,
+        "remembered": to_json(evidence.remembered, out) if evidence.remembered else None,
+        "flags": {case: [flag.to_json() for flag in flags] for case, flags in evidence.flags.items()},
         "losses": course["losses"],
     }
-    write_page(
-        out / "report.html",
-        title=f"{resolved['recipe']['method']} on {Path(resolved['data']['folder']).name}",
-        facts=_facts(record),
-        comparison=evidence.comparison if evidence else None,
-        cases=evidence.pictures if evidence else (),
-        losses=course["losses"],
-        provenance={key: record[key] for key in ("identity", "base", "model", "versions", "recipe")},
-    )
+    record["facts"] = _facts(record) | _remembered(evidence)
+    write_run_report(out, record)
     write_json(out / "run.json", record)
     return record
+
+
+def _remembered(evidence: Evidence) -> dict[str, str]:
+    return {"What the base could": forgetting(evidence.remembered)} if evidence.remembered else {}
 
 
 def megabytes(number: float) -> str:

@@ -1,74 +1,73 @@
-"""The report of a fine-tuning run: one HTML file that needs no server, no network and no other file.
+"""The report as one HTML file that needs no server, no network and no other file.
 
-What a reader wants first comes first: is the adapted model better than the base, by how much, on how many cases. Then
-each held-out case with its pictures, the worst one first, then what the run was.
+What a reader wants first comes first: the verdict and what limits it, the figures over all cases, a table of the
+cases, then each case with its pictures, the worst one first, then what the run was.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
-from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.errors import DataError
-from lnsegfm.evaluation.evaluate import MEAN
-from lnsegfm.imaging.files import read_mask, read_volume
-from lnsegfm.report.comparison import Comparison, Difference, dice_text, interval_text
-from lnsegfm.report.pictures import (
-    ADAPTED_COLOUR,
-    BASE_COLOUR,
-    REFERENCE_COLOUR,
-    Focus,
-    axial_view,
-    focus_slice,
-    overlay_png,
-)
+from lnsegfm.evaluation.flags import Flag
+from lnsegfm.evaluation.scores import METRICS, Evaluation
+from lnsegfm.report.comparison import BASE, Comparison
+from lnsegfm.report.figures import headline, limits, metric_rows, paired_rows, plots_of, size_rows
+from lnsegfm.report.figures import node_rows as nodes_over_cases
+from lnsegfm.report.pictures import BASE_COLOUR, PREDICTION_COLOUR, REFERENCE_COLOUR
+from lnsegfm.report.rows import case_columns, case_line, case_row, node_rows, score_rows
+from lnsegfm.report.sights import Model, pictures_of
+from lnsegfm.report.verdict import called, forgetting, notes, verdict
 from lnsegfm.storage import write_text
 
-MOST_PICTURES = 24
+MOST_PICTURES, MOST_OF_A_CASE = 300, 6
 CURVE_POINTS = 200
 CURVE_WIDTH, CURVE_HEIGHT = 1000, 200
-_DISAGREEMENT = "where adapted and reference disagree most"
-
-_OUTCOMES = {
-    "adapted better": ("good", "The adapted model is better"),
-    "no difference": ("open", "No difference shown"),
-    "base ahead": ("bad", "Keep the base"),
-    "base better": ("bad", "Keep the base"),
-    "no evidence": ("open", "No evidence"),
-}
 
 
-@dataclass(frozen=True)
-class CasePicture:
-    """A held-out case and the files its pictures are drawn from, all on one grid.
+def write_evaluation_page(
+    path: Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    flags: Mapping[str, Sequence[Flag]] | None = None,
+    facts: Mapping[str, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the page of one model's evaluation, whole or not at all.
 
     Args:
-        case: Its name, as in the comparison.
-        image: CT in HU.
-        reference: The human mask.
-        base: The base's mask; None when there is none.
-        adapted: The adapted model's mask.
-        labels: Values in the reference and in the adapted model's mask.
-        base_labels: Values in the base's mask where they are others; a label it lacks is drawn as not known.
-    """
+        path: The HTML file.
+        evaluation: Its scores. Pictures are drawn of the cases that name their files.
+        title: The page's heading.
+        flags: Reasons to look at a case's prediction, by case; None where nobody looked for any.
+        facts: What was evaluated, in the order to show it.
+        provenance: Versions, hashes, settings: nested tables and lists are laid out flat.
 
-    case: str
-    image: Path
-    reference: Path
-    base: Path | None
-    adapted: Path
-    labels: LabelMap
-    base_labels: LabelMap | None = None
+    Raises:
+        DataError: A file of a case cannot be read, or lies on another grid than the reference.
+    """
+    models = [Model("prediction", evaluation)]
+    content = {
+        "kind": "open",
+        "headline": headline(models[0]),
+        "verdict": "What these figures can and cannot show:",
+        "notes": limits(evaluation),
+        "metrics": list(metric_rows(evaluation)),
+        "paired": [],
+        "remembered": None,
+    }
+    _write(path, title, models, flags, facts or {}, None, provenance or {}, content)
 
 
 def write_page(
@@ -77,193 +76,178 @@ def write_page(
     title: str,
     facts: Mapping[str, str],
     comparison: Comparison | None,
-    cases: Sequence[CasePicture],
-    losses: Sequence[float] | None,
-    provenance: Mapping[str, Any],
+    losses: Sequence[float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Sequence[Flag]] | None = None,
+    remembered: Comparison | None = None,
 ) -> None:
-    """Write the report, whole or not at all.
+    """Write the page of a comparison, whole or not at all.
 
     Args:
         path: The HTML file.
         title: Its heading.
         facts: What the run was, in the order to show it: model, method, shots, iterations, what moved, adapter size.
         comparison: Base against adapted; None when no scan was held out: the page then says that there is no evidence.
-        cases: What to draw, worst adapted Dice first whatever their order here. Pictures stop after 24 of them; the
-            numbers of every case are in the table.
+            Pictures are drawn from the files that its two evaluations name.
         losses: Training loss, one value an iteration; None leaves the curve out.
         provenance: Versions, hashes, seed: nested tables and lists are laid out flat.
+        flags: Reasons to look at a case's adapted prediction, by case; None where nobody looked for any.
+        remembered: Base against adapted on cases that the user wants kept; None where none were named.
 
     Raises:
-        DataError: A file of ``cases`` cannot be read, or its masks are not on the image's grid.
+        DataError: A file of a case cannot be read, or lies on another grid than the reference.
     """
-    ranked = comparison.worst_first() if comparison is not None else ()
-    order = {case: rank for rank, case in enumerate(ranked)}
-    kind, headline = _OUTCOMES[comparison.outcome if comparison is not None else "no evidence"]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["minus_signs"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", str(text))
-    template = environment.from_string(files("lnsegfm.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
-    page = template.render(
+    kind, said = _outcome(comparison)
+    content = {
+        "kind": kind,
+        "headline": said,
+        "verdict": verdict(comparison) if comparison is not None else None,
+        "notes": notes(comparison) if comparison is not None else (),
+        "metrics": [],
+        "paired": list(paired_rows(comparison)) if comparison is not None else [],
+        "remembered": _remembered(remembered),
+    }
+    _write(path, title, _models(comparison), flags, facts, losses, provenance or {}, content)
+
+
+def _outcome(comparison: Comparison | None) -> tuple[str, str]:
+    """The verdict in a few words, and its colour."""
+    if comparison is None:
+        return "open", "No evidence"
+    base, adapted = (name[:1].upper() + name[1:] for name in called(comparison))
+    worse = ("bad", "Keep the base") if comparison.names[0] == BASE else ("bad", f"{base} is better")
+    undecided = ("open", "No difference shown")
+    return {
+        "adapted better": ("good", f"{adapted} is better"),
+        "no difference": undecided,
+        "base ahead": worse if comparison.names[0] == BASE else undecided,
+        "base better": worse,
+        "no evidence": ("open", "No evidence"),
+    }[comparison.outcome]
+
+
+def _models(comparison: Comparison | None) -> list[Model]:
+    if comparison is None:
+        return []
+    return [Model(comparison.names[0], comparison.base, "base"), Model(comparison.names[1], comparison.adapted)]
+
+
+def _remembered(comparison: Comparison | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    rows, models = list(paired_rows(comparison)), _models(comparison)
+    return {"sentence": forgetting(comparison), "paired": rows, "models": models, "notes": notes(comparison)}
+
+
+def _write(
+    path: Path,
+    title: str,
+    models: Sequence[Model],
+    flags: Mapping[str, Sequence[Flag]] | None,
+    facts: Mapping[str, str],
+    losses: Sequence[float] | None,
+    provenance: Mapping[str, Any],
+    content: Mapping[str, Any],
+) -> None:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_part),
+    )
+    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", str(text))
+    script = _part("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template("page.html.j2").render(
         title=title,
-        facts={name: str(value) for name, value in facts.items()},
-        colours={"reference": REFERENCE_COLOUR, "base": BASE_COLOUR, "adapted": ADAPTED_COLOUR},
-        kind=kind,
-        headline=headline,
-        verdict=comparison.verdict() if comparison is not None else None,
-        notes=comparison.notes() if comparison is not None else (),
-        means=_means(comparison) if comparison is not None else [],
-        dots=[_dots(comparison, label, ranked) for label in comparison.labels] if comparison is not None else [],
-        cases=list(_draw_cases(sorted(cases, key=lambda c: order.get(c.case, len(order))), comparison)),
+        style=Markup(_part("page.css")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        colours={"reference": REFERENCE_COLOUR, "base": BASE_COLOUR, "prediction": PREDICTION_COLOUR},
+        facts=[(name, str(value)) for name, value in facts.items()],
         curve=_curve(losses) if losses is not None else None,
         provenance=list(_flat(provenance)),
+        models=models,
+        metric_titles=[metric.title for metric in METRICS.values()],
+        **content,
+        **_body(models, flags),
     )
     write_text(path, page)
 
 
-def _means(comparison: Comparison) -> list[dict[str, Any]]:
-    rows = [(label, comparison.difference(label)) for label in comparison.labels]
-    if len(rows) > 1:
-        rows.append((MEAN, comparison.difference()))
-    return [
-        {
-            "label": label,
-            "unknown": label in comparison.unknown,
-            "n": found.n,
-            "base": dice_text(found.base_mean),
-            "base_median": dice_text(_median(found.base)),
-            "adapted": dice_text(found.adapted_mean),
-            "adapted_median": dice_text(_median(found.adapted)),
-            "mean": dice_text(found.mean, signed=True),
-            "interval": _interval(found),
-        }
-        for label, found in rows
-    ]
+def _body(models: Sequence[Model], flags: Mapping[str, Sequence[Flag]] | None) -> dict[str, Any]:
+    """What the page says of all cases and of each."""
+    if not models:
+        empty: dict[str, Any] = {name: [] for name in ("node_summary", "sizes", "plots", "columns", "rows", "cases")}
+        return {**empty, "anchors": {}, "several_labels": False, "tolerance": "1", "drawn": ""}
+    judged, flagged = models[-1].evaluation, flags or {}
+    ranked = judged.worst_first()
+    anchors = {case: f"case-{rank}" for rank, case in enumerate(ranked, start=1)}
+    cases = list(_cases(models, ranked, anchors, flagged))
+    return {
+        "several_labels": len(judged.labels.names) > 1,
+        "tolerance": f"{judged.tolerance_mm:g}",
+        "node_summary": list(nodes_over_cases(models)),
+        "sizes": list(size_rows(models)),
+        "plots": list(plots_of(models)),
+        "columns": case_columns(models, flags=flags is not None),
+        "rows": [case_row(case, models, flagged.get(case, ()), flagged=flags is not None) for case in ranked],
+        "anchors": anchors,
+        "cases": cases,
+        "drawn": _drawn(models, sum(len(item["pictures"]) for item in cases)),
+    }
 
 
-def _interval(found: Difference) -> str:
-    if found.low is None:
-        return "too few cases"
-    return interval_text(found.low, found.high)
-
-
-def _dots(comparison: Comparison, label: str, ranked: Sequence[str]) -> dict[str, Any]:
-    """One row a case: Dice of base and adapted, as text and as a place on a line from 0 to 100 %."""
-    rows = []
-    for case in ranked:
-        base, adapted = comparison.base_dice(case, label), comparison.adapted_dice(case, label)
-        change = None if base is None or adapted is None else adapted - base
-        rows.append(
-            {
-                "case": case,
-                "base": dice_text(base),
-                "adapted": dice_text(adapted),
-                "change": dice_text(change, signed=True),
-                "base_at": None if base is None else round(100 * base, 2),
-                "adapted_at": None if adapted is None else round(100 * adapted, 2),
-                "both": change is not None,
-            }
-        )
-    return {"label": label, "rows": rows}
-
-
-def _draw_cases(cases: Sequence[CasePicture], comparison: Comparison | None) -> Iterator[dict[str, Any]]:
-    drawn = 0
-    for rank, case in enumerate(cases):
-        if drawn + len(case.labels.names) > MOST_PICTURES and drawn:
-            return
-        focuses: tuple[Focus, ...] = ("largest", "disagreement") if rank == 0 else ("largest",)
-        masks = _Masks.read(case)
-        pictures = [picture for label in case.labels.names for picture in _draw_label(masks, label, focuses)]
-        drawn += len(pictures)
-        yield {"case": case.case, "scores": _scores(comparison, case), "pictures": pictures}
-
-
-def _scores(comparison: Comparison | None, case: CasePicture) -> list[dict[str, Any]]:
-    if comparison is None or case.case not in comparison.cases:
-        return []
-    rows = []
-    for label in comparison.labels:
-        base, adapted = comparison.base_dice(case.case, label), comparison.adapted_dice(case.case, label)
-        score = comparison.adapted_score(case.case, label)
-        rows.append(
-            {
-                "label": label,
-                "base": dice_text(base),
-                "adapted": dice_text(adapted),
-                "reference_ml": f"{score.reference_ml:.2f}",
-                "base_ml": _volume(comparison.base_ml(case.case, label), score.reference_ml),
-                "adapted_ml": _volume(score.prediction_ml, score.reference_ml),
-            }
-        )
-    return rows
-
-
-def _volume(found_ml: float, reference_ml: float) -> str:
-    relative = f" ({100 * (found_ml / reference_ml - 1):+.0f} %)" if reference_ml > 0 else ""
-    return f"{found_ml:.2f}{relative}"
-
-
-@dataclass(frozen=True)
-class _Masks:
-    """The arrays of one case, read once for all its labels."""
-
-    case: CasePicture
-    image: np.ndarray
-    spacing_mm: tuple[float, float, float]
-    direction: tuple[float, ...]
-    reference: np.ndarray
-    base: np.ndarray | None
-    adapted: np.ndarray
-
-    @classmethod
-    def read(cls, case: CasePicture) -> _Masks:
-        image, grid = read_volume(case.image)
-
-        def mask(path: Path) -> np.ndarray:
-            values, other = read_mask(path)
-            if difference := grid.difference(other):
-                raise DataError(f"{path}: not on the grid of {case.image} ({difference}). Resample it to the image.")
-            return values
-
-        base = None if case.base is None else mask(case.base)
-        return cls(case, image, grid.spacing_mm, grid.direction, mask(case.reference), base, mask(case.adapted))
-
-
-def _draw_label(masks: _Masks, label: str, focuses: tuple[Focus, ...]) -> Iterator[dict[str, Any]]:
-    """Pictures of one label; none where there was nothing to find and nothing was found."""
-    labels, base_labels = masks.case.labels, masks.case.base_labels or masks.case.labels
-    reference, adapted = (m == labels.names[label] for m in (masks.reference, masks.adapted))
-    known = masks.base is not None and label in base_labels.names
-    base = masks.base == base_labels.names[label] if masks.base is not None and known else None
-    ignored = masks.reference == labels.ignore if labels.ignore is not None else None
-    found = adapted if base is None else adapted | base
-    if not reference.any() and not found.any():
-        return
-    view = axial_view(masks.direction)
-    slices: dict[int, str] = {}
-    for focus in focuses:
-        where = "through the largest reference component" if focus == "largest" else _DISAGREEMENT
-        slices.setdefault(focus_slice(view, reference, adapted if reference.any() else found, focus, ignored), where)
-    for index, where in slices.items():
-        png = overlay_png(
-            masks.image,
-            reference,
-            base,
-            adapted,
-            spacing_mm=masks.spacing_mm,
-            direction=masks.direction,
-            slice_index=index,
-            ignored=ignored,
-        )
-        total = masks.image.shape[view.order[0]]
-        shown = where if reference.any() or where == _DISAGREEMENT else "with most of what was found"
+def _cases(
+    models: Sequence[Model], ranked: Sequence[str], anchors: Mapping[str, str], flagged: Mapping[str, Sequence[Flag]]
+) -> Iterator[dict[str, Any]]:
+    left = MOST_PICTURES
+    for rank, case in enumerate(ranked):
+        score = models[-1].evaluation.case(case)
+        pictures = pictures_of(case, models, most=min(left, MOST_OF_A_CASE))
+        without = "Nothing to find, and nothing found: no picture."
+        if score.files is None:
+            without = "No picture: the files of this case are not known."
+        elif left < 1:
+            without = f"No picture: the page stops after {MOST_PICTURES}, and cases with a lower Dice come first."
+        left -= len(pictures)
         yield {
-            "png": base64.b64encode(png).decode("ascii"),
-            "caption": f"{label}: axial slice {index + 1} of {total}, {shown}.",
-            "alt": (
-                f"Case {masks.case.case}, {label}, axial slice {index + 1}: CT, then contours of base and reference, "
-                "then contours of adapted model and reference."
-            ),
+            "case": case,
+            "anchor": anchors[case],
+            "open": rank == 0,
+            "line": case_line(score),
+            "flags": flagged.get(case, ()),
+            "pictures": [{"svg": Markup(p.svg), "caption": p.caption, "status": p.status} for p in pictures],
+            "without": without,
+            "scores": score_rows(case, models),
+            "nodes": node_rows(case, models),
         }
+
+
+def _drawn(models: Sequence[Model], pictures: int) -> str:
+    """What is drawn, and what is left out."""
+    judged = models[-1].evaluation
+    said = []
+    if judged.node_labels:
+        said.append(
+            "Of a case's nodes at most three missed or merged, two invented (the largest of each) and one found (the "
+            "worst overlap) are drawn; the table below them has all."
+        )
+    if set(judged.labels.names) - set(judged.node_labels):
+        said.append(
+            "Of other labels the slice on which prediction and reference differ most is drawn, the lowest Dice first."
+        )
+    said.append(f"A case has at most {MOST_OF_A_CASE} pictures.")
+    if pictures >= MOST_PICTURES:
+        said.append(f"The page stops after {MOST_PICTURES} pictures: the best cases have none.")
+    if any(case.files is None or case.files.image is None for case in judged.cases):
+        said.append("Where the scan is not known, masks are drawn filled on black.")
+    return " ".join(said)
+
+
+def _part(name: str) -> str:
+    return files("lnsegfm.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _curve(losses: Sequence[float]) -> dict[str, Any] | None:
@@ -300,7 +284,3 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, ", ".join(str(v) for v in value)
     else:
         yield name, str(value)
-
-
-def _median(values: Mapping[str, float]) -> float:
-    return float(np.median(list(values.values()))) if values else math.nan

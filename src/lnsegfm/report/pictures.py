@@ -1,280 +1,226 @@
-"""Pictures of a case: one axial slice, plain and with the contours of reference, base and adapted model.
+"""Pictures of a place in a scan: CT with the contours of reference and masks, as SVG in millimetres.
 
-Whatever the axis order and direction of the file, the slice is shown as radiology shows it: the patient's right at the
-left, the front at the top. The letters at the edges are computed from the direction of what is shown.
+Each view is an ``<svg>`` element for an HTML page. Its coordinates are millimetres of the slice as shown, counted
+from the slice's upper left corner, so anisotropic voxels are true to scale. The CT is a greyscale picture at the
+scan's own resolution in the soft-tissue window; contours are paths, which the page styles by their classes.
 """
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
-from typing import Any, Literal
+from html import escape
+from typing import Literal
 
 import numpy as np
-from matplotlib import patheffects
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
+from skimage.measure import find_contours
 
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.report.views import PLANES, View, view_of
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with every kind of colour vision
 REFERENCE_COLOUR = "#F0E442"
 BASE_COLOUR = "#E69F00"
-ADAPTED_COLOUR = "#56B4E9"
-_COLOURS = {
-    "reference": REFERENCE_COLOUR,
-    "base": BASE_COLOUR,
-    "adapted": ADAPTED_COLOUR,
-    "not annotated": "#FFFFFF",
-}
-_ALWAYS_NAMED = ("reference", "base", "adapted")
+PREDICTION_COLOUR = "#56B4E9"
 
 WINDOW_LEVEL_HU = 40.0
 WINDOW_WIDTH_HU = 400.0
-MARGIN_MM = 25.0
-SMALLEST_VIEW_MM = 110.0
 SCALE_BAR_MM = 20.0
-PANEL_PX = 330
-DPI = 110
+MARGIN_MM = 25.0
+SMALLEST_VIEW_MM, LARGEST_VIEW_MM = 84.0, 240.0
+_SMALLEST_SIDE_MM = 36.0  # room for the letters where a scan has few slices
+_MARK_MM = 3.0
+_JPEG_QUALITY = 85
 
-Focus = Literal["largest", "disagreement"]
+Kind = Literal["ignored", "reference", "base", "prediction"]
+_Box = tuple[float, float, float, float]  # top, bottom, left and right, mm
+KINDS: tuple[Kind, ...] = ("ignored", "reference", "base", "prediction")  # in the order they are drawn
 
 
 @dataclass(frozen=True)
-class AxialView:
-    """How an array (z, y, x) is turned to show axial slices the radiological way.
+class Scene:
+    """What is drawn of one label of one case: arrays (z, y, x) on one grid.
 
     Args:
-        order: The array's axes in the order (slices, rows, columns) of the view.
-        flip: Whether rows and columns run against that (the slices keep the file's order and numbers).
-        letters: What lies at the left, right, top and bottom edge: R, L, A, P, and H or F (head, feet) or a second
-            letter where the slice is oblique.
-    """
-
-    order: tuple[int, int, int]
-    flip: tuple[bool, bool]
-    letters: tuple[str, str, str, str]
-
-    def turn(self, array: np.ndarray) -> np.ndarray:
-        """The array as (slices, rows, columns) of the view; a view of the same memory."""
-        rows, columns = (slice(None, None, -1 if f else None) for f in self.flip)
-        return array.transpose(self.order)[:, rows, columns]
-
-
-def axial_view(direction: Sequence[float]) -> AxialView:
-    """The view for an image with this direction matrix.
-
-    Args:
-        direction: Row-major 3 x 3; column c is the LPS direction of the image's c-th index (x, y, z).
-    """
-    world = np.asarray(direction, dtype=float).reshape(3, 3)[:, ::-1]  # column a: where array axis a (z, y, x) points
-    slices, down_axis, right_axis = max(
-        permutations(range(3)), key=lambda p: sum(abs(world[2 - view, axis]) for view, axis in enumerate(p))
-    )
-    rows, columns = world[:, down_axis], world[:, right_axis]
-    flip = (bool(rows[1] < 0), bool(columns[0] < 0))
-    down, right = (-rows if flip[0] else rows), (-columns if flip[1] else columns)
-    return AxialView(
-        (slices, down_axis, right_axis), flip, (_letters(-right), _letters(right), _letters(-down), _letters(down))
-    )
-
-
-def focus_slice(
-    view: AxialView,
-    reference: np.ndarray,
-    adapted: np.ndarray,
-    focus: Focus = "largest",
-    ignored: np.ndarray | None = None,
-) -> int:
-    """Which axial slice to show, counted from 0 in the file's order.
-
-    Args:
-        view: How the arrays are turned.
-        reference: Boolean mask (z, y, x).
-        adapted: Boolean mask (z, y, x).
-        focus: ``largest``: the slice on which the largest connected piece of the reference (26 neighbours) has its
-            largest area. ``disagreement``: the slice with most voxels in one of the two masks only. Where that leaves
-            nothing, the slice with most of the reference, of the adapted mask, or the middle one.
-        ignored: Boolean mask of voxels that nobody annotated; they are no disagreement.
-    """
-    reference, adapted = view.turn(reference), view.turn(adapted)
-    if focus == "largest":
-        shown = _largest_piece(reference)
-    else:
-        shown = reference != adapted
-        if ignored is not None:
-            shown &= ~view.turn(ignored)
-    for mask in (shown, reference, adapted):
-        areas = mask.sum(axis=(1, 2))
-        if areas.any():
-            return int(np.argmax(areas))
-    return len(reference) // 2
-
-
-def overlay_png(
-    image_hu: np.ndarray,
-    reference: np.ndarray,
-    base: np.ndarray | None,
-    adapted: np.ndarray,
-    *,
-    spacing_mm: tuple[float, float, float],
-    direction: Sequence[float],
-    slice_index: int,
-    ignored: np.ndarray | None = None,
-) -> bytes:
-    """One row of pictures as PNG: CT, base against reference, adapted against reference.
-
-    CT in the soft-tissue window (level 40 HU, width 400 HU), masks as contours, cut to what the contours cover and
-    25 mm around it, true to scale, with a bar of 2 cm and the letters of the edges.
-
-    Args:
-        image_hu: CT (z, y, x), HU.
-        reference: Boolean mask of the same shape.
-        base: Boolean mask of the same shape; None when the base cannot know the label.
-        adapted: Boolean mask of the same shape.
-        spacing_mm: Of the array's axes (z, y, x).
-        direction: Of the image, row-major 3 x 3.
-        slice_index: The axial slice, counted from 0 (see ``focus_slice``).
-        ignored: Boolean mask of voxels that nobody annotated; drawn dotted.
+        grid: Their geometry.
+        image_hu: CT, HU; None where there is none: the masks are then filled, on black.
+        masks: Boolean masks by kind: ``reference`` (yellow), ``prediction`` (blue), ``base`` (orange, the model one
+            compares with) and ``ignored`` (dotted white: what nobody annotated).
 
     Raises:
-        DataError: The arrays differ in shape.
+        DataError: An array that does not fill the grid.
     """
-    masks = {"reference": reference, "base": base, "adapted": adapted, "not annotated": ignored}
-    for name, mask in masks.items():
-        if mask is not None and mask.shape != image_hu.shape:
-            raise DataError(f"Shape {mask.shape} of {name}: the image has {image_hu.shape}. Use masks on its grid.")
-    view = axial_view(direction)
-    pixel_mm = (spacing_mm[view.order[1]], spacing_mm[view.order[2]])
-    ct = np.nan_to_num(np.asarray(view.turn(image_hu)[slice_index], dtype=np.float32), nan=-1024.0)
-    cut = {name: view.turn(mask)[slice_index] for name, mask in masks.items() if mask is not None}
-    panels = {
-        "CT": (),
-        "base and reference" if base is not None else "reference (no mask of the base)": (
-            "reference",
-            "base",
-            "not annotated",
-        ),
-        "adapted and reference": ("reference", "adapted", "not annotated"),
-    }
-    covered = np.any([mask for name, mask in cut.items() if name != "not annotated"], axis=0)
-    box = _view_box(covered, pixel_mm)
-    figure = Figure(figsize=((3 * PANEL_PX + 20) / DPI, (PANEL_PX + 24) / DPI), dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 3, gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 0.925, "wspace": 0.015})
-    for panel, (title, names) in zip(axes, panels.items(), strict=True):
-        _draw_panel(panel, ct, {name: cut[name] for name in names if name in cut}, pixel_mm, box, view.letters)
-        panel.set_title(title, fontsize=9.5, color="#222222", pad=4)
-    canvas.draw()
-    return _small_png(np.asarray(canvas.buffer_rgba())[..., :3])
+
+    grid: Grid
+    image_hu: np.ndarray | None
+    masks: Mapping[Kind, np.ndarray]
+
+    def __post_init__(self) -> None:
+        for name, array in (("image", self.image_hu), *self.masks.items()):
+            if array is not None and array.shape != self.grid.shape:
+                raise DataError(f"Shape {array.shape} of {name}: the grid has {self.grid.shape}. Use its own grid.")
 
 
-def _draw_panel(
-    axes: Axes,
-    ct: np.ndarray,
-    contours: dict[str, np.ndarray],
-    pixel_mm: tuple[float, float],
-    box: tuple[float, float, float, float],
-    letters: tuple[str, str, str, str],
-) -> None:
-    height, width = (n * mm for n, mm in zip(ct.shape, pixel_mm, strict=True))
+def draw_place(scene: Scene, index: Sequence[int], *, of: Kind | None = None, title: str = "") -> str:
+    """Axial, coronal and sagittal view through a voxel, side by side at one scale, as three ``<svg>`` elements.
+
+    Args:
+        scene: What to draw.
+        index: The voxel (z, y, x).
+        of: The mask whose piece at that voxel is meant: corner marks enclose it. None marks nothing, and the views
+            enclose all that is drawn on their slices. They are 84 to 240 mm wide.
+        title: What the picture shows, for people who cannot see it; the plane and the slice are added.
+    """
+    views = [view_of(scene.grid.direction, plane) for plane in PLANES]
+    boxes = [_box(scene, view, index, of) for view in views]
+    sides = [max(box[1] - box[0], box[3] - box[2]) + 2 * MARGIN_MM for box in boxes if box]
+    side = min(max([SMALLEST_VIEW_MM, *sides]), LARGEST_VIEW_MM)
+    return "".join(
+        _draw(scene, view, index, box, side, title, marked=of is not None)
+        for view, box in zip(views, boxes, strict=True)
+    )
+
+
+def contour(mask: np.ndarray, pixel_mm: tuple[float, float], origin_mm: tuple[float, float] = (0.0, 0.0)) -> str:
+    """The outline of a mask as an SVG path, in tenths of a millimetre.
+
+    The outline lies midway between voxel centres inside and outside (marching squares at 0.5); voxels that touch at a
+    corner are one piece. Points on a straight line are left out.
+
+    Args:
+        mask: Boolean (rows, columns).
+        pixel_mm: Height and width of a pixel.
+        origin_mm: Where the upper left corner of the mask lies (down, right).
+
+    Returns:
+        The path's ``d``; empty for an empty mask.
+    """
+    parts = []
+    for line in find_contours(np.pad(mask, 1).astype(np.float32), 0.5, fully_connected="high"):
+        before, after = line[:-1] - np.roll(line[:-1], 1, axis=0), line[1:] - line[:-1]
+        corner = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+        mm = (line[:-1][corner] - 0.5) * pixel_mm + origin_mm
+        tenths = np.rint(10 * mm).astype(int)[:, ::-1]
+        steps = np.diff(tenths, axis=0)
+        steps = steps[np.any(steps != 0, axis=1)]
+        parts.append(f"M{_tenth(tenths[0])}" + (f"l{' '.join(map(_tenth, steps))}" if len(steps) else "") + "z")
+    return "".join(parts)
+
+
+def _draw(
+    scene: Scene,
+    view: View,
+    index: Sequence[int],
+    box: _Box | None,
+    side: float,
+    title: str,
+    *,
+    marked: bool,
+) -> str:
+    place, pixel = view.place(index, scene.grid.shape), view.pixel_mm(scene.grid.spacing_mm)
+    shape = [scene.grid.shape[axis] for axis in view.order]
+    middle = [(place[1] + 0.5) * pixel[0], (place[2] + 0.5) * pixel[1]]
+    if box is not None and max(box[1] - box[0], box[3] - box[2]) < side:
+        middle = [(box[0] + box[1]) / 2, (box[2] + box[3]) / 2]
+    (top, height), (left, width) = (_span(m, side, n * mm) for m, n, mm in zip(middle, shape[1:], pixel, strict=True))
+    # two voxels more than is shown, so that a contour that leaves the view does not turn along its edge
+    rows, columns = (
+        slice(max(int(start // mm) - 2, 0), min(int((start + length) // mm) + 3, n))
+        for start, length, mm, n in zip((top, left), (height, width), pixel, shape[1:], strict=True)
+    )
+    corner = (rows.start * pixel[0], columns.start * pixel[1])
+    parts = [f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}"/>']
+    if scene.image_hu is not None:
+        parts.append(_ct(view.turn(scene.image_hu)[place[0], rows, columns], pixel, corner))
+    for kind in KINDS:
+        if kind in scene.masks and (d := contour(view.turn(scene.masks[kind])[place[0], rows, columns], pixel, corner)):
+            parts.append(f'<path class="c {kind}" d="{d}"/>')
+    if marked and box is not None:
+        parts.append(_marks(box))
+    parts.append(_words(view, left, top, width, height))
+    number, name = f"{view.plane} slice {place[0] + 1} of {shape[0]}", f"{title}, " if title else ""
+    return (
+        f'<svg class="view{"" if scene.image_hu is not None else " bare"}" role="img" style="flex-grow:{width:.0f}"'
+        f' data-plane="{view.plane}" viewBox="{left:.1f} {top:.1f} {width:.1f} {height:.1f}"'
+        f' aria-label="{escape(name + number, quote=True)}">{"".join(parts)}</svg>'
+    )
+
+
+def _box(scene: Scene, view: View, index: Sequence[int], kind: Kind | None) -> _Box | None:
+    """Where, on the slice of the view, the piece of a mask lies that holds a voxel, or all masks without a kind."""
+    place, pixel = view.place(index, scene.grid.shape), view.pixel_mm(scene.grid.spacing_mm)
+    if kind is None:
+        drawn = [view.turn(mask)[place[0]] for name, mask in scene.masks.items() if name != "ignored"]
+        shown = np.any(drawn, axis=0) if drawn else np.zeros((1, 1), bool)
+    else:
+        pieces, _ = ndimage.label(view.turn(scene.masks[kind])[place[0]], structure=np.ones((3, 3)))
+        shown = (pieces == pieces[place[1:]]) & (pieces > 0)
+    if not shown.any():
+        return None
+    rows, columns = ndimage.find_objects(shown.astype(np.uint8))[0]
+    return rows.start * pixel[0], rows.stop * pixel[0], columns.start * pixel[1], columns.stop * pixel[1]
+
+
+def _span(middle: float, side: float, extent: float) -> tuple[float, float]:
+    """Start and length of what is shown along one axis: inside the slice where it fits, around it where it does not."""
+    length = max(min(side, extent), min(side, _SMALLEST_SIDE_MM))
+    if length >= extent:
+        return (extent - length) / 2, length
+    return min(max(middle - length / 2, 0.0), extent - length), length
+
+
+def _ct(part: np.ndarray, pixel: tuple[float, float], corner: tuple[float, float]) -> str:
     low = WINDOW_LEVEL_HU - WINDOW_WIDTH_HU / 2
-    axes.imshow(
-        ct,
-        cmap="gray",
-        vmin=low,
-        vmax=low + WINDOW_WIDTH_HU,
-        extent=(0, width, height, 0),
-        interpolation="bilinear",
-        aspect="equal",
+    hu = np.nan_to_num(np.asarray(part, dtype=np.float32), nan=-1024.0)
+    grey = Image.fromarray(np.rint(np.clip((hu - low) / WINDOW_WIDTH_HU, 0, 1) * 255).astype(np.uint8))
+    files = {}
+    for kind in ("jpeg", "png"):
+        file = io.BytesIO()
+        grey.save(file, kind, quality=_JPEG_QUALITY, optimize=True)  # PNG has no quality, and ignores it
+        files[kind] = file.getvalue()
+    kind = min(files, key=lambda k: len(files[k]))
+    height, width = (n * mm for n, mm in zip(part.shape, pixel, strict=True))
+    return (
+        f'<image x="{corner[1]:.3f}" y="{corner[0]:.3f}" width="{width:.3f}" height="{height:.3f}"'
+        f' preserveAspectRatio="none" href="data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"/>'
     )
-    y, x = ((np.arange(-1, n + 1) + 0.5) * mm for n, mm in zip(ct.shape, pixel_mm, strict=True))
-    for name, mask in contours.items():
-        if mask.any():  # padded, so that a contour closes at the image's edge too
-            style = "dotted" if name == "not annotated" else "solid"
-            width = 2.4 if name == "reference" else 1.6  # where both agree, the reference still shows on either side
-            padded = np.pad(mask.astype(float), 1)
-            axes.contour(x, y, padded, levels=[0.5], colors=[_COLOURS[name]], linewidths=width, linestyles=style)
-    left, right, top, bottom = box
-    axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], facecolor="black")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+
+
+def _marks(box: _Box) -> str:
+    """Four corners around a box."""
+    top, bottom, left, right = box[0] - _MARK_MM, box[1] + _MARK_MM, box[2] - _MARK_MM, box[3] + _MARK_MM
+    arm = 3.0
+    corners = ((left, top, 1, 1), (right, top, -1, 1), (right, bottom, -1, -1), (left, bottom, 1, -1))
+    d = "".join(f"M{x:.1f} {y + down * arm:.1f}V{y:.1f}H{x + across * arm:.1f}" for x, y, across, down in corners)
+    return f'<path class="mark halo" d="{d}"/><path class="mark" d="{d}"/>'
+
+
+def _words(view: View, left: float, top: float, width: float, height: float) -> str:
+    """The letters at the edges and the scale bar."""
+    size = 0.05 * max(width, height)
+    near, centre_x, centre_y = 0.3 * size, left + width / 2, top + height / 2
     places = (
-        (0.02, 0.5, "left", "center"),
-        (0.98, 0.5, "right", "center"),
-        (0.5, 0.985, "center", "top"),
-        (0.5, 0.015, "center", "bottom"),
+        (left + near, centre_y + 0.35 * size, "start"),
+        (left + width - near, centre_y + 0.35 * size, "end"),
+        (centre_x, top + near + 0.75 * size, "middle"),
+        (centre_x, top + height - near, "middle"),
     )
-    for letter, place in zip(letters, places, strict=True):
-        _write(axes, letter, *place, colour="white", size=9)
-    named = [(n, n if m.any() else f"{n}: nothing here") for n, m in contours.items() if m.any() or n in _ALWAYS_NAMED]
-    for line, (name, said) in enumerate(named):
-        _write(axes, said, 0.025, 0.985 - 0.06 * line, "left", "top", colour=_COLOURS[name], size=8)
-    _draw_scale_bar(axes, box)
+    parts = [
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{letter}</text>'
+        for letter, (x, y, anchor) in zip(view.letters, places, strict=True)
+    ]
+    end, low = left + width - 1.5 * near, top + height - 1.5 * near
+    bar = f"M{end - SCALE_BAR_MM:.1f} {low:.1f}H{end:.1f}"
+    parts.append(f'<path class="bar halo" d="{bar}"/><path class="bar" d="{bar}"/>')
+    parts.append(f'<text x="{end - SCALE_BAR_MM / 2:.1f}" y="{low - near:.1f}" text-anchor="middle">2 cm</text>')
+    parts.append(f'<text x="{left + near:.1f}" y="{top + near + 0.75 * size:.1f}">{view.plane}</text>')
+    return f'<g class="words" font-size="{size:.1f}">{"".join(parts)}</g>'
 
 
-def _draw_scale_bar(axes: Axes, box: tuple[float, float, float, float]) -> None:
-    _, right, top, bottom = box
-    edge = 0.03 * (bottom - top)
-    line = axes.plot([right - edge - SCALE_BAR_MM, right - edge], [bottom - edge] * 2, color="white", linewidth=2.5)
-    line[0].set(solid_capstyle="butt", path_effects=[patheffects.withStroke(linewidth=4, foreground="black")])
-    middle = 1 - (edge + SCALE_BAR_MM / 2) / (right - box[0])
-    _write(axes, "2 cm", middle, 0.04, "center", "bottom", colour="white", size=8)
-
-
-def _write(axes: Axes, text: str, x: float, y: float, ha: str, va: str, *, colour: str, size: float) -> None:
-    halo = [patheffects.withStroke(linewidth=2, foreground="black")]
-    place: dict[str, Any] = {"transform": axes.transAxes, "ha": ha, "va": va, "path_effects": halo}
-    axes.text(x, y, text, color=colour, fontsize=size, fontweight="bold", **place)
-
-
-def _view_box(covered: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[float, float, float, float]:
-    """The square (left, right, top, bottom) in mm around what is covered, kept inside the slice where it fits."""
-    extent = [n * mm for n, mm in zip(covered.shape, pixel_mm, strict=True)]
-    spans = []
-    for axis, mm in enumerate(pixel_mm):
-        hit = np.flatnonzero(covered.any(axis=1 - axis))
-        spans.append((hit[0] * mm, (hit[-1] + 1) * mm) if len(hit) else (0.0, extent[axis]))
-    side = max([high - low for low, high in spans]) + (2 * MARGIN_MM if covered.any() else 0)
-    side = min(max(side, SMALLEST_VIEW_MM), max(extent))
-    starts = []
-    for (low, high), full in zip(spans, extent, strict=True):
-        start = (low + high - side) / 2
-        starts.append((full - side) / 2 if side >= full else min(max(start, 0.0), full - side))
-    return starts[1], starts[1] + side, starts[0], starts[0] + side
-
-
-def _largest_piece(mask: np.ndarray) -> np.ndarray:
-    box = ndimage.find_objects(mask.astype(np.uint8))
-    if not box:
-        return mask
-    pieces, _ = ndimage.label(mask[box[0]], structure=np.ones((3, 3, 3)))
-    largest = np.zeros(mask.shape, dtype=bool)
-    largest[box[0]] = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    return largest
-
-
-def _letters(towards: np.ndarray) -> str:
-    """The patient's side a direction (LPS) points to; two letters where it leans more than 15 degrees."""
-    names = (("R", "L"), ("A", "P"), ("F", "H"))
-    strongest = sorted(range(3), key=lambda axis: -abs(towards[axis]))[:2]
-    leaning = [axis for i, axis in enumerate(strongest) if i == 0 or abs(towards[axis]) > np.sin(np.radians(15))]
-    return "".join(names[axis][int(towards[axis] > 0)] for axis in leaning)
-
-
-def _small_png(rgb: np.ndarray) -> bytes:
-    """PNG with a fixed palette of greys and shades of the three contour colours: a third of the size, no dithering."""
-    channels = [v for v in np.linspace(0, 255, 33).round().astype(int).tolist() for _ in "RGB"]
-    for name in (REFERENCE_COLOUR, BASE_COLOUR, ADAPTED_COLOUR):
-        for share in (0.25, 0.5, 0.75, 1.0):
-            channels += [round(share * int(name[i : i + 2], 16)) for i in (1, 3, 5)]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(channels)
-    file = io.BytesIO()
-    Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-    return file.getvalue()
+def _tenth(point: np.ndarray) -> str:
+    return " ".join(f"{v / 10:g}" for v in point)

@@ -1,27 +1,117 @@
-"""The comparison as a table for the terminal."""
+"""Evaluations and comparisons as tables for the terminal.
+
+Names of cases come from strangers' files: what does not print, and what the terminal would take for markup or an escape
+sequence, is shown as text.
+"""
 
 from __future__ import annotations
+
+import math
 
 from rich.table import Table
 from rich.text import Text
 
-from lnsegfm.evaluation.evaluate import MEAN
-from lnsegfm.report.comparison import Comparison, Difference, dice_text, interval_text
+from lnsegfm.evaluation.detection import IOU_CRITERIA
+from lnsegfm.evaluation.scores import MEAN, METRICS, Evaluation
+from lnsegfm.evaluation.statistics import Estimate
+from lnsegfm.report.comparison import Comparison, Difference
+from lnsegfm.report.verdict import dice_text, interval_text, notes
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """A row per held-out case and label, and the means over the cases compared with the interval of their difference.
-
-    A ``*`` marks a Dice of the base for a label it cannot know. Names of cases come from strangers' files: what does
-    not print, and what the terminal would take for markup or an escape sequence, is shown as text.
-    """
-    several = len(comparison.labels) > 1
-    caption = "\n".join([*_intervals(comparison), *comparison.notes()])
-    table = Table(title="Base against adapted on the held-out cases", caption=Text(caption, justify="left"))
+def case_table(evaluation: Evaluation) -> Table:
+    """A row a case and label."""
+    several, nodes = len(evaluation.labels.names) > 1, bool(evaluation.node_labels)
+    table = Table(title="Case by case", padding=(0, 0, 0, 1))
     table.add_column("Case", overflow="fold")
     if several:
         table.add_column("Label", overflow="fold")
-    for name in ("Dice\nbase", "Dice\nadapted", "Change", "Reference\nml", "Base\nml", "Adapted\nml"):
+    for heading in ("Dice", "NSD", "HD95\nmm", "ASSD\nmm", "Volume\n+/- ml", "Reference\nml"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("Nodes\nfound", "False\npositive") if nodes else ():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for case in evaluation.cases:
+        for label, score in case.labels.items():
+            cells = [metric.text(getattr(score, key)) for key, metric in METRICS.items()]
+            cells.append(f"{score.reference_ml:.2f}")
+            if nodes and score.nodes is not None:
+                cells.append(f"{len(score.nodes.matched())} of {len(score.nodes.reference)}")
+                cells.append(str(len(score.nodes.invented())))
+            named = label if score.known else f"{label} (not known)"
+            table.add_row(_plain(case.case), *([_plain(named)] if several or not score.known else []), *cells)
+    return table
+
+
+def summary_table(evaluation: Evaluation) -> Table:
+    """Each metric over cases, for each label and for their mean."""
+    summary, several = evaluation.summary(), len(evaluation.labels.names) > 1
+    left_out = any(found.undefined for by_metric in summary.values() for found in by_metric.values())
+    table = Table(title="Over cases")
+    if several:
+        table.add_column("Label", overflow="fold")
+    table.add_column("Metric")
+    for name in ("Cases", "Mean", "95 % interval", "Median", "SD", *(["Left out"] if left_out else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label in evaluation.rows:
+        for key, metric in METRICS.items():
+            found = summary[label][key]
+            interval = found.interval
+            ends = f"{metric.text(interval.low)} to {metric.text(interval.high)}" if interval else "n/a"
+            figures = [metric.text(found.mean), ends, metric.text(found.median), metric.text(found.sd)]
+            figures += [str(found.undefined)] if left_out else []
+            table.add_row(*([_plain(label)] if several else []), metric.title, str(found.n), *figures)
+        table.add_section()
+    return table
+
+
+def node_table(evaluation: Evaluation, label: str) -> Table:
+    """Nodes of a label by short axis, found at any overlap and at the stricter criterion."""
+    loose, strict = (evaluation.nodes(label, iou) for iou in IOU_CRITERIA)
+    table = Table(title=Text(f"Nodes of {label}", style="italic"), padding=(0, 0, 0, 1))
+    table.add_column("Short axis", no_wrap=True)
+    for name in ("Nodes", "Found", "Sensi-\ntivity", "Preci-\nsion", "F1", "False pos.\na scan"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"Found at\nIoU {IOU_CRITERIA[1]:g}", justify="right", no_wrap=True)
+    if loose is None or strict is None:
+        return table
+    for figures, stricter in zip((loose.all_sizes, *loose.by_size), (strict.all_sizes, *strict.by_size), strict=True):
+        pooled = figures.detection
+        if pooled.nodes or pooled.predicted:
+            shares = [_share(value) for value in (pooled.sensitivity, pooled.precision, pooled.f1)]
+            false = f"{pooled.false_positives_per_scan:.1f}"
+            found = str(stricter.detection.found)
+            table.add_row(pooled.sizes, str(pooled.nodes), str(pooled.found), *shares, false, found)
+        if figures is loose.all_sizes:
+            table.add_section()
+    over = loose.all_sizes
+    table.caption = Text(
+        f"Any overlap finds a node. Sensitivity {_estimate(over.sensitivity, 2)}; false positives a scan "
+        f"{_estimate(over.false_positives, 1)}. {over.detection.merged} nodes share a predicted piece with another "
+        f"node, {over.detection.split} are in several pieces.",
+        justify="left",
+    )
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """A row per case and label, and the means over the cases compared with the interval of their difference.
+
+    A ``*`` marks a Dice of the base for a label it cannot know.
+    """
+    several = len(comparison.labels) > 1
+    base_name, adapted_name = comparison.names
+    caption = "\n".join([*_intervals(comparison), *notes(comparison)])
+    title = Text(f"{base_name.capitalize()} against {adapted_name} on cases that were not trained on", style="italic")
+    table = Table(title=title, caption=Text(caption, justify="left"))
+    table.add_column("Case", overflow="fold")
+    if several:
+        table.add_column("Label", overflow="fold")
+    headings = ("Dice\n{0}", "Dice\n{1}", "Change", "Reference\nml", "{0}\nml", "{1}\nml")
+    for heading in headings:
+        name = (
+            heading.format(base_name, adapted_name)
+            if heading[0] == "D"
+            else heading.format(base_name.capitalize(), adapted_name.capitalize())
+        )
         table.add_column(name, justify="right", no_wrap=True)
 
     def add(name: str, label: str, *cells: str, style: str | None = None) -> None:
@@ -29,18 +119,16 @@ def comparison_table(comparison: Comparison) -> Table:
 
     for case in comparison.cases:
         for label in comparison.labels:
-            score = comparison.adapted_score(case, label)
-            base, adapted = comparison.base_dice(case, label), comparison.adapted_dice(case, label)
-            change = None if base is None or adapted is None else adapted - base
+            base, adapted = comparison.base_score(case, label), comparison.adapted_score(case, label)
             add(
                 case,
                 label,
-                dice_text(base) + ("*" if label in comparison.unknown else ""),
-                dice_text(adapted),
-                dice_text(change, signed=True),
-                f"{score.reference_ml:.2f}",
-                f"{comparison.base_ml(case, label):.2f}",
-                f"{score.prediction_ml:.2f}",
+                dice_text(base.dice) + ("*" if label in comparison.unknown else ""),
+                dice_text(adapted.dice),
+                dice_text(adapted.dice - base.dice, signed=True),
+                f"{adapted.reference_ml:.2f}",
+                f"{base.prediction_ml:.2f}",
+                f"{adapted.prediction_ml:.2f}",
             )
         if several:
             table.add_section()
@@ -67,10 +155,22 @@ def _intervals(comparison: Comparison) -> list[str]:
     if len(found) > 1:
         found[MEAN] = comparison.difference()
     return [
-        f"{label}: 95 % interval of the difference [{interval_text(one.low, one.high)}]"
+        f"{label}: 95 % interval of the difference [{interval_text(one.interval)}]"
         for label, one in found.items()
-        if one.low is not None
+        if one.interval is not None
     ]
+
+
+def _share(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.2f}"
+
+
+def _estimate(found: Estimate, decimals: int) -> str:
+    if math.isnan(found.value):
+        return "n/a"
+    interval = found.interval
+    ends = f" (95 % interval {interval.low:.{decimals}f} to {interval.high:.{decimals}f})" if interval else ""
+    return f"{found.value:.{decimals}f}{ends}"
 
 
 def _plain(name: str) -> Text:

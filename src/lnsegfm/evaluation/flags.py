@@ -1,0 +1,292 @@
+"""Flags: "look at this case", with the reason, found without a reference.
+
+A flag is no verdict: a flagged mask may be right, and one without a flag may be wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import DataError
+from lnsegfm.evaluation.look import FOREGROUND, Look
+from lnsegfm.evaluation.seen import LabelSeen, Range, Seen
+from lnsegfm.storage import read_json, write_json
+
+FLAGS = "flags.json"
+FORMAT = "lnsegfm.flags/1"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit, and why it lies there."""
+
+    value: float
+    why: str
+
+
+LIMITS: Mapping[str, Limit] = {
+    "mirroring": Limit(0.2, "1 - Dice of plain and averaged prediction; beyond it a base met scans foreign to it"),
+    "mirroring_voxels": Limit(100, "voxels of both at least; below it a handful of voxels makes any figure"),
+    "hu_no_fat": Limit(-50, "HU; fat is -120 to -70: a patient's darkest 0.5 % are darker than this"),
+    "hu_no_air": Limit(-200, "HU; darker than fat means air or lung, which nearly every CT holds"),
+    "hu_dense": Limit(1000, "HU; bone above it fills less than 0.5 % of a scan; with an offset of 1024 a body does"),
+    "hu": Limit(50, "HU beyond the medians seen in training; contrast, phase and scanner shift soft tissue so far"),
+    "hu_share": Limit(0.25, "or this part of a median, if that is more; tube voltage shifts bone and iodine so far"),
+    "hu_sd": Limit(2, "standard deviations of the training's foreground in which a median has to lie"),
+    "spacing": Limit(1.25, "factor beyond the spacings seen in training; resampling bears a little"),
+    "spacing_median": Limit(2, "factor from the median in plans.json, where the range is not known"),
+    "extent": Limit(1.25, "factor beyond the fields of view seen in training"),
+    "extent_median": Limit(3, "factor from the median in plans.json; scans of one data set differ by 2"),
+    "volume": Limit(4, "factor beyond the volumes seen in training; nodes grow eightfold when their axes double"),
+    "pieces": Limit(10, "factor beyond the number of pieces seen in training; nodes differ, specks come by the dozen"),
+    "share": Limit(0.5, "of the scan; no structure fills half of it"),
+    "border": Limit(0, "voxels on a face of the scan: what is cut off there was not measured"),
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A reason to look at a prediction.
+
+    Args:
+        case: The case.
+        kind: What was looked at: ``mirroring``, ``hu-scale``, ``hu``, ``spacing``, ``field-of-view``, ``border``,
+            ``nothing-found``, ``volume`` or ``pieces``.
+        reason: One sentence for the person who looks, with the numbers.
+        value: What was measured.
+        limit: The bound that it lies beyond.
+    """
+
+    case: str
+    kind: str
+    reason: str
+    value: float
+    limit: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain table."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> Flag:
+        """Read what `to_json` gave.
+
+        Raises:
+            DataError: It is something else.
+        """
+        try:
+            case, kind, reason = (content[name] for name in ("case", "kind", "reason"))
+            if not all(isinstance(text, str) for text in (case, kind, reason)):
+                raise TypeError("a text is missing")
+            return cls(case, kind, reason, float(content["value"]), float(content["limit"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"Flag {content!r}: not one ({error!r}). Predict the case again.") from None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How far two predictions of one scan agree, summed over its tiles.
+
+    Args:
+        both: Voxels that both call so.
+        plain: Voxels of the prediction that was not mirrored.
+        averaged: Voxels of the average over all mirrored ones.
+    """
+
+    both: int
+    plain: int
+    averaged: int
+
+    @property
+    def disagreement(self) -> float:
+        """1 - Dice; 0 where both are empty."""
+        total = self.plain + self.averaged
+        return 1 - 2 * self.both / total if total else 0.0
+
+
+def flags_of(
+    case: str, found: Look, seen: Sequence[Seen] = (), mirrored: Mapping[str, Overlap] | None = None
+) -> tuple[Flag, ...]:
+    """Every reason to look at a case.
+
+    The cases that ``seen`` was made from raise none for spacing, field of view, HU, volume and pieces.
+
+    Args:
+        case: Its name.
+        found: What was measured on scan and mask.
+        seen: What the model was trained on: its own training first, then what its base had seen. Geometry and HU may
+            be as in any of them; volumes and pieces are compared with the first alone, for they belong to its labels.
+        mirrored: Plain against averaged prediction, by label and ``FOREGROUND``; None without mirroring.
+    """
+    raised = [
+        *_mirroring(mirrored or {}),
+        *_hu_scale(found, seen),
+        *_hu(found, seen),
+        *_geometry("spacing", "spacing", "The spacing", found.axes, found.spacing_mm, seen, lambda s: s.spacing_mm),
+        *_geometry(
+            "field-of-view", "extent", "The field of view", found.axes, found.extent_mm, seen, lambda s: s.extent_mm
+        ),
+        *_border(found),
+        *_amount(found, seen[0] if seen and seen[0].cases else None),
+    ]
+    return tuple(Flag(case, kind, reason, float(value), float(limit)) for kind, reason, value, limit in raised)
+
+
+Raised = Iterator[tuple[str, str, float, float]]
+
+
+def _mirroring(mirrored: Mapping[str, Overlap]) -> Raised:
+    limit = LIMITS["mirroring"].value
+    labels = {name: overlap for name, overlap in mirrored.items() if name != FOREGROUND}
+    shown = mirrored if len(labels) > 1 else {name: mirrored[name] for name in mirrored if name in labels}
+    for name, overlap in shown.items():
+        if overlap.plain + overlap.averaged >= LIMITS["mirroring_voxels"].value and overlap.disagreement > limit:
+            what = "All labels together" if name == FOREGROUND else f"Label {name}"
+            reason = (
+                f"{what}: the prediction and the average over mirrored copies disagree by "
+                f"{overlap.disagreement:.0%} (1 - Dice; limit {limit:.0%}), so the model is unsure."
+            )
+            yield "mirroring", reason, overlap.disagreement, limit
+
+
+def _hu_scale(found: Look, seen: Sequence[Seen]) -> Raised:
+    if found.scan_hu is None:
+        return
+    low, high = found.scan_hu
+    for one in seen:
+        if one.scan_low_hu and one.scan_high_hu and low <= one.scan_low_hu.high and high <= one.scan_high_hu.high:
+            return  # the training's own scans look so
+    no_fat, no_air, dense = (LIMITS[name].value for name in ("hu_no_fat", "hu_no_air", "hu_dense"))
+    numbers = f"99 % of the voxels lie between {low:.0f} and {high:.0f}"
+    if low >= no_air and high > dense:
+        reason = f"These are hardly HU: {numbers}, as when 1024 was added for storing them without a sign."
+        yield "hu-scale", reason, low, no_air
+    elif low >= no_fat:
+        reason = f"These are hardly HU: {numbers}, so there is neither air nor fat: a window or a scale was applied."
+        yield "hu-scale", reason, low, no_fat
+
+
+def _hu(found: Look, seen: Sequence[Seen]) -> Raised:
+    """The median under each label whose range is known, and under the foreground where no label's is."""
+    general = [(one, one.foreground_hu) for one in seen if one.foreground_hu is not None]
+    medians: dict[str, tuple[float, list[tuple[Seen, Range]]]] = {}
+    for name, label in found.labels.items():
+        own = [(one, hu) for one in seen if name in one.labels and (hu := one.labels[name].hu) is not None]
+        if label.hu is not None and own:
+            medians[f"under {name}"] = (label.hu, [*own, *((one, hu) for one, hu in general if name not in one.labels)])
+    if not any(name in one.labels for one in seen for name in found.labels) and found.foreground_hu is not None:
+        medians["under the mask"] = (found.foreground_hu, general)
+    for where, (median, known) in medians.items():
+        allowed = [_around(hu) if one.cases else hu for one, hu in known]
+        if allowed and not any(median in hu for hu in allowed):
+            told = " or ".join(f"{hu} HU ({one.source})" for one, hu in known)
+            reason = f"The median {where} is {median:.0f} HU; the model knows {told}."
+            yield "hu", reason, median, _nearest(median, allowed)
+
+
+def _around(hu: Range) -> Range:
+    margin, share = LIMITS["hu"].value, LIMITS["hu_share"].value
+    return Range(hu.low - max(margin, share * abs(hu.low)), hu.high + max(margin, share * abs(hu.high)))
+
+
+def _geometry(
+    kind: str,
+    limit: str,
+    what: str,
+    axes: tuple[str, str, str],
+    values: tuple[float, float, float],
+    seen: Sequence[Seen],
+    ranges: Callable[[Seen], tuple[Range, Range, Range]],
+) -> Raised:
+    """The axis along which a scan is least like any that was seen."""
+    worst: tuple[float, str, float, float] | None = None
+    for axis, name in enumerate(axes):
+        known = [(one, ranges(one)[axis]) for one in seen]
+        allowed = [r.widened(LIMITS[limit if one.cases else f"{limit}_median"].value) for one, r in known]
+        if not allowed or any(values[axis] in r for r in allowed):
+            continue
+        bound = _nearest(values[axis], allowed)
+        told = " or ".join(f"{r} mm ({one.source})" for one, r in known)
+        reason = f"{what} along {name} is {values[axis]:.3g} mm; the model was trained on {told}."
+        excess = abs(math.log(values[axis] / bound))
+        if worst is None or excess > worst[0]:
+            worst = (excess, reason, values[axis], bound)
+    if worst is not None:
+        yield kind, *worst[1:]
+
+
+def _border(found: Look) -> Raised:
+    for name, label in found.labels.items():
+        if label.faces:
+            faces = " and ".join(f"{face} ({n} voxel{'s' * (n > 1)})" for face, n in label.faces.items())
+            reason = f"Label {name} touches the scan's border at the {faces}; what lies beyond is not in its volume."
+            yield "border", reason, max(label.faces.values()), LIMITS["border"].value
+
+
+def _amount(found: Look, trained: Seen | None) -> Raised:
+    if not any(label.pieces for label in found.labels.values()):
+        yield "nothing-found", "Nothing was found at all.", 0.0, 0.0
+        return
+    if trained is None and found.share > LIMITS["share"].value:
+        share = LIMITS["share"].value
+        yield "volume", f"The mask fills {found.share:.0%} of the scan (limit {share:.0%}).", found.share, share
+    for name, label in found.labels.items():
+        known = trained.labels.get(name) if trained else None
+        if trained is not None and known is not None:
+            yield from _amount_of(name, label.volume_ml, label.pieces, known, trained.cases)
+
+
+def _amount_of(name: str, volume_ml: float, pieces: int, known: LabelSeen, cases: int) -> Raised:
+    allowed = known.volume_ml.widened(LIMITS["volume"].value)
+    if not pieces:
+        if not known.absent:
+            reason = f"Label {name} was not found; each of the {cases} training cases has it."
+            yield "volume", reason, 0.0, allowed.low
+        return
+    if volume_ml not in allowed:
+        reason = f"Label {name} has {volume_ml:.3g} ml; in training a case had {known.volume_ml} ml."
+        yield "volume", reason, volume_ml, _nearest(volume_ml, [allowed])
+    most = known.pieces.high * LIMITS["pieces"].value
+    if pieces > most:
+        yield "pieces", f"Label {name} is in {pieces} pieces; in training in {known.pieces}.", pieces, most
+
+
+def _nearest(value: float, ranges: Sequence[Range]) -> float:
+    return min((bound for r in ranges for bound in (r.low, r.high)), key=lambda bound: abs(bound - value))
+
+
+def write_flags(folder: Path, flags: Mapping[str, Sequence[Flag] | None]) -> None:
+    """Write the flags of cases into a folder of masks; cases that it has besides keep theirs.
+
+    A case without a flag is written too: it was looked at. None takes a case out: its mask is not looked at any more.
+
+    Raises:
+        DataError: The folder holds a ``flags.json`` of another kind.
+    """
+    kept = {**read_flags(folder), **flags}
+    cases = {case: [flag.to_json() for flag in raised] for case, raised in sorted(kept.items()) if raised is not None}
+    write_json(folder / FLAGS, {"format": FORMAT, "cases": cases})
+
+
+def read_flags(folder: Path) -> dict[str, tuple[Flag, ...]]:
+    """The flags of a folder of masks, by case; a case that raised none has an empty tuple.
+
+    A folder without ``flags.json`` gives nothing.
+
+    Raises:
+        DataError: The file is damaged or of another format.
+    """
+    file = folder / FLAGS
+    if not file.is_file():
+        return {}
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("cases"), dict):
+        raise DataError(f"{file}: not of the format {FORMAT}. Remove it, and predict again with --overwrite.")
+    try:
+        return {str(case): tuple(map(Flag.from_json, raised)) for case, raised in content["cases"].items()}
+    except (DataError, TypeError) as error:
+        raise DataError(f"{file}: {error}") from None

@@ -1,0 +1,136 @@
+"""What can be measured on a scan and its mask without a reference: the ground on which flags are raised."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from lnsegfm.errors import DataError
+from lnsegfm.evaluation.components import components
+from lnsegfm.imaging.grid import Grid
+
+FOREGROUND = ""
+"""Stands for all labels taken together where figures are given by label; no label can be called so."""
+SAMPLE = 2_000_000
+"""Voxels, about, from which the percentiles of a whole scan are taken: a CT has a hundred million."""
+_AXES = ("left-right", "front-back", "head-foot")
+_FACES = (("right", "left"), ("front", "back"), ("foot", "head"))  # towards smaller and larger x, y, z of LPS
+
+
+@dataclass(frozen=True)
+class LabelLook:
+    """One label of a mask.
+
+    Args:
+        volume_ml: Its volume.
+        pieces: Its components, 26-connected.
+        hu: Median of the scan's HU under it; None without a CT or without a voxel.
+        faces: Voxels of it on each face of the scan that it touches, by the face's name.
+    """
+
+    volume_ml: float
+    pieces: int
+    hu: float | None
+    faces: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One scan and its mask.
+
+    Args:
+        spacing_mm: Of the scan, along (z, y, x) of the array.
+        extent_mm: Field of view along (z, y, x): voxels times spacing.
+        axes: The patient's axis nearest to each array axis: ``head-foot``, ``front-back``, ``left-right``.
+        scan_hu: 0.5th and 99.5th percentile of the whole scan; None without a CT.
+        share: Part of the scan's voxels that is foreground, 0 to 1.
+        foreground_hu: Median HU under all labels together; None without a CT or without foreground.
+        labels: Each label, by name.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    extent_mm: tuple[float, float, float]
+    axes: tuple[str, str, str]
+    scan_hu: tuple[float, float] | None
+    share: float
+    foreground_hu: float | None
+    labels: Mapping[str, LabelLook]
+
+
+def look(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping[str, int]) -> Look:
+    """Measure a scan and its mask.
+
+    Args:
+        image: HU (z, y, x); None where the scan is no CT, or is not to be looked at.
+        mask: Label values (z, y, x); values that ``labels`` does not name count as background.
+        grid: The geometry of both.
+        labels: Name to value.
+
+    Raises:
+        DataError: Image or mask do not fill the grid.
+    """
+    mask = mask.view(np.uint8) if mask.dtype == np.bool_ else mask
+    for what, array in (("Image", image), ("Mask", mask)):
+        if array is not None and array.shape != grid.shape:
+            raise DataError(f"{what} {array.shape}: it does not fill its grid {grid.shape}. Pass its own grid.")
+    patient = _patient_axes(grid)
+    boxes = ndimage.find_objects(mask, max_label=max(labels.values()))
+    found = {name: _look_at(image, mask, grid, patient, value, boxes[value - 1]) for name, value in labels.items()}
+    foreground = np.isin(mask, list(labels.values()))
+    depth, height, width = (n * spacing for n, spacing in zip(grid.shape, grid.spacing_mm, strict=True))
+    first, second, third = (_AXES[axis] for axis, _ in patient)
+    return Look(
+        spacing_mm=grid.spacing_mm,
+        extent_mm=(depth, height, width),
+        axes=(first, second, third),
+        scan_hu=None if image is None else _scan_range(image),
+        share=float(foreground.mean()),
+        foreground_hu=float(np.median(image[foreground])) if image is not None and foreground.any() else None,
+        labels=found,
+    )
+
+
+def _look_at(
+    image: np.ndarray | None,
+    mask: np.ndarray,
+    grid: Grid,
+    patient: tuple[tuple[int, int], ...],
+    value: int,
+    box: tuple[slice, ...] | None,
+) -> LabelLook:
+    if box is None:
+        return LabelLook(0.0, 0, None, {})
+    here = mask[box] == value
+    faces: dict[str, int] = {}
+    for array_axis, (axis, sign) in enumerate(patient):
+        ends = ((box[array_axis].start == 0, 0, -sign), (box[array_axis].stop == mask.shape[array_axis], -1, sign))
+        for touches, index, towards in ends:
+            if touches:
+                faces[_FACES[axis][towards > 0]] = int(np.take(here, index, axis=array_axis).sum())
+    return LabelLook(
+        volume_ml=float(here.sum() * grid.voxel_volume_ml),
+        pieces=len(components(here)),
+        hu=None if image is None else float(np.median(image[box][here])),
+        faces=faces,
+    )
+
+
+def _patient_axes(grid: Grid) -> tuple[tuple[int, int], ...]:
+    """For each array axis (z, y, x) the patient's axis (0 is x, 1 is y, 2 is z of LPS) and whether it grows with it.
+
+    Each axis of the patient is taken once, also where a scan lies at 45 degrees between two.
+    """
+    cosines = np.array(grid.direction).reshape(3, 3)[:, ::-1].T  # row: array axis, column: axis of the patient
+    best = max(itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[i, order[i]]) for i in range(3)))
+    return tuple((axis, 1 if cosines[i, axis] >= 0 else -1) for i, axis in enumerate(best))
+
+
+def _scan_range(image: np.ndarray) -> tuple[float, float]:
+    step = max(1, math.ceil((image.size / SAMPLE) ** (1 / 3)))
+    low, high = np.percentile(image[::step, ::step, ::step], (0.5, 99.5))
+    return float(low), float(high)

@@ -1,0 +1,93 @@
+"""An evaluation as tables for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+from lnsegfm.evaluation.nodes import Node
+from lnsegfm.evaluation.scores import METRICS, Evaluation
+
+CASE_COLUMNS = ("case", "subject", "label", *METRICS, "reference_ml", "prediction_ml", "known")
+NODE_COLUMNS = (
+    "case",
+    "label",
+    "mask",
+    "node",
+    "status",
+    "partner",
+    "iou",
+    "volume_ml",
+    "long_axis_mm",
+    "short_axis_mm",
+    "short_axis_3d_mm",
+    "category",
+    "slice",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "touches_border",
+)
+
+
+def cases_csv(evaluation: Evaluation) -> str:
+    """One row a case and label; what is undefined is empty."""
+    rows = (
+        [
+            case.case,
+            case.subject or "",
+            label,
+            *(_cell(getattr(score, metric)) for metric in METRICS),
+            score.reference_ml,
+            score.prediction_ml,
+            str(score.known).lower(),
+        ]
+        for case in evaluation.cases
+        for label, score in case.labels.items()
+    )
+    return _csv(CASE_COLUMNS, rows)
+
+
+def nodes_csv(evaluation: Evaluation) -> str:
+    """One row for each node of reference and prediction, with what became of it at any overlap."""
+    rows: list[Sequence[object]] = []
+    for case in evaluation.cases:
+        for label, score in case.labels.items():
+            if score.nodes is None:
+                continue
+            partners = {("reference", p.reference): (p.prediction, p.iou) for p in score.nodes.matched()}
+            partners |= {("prediction", p.prediction): (p.reference, p.iou) for p in score.nodes.matched()}
+            statuses = {"reference": score.nodes.reference_status(), "prediction": score.nodes.prediction_status()}
+            for mask, status in statuses.items():
+                for node in score.nodes.reference if mask == "reference" else score.nodes.prediction:
+                    partner, iou = partners.get((mask, node.id), ("", math.nan))
+                    told = [mask, node.id, status[node.id], partner, _cell(iou)]  # type: ignore[index]
+                    rows.append([case.case, label, *told, *_measured(node)])
+    return _csv(NODE_COLUMNS, rows)
+
+
+def _measured(node: Node) -> list[object]:
+    return [
+        node.volume_ml,
+        node.long_axis_mm,
+        node.short_axis_mm,
+        node.short_axis_3d_mm,
+        node.category,
+        node.slice_number,
+        *node.centre_mm,
+        str(node.touches_border).lower(),
+    ]
+
+
+def _cell(value: float) -> float | str:
+    return "" if math.isnan(value) else value
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()

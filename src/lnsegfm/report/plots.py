@@ -1,0 +1,333 @@
+"""The plots of a report, as SVG in data URIs: the same figures give the same bytes.
+
+Every plot carries its numbers in words (``Plot.alt``). Models differ by colour and by marker, so colour is never
+needed to tell them apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lnsegfm.evaluation.statistics import Estimate
+
+# Okabe and Ito again, the shades that show on white; the base has the second, the model that is judged the first
+COLOURS = ("#0072B2", "#D55E00")
+MARKERS = ("o", "s")
+_STYLE = {
+    "svg.hashsalt": "lnsegfm",
+    "svg.fonttype": "none",  # the browser has the letters of every script; matplotlib's own font has not
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+}
+_INK = "#1b1b1b"
+_HEIGHT = 3.1  # inches
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot and what it says.
+
+    Args:
+        uri: ``data:image/svg+xml;base64,...``.
+        title: What it shows.
+        alt: The same in numbers.
+        note: How to read it; may be empty.
+    """
+
+    uri: str
+    title: str
+    alt: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Detection at falling probability thresholds.
+
+    Args:
+        thresholds: Probabilities.
+        false_positives: Invented nodes a scan, at each.
+        sensitivity: Share of the nodes that are found, at each.
+    """
+
+    thresholds: Sequence[float]
+    false_positives: Sequence[float]
+    sensitivity: Sequence[float]
+
+
+def plot_cases(values: Mapping[str, Sequence[float]], means: Mapping[str, Estimate], *, measure: str = "Dice") -> Plot:
+    """One dot a case in a row for each label (or model), with the mean and its 95 % interval.
+
+    Args:
+        values: The measure of every case, by label; NaN is left out.
+        means: Their mean, by label.
+        measure: What is measured, on a scale from 0 to 1.
+    """
+    names = list(values)
+    with matplotlib.style.context(["default", _STYLE]):
+        figure, axes = _axes(height=0.75 + 0.55 * len(names))
+        for row, name in enumerate(names):
+            shown = np.array([v for v in values[name] if not math.isnan(v)])
+            across = row + _spread(shown, 0.22)
+            axes.plot(shown, across, "o", color=COLOURS[0], alpha=0.65, markersize=4.5, markeredgewidth=0)
+            _mean(axes, means[name], row + 0.36)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.4, -0.5), xlabel=measure)
+        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        axes.grid(False, axis="y")
+        uri = _uri(figure)
+    said = [f"{name}: {spoken(means[name])}, lowest {_least(values[name])}" for name in names]
+    return Plot(uri, f"{measure} of each case", f"{measure} of each case. {'; '.join(said)}.", _MEAN_NOTE)
+
+
+def plot_pairs(
+    base: Sequence[float], adapted: Sequence[float], names: tuple[str, str], means: Sequence[Estimate]
+) -> Plot:
+    """Dice of two models as paired dots, a line a case; cases that lack one of the two are left out.
+
+    Args:
+        base: Dice by case.
+        adapted: Of the same cases in the same order.
+        names: What the two are called.
+        means: The mean of each.
+    """
+    pairs = [(b, a) for b, a in zip(base, adapted, strict=True) if not (math.isnan(b) or math.isnan(a))]
+    with matplotlib.style.context(["default", _STYLE]):
+        figure, axes = _axes(width=4.2)
+        for b, a in pairs:
+            falls: dict[str, Any] = {"color": _INK, "linestyle": (0, (4, 2))} if a < b else {"color": "#999999"}
+            axes.plot((0, 1), (b, a), linewidth=1.0, **falls)
+        for at, column in enumerate(zip(*pairs, strict=True)):
+            colour, marker = _look(at, 2)
+            axes.plot([at] * len(column), column, marker, color=colour, markersize=5.5, markeredgecolor="white")
+            _mean(axes, means[at], at + (0.14 if at else -0.14), upright=True)
+        axes.set(xlim=(-0.4, 1.4), ylim=(-0.02, 1.02), ylabel="Dice")
+        axes.set_xticks((0, 1), [_short(name) for name in names])
+        axes.grid(False, axis="x")
+        uri = _uri(figure)
+    worse = sum(a < b for b, a in pairs)
+    alt = (
+        f"Dice of {len(pairs)} cases with both models: {names[0]} {spoken(means[0])}; {names[1]} {spoken(means[1])}; "
+        f"{names[1]} is lower on {worse}."
+    )
+    return Plot(uri, "Each case with both models", alt, f"Broken lines fall: {names[1]} is worse there. {_MEAN_NOTE}")
+
+
+def plot_sensitivity(bins: Sequence[str], found: Mapping[str, Sequence[Estimate]], counts: Sequence[int]) -> Plot:
+    """Share of the reference's nodes that are found, by short axis, with 95 % intervals.
+
+    Args:
+        bins: Names of the bins, smallest first.
+        found: The share in each bin, by model.
+        counts: Nodes of the reference in each bin.
+    """
+    with matplotlib.style.context(["default", _STYLE]):
+        figure, axes = _axes()
+        for m, (name, shares) in enumerate(found.items()):
+            colour, marker = _look(m, len(found))
+            offset = 0.0 if len(found) == 1 else (-0.12, 0.12)[m]
+            for i, share in enumerate(shares):
+                if math.isnan(share.value):
+                    continue
+                if share.interval is not None:
+                    axes.plot((i + offset,) * 2, (share.interval.low, share.interval.high), color=colour, linewidth=2)
+                label = name if len(found) > 1 and i == _first(shares) else None
+                axes.plot(i + offset, share.value, marker, color=colour, markersize=7, label=label)
+        axes.set(xlim=(-0.5, len(bins) - 0.5), ylim=(-0.03, 1.03), xlabel="Short axis of the node, mm")
+        axes.set_ylabel("Share found")
+        axes.set_xticks(range(len(bins)), [f"{name}\nn = {n}" for name, n in zip(bins, counts, strict=True)])
+        axes.grid(False, axis="x")
+        _legend(axes, len(found))
+        uri = _uri(figure)
+    said = [
+        f"{name} {', '.join(f'{b} mm: {spoken(s)} of {n}' for b, s, n in zip(bins, shares, counts, strict=True) if n)}"
+        for name, shares in found.items()
+    ]
+    note = "Bars are 95 % intervals; a size without a bar comes from fewer than three cases."
+    return Plot(uri, "Nodes found, by size", f"Share of nodes found by short axis. {'; '.join(said)}.", note)
+
+
+def plot_froc(curves: Mapping[str, Curve]) -> Plot:
+    """Free-response curve: share of nodes found against invented nodes a scan, as the threshold falls.
+
+    Args:
+        curves: By model.
+    """
+    with matplotlib.style.context(["default", _STYLE]):
+        figure, axes = _axes()
+        for m, (name, curve) in enumerate(curves.items()):
+            colour, marker = _look(m, len(curves))
+            how: dict[str, Any] = {"color": colour, "markersize": 4, "linewidth": 1.5, "label": _short(name)}
+            axes.plot(curve.false_positives, curve.sensitivity, f"-{marker}", **how)
+        axes.set(ylim=(-0.03, 1.03), xlabel="Invented nodes per scan", ylabel="Share of nodes found")
+        axes.set_xlim(left=0)
+        _legend(axes, len(curves))
+        uri = _uri(figure)
+    said = []
+    for name, curve in curves.items():
+        points = zip(curve.thresholds, curve.false_positives, curve.sensitivity, strict=True)
+        said.append(
+            f"{name}: " + "; ".join(f"at probability {t:.2g} {s:.2f} found, {f:.2g} invented" for t, f, s in points)
+        )
+    note = "One point for each probability threshold; a lower threshold finds more and invents more."
+    return Plot(uri, "Nodes found against nodes invented (FROC)", f"FROC. {'. '.join(said)}.", note)
+
+
+def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Mapping[str, Sequence[float]]) -> Plot:
+    """Agreement of volumes: ratio of prediction to reference against their geometric mean, on log scales.
+
+    Volumes of nodes and of organs span decades and their errors grow with them, so limits of agreement are those of
+    the ratio: exp(mean ± 1.96 SD) of its logarithm (Bland and Altman, Statistical Methods in Medical Research 8, 1999,
+    section 3.1). A case in which one of the two is empty has no ratio; it is counted in words and is not drawn.
+
+    Args:
+        reference_ml: Volume in each case, by label or by model.
+        prediction_ml: Of the same cases in the same order.
+    """
+    said, ratios = [], []
+    with matplotlib.style.context(["default", _STYLE]):
+        figure, axes = _axes()
+        for m, name in enumerate(reference_ml):
+            ours, theirs = np.array(prediction_ml[name], float), np.array(reference_ml[name], float)
+            both = (ours > 0) & (theirs > 0)
+            ratio, size = ours[both] / theirs[both], np.sqrt(ours[both] * theirs[both])
+            colour, marker = _look(m, len(reference_ml))
+            axes.plot(
+                size, ratio, marker, color=colour, alpha=0.75, markersize=5, markeredgewidth=0, label=_short(name)
+            )
+            ratios += list(ratio)
+            if len(reference_ml) <= 2:
+                _agreement(axes, ratio, colour)
+            only = f"{int(np.sum((ours > 0) & (theirs == 0)))} with a prediction only, "
+            only += f"{int(np.sum((ours == 0) & (theirs > 0)))} with a reference only"
+            said.append(f"{name}: {_agreed(ratio)}; {only}")
+        axes.axhline(1.0, color=_INK, linewidth=1.0)
+        reach = max([2.0, *(max(r, 1 / r) for r in ratios)]) * 1.15
+        axes.set(xscale="log", yscale="log", ylim=(1 / reach, reach), ylabel="Prediction / reference")
+        axes.set_xlabel("Volume, ml (geometric mean of both)")
+        ticks = [v for v in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100) if 1 / reach <= v <= reach]
+        axes.set_yticks(ticks, [f"{v:g}" for v in ticks])
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if not ratios:
+            axes.set_xlim(0.1, 10)
+        _legend(axes, len(reference_ml))
+        uri = _uri(figure)
+    note = "A case in which one of both is empty has no ratio."
+    if len(reference_ml) <= 2:
+        lines = "Dashed: mean ratio; dotted: limits within which 95 % of such scans lie."
+        note = f"{lines} {'; '.join(said)}."
+    return Plot(uri, "Agreement of volumes", f"Ratio of predicted to reference volume. {'; '.join(said)}.", note)
+
+
+def spoken(found: Estimate, digits: int = 2) -> str:
+    """An estimate in words: ``0.71 (95 % interval 0.60 to 0.81)``."""
+    if math.isnan(found.value):
+        return "n/a"
+    if found.interval is None:
+        return f"{found.value:.{digits}f}"
+    return (
+        f"{found.value:.{digits}f} (95 % interval {found.interval.low:.{digits}f} to {found.interval.high:.{digits}f})"
+    )
+
+
+_MEAN_NOTE = "Black: mean and its 95 % interval."
+
+
+def _axes(*, width: float = 5.2, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return figure, figure.subplots()
+
+
+def _mean(axes: Axes, found: Estimate, at: float, *, upright: bool = False) -> None:
+    if math.isnan(found.value):
+        return
+    ends = (found.interval.low, found.interval.high) if found.interval is not None else (found.value, found.value)
+    line, dot = (ends, (at, at)), (found.value, at)
+    axes.plot(*(line[::-1] if upright else line), color=_INK, linewidth=2.0, solid_capstyle="butt")
+    axes.plot(*(dot[::-1] if upright else dot), "D", color=_INK, markersize=5.5)
+
+
+def _agreement(axes: Axes, ratio: np.ndarray, colour: str) -> None:
+    if len(ratio) < 2:
+        return
+    middle, reach = np.log(ratio).mean(), 1.96 * np.log(ratio).std(ddof=1)
+    axes.axhline(np.exp(middle), color=colour, linestyle=(0, (6, 3)), linewidth=1.2)
+    for sign in (-1, 1):
+        axes.axhline(np.exp(middle + sign * reach), color=colour, linestyle=(0, (1, 2)), linewidth=1.2)
+
+
+def _agreed(ratio: np.ndarray) -> str:
+    if not len(ratio):
+        return "no case with both volumes"
+    middle = f"mean ratio {np.exp(np.log(ratio).mean()):.2f} over {len(ratio)} cases"
+    if len(ratio) < 2:
+        return middle
+    reach = 1.96 * np.log(ratio).std(ddof=1)
+    low, high = (np.exp(np.log(ratio).mean() + sign * reach) for sign in (-1, 1))
+    return f"{middle}, limits of agreement {low:.2f} to {high:.2f}"
+
+
+def _spread(values: np.ndarray, most: float) -> np.ndarray:
+    """Vertical places that keep dots apart which would lie on each other: alternating, in order of value."""
+    places = np.zeros(len(values))
+    order = np.argsort(values, kind="stable")
+    for rank, i in enumerate(order):
+        places[i] = most * (rank % 5 - 2) / 2 if len(values) > 1 else 0.0
+    return places
+
+
+def _look(m: int, models: int) -> tuple[str, str]:
+    """Colour and marker of the m-th of so many models (or labels): the last of two is the one that is judged."""
+    if models == 2:
+        m = 1 - m
+    return COLOURS[m % 2], (*MARKERS, "^", "D", "v", "P", "X")[m % 7]
+
+
+def _legend(axes: Axes, models: int) -> None:
+    if models > 2:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    elif models > 1:
+        axes.legend(loc="best", fontsize=8)
+
+
+def _first(shares: Sequence[Estimate]) -> int:
+    return next((i for i, share in enumerate(shares) if not math.isnan(share.value)), -1)
+
+
+def _least(values: Sequence[float]) -> str:
+    shown = [v for v in values if not math.isnan(v)]
+    return f"{min(shown):.2f}" if shown else "n/a"
+
+
+def _short(name: str, most: int = 24) -> str:
+    # a dollar sign would start matplotlib's mathematics
+    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
+
+
+def _uri(figure: Figure) -> str:
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,50 @@
+"""The report of a fine-tuning run, made of what its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import DataError
+from lnsegfm.evaluation.flags import Flag
+from lnsegfm.evaluation.kept import write_evaluation
+from lnsegfm.report.page import write_page
+from lnsegfm.report.verdict import from_json
+
+FORMAT = "lnsegfm.run/2"
+PAGE = "report.html"
+_PROVENANCE = ("identity", "base", "model", "versions", "recipe")
+
+
+def write_run_report(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``report.html``, and beside the masks of both models their figures as JSON and CSV.
+
+    Args:
+        folder: The run's.
+        record: What its ``run.json`` holds.
+
+    Raises:
+        DataError: The record is of another version, or a mask or scan that pictures are drawn of is gone.
+    """
+    if record.get("format") != FORMAT:
+        raise DataError(
+            f"{folder}: its run.json is of format {record.get('format')!r}, not {FORMAT}. "
+            "Run the same finetune command again: it keeps the model and makes the evidence anew."
+        )
+    comparison, remembered = (
+        from_json(record[part], folder) if record[part] is not None else None for part in ("result", "remembered")
+    )
+    if comparison is not None:
+        write_evaluation(folder / "predictions" / "adapted", comparison.adapted)
+        write_evaluation(folder / "predictions" / "base", comparison.base)
+    write_page(
+        folder / PAGE,
+        title=f"{record['recipe']['method']} on {Path(record['data']['folder']).name}",
+        facts=record["facts"],
+        comparison=comparison,
+        losses=record["losses"],
+        provenance={key: record[key] for key in _PROVENANCE},
+        flags={case: [Flag.from_json(flag) for flag in flags] for case, flags in record["flags"].items()},
+        remembered=remembered,
+    )

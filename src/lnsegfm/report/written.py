@@ -1,0 +1,72 @@
+"""What ``lnsegfm evaluate`` and ``lnsegfm report`` leave in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lnsegfm.evaluation.flags import Flag
+from lnsegfm.evaluation.scores import Evaluation
+from lnsegfm.report.comparison import Comparison
+from lnsegfm.report.page import write_evaluation_page, write_page
+from lnsegfm.report.verdict import to_json
+from lnsegfm.storage import write_json
+
+PAGE, COMPARISON = "report.html", "comparison.json"
+
+
+def compared(first: Evaluation, first_place: Path, second: Evaluation, second_place: Path) -> Comparison:
+    """Two evaluations as first against second, on the cases that both have, called by their folders."""
+    shared = {case.case for case in first.cases} & {case.case for case in second.cases}
+    return Comparison(_only(first, shared), _only(second, shared), names_of(first_place, second_place))
+
+
+def write_report(
+    path: Path, evaluation: Evaluation, facts: Mapping[str, str], flags: Mapping[str, Sequence[Flag]] | None = None
+) -> None:
+    """Write the page of one model's masks."""
+    write_evaluation_page(path, evaluation, title="Evaluation", flags=flags, facts=_with_how(facts, evaluation))
+
+
+def write_comparison(
+    folder: Path, comparison: Comparison, facts: Mapping[str, str], flags: Mapping[str, Sequence[Flag]] | None = None
+) -> None:
+    """Write the page of two models' masks, and its figures as JSON."""
+    write_json(folder / COMPARISON, to_json(comparison, folder))
+    write_page(
+        folder / PAGE,
+        title=f"{comparison.names[1]} against {comparison.names[0]}",
+        facts=_with_how(facts, comparison.adapted),
+        comparison=comparison,
+        flags=flags,
+    )
+
+
+def names_of(first: Path, second: Path) -> tuple[str, str]:
+    """What two folders are called: by as few of their last parts as tell them apart."""
+    one, other = first.resolve().parts, second.resolve().parts
+    for parts in range(1, max(len(one), len(other))):
+        names = "/".join(one[-parts:]), "/".join(other[-parts:])
+        if names[0] != names[1]:
+            return names
+    return f"{first} (first)", f"{second} (second)"
+
+
+def _only(evaluation: Evaluation, cases: set[str]) -> Evaluation:
+    left_out = [case.case for case in evaluation.cases if case.case not in cases]
+    said = (f"In one evaluation only, and not compared: {', '.join(left_out)}.",) if left_out else ()
+    kept = tuple(case for case in evaluation.cases if case.case in cases)
+    return replace(evaluation, cases=kept, failures=(*evaluation.failures, *said))
+
+
+def _with_how(facts: Mapping[str, str], evaluation: Evaluation) -> dict[str, str]:
+    nodes = ", ".join(evaluation.node_labels) or "none of the labels (--node names one)"
+    patients = len(set(evaluation.subjects))
+    return {
+        **facts,
+        "Cases": f"{len(evaluation.cases)} of {patients} subjects",
+        "Labels": str(evaluation.labels),
+        "Counted as nodes": nodes,
+        "Tolerance of the NSD": f"{evaluation.tolerance_mm:g} mm",
+    }
