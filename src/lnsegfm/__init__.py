@@ -35,11 +35,13 @@ from lnsegfm.recipe import Recipe
 
 if TYPE_CHECKING:
     from lnsegfm.api import finetune, predict
+    from lnsegfm.evaluation.folders import evaluate
     from lnsegfm.nnunet.pretrain import Training, pretrain
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "evaluate": "lnsegfm.evaluation.folders",
     "finetune": "lnsegfm.api",
     "predict": "lnsegfm.api",
     "pretrain": "lnsegfm.nnunet.pretrain",
@@ -66,6 +68,7 @@ __all__ = [
     "SpatialAdapter",
     "Training",
     "ZeroShot",
+    "evaluate",
     "finetune",
     "predict",
     "pretrain",

@@ -70,6 +70,9 @@ def predict(
     mirroring: bool = True,
     step: float = 0.5,
     overwrite: bool = False,
+    flags: bool = True,
+    nodes: bool = False,
+    probabilities: bool = False,
     progress: Progress | None = None,
 ) -> predicting.Predictions:
     """Predict a scan or a folder of scans; masks that are there already are left alone.
@@ -82,6 +85,9 @@ def predict(
         mirroring: Average over mirrored copies, as nnU-Net does.
         step: Distance of tiles as a share of the patch.
         overwrite: Predict also what is there already.
+        flags: Look for reasons to look at a mask, in ``flags.json`` and ``flags`` of the result.
+        nodes: Measure the nodes of each mask, in ``CASE.nodes.csv`` and ``CASE.nodes.json``.
+        probabilities: Keep the labels' probabilities, in ``CASE.npz``.
         progress: Told how far it is.
 
     Raises:
@@ -97,5 +103,8 @@ def predict(
         mirroring=mirroring,
         step=step,
         overwrite=overwrite,
+        flags=flags,
+        nodes=nodes,
+        probabilities=probabilities,
         progress=progress,
     )

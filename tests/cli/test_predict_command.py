@@ -180,5 +180,6 @@ def test_what_was_predicted_can_be_evaluated(lnsegfm_here, model, clinic, out, t
     assert lnsegfm_here("predict", model, clinic / "imagesTr", "--out", out, *QUICK).returncode == 0
     done = lnsegfm_here("evaluate", out, clinic, "--json", "--out", tmp_path / "scores")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["summary"]["node"]["n"] == 3
-    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["evaluation.csv", "evaluation.json"]
+    assert json.loads(done.stdout)["summary"]["node"]["dice"]["n"] == 3
+    names = {path.name for path in (tmp_path / "scores").iterdir()}
+    assert names == {"evaluation.csv", "evaluation.json", "nodes.csv", "report.html"}

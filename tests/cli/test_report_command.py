@@ -134,3 +134,32 @@ def test_subjects_come_from_a_file_or_from_the_dataset(lnsegfm_here, clinic):
 
     assert subjects() == ["p0"] * 4
     assert subjects("--subjects", clinic / "s.csv") == ["p0", "p1"] * 2
+
+
+def test_a_scan_on_another_grid_is_one_line_and_leaves_nothing(lnsegfm_here, clinic):
+    small = Grid((6, 40, 40), (3.0, 2.0, 2.0))
+    write_volume(clinic / "scans" / "c2.nii.gz", np.zeros(small.shape, np.int16), small)
+
+    done = lnsegfm_here(
+        "evaluate", clinic / "good", clinic / "data", "--images", clinic / "scans", "--out", clinic / "out"
+    )
+
+    assert done.returncode == 2
+    assert sum(line.startswith("lnsegfm: ") for line in done.stderr.splitlines()) == 1
+    assert "c2" in done.stderr
+    assert not list(clinic.glob("out/*"))
+
+
+def test_without_scans_masks_are_drawn_alone(lnsegfm_here, clinic):
+    done = lnsegfm_here(
+        "evaluate", clinic / "poor", clinic / "data" / "labels", "--label", "node=1", "--out", clinic / "poor-out"
+    )
+    (clinic / "data" / "labels").rename(clinic / "masks")
+    alone = lnsegfm_here("evaluate", clinic / "poor", clinic / "masks", "--label", "node=1", "--out", clinic / "alone")
+
+    assert (done.returncode, alone.returncode) == (0, 0), alone.stderr
+    with_scans = (clinic / "poor-out" / "report.html").read_text(encoding="utf-8")
+    without = (clinic / "alone" / "report.html").read_text(encoding="utf-8")
+    assert with_scans.count("data:image/jpeg") + with_scans.count("<image") > 0
+    assert without.count("<svg") == with_scans.count("<svg")
+    assert "<image" not in without

@@ -171,6 +171,7 @@ def test_scans_that_are_hu():
 def test_an_odd_scale_that_the_training_had_too():
     odd = look(scan() + 1024, ball(), GRID, LABELS)
     assert kinds(odd, seen_in(odd)) == []
+    assert "hu-scale" in kinds(odd, seen_in(look(scan(body=1500), ball(), GRID, LABELS)))  # as bright, but with air
     assert kinds(odd, seen_in(look(scan(), ball(), GRID, LABELS))) == ["hu-scale", "hu"]
 
 

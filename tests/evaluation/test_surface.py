@@ -132,6 +132,17 @@ def test_a_cavity_is_surface_too(grid):
     assert np.all(d.reference_mm == 0)
 
 
+def test_figures_weigh_distances_by_area():
+    d = SurfaceDistances(
+        np.array([4.0, 0.0, 1.0]), np.array([6.0, 64.0, 30.0]), np.array([9.0, 2.0]), np.array([10.0, 190.0])
+    )
+
+    assert d.nsd(1.0) == pytest.approx(94 / 300)
+    assert d.hd95_mm == 4.0  # 94 % of the one surface lies within 1 mm, 95 % of the other within 2; both as one: 2
+    assert d.hd_mm == 9.0
+    assert d.assd_mm == pytest.approx((24 + 30 + 90 + 380) / 300)
+
+
 def test_turned_and_moved_grids_measure_the_same():
     straight = Grid((9, 10, 11), (2.0, 0.9, 1.2))
     turned = Grid(straight.shape, straight.spacing_mm, (-120.5, 33.0, 871.0), OBLIQUE)

@@ -358,3 +358,12 @@ def test_a_scan_unlike_the_training_is_flagged(model, scans, tmp_path):
     (flag,) = [flag for flag in found.flags if flag.kind == "hu-scale"]
     assert read_grid(tmp_path / "odd" / "offset.nii.gz").shape == SHAPE
     assert flag.value > 900
+
+
+def test_runs_keep_what_they_have_seen(world, run):
+    (base,) = read_seen(world.base / "model")
+    own, before = read_seen(run.model)
+    assert (base.source, base.cases) == ("training", 3)
+    assert (own.source, own.cases) == ("training", 2)
+    assert before == replace(base, source="base")
+    assert sorted(read_flags(run.folder / "predictions" / "adapted")) == sorted(run.record["held_out"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from lnsegfm.report.page import write_evaluation_page, write_page
 from .browser import CHROMIUM, Browser
 from .scores import ORIGIN_MM, box, compare, score, shifted, write_scan
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
+pytestmark = pytest.mark.skipif(CHROMIUM is None or os.name != "posix", reason="no Chromium found")
 
 PDFTOTEXT = shutil.which("pdftotext")
 CASES = "[...document.querySelectorAll('details.case')]"
@@ -229,6 +230,13 @@ def test_it_fits_a_narrow_screen(started, pages):
     for name in pages:
         started.open(pages[name], width=390, height=800)
         assert started.run("document.documentElement.scrollWidth") <= 390
+
+
+def test_what_was_closed_is_closed_again_after_printing(browser):
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened(browser) == [True] * 5
+    browser.run("window.dispatchEvent(new Event('afterprint'))")
+    assert opened(browser) == [True, False, False, False, False]
 
 
 def test_paper_has_every_case_and_the_banner(browser):

@@ -14,6 +14,7 @@ import pytest
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.evaluate import Scoring
 from lnsegfm.evaluation.flags import Flag
+from lnsegfm.evaluation.froc import FrocCounts
 from lnsegfm.imaging.files import write_mask
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.page import write_evaluation_page, write_page
@@ -92,7 +93,7 @@ def one(scans, tmp_path_factory):
 
 
 def test_verdict_banner_and_facts_come_before_the_cases(page):
-    order = ["Research software. Not for clinical use.", "With only 3 cases", "Nodes by size", "torch"]
+    order = ["Research software. Not for clinical use.", "With only 3", "Nodes by size", "torch"]
     places = [page.text.index(words) for words in order]
 
     assert places == sorted(places)
@@ -192,6 +193,18 @@ def test_the_plots_are_there_with_their_numbers(page, one):
         plots = [attrs for attrs in shown.all("img") if attrs["src"].startswith("data:image/svg+xml;base64,")]
         assert len(plots) == titles
         assert all(re.search(r"\d\.\d\d", attrs["alt"]) for attrs in plots)
+
+
+def test_kept_probabilities_give_a_froc(scans, tmp_path):
+    scored = score({"good": scans["good"]}, "adapted")
+    case = scored.cases[0]
+    counts = FrocCounts((0.2, 0.8), 1, (0.0, 0.5), ((1, 0), (1, 0)), ((3, 0), (3, 1)))
+    label = replace(case.labels["lymph_node"], froc=counts)
+    path = tmp_path / "report.html"
+    write_evaluation_page(path, replace(scored, cases=(replace(case, labels={"lymph_node": label}),)), title="t")
+
+    said = "at probability 0.8 0.00 found, 0 invented; at probability 0.2 1.00 found, 3 invented"
+    assert [image["alt"] for image in Page(path).all("img") if said in image["alt"]]
 
 
 def test_a_loss_that_is_no_number_is_said(page):
@@ -333,6 +346,13 @@ def test_a_scan_that_is_gone_is_named(tmp_path):
 
     with pytest.raises(DataError, match=r"scan_image.nii.gz: no such file"):
         write_evaluation_page(tmp_path / "report.html", scored, title="t")
+
+
+def test_progress_is_told_case_by_case(scans, tmp_path):
+    told = []
+    write(tmp_path / "report.html", comparison=compare(scans), progress=lambda *step: told.append(step))
+
+    assert told == [(1, 3, EVIL), (2, 3, "fair"), (3, 3, "good")]
 
 
 def test_the_same_figures_give_the_same_page(scans, tmp_path):

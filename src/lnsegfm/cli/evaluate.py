@@ -12,7 +12,6 @@ import typer
 from lnsegfm.cli.options import AsJson, Labels, print_json, require_folder
 
 if TYPE_CHECKING:
-    from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.evaluation.scores import Evaluation
 
 NOTICE = "Not for clinical use."
@@ -63,32 +62,19 @@ def evaluate(
     if out is not None:
         require_folder(out)
     from lnsegfm.cli.console import console
-    from lnsegfm.datasets.labels import LabelMap, node_labels
-    from lnsegfm.errors import ConfigError
-    from lnsegfm.evaluation.evaluate import Known, Scoring, evaluate_folders
-    from lnsegfm.evaluation.references import (
-        labels_of_predictions,
-        labels_to_score,
-        probabilities_in,
-        scans_of,
-        subjects_in,
-    )
-
-    labels = labels_to_score(predictions, references, LabelMap.from_options(label or []))
-    if strangers := [name for name in node or () if name not in labels.names]:
-        raise ConfigError(f"--node {strangers[0]}: there is no such label. There are: {labels}.")
-    nodes = tuple(node) if node else node_labels(labels.names)
-    scoring = Scoring(tolerance_mm=tolerance, node_labels=nodes, connectivity=connectivity)
-    scans, patients = scans_of(references, labels, images), subjects_in(references, subjects)
+    from lnsegfm.datasets.labels import LabelMap
+    from lnsegfm.evaluation.folders import evaluate as evaluate_masks
 
     def scored(folder: Path) -> Evaluation:
-        return evaluate_folders(
+        return evaluate_masks(
             folder,
             references,
-            labels,
-            prediction_labels=labels_of_predictions(folder),
-            scoring=scoring,
-            known=Known(scans, patients, probabilities_in(folder)),
+            labels=LabelMap.from_options(label or []),
+            images=images,
+            nodes=node or (),
+            tolerance_mm=tolerance,
+            connectivity=connectivity,
+            subjects=subjects,
             partial=True,
             progress=progress.advance,
         )
@@ -112,7 +98,7 @@ def evaluate(
             print(f"Report   {out / PAGE}")
         print(NOTICE)
     failures = (*evaluation.failures, *(other.failures if other is not None else ()))
-    for line in (*_notes(labels, evaluation.prediction_labels), *failures):
+    for line in (*_notes(evaluation), *failures):
         print(f"lnsegfm: {line}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
@@ -144,17 +130,19 @@ def _write(
     scored = {case.case for case in evaluation.cases}
     flags = {case: found for case, found in read_flags(predictions).items() if case in scored}
     facts = {"Predictions": str(predictions), "References": str(references)}
-    write_evaluation(out, evaluation)
+    # the page first: a scan that cannot be drawn is met before anything is written
     if other is None or against is None:
         write_report(out / PAGE, evaluation, facts, flags)
-        return
-    write_evaluation(out / "against", other)
-    facts["Compared with"] = str(against)
-    write_comparison(out, compared(other, against, evaluation, predictions), facts, flags)
+    else:
+        facts["Compared with"] = str(against)
+        write_comparison(out, compared(other, against, evaluation, predictions), facts, flags)
+        write_evaluation(out / "against", other)
+    write_evaluation(out, evaluation)
 
 
-def _notes(labels: LabelMap, theirs: LabelMap | None) -> list[str]:
-    unknown = [name for name in labels.names if theirs is not None and name not in theirs.names]
+def _notes(evaluation: Evaluation) -> list[str]:
+    theirs = evaluation.prediction_labels
+    unknown = [name for name in evaluation.labels.names if theirs is not None and name not in theirs.names]
     if not unknown:
         return []
     return [

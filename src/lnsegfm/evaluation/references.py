@@ -102,7 +102,7 @@ def scans_of(references: Path, labels: LabelMap, given: Path | None) -> dict[str
         DataError: ``given`` is no folder or holds no scans, or the dataset cannot be read.
     """
     if given is not None:
-        _require_folder(given)
+        _require_folder(given, "scans")
     root = _dataset_of(given if given is not None else references)
     if root is not None:
         return {case.name: case.images[0] for case in open_dataset(root, labels).cases if case.images}
@@ -145,6 +145,6 @@ def _has_scans(root: Path) -> bool:
     return any((root / inner).is_dir() for inner in ("imagesTr", "imagesTs", "images"))
 
 
-def _require_folder(folder: Path) -> None:
+def _require_folder(folder: Path, what: str = "masks") -> None:
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Give the folder that holds the masks.")
+        raise DataError(f"{folder}: no such folder. Give the folder that holds the {what}.")

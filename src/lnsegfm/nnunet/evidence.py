@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.dataset import Case, Dataset
+from lnsegfm.datasets.check import require_usable
+from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap, node_labels
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.evaluate import Known, Scoring, evaluate_case
@@ -41,6 +42,63 @@ class Evidence:
         if self.comparison is None:
             return "No scan was held out: there is no evidence of whether this helped."
         return verdict(self.comparison)
+
+
+def collect(
+    held_out: Sequence[Case],
+    data: Dataset,
+    base: Model,
+    adapted: Model,
+    out: Path,
+    *,
+    remember: Dataset | None,
+    device: str,
+    mirroring: bool,
+    progress: Progress,
+) -> Evidence:
+    """Predict and compare what was held out and what is to be remembered; masks that are there already are kept.
+
+    Args:
+        held_out: Cases of ``data`` that were not trained on.
+        data: The labelled scans.
+        base: The model one started from.
+        adapted: The model that was made from it.
+        out: The run's folder; masks go to ``predictions`` and ``remembered``.
+        remember: Scans of the base's own task.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Average over mirrored copies.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: A case that one of the models cannot predict.
+    """
+    how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
+    comparison = remembered = None
+    if held_out:
+        comparison = gather(held_out, data, base, adapted, out / "predictions", **how)
+    if remember is not None:
+        progress.stage(f"What the base could: {len(remember.labelled)} cases of {remember.root}")
+        remembered = gather(remember.labelled, remember, base, adapted, out / "remembered", **how)
+    found = read_flags(out / "predictions" / "adapted")
+    flags = {case.name: found[case.name] for case in held_out if found.get(case.name)}
+    return Evidence(comparison, flags, remembered)
+
+
+def to_remember(root: Path, base: Model, progress: Progress) -> Dataset:
+    """The cases on which forgetting is measured, checked.
+
+    Raises:
+        DataError: Cases that cannot be used, or labels that the base does not know.
+    """
+    data = open_dataset(root, default_labels=None if base.covers else base.labels)
+    progress.stage(f"Checking {len(data.cases)} cases to remember")
+    require_usable(data, progress=progress.advance)
+    if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
+        raise DataError(
+            f"--remember {root}: the base cannot predict it (it knows {base.labels} on "
+            f"{', '.join(base.channel_names)}). Name scans of what the base was trained for."
+        )
+    return data
 
 
 def gather(
@@ -136,12 +194,6 @@ def score(
         node_labels=scoring.node_labels,
         prediction_labels=model.labels,
     )
-
-
-def flags_of(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Flag, ...]]:
-    """Why to look at the adapted model's masks of these cases."""
-    found = read_flags(folder / "adapted")
-    return {case.name: found[case.name] for case in cases if found.get(case.name)}
 
 
 def _ignorant(of_another: Evaluation) -> Evaluation:

@@ -13,14 +13,14 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import Split, draw_shots
-from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method, Moved
 from lnsegfm.methods.table import METHODS
 from lnsegfm.nnunet.adapters import ORIGIN, gives
 from lnsegfm.nnunet.choose_lr import Question, choose_lr
 from lnsegfm.nnunet.claim import claim
 from lnsegfm.nnunet.engine import choose_device, seed_everything
-from lnsegfm.nnunet.evidence import Evidence, flags_of, gather
+from lnsegfm.nnunet.evidence import Evidence, collect, to_remember
 from lnsegfm.nnunet.fingerprint import fingerprint
 from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import Model, build_network, read_model
@@ -156,7 +156,7 @@ def plan(
     progress.stage(f"Checking {len(dataset.cases)} cases")
     require_usable(dataset, progress=progress.advance)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
-    kept = _to_remember(remember, base, progress) if remember is not None else None
+    kept = to_remember(remember, base, progress) if remember is not None else None
     start, report, moved = _start(base, dataset, split, recipe, method, plans, progress)
     identity = content_hash(
         {
@@ -212,42 +212,20 @@ def finetune(
     )
     adapted = read_model(out / "model")
     adapter = _write_adapter(planned, adapted, out)
-    evidence = _evidence(planned, adapted, out, device, progress)
+    evidence = collect(
+        planned.cases(planned.split.held_out),
+        planned.data,
+        planned.base,
+        adapted,
+        out,
+        remember=planned.remember,
+        device=device,
+        mirroring=planned.recipe.mirroring,
+        progress=progress,
+    )
     record = record_run(out, resolved, course, adapter, evidence, device=device, lr=schedule.lr, lr_choice=choice)
     shutil.rmtree(out / "work", ignore_errors=True)
     return Run(out, out / "model", record, evidence)
-
-
-def _evidence(planned: Plan, adapted: Model, out: Path, device: str, progress: Progress) -> Evidence:
-    how: Any = {"device": device, "mirroring": planned.recipe.mirroring, "progress": progress}
-    held_out = planned.cases(planned.split.held_out)
-    comparison = remembered = None
-    if held_out:
-        comparison = gather(held_out, planned.data, planned.base, adapted, out / "predictions", **how)
-    if planned.remember is not None:
-        progress.stage(f"What the base could: {len(planned.remember.labelled)} cases of {planned.remember.root}")
-        remembered = gather(
-            planned.remember.labelled, planned.remember, planned.base, adapted, out / "remembered", **how
-        )
-    flags = flags_of(out / "predictions", held_out)
-    return Evidence(comparison, flags, remembered)
-
-
-def _to_remember(root: Path, base: Model, progress: Progress) -> Dataset:
-    """The cases on which forgetting is measured, checked.
-
-    Raises:
-        DataError: Cases that cannot be used, or labels that the base does not know.
-    """
-    data = open_dataset(root, default_labels=None if base.covers else base.labels)
-    progress.stage(f"Checking {len(data.cases)} cases to remember")
-    require_usable(data, progress=progress.advance)
-    if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
-        raise DataError(
-            f"--remember {root}: the base cannot predict it (it knows {base.labels} on "
-            f"{', '.join(base.channel_names)}). Name scans of what the base was trained for."
-        )
-    return data
 
 
 def _schedule(

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from lnsegfm.report.sights import Model, pictures_of
 from lnsegfm.report.verdict import called, forgetting, notes, verdict
 from lnsegfm.storage import write_text
 
+_Progress = Callable[[int, int, str], None]
+
 MOST_PICTURES, MOST_OF_A_CASE = 300, 6
 CURVE_POINTS = 200
 CURVE_WIDTH, CURVE_HEIGHT = 1000, 200
@@ -43,6 +45,7 @@ def write_evaluation_page(
     flags: Mapping[str, Sequence[Flag]] | None = None,
     facts: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    progress: _Progress | None = None,
 ) -> None:
     """Write the page of one model's evaluation, whole or not at all.
 
@@ -53,6 +56,7 @@ def write_evaluation_page(
         flags: Reasons to look at a case's prediction, by case; None where nobody looked for any.
         facts: What was evaluated, in the order to show it.
         provenance: Versions, hashes, settings: nested tables and lists are laid out flat.
+        progress: Called after each case is drawn with how many are done, how many there are, and the case's name.
 
     Raises:
         DataError: A file of a case cannot be read, or lies on another grid than the reference.
@@ -67,7 +71,8 @@ def write_evaluation_page(
         "paired": [],
         "remembered": None,
     }
-    _write(path, title, models, flags, facts or {}, None, provenance or {}, content)
+    about = {"title": title, "facts": facts or {}, "losses": None, "provenance": provenance or {}}
+    _write(path, about, content, _body(models, flags, progress))
 
 
 def write_page(
@@ -80,6 +85,7 @@ def write_page(
     provenance: Mapping[str, Any] | None = None,
     flags: Mapping[str, Sequence[Flag]] | None = None,
     remembered: Comparison | None = None,
+    progress: _Progress | None = None,
 ) -> None:
     """Write the page of a comparison, whole or not at all.
 
@@ -93,6 +99,7 @@ def write_page(
         provenance: Versions, hashes, seed: nested tables and lists are laid out flat.
         flags: Reasons to look at a case's adapted prediction, by case; None where nobody looked for any.
         remembered: Base against adapted on cases that the user wants kept; None where none were named.
+        progress: Called after each case is drawn with how many are done, how many there are, and the case's name.
 
     Raises:
         DataError: A file of a case cannot be read, or lies on another grid than the reference.
@@ -107,7 +114,8 @@ def write_page(
         "paired": list(paired_rows(comparison)) if comparison is not None else [],
         "remembered": _remembered(remembered),
     }
-    _write(path, title, _models(comparison), flags, facts, losses, provenance or {}, content)
+    about = {"title": title, "facts": facts, "losses": losses, "provenance": provenance or {}}
+    _write(path, about, content, _body(_models(comparison), flags, progress))
 
 
 def _outcome(comparison: Comparison | None) -> tuple[str, str]:
@@ -139,16 +147,7 @@ def _remembered(comparison: Comparison | None) -> dict[str, Any] | None:
     return {"sentence": forgetting(comparison), "paired": rows, "models": models, "notes": notes(comparison)}
 
 
-def _write(
-    path: Path,
-    title: str,
-    models: Sequence[Model],
-    flags: Mapping[str, Sequence[Flag]] | None,
-    facts: Mapping[str, str],
-    losses: Sequence[float] | None,
-    provenance: Mapping[str, Any],
-    content: Mapping[str, Any],
-) -> None:
+def _write(path: Path, about: Mapping[str, Any], said: Mapping[str, Any], body: Mapping[str, Any]) -> None:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -160,32 +159,38 @@ def _write(
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("page.html.j2").render(
-        title=title,
+        title=about["title"],
         style=Markup(_part("page.css")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
         colours={"reference": REFERENCE_COLOUR, "base": BASE_COLOUR, "prediction": PREDICTION_COLOUR},
-        facts=[(name, str(value)) for name, value in facts.items()],
-        curve=_curve(losses) if losses is not None else None,
-        provenance=list(_flat(provenance)),
-        models=models,
+        facts=[(name, str(value)) for name, value in about["facts"].items()],
+        curve=_curve(about["losses"]) if about["losses"] is not None else None,
+        provenance=list(_flat(about["provenance"])),
         metric_titles=[metric.title for metric in METRICS.values()],
-        **content,
-        **_body(models, flags),
+        **said,
+        **body,
     )
     write_text(path, page)
 
 
-def _body(models: Sequence[Model], flags: Mapping[str, Sequence[Flag]] | None) -> dict[str, Any]:
+def _body(
+    models: Sequence[Model], flags: Mapping[str, Sequence[Flag]] | None, progress: _Progress | None
+) -> dict[str, Any]:
     """What the page says of all cases and of each."""
     if not models:
         empty: dict[str, Any] = {name: [] for name in ("node_summary", "sizes", "plots", "columns", "rows", "cases")}
-        return {**empty, "anchors": {}, "several_labels": False, "tolerance": "1", "drawn": ""}
+        return {**empty, "models": [], "anchors": {}, "several_labels": False, "tolerance": "1", "drawn": ""}
     judged, flagged = models[-1].evaluation, flags or {}
     ranked = judged.worst_first()
     anchors = {case: f"case-{rank}" for rank, case in enumerate(ranked, start=1)}
-    cases = list(_cases(models, ranked, anchors, flagged))
+    cases = []
+    for item in _cases(models, ranked, anchors, flagged):
+        cases.append(item)
+        if progress is not None:
+            progress(len(cases), len(ranked), item["case"])
     return {
+        "models": models,
         "several_labels": len(judged.labels.names) > 1,
         "tolerance": f"{judged.tolerance_mm:g}",
         "node_summary": list(nodes_over_cases(models)),

@@ -33,7 +33,6 @@ def write_comparison(
     folder: Path, comparison: Comparison, facts: Mapping[str, str], flags: Mapping[str, Sequence[Flag]] | None = None
 ) -> None:
     """Write the page of two models' masks, and its figures as JSON."""
-    write_json(folder / COMPARISON, to_json(comparison, folder))
     write_page(
         folder / PAGE,
         title=f"{comparison.names[1]} against {comparison.names[0]}",
@@ -41,6 +40,7 @@ def write_comparison(
         comparison=comparison,
         flags=flags,
     )
+    write_json(folder / COMPARISON, to_json(comparison, folder))
 
 
 def names_of(first: Path, second: Path) -> tuple[str, str]:
