@@ -36,9 +36,7 @@ def overlap(name: str, prediction: Path, reference: Path, *labels: LabelMap) -> 
     """Scores without distances, which are tested on their own; NaN compares as 0."""
     score = evaluate_case(name, prediction, reference, *labels, scoring=OVERLAP)
     assert score.case == name
-    return {
-        label: dataclasses.replace(found, nsd=0, hd95_mm=0, assd_mm=0) for label, found in score.labels.items()
-    }
+    return {label: dataclasses.replace(found, nsd=0, hd95_mm=0, assd_mm=0) for label, found in score.labels.items()}
 
 
 def by_overlap(*figures, **known) -> LabelScore:
@@ -267,12 +265,11 @@ def test_nodes_are_counted_for_the_labels_that_are_nodes(folders):
 
 
 def test_probabilities_give_points_of_the_froc(folders):
-    predictions, references = folders
     files = {}
     for name in "abc":
         probability = np.zeros((3, *GRID.shape), dtype=np.float32)
         probability[1] = np.where(row(v1=3) > 0, 0.7, 0.0)
-        files[name] = predictions / f"{name}.npz"
+        files[name] = folders[0] / f"{name}.npz"
         np.savez(files[name], probabilities=probability)
 
     evaluation = evaluate_folders(

@@ -150,6 +150,13 @@ def test_p_is_the_share_of_all_sign_flips_and_cannot_fall_below_what_n_allows(n)
     assert paired(np.arange(1, n + 1), np.zeros(n)).p == pytest.approx(found.smallest_p) == 2 / 2**n
 
 
+def test_one_subject_shows_nothing():
+    found = paired([0.9, 0.8], [0.1, 0.2], ["a", "a"])
+
+    assert (found.p, found.smallest_p, found.effect.interval) == (1.0, 1.0, None)
+    assert math.isnan(paired([], []).p)
+
+
 def test_flips_go_by_subject():
     found = paired([1.0] * 12, [0.0] * 12, ["a", "b", "c"] * 4)
 

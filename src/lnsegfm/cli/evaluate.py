@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,7 @@ def evaluate(
             other = scored(against)
         if out is not None:
             progress.stage("Drawing the page")
-            _write(out, predictions, references, evaluation, against, other)
+            _write(out, predictions, references, evaluation, against, other, progress.advance)
     if as_json:
         print_json(_result(evaluation, against, other, predictions))
     else:
@@ -122,6 +123,7 @@ def _write(
     evaluation: Evaluation,
     against: Path | None,
     other: Evaluation | None,
+    advance: Callable[[int, int, str], None],
 ) -> None:
     from lnsegfm.evaluation.flags import read_flags
     from lnsegfm.evaluation.kept import write_evaluation
@@ -132,10 +134,10 @@ def _write(
     facts = {"Predictions": str(predictions), "References": str(references)}
     # the page first: a scan that cannot be drawn is met before anything is written
     if other is None or against is None:
-        write_report(out / PAGE, evaluation, facts, flags)
+        write_report(out / PAGE, evaluation, facts, flags, advance)
     else:
         facts["Compared with"] = str(against)
-        write_comparison(out, compared(other, against, evaluation, predictions), facts, flags)
+        write_comparison(out, compared(other, against, evaluation, predictions), facts, flags, advance)
         write_evaluation(out / "against", other)
     write_evaluation(out, evaluation)
 

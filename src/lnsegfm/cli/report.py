@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from lnsegfm.cli.options import AsJson, print_json, require_folder
 from lnsegfm.errors import ConfigError, DataError
+
+Advance = Callable[[int, int, str], None]
 
 if TYPE_CHECKING:
     from lnsegfm.evaluation.scores import Evaluation
@@ -33,16 +36,18 @@ def report(
     """
     if (run is None) == (compare is None):
         raise ConfigError("report: give the folder of a run or an evaluation, or --compare A B. One of the two.")
-    if compare is None:
-        if out is not None:
-            raise ConfigError(f"--out {out}: the page of a run is written into it. Use --out with --compare only.")
-        assert run is not None
-        page, figures = _anew(run)
-    else:
-        if out is None:
-            raise ConfigError("--compare: it needs a folder for its page. Name one: --out DIR.")
-        require_folder(out)
-        page, figures = _side_by_side(*compare, out)
+    if compare is None and out is not None:
+        raise ConfigError(f"--out {out}: the page of a run is written into it. Use --out with --compare only.")
+    if compare is not None and out is None:
+        raise ConfigError("--compare: it needs a folder for its page. Name one: --out DIR.")
+    from lnsegfm.cli.console import console
+
+    with console() as progress:
+        if run is not None:
+            page, figures = _anew(run, progress.advance)
+        elif compare is not None and out is not None:
+            require_folder(out)
+            page, figures = _side_by_side(*compare, out, progress.advance)
     if as_json:
         from lnsegfm.storage import read_json
 
@@ -53,7 +58,7 @@ def report(
     print("Not for clinical use.")
 
 
-def _anew(folder: Path) -> tuple[Path, Path]:
+def _anew(folder: Path, advance: Advance) -> tuple[Path, Path]:
     from lnsegfm.evaluation.flags import read_flags
     from lnsegfm.evaluation.kept import EVALUATION, read_evaluation, write_evaluation
     from lnsegfm.report.run import PAGE, write_run_report
@@ -61,24 +66,24 @@ def _anew(folder: Path) -> tuple[Path, Path]:
     from lnsegfm.storage import read_json
 
     if (folder / "run.json").is_file():
-        write_run_report(folder, read_json(folder / "run.json"))
+        write_run_report(folder, read_json(folder / "run.json"), advance)
         return folder / PAGE, folder / "run.json"
     evaluation = read_evaluation(folder)
     places = {case.files.prediction.parent for case in evaluation.cases if case.files and case.files.prediction}
     scored = {case.case for case in evaluation.cases}
     flags = {case: found for place in sorted(places) for case, found in read_flags(place).items() if case in scored}
     write_evaluation(folder, evaluation)
-    write_report(folder / PAGE, evaluation, {}, flags)
+    write_report(folder / PAGE, evaluation, {}, flags, advance)
     return folder / PAGE, folder / EVALUATION
 
 
-def _side_by_side(first: Path, second: Path, out: Path) -> tuple[Path, Path]:
+def _side_by_side(first: Path, second: Path, out: Path, advance: Advance) -> tuple[Path, Path]:
     from lnsegfm.report.written import COMPARISON, PAGE, compared, write_comparison
 
     comparison = compared(_evaluation(first), first, _evaluation(second), second)
     if not comparison.cases:
         raise DataError(f"{first} and {second}: they have no case in common. Evaluate the same cases with both.")
-    write_comparison(out, comparison, {"First": str(first), "Second": str(second)})
+    write_comparison(out, comparison, {"First": str(first), "Second": str(second)}, None, advance)
     return out / PAGE, out / COMPARISON
 
 

@@ -223,7 +223,9 @@ def finetune(
         mirroring=planned.recipe.mirroring,
         progress=progress,
     )
-    record = record_run(out, resolved, course, adapter, evidence, device=device, lr=schedule.lr, lr_choice=choice)
+    record = record_run(
+        out, resolved, course, adapter, evidence, device=device, lr=schedule.lr, lr_choice=choice, progress=progress
+    )
     shutil.rmtree(out / "work", ignore_errors=True)
     return Run(out, out / "model", record, evidence)
 

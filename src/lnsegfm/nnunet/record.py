@@ -13,6 +13,7 @@ from lnsegfm.nnunet.choose_lr import told
 from lnsegfm.nnunet.course import warning
 from lnsegfm.nnunet.evidence import Evidence
 from lnsegfm.nnunet.model import CHECKPOINT
+from lnsegfm.progress import Progress
 from lnsegfm.report.run import FORMAT, write_run_report
 from lnsegfm.report.verdict import forgetting, to_json
 from lnsegfm.storage import sha256, write_json
@@ -35,6 +36,7 @@ def record_run(
     device: str,
     lr: float,
     lr_choice: Mapping[str, Any] | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Write the report, then run.json, which says that the run is finished."""
     checkpoint = out / "model" / "fold_0" / CHECKPOINT
@@ -54,7 +56,8 @@ def record_run(
         "losses": course["losses"],
     }
     record["facts"] = _facts(record) | _remembered(evidence)
-    write_run_report(out, record)
+    progress.stage("Drawing the report")
+    write_run_report(out, record, progress.advance)
     write_json(out / "run.json", record)
     return record
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ PAGE = "report.html"
 _PROVENANCE = ("identity", "base", "model", "versions", "recipe")
 
 
-def write_run_report(folder: Path, record: Mapping[str, Any]) -> None:
+def write_run_report(
+    folder: Path, record: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None
+) -> None:
     """Write ``report.html``, and beside the masks of both models their figures as JSON and CSV.
 
     Args:
         folder: The run's.
         record: What its ``run.json`` holds.
+        progress: Called after each case is drawn with how many are done, how many there are, and the case's name.
 
     Raises:
         DataError: The record is of another version, or a mask or scan that pictures are drawn of is gone.
@@ -47,4 +50,5 @@ def write_run_report(folder: Path, record: Mapping[str, Any]) -> None:
         provenance={key: record[key] for key in _PROVENANCE},
         flags={case: [Flag.from_json(flag) for flag in flags] for case, flags in record["flags"].items()},
         remembered=remembered,
+        progress=progress,
     )

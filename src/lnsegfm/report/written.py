@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +23,24 @@ def compared(first: Evaluation, first_place: Path, second: Evaluation, second_pl
 
 
 def write_report(
-    path: Path, evaluation: Evaluation, facts: Mapping[str, str], flags: Mapping[str, Sequence[Flag]] | None = None
+    path: Path,
+    evaluation: Evaluation,
+    facts: Mapping[str, str],
+    flags: Mapping[str, Sequence[Flag]] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> None:
     """Write the page of one model's masks."""
-    write_evaluation_page(path, evaluation, title="Evaluation", flags=flags, facts=_with_how(facts, evaluation))
+    write_evaluation_page(
+        path, evaluation, title="Evaluation", flags=flags, facts=_with_how(facts, evaluation), progress=progress
+    )
 
 
 def write_comparison(
-    folder: Path, comparison: Comparison, facts: Mapping[str, str], flags: Mapping[str, Sequence[Flag]] | None = None
+    folder: Path,
+    comparison: Comparison,
+    facts: Mapping[str, str],
+    flags: Mapping[str, Sequence[Flag]] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> None:
     """Write the page of two models' masks, and its figures as JSON."""
     write_page(
@@ -39,6 +49,7 @@ def write_comparison(
         facts=_with_how(facts, comparison.adapted),
         comparison=comparison,
         flags=flags,
+        progress=progress,
     )
     write_json(folder / COMPARISON, to_json(comparison, folder))
 
