@@ -163,3 +163,15 @@ def test_without_scans_masks_are_drawn_alone(lnsegfm_here, clinic):
     assert with_scans.count("data:image/jpeg") + with_scans.count("<image") > 0
     assert without.count("<svg") == with_scans.count("<svg")
     assert "<image" not in without
+
+
+def test_what_only_one_evaluation_has_is_left_out_and_told(lnsegfm_here, clinic):
+    lnsegfm_here("evaluate", clinic / "good", clinic / "data", "--out", clinic / "all")
+    (clinic / "poor" / "c3.nii.gz").unlink()
+    assert lnsegfm_here("evaluate", clinic / "poor", clinic / "data", "--out", clinic / "some").returncode == 1
+
+    done = lnsegfm_here("report", "--compare", clinic / "some", clinic / "all", "--out", clinic / "out", "--json")
+
+    found = json.loads(done.stdout)
+    assert list(found["overall"]["by_case"]) == ["c0", "c1", "c2"]
+    assert any("not compared: c3" in note for note in found["notes"])

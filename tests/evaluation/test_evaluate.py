@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.evaluate import Known, Scoring, evaluate_case, evaluate_folders
+from lnsegfm.evaluation.references import scans_of
 from lnsegfm.evaluation.scores import MEAN, METRICS, CaseScore, Evaluation, LabelScore, Summary
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
@@ -311,3 +312,35 @@ def test_places_of_files_follow_a_folder_that_is_moved(folders, tmp_path):
 def test_scoring_that_cannot_be_is_refused(settings):
     with pytest.raises(ConfigError, match="Use"):
         Scoring(**settings)
+
+
+def test_of_several_channels_the_first_is_drawn(tmp_path):
+    for name in ("a_0000", "a_0001", "b"):
+        write_volume(tmp_path / "scans" / f"{name}.nii.gz", row(), GRID)
+
+    found = scans_of(tmp_path, LABELS, tmp_path / "scans")
+
+    assert {case: file.name for case, file in found.items()} == {"a": "a_0000.nii.gz", "b": "b.nii.gz"}
+
+
+def test_precision_is_of_the_predicted_nodes_and_sensitivity_of_the_reference(tmp_path):
+    def nodes(*at: int) -> np.ndarray:
+        mask = row()
+        for x in at:
+            mask[0, 0, x] = 1
+        return mask
+
+    for name in "abc":
+        write_mask(tmp_path / "r" / f"{name}.nii.gz", nodes(0, 2), GRID)
+        write_mask(tmp_path / "p" / f"{name}.nii.gz", nodes(0, 4, 6), GRID)
+
+    found = evaluate_folders(
+        tmp_path / "p", tmp_path / "r", LabelMap({"node": 1}), scoring=Scoring(node_labels=("node",))
+    ).nodes("node")
+
+    assert found.all_sizes.sensitivity.value == pytest.approx(1 / 2)
+    assert found.all_sizes.precision.value == pytest.approx(1 / 3)
+    assert found.all_sizes.f1.value == pytest.approx(2 / 5)
+    assert found.all_sizes.false_positives.value == pytest.approx(2.0)
+    assert found.all_sizes.sensitivity.interval.kind == "binomial"
+    assert found.all_sizes.false_positives.interval.kind == "poisson"

@@ -94,6 +94,7 @@ def test_writes_json_and_csv(run, folders, tmp_path):
         (case, mask, "found") for case in "ab" for mask in ("reference", "prediction")
     ]
     assert [float(n["volume_ml"]) for n in nodes] == [4.0, 4.0, 4.0, 2.0]
+    assert [float(n["iou"]) for n in nodes] == [1.0, 1.0, 0.5, 0.5]
 
 
 def test_json_alone_on_stdout(run, folders):

@@ -68,6 +68,16 @@ def test_cases_of_one_subject_are_one_witness():
     assert "With only 4 held-out cases of 2 subjects" in verdict(Comparison(*of_two))
 
 
+def test_many_cases_of_few_subjects_are_few():
+    comparison = nodes([0.1] * 12, [0.3] * 12)
+    of_six = [
+        Evaluation(e.labels, tuple(replace(c, subject=str(i % 6)) for i, c in enumerate(e.cases)))
+        for e in (comparison.base, comparison.adapted)
+    ]
+
+    assert verdict(Comparison(*of_six)).startswith("With only 12 held-out cases of 6 subjects, the adapted")
+
+
 @pytest.mark.parametrize(
     ("metric", "base", "adapted", "outcome"),
     [
@@ -166,6 +176,7 @@ def test_what_so_many_subjects_can_show():
     assert "no interval" in limits(2)[0]
     assert "p below 0.062" in limits(5)[0]
     assert "0.031" in limits(6)[0]
+    assert "none can show" not in limits(6)[0]
     assert not limits(20)
 
 
