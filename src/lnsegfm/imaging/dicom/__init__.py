@@ -1,0 +1,1 @@
+"""DICOM in and out. Ring 0: no torch."""

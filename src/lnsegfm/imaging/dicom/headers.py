@@ -1,0 +1,242 @@
+"""The headers of DICOM files, as planes: single-frame files have one, enhanced multi-frame files one a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+
+from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.found import Slice, series_name
+from lnsegfm.imaging.dicom.values import (
+    first_item,
+    group_item,
+    integer,
+    numbers,
+    numbers_of,
+    read_dataset,
+    read_start,
+    text,
+    value_of,
+)
+
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
+# what tells images at one position apart, the most telling first
+TELLING = (
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
+    "ConvolutionKernel",
+    "ImageType",
+    "AcquisitionTime",
+    "ContentTime",
+    "SeriesDescription",
+)
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "SeriesNumber",
+    "PatientID",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    *TELLING,
+]
+_FRAMES = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One image as its header describes it. What is missing or unreadable is "" or None.
+
+    Args:
+        path: The file.
+        frame: Which frame, from 0; None in a single-frame file.
+        pixel_bytes: Of the file, from the start of its pixels (their tag and length included) to its end.
+        transfer_syntax: TransferSyntaxUID.
+        sop_class_uid: Of the file.
+        sop_instance_uid: Of the file.
+        series_uid: SeriesInstanceUID.
+        study_uid: StudyInstanceUID.
+        frame_of_reference_uid: FrameOfReferenceUID.
+        modality: Modality.
+        description: SeriesDescription.
+        number: SeriesNumber.
+        patient_id: PatientID.
+        image_type: ImageType, or FrameType.
+        rows: Rows.
+        columns: Columns.
+        frames: Frames in the file.
+        samples: Numbers per pixel.
+        bits: BitsAllocated.
+        orientation: ImageOrientationPatient, six cosines.
+        position_mm: ImagePositionPatient.
+        pixel_spacing_mm: Distance between rows, and between columns.
+        telling: Values of ``TELLING``.
+    """
+
+    path: Path
+    frame: int | None
+    pixel_bytes: int
+    transfer_syntax: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    study_uid: str
+    frame_of_reference_uid: str
+    modality: str
+    description: str
+    number: int | None
+    patient_id: str
+    image_type: tuple[str, ...]
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    bits: int
+    orientation: tuple[float, ...] | None
+    position_mm: tuple[float, ...] | None
+    pixel_spacing_mm: tuple[float, ...] | None
+    telling: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What messages call its series."""
+        return series_name(self.series_uid, self.description, self.number)
+
+    def as_slice(self) -> Slice:
+        """The plane as a slice of a series; it must have a position."""
+        if self.position_mm is None:
+            raise DicomError(f"Series {self.name} has a slice without a position. Export the series again.")
+        x, y, z = self.position_mm
+        return Slice(self.path, self.frame, self.sop_instance_uid, self.sop_class_uid, (x, y, z))
+
+
+@dataclass(frozen=True)
+class Header:
+    """A DICOM file that has been looked at.
+
+    Args:
+        kind: "image", "structures", "segmentation" or "other".
+        modality: Modality, or "".
+        planes: Of an image.
+    """
+
+    kind: str
+    modality: str = ""
+    planes: tuple[Plane, ...] = ()
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file looks like DICOM by its first bytes, with or without the preamble; its name does not count.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:132] == b"DICM" or _is_bare(start)
+
+
+def read_header(path: Path, modalities: tuple[str, ...]) -> Header:
+    """Read the header of a DICOM file, without its pixels.
+
+    Args:
+        path: A file for which ``is_dicom`` is true.
+        modalities: Planes are given for images of these only.
+
+    Raises:
+        DicomError: Cut short or damaged.
+    """
+    data, pixel_bytes = read_start(path, _TAGS)
+    meta = getattr(data, "file_meta", None) or Dataset()
+    sop_class = text(data, "SOPClassUID") or text(meta, "MediaStorageSOPClassUID")
+    modality = text(data, "Modality").upper()
+    if sop_class == MEDIA_DIRECTORY:
+        return Header("other")
+    if sop_class == RTStructureSetStorage or modality == "RTSTRUCT":
+        return Header("structures", modality)
+    if sop_class in (SegmentationStorage, LABEL_MAP_SEGMENTATION) or modality == "SEG":
+        return Header("segmentation", modality)
+    rows, columns = integer(data, "Rows"), integer(data, "Columns")
+    if modality not in modalities or not rows or not columns:
+        return Header("image" if rows and columns else "other", modality)
+    plane = _plane(path, data, meta, sop_class, pixel_bytes)
+    if plane.frames == 1 and plane.position_mm is not None:
+        return Header("image", modality, (plane,))
+    return Header("image", modality, tuple(_frames(plane)))
+
+
+def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes: int) -> Plane:
+    return Plane(
+        path=path,
+        frame=None,
+        pixel_bytes=pixel_bytes,
+        transfer_syntax=text(meta, "TransferSyntaxUID"),
+        sop_class_uid=sop_class,
+        sop_instance_uid=text(data, "SOPInstanceUID") or text(meta, "MediaStorageSOPInstanceUID"),
+        series_uid=text(data, "SeriesInstanceUID"),
+        study_uid=text(data, "StudyInstanceUID"),
+        frame_of_reference_uid=text(data, "FrameOfReferenceUID"),
+        modality=text(data, "Modality").upper(),
+        description=text(data, "SeriesDescription"),
+        number=integer(data, "SeriesNumber"),
+        patient_id=text(data, "PatientID"),
+        image_type=tuple(text(data, "ImageType").upper().split("\\")),
+        rows=integer(data, "Rows") or 0,
+        columns=integer(data, "Columns") or 0,
+        frames=max(integer(data, "NumberOfFrames") or 1, 1),
+        samples=integer(data, "SamplesPerPixel") or 1,
+        bits=integer(data, "BitsAllocated") or 16,
+        orientation=numbers(data, "ImageOrientationPatient", 6),
+        position_mm=numbers(data, "ImagePositionPatient", 3),
+        pixel_spacing_mm=numbers(data, "PixelSpacing", 2),
+        telling=tuple(text(data, keyword) for keyword in TELLING),
+    )
+
+
+def _frames(plane: Plane) -> Iterator[Plane]:
+    """One plane a frame, from the functional groups; the plane itself where the file has none."""
+    data = read_dataset(plane.path, _FRAMES)
+    own = value_of(data, "PerFrameFunctionalGroupsSequence")
+    if not own:
+        yield plane
+        return
+    if len(own) != plane.frames:
+        states = f"it states {plane.frames} frames and describes {len(own)}"
+        raise DicomError(f"File {plane.path.name} is damaged ({states}). Export or copy it again.")
+    shared = first_item(data, "SharedFunctionalGroupsSequence")
+    for index, group in enumerate(own):
+        content = group_item(group, shared, "FrameContentSequence") or Dataset()
+        frame_type = group_item(group, shared, "CTImageFrameTypeSequence") or Dataset()
+        image_type = text(frame_type, "FrameType").upper()
+        told = {"TemporalPositionIdentifier": text(content, "TemporalPositionIndex"), "ImageType": image_type}
+        yield replace(
+            plane,
+            frame=index,
+            image_type=tuple(image_type.split("\\")) if image_type else plane.image_type,
+            orientation=numbers_of(group, shared, "PlaneOrientationSequence", "ImageOrientationPatient", 6),
+            position_mm=numbers_of(group, shared, "PlanePositionSequence", "ImagePositionPatient", 3),
+            pixel_spacing_mm=numbers_of(group, shared, "PixelMeasuresSequence", "PixelSpacing", 2),
+            telling=tuple(told.get(k) or v for k, v in zip(TELLING, plane.telling, strict=True)),
+        )
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether it starts as a data set without a preamble does: with group 0002 or 0008 and a short first element."""
+    if len(start) < 16 or start[:2] not in (b"\x02\0", b"\x08\0") or start[3] != 0:
+        return False
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return explicit or int.from_bytes(start[4:8], "little") <= 64

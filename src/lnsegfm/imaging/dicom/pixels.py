@@ -1,0 +1,249 @@
+"""Stored pixels to HU.
+
+The rule, in this order, for CT:
+
+1. Unused high bits are removed (BitsStored < BitsAllocated) and the sign is taken from PixelRepresentation.
+2. The modality LUT (ModalityLUTSequence), or else RescaleSlope and RescaleIntercept of the slice itself, gives HU.
+3. Stored values from PixelPaddingValue to PixelPaddingRangeLimit are air, -1024 HU, unless their HU is one that tissue
+   or metal has (-900 to 4095 HU): some exporters state a padding value that the patient has too, and it is not
+   believed.
+4. Everything below -1024 HU (-2000, -3024 outside the field of view) is -1024 HU.
+
+Other modalities are rescaled and left as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, ImplicitVRLittleEndian
+
+from lnsegfm.imaging.dicom.decoding import decoded
+from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.found import Series, Slice
+from lnsegfm.imaging.dicom.headers import Plane
+from lnsegfm.imaging.dicom.straighten import moved
+from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text, value_of
+
+AIR = -1024
+"""HU of what lies outside the field of view."""
+TISSUE_HU = (-900.0, 4095.0)
+"""HU of lung to metal: no padding value within is believed."""
+_TAGS = [
+    "Modality",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "PixelData",
+]
+_HU_TYPES = ("", "HU", "US")  # "US": unspecified, which some scanners write for HU
+
+
+def read_series(series: Series) -> np.ndarray:
+    """Read a series as HU (z, y, x) on ``series.grid``.
+
+    One file is in memory at a time, beside the volume.
+
+    Returns:
+        int16 where that is exact, or else float32.
+
+    Raises:
+        DicomError: A file is gone, cut short or cannot be decoded, is no longer what it was, or has no HU.
+    """
+    volume = np.empty(series.grid.shape, np.int16)
+    shape = None if series.straightened else volume.shape[1:]  # a straightened grid is larger than its slices
+    for k, (piece, plane) in enumerate(_planes(series)):
+        shape = shape or plane.shape
+        if plane.shape != shape:
+            size = f"{plane.shape[0]} x {plane.shape[1]}"
+            raise DicomError(f"File {piece.path.name} of series {series.name} is {size} now. Find the series again.")
+        if series.straightened:
+            plane = moved(plane, piece, series.grid, fill=AIR if series.modality == "CT" else 0)
+        if volume.dtype == np.int16 and not _fits_int16(plane):
+            volume = volume.astype(np.float32)
+        volume[k] = plane
+    return volume
+
+
+def pixel_digests(planes: Sequence[Plane]) -> list[str]:
+    """For each plane a text that is the same for planes with the same values, and its own where it cannot be read."""
+    digests = [f"{plane.path} {plane.frame}" for plane in planes]
+    order = sorted(range(len(planes)), key=lambda k: planes[k].path)  # a file of many frames is opened once
+    for path, numbers_here in groupby(order, key=lambda k: planes[k].path):
+        here = list(numbers_here)
+        with suppress(DicomError):
+            frames = _read(path, [planes[k].frame for k in here], planes[here[0]].name)
+            for k, values in zip(here, frames, strict=True):
+                digests[k] = hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).hexdigest()
+    return digests
+
+
+def _planes(series: Series) -> Iterator[tuple[Slice, np.ndarray]]:
+    for path, pieces in groupby(series.slices, key=lambda piece: piece.path):
+        here = list(pieces)
+        yield from zip(here, _read(path, [piece.frame for piece in here], series.name), strict=True)
+
+
+def _read(path: Path, frames: Sequence[int | None], name: str) -> Iterator[np.ndarray]:
+    """The frames of a file (None: its only one), in HU where it is CT."""
+    try:
+        data = read_dataset(path, _TAGS, pixels=True)
+    except DicomError as error:
+        raise DicomError(f"Series {name}: {error}") from None
+    shared, own = first_item(data, "SharedFunctionalGroupsSequence"), value_of(data, "PerFrameFunctionalGroupsSequence")
+    lut = first_item(data, "ModalityLUTSequence")
+    for frame in frames:
+        stored = _stored(data, path, frame or 0, name)
+        group = own[frame] if own and frame is not None and frame < len(own) else None
+        values = group_item(group, shared, "PixelValueTransformationSequence") or data
+        if text(data, "Modality").upper() == "CT":
+            yield _hu(stored, data, _line(values, path, name) if lut is None else _table(lut, path, name))
+        else:
+            yield _rescaled(stored, *(numbers(values, k, 1) for k in ("RescaleSlope", "RescaleIntercept")))
+
+
+def _stored(data: Dataset, path: Path, frame: int, name: str) -> np.ndarray:
+    meta = getattr(data, "file_meta", None) or Dataset()
+    with quiet():
+        syntax = UID(text(meta, "TransferSyntaxUID") or ImplicitVRLittleEndian)
+    which = f"File {path.name} of series {name}"
+    if "PixelData" not in data:
+        raise DicomError(f"{which} has no pixels. Export or copy it again.")
+    bits, stored, high = (integer(data, k) for k in ("BitsAllocated", "BitsStored", "HighBit"))
+    if stored is not None and high is not None and high != stored - 1:
+        raise DicomError(f"{which} keeps its values in odd bits (HighBit {high} of {stored}). Export it again.")
+    if bits not in (8, 16, 32):
+        raise DicomError(f"{which} has {bits} bits a pixel, and 8, 16 and 32 can be read. Export it again.")
+    try:
+        with quiet():
+            decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise DicomError(f"{which} is in a format that is no image ({syntax.name}). Export it uncompressed.") from None
+    if not decoder.is_available:
+        raise DicomError(f"{which} is compressed as {syntax.name}, which cannot be read. Export it uncompressed.")
+    try:
+        with quiet():
+            return decoded(data, syntax, frame)
+    except Exception as error:  # the decoders are C libraries behind plugins, and raise as they like
+        why = type(error).__name__
+        raise DicomError(f"{which} cannot be decoded ({syntax.name}; {why}). Export it again, uncompressed.") from None
+
+
+@dataclass(frozen=True)
+class _Line:
+    slope: float
+    intercept: float
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        return _rescaled(stored, (self.slope,), (self.intercept,))
+
+
+@dataclass(frozen=True)
+class _Table:
+    first: int
+    values: np.ndarray
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        index = np.clip(stored.astype(np.int64) - self.first, 0, len(self.values) - 1)
+        return np.asarray(self.values[index])
+
+
+def _line(values: Dataset, path: Path, name: str) -> _Line:
+    slope, intercept = (numbers(values, k, 1) for k in ("RescaleSlope", "RescaleIntercept"))
+    which = f"File {path.name} of series {name}"
+    if slope is None or intercept is None or slope[0] == 0:
+        raise DicomError(f"{which} has no HU: RescaleSlope or RescaleIntercept is missing or 0. Export it again.")
+    kind = text(values, "RescaleType").upper()
+    if kind not in _HU_TYPES:
+        raise DicomError(f"{which} holds no HU but {kind} (RescaleType). Give the series in HU.")
+    return _Line(slope[0], intercept[0])
+
+
+def _table(lut: Dataset, path: Path, name: str) -> _Table:
+    """The modality LUT: entries of 8 or 16 bit, unsigned as the standard has them (PS3.3 C.11.1)."""
+    which = f"File {path.name} of series {name}: its ModalityLUTSequence"
+    descriptor, data = numbers(lut, "LUTDescriptor", 3), value_of(lut, "LUTData")
+    if descriptor is None or descriptor[0] < 0 or data is None:
+        raise DicomError(f"{which} lacks LUTDescriptor or LUTData. Export it again.")
+    try:
+        if isinstance(data, bytes):
+            kind = np.dtype("u1" if descriptor[2] <= 8 else "<u2" if lut.original_encoding[1] else ">u2")
+            entries = np.frombuffer(data, kind, len(data) // kind.itemsize)
+        else:
+            entries = np.atleast_1d(np.asarray(data, np.int32))
+    except (TypeError, ValueError, OverflowError):
+        raise DicomError(f"{which} holds something that is no number. Export it again.") from None
+    count = int(descriptor[0]) or 1 << 16
+    if len(entries) < count:
+        raise DicomError(f"{which} has {len(entries)} of {count} entries. Export it again.")
+    return _Table(int(descriptor[1]), entries[:count].astype(np.int32))
+
+
+def _hu(stored: np.ndarray, data: Dataset, transform: _Line | _Table) -> np.ndarray:
+    hu = transform(stored)
+    outside = _padding(stored, data, transform)
+    if outside is not None:
+        hu[outside] = AIR
+    np.maximum(hu, AIR, out=hu)
+    return hu.astype(np.int16) if np.issubdtype(hu.dtype, np.integer) and _fits_int16(hu) else hu
+
+
+def _padding(stored: np.ndarray, data: Dataset, transform: _Line | _Table) -> np.ndarray | None:
+    """Where the stated padding is; None where there is none, or none to be believed."""
+    value = integer(data, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = integer(data, "PixelPaddingRangeLimit")
+    low, high = sorted(_as_stored(v, stored.dtype) for v in (value, value if limit is None else limit))
+    ends = transform(np.array([low, high], np.int32))
+    if ends.max() > TISSUE_HU[0] and ends.min() < TISSUE_HU[1]:
+        return None
+    return np.asarray((stored >= low) & (stored <= high))
+
+
+def _as_stored(value: int, dtype: np.dtype) -> int:
+    # written with the wrong sign by many: 63536 is -2000 in 16 bit
+    bits = 8 * dtype.itemsize
+    value %= 1 << bits
+    return value - (1 << bits) if dtype.kind == "i" and value >> (bits - 1) else value
+
+
+def _rescaled(stored: np.ndarray, slope: Sequence[float] | None, intercept: Sequence[float] | None) -> np.ndarray:
+    """Slope and intercept applied: int32 where both are whole numbers, or else float32."""
+    by, plus = slope[0] if slope else 1.0, intercept[0] if intercept else 0.0
+    exact = np.issubdtype(stored.dtype, np.integer) and by == int(by) and plus == int(plus)
+    if exact and stored.dtype.itemsize <= 2 and max(abs(by), 1) * 65536 + abs(plus) < 2**31:
+        return stored.astype(np.int32) * int(by) + int(plus)
+    return (stored.astype(np.float64) * by + plus).astype(np.float32)
+
+
+def _fits_int16(plane: np.ndarray) -> bool:
+    if not np.issubdtype(plane.dtype, np.integer):
+        return False
+    limits = np.iinfo(np.int16)
+    return plane.dtype == np.int16 or bool(plane.min() >= limits.min and plane.max() <= limits.max)

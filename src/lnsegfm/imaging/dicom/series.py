@@ -1,0 +1,133 @@
+"""CT series out of folders, files and zips, in HU.
+
+>>> found = find_series(Path("clinic/"))                        # doctest: +SKIP
+>>> volume = read_series(found.series[0])                       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from lnsegfm.imaging.dicom.archive import opened, unpacked_until_exit
+from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.found import Found, Refusal, Series, Slice
+from lnsegfm.imaging.dicom.headers import Plane, is_dicom, read_header
+from lnsegfm.imaging.dicom.pixels import pixel_digests, read_series
+from lnsegfm.imaging.dicom.sorting import sorted_series
+from lnsegfm.imaging.dicom.tree import files_under
+
+__all__ = [
+    "DicomError",
+    "Found",
+    "Refusal",
+    "Series",
+    "Slice",
+    "find_series",
+    "opened",
+    "read_series",
+    "series_of",
+]
+
+_PLAIN = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+_ELEMENT = 8  # bytes of tag and length before the pixels, at the least
+
+
+def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False) -> Found:
+    """Find every series under ``root``, by the files' content; names and endings do not count.
+
+    One bad file or series stops nothing: it is in ``refused``, in one line that names the series, its slices and the
+    remedy. Files that are not DICOM, DICOMDIR files and zips inside a tree are passed over.
+
+    Args:
+        root: A folder tree, a file or a zip. A zip is unpacked into a temporary folder that lives until the process
+            ends; with ``opened(root) as folder`` it lives as long as the block.
+        modalities: Modality of the series to give.
+        straighten: Give sheared series too (gantry tilt): ``read_series`` resamples them onto their ``grid``.
+
+    Raises:
+        DicomError: No such file or folder, or a zip that cannot be unpacked.
+    """
+    wanted = tuple(m.upper() for m in modalities)
+    planes: list[Plane] = []
+    refused: list[Refusal] = []
+    structures: list[Path] = []
+    segmentations: list[Path] = []
+    others: Counter[str] = Counter()
+    for path in files_under(unpacked_until_exit(Path(root))):
+        try:
+            if path.name == "DICOMDIR" or not is_dicom(path):
+                continue
+            header = read_header(path, wanted)
+        except DicomError as error:
+            refused.append(Refusal(path.name, str(error)))
+            continue
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            refused.append(Refusal(path.name, f"File {path.name} cannot be read ({why}). Allow reading it."))
+            continue
+        if header.kind == "structures":
+            structures.append(path)
+        elif header.kind == "segmentation":
+            segmentations.append(path)
+        elif header.kind == "image" and not header.planes:
+            others[header.modality or "none"] += 1
+        planes += header.planes
+    whole, cut = _whole(planes)
+    series, more = sorted_series(whole, pixel_digests, straighten=straighten)
+    return Found(
+        tuple(series),
+        (*refused, *cut, *more),
+        tuple(structures),
+        tuple(segmentations),
+        tuple(sorted(others.items())),
+    )
+
+
+def series_of(path: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False) -> Series:
+    """The one series that ``path`` holds.
+
+    Args:
+        path: As ``root`` of ``find_series``.
+        modalities: As in ``find_series``.
+        straighten: As in ``find_series``.
+
+    Raises:
+        DicomError: It holds none (what was refused is told) or several.
+    """
+    found = find_series(path, modalities=modalities, straighten=straighten)
+    kind = "/".join(modalities)
+    if len(found.series) == 1:
+        return found.series[0]
+    if found.series:
+        names = ", ".join(s.name for s in found.series[:3]) + (", ..." if len(found.series) > 3 else "")
+        raise DicomError(f"{path}: it holds {len(found.series)} {kind} series ({names}). Give the folder of one.")
+    if found.refused:
+        raise DicomError(*(str(refusal) for refusal in found.refused))
+    held = ", ".join(f"{count} {modality} images" for modality, count in found.others) or "no DICOM image"
+    raise DicomError(f"{path}: it holds no {kind} series ({held}). Give the folder with the slices of the scan.")
+
+
+def _whole(planes: Sequence[Plane]) -> tuple[list[Plane], list[Refusal]]:
+    """Planes whose file is long enough for their pixels, and a refusal for each file that is not."""
+    good: list[Plane] = []
+    refused: dict[Path, Refusal] = {}
+    for plane in planes:
+        plain = plane.transfer_syntax in _PLAIN
+        needed = plane.rows * plane.columns * plane.samples * plane.frames * plane.bits // 8 if plain else 1
+        there = max(plane.pixel_bytes - _ELEMENT, 0)
+        if there < needed and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
+            states = f"{there} of at least {needed} bytes of pixels"
+            line = f"File {plane.path.name} of series {plane.name} is cut short ({states}). Copy or export it again."
+            refused[plane.path] = Refusal(plane.name, line)
+        else:
+            good.append(plane)
+    return good, list(refused.values())

@@ -1,0 +1,195 @@
+"""From planes in any order to complete stacks of slices, by their geometry alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.found import Refusal, Series
+from lnsegfm.imaging.dicom.headers import TELLING, Plane
+from lnsegfm.imaging.dicom.stack import by_position, plane_axes, spacing_mm, stack_as_series, stacked
+
+_LOCALISERS = "localisers, which are no slices of a volume (nothing to do)"
+ORIENTATION_TOLERANCE = 1e-4
+"""Direction cosines of one stack may differ by this much (0.05 mm over 512 mm)."""
+MAX_PLANE = 1 << 26
+"""Pixels of a slice: 8192 x 8192."""
+MAX_GEOMETRIES = 64
+"""Sizes, spacings, orientations and frames of reference of a series: a volume and its localisers have a few."""
+
+Digests = Callable[[Sequence[Plane]], list[str]]
+"""Gives the same text for planes that hold the same pixels, and different ones for others."""
+
+
+def sorted_series(
+    planes: Iterable[Plane], digests: Digests, *, straighten: bool = False
+) -> tuple[list[Series], list[Refusal]]:
+    """Sort planes into series.
+
+    Planes belong together by SeriesInstanceUID (where that is missing: by study, patient, number, description and,
+    without a frame of reference, folder), and within it by frame of reference, rows, columns, pixel spacing and
+    orientation. Where several planes lie at one position, identical ones count once, and others are told apart by
+    the first of ``TELLING`` that makes every part complete.
+
+    Args:
+        planes: In any order.
+        digests: Tells which planes at one position hold the same pixels.
+        straighten: Keep sheared stacks, to be resampled when they are read; they are refused otherwise.
+
+    Returns:
+        The complete series in a fixed order, and one refusal for everything else.
+    """
+    found: list[Series] = []
+    refused: list[Refusal] = []
+    for group in _by_series(planes):
+        stacks, refusals = _usable(group)
+        refused += refusals
+        parts: list[Series] = []
+        for stack in stacks:
+            try:
+                parts += _series_of_stack(stack, digests, straighten)
+            except DicomError as error:
+                refused.append(Refusal(stack[0].name, str(error)))
+        found += [replace(part, part=k) for k, part in enumerate(parts, 1)] if len(parts) > 1 else parts
+    return found, refused
+
+
+def _by_series(planes: Iterable[Plane]) -> list[list[Plane]]:
+    groups: dict[Any, list[Plane]] = {}
+    for plane in planes:
+        if plane.series_uid:
+            key: tuple[Any, ...] = (plane.series_uid,)
+        else:
+            # a frame of reference is one scan's; without it, the folder is all that is left to go by
+            folder = "" if plane.frame_of_reference_uid else str(plane.path.parent)
+            key = ("", plane.study_uid, plane.patient_id, str(plane.number), plane.description, folder)
+        groups.setdefault((*key, plane.modality), []).append(plane)
+    return [groups[key] for key in sorted(groups, key=str)]
+
+
+def _usable(planes: list[Plane]) -> tuple[list[list[Plane]], list[Refusal]]:
+    """Planes of one geometry each; localisers, planes without geometry and single stray planes are set aside."""
+    name, count = planes[0].name, len(planes)
+    refused: list[Refusal] = []
+    sound: list[Plane] = []
+    aside: dict[str, int] = {}
+    for plane in planes:
+        problem = _problem(plane)
+        if problem:
+            aside[problem] = aside.get(problem, 0) + 1
+        else:
+            sound.append(plane)
+    for problem, number in aside.items():
+        which = "all its images" if number == count else f"{number} of its {count} images"
+        refused.append(Refusal(name, f"Series {name}: {which} set aside: {problem}.", problem == _LOCALISERS))
+    stacks: list[list[Plane]] = []
+    for plane in sound:
+        for stack in stacks:
+            if _same_geometry(stack[0], plane):
+                stack.append(plane)
+                break
+        else:
+            stacks.append([plane])
+        if len(stacks) > MAX_GEOMETRIES:  # each plane is compared with every stack: a hostile file would take hours
+            what = f"more than {MAX_GEOMETRIES} sizes, spacings and orientations, which is no volume"
+            refused.append(Refusal(name, f"Series {name}: its images have {what}. Give the original slices."))
+            return [], refused
+    stacks.sort(key=lambda stack: -len(stack))
+    singles = sum(len(stack) == 1 for stack in stacks)
+    if singles and len(stacks) > 1:
+        whole = f"its {len(stacks[0])} slices" if len(stacks[0]) > 1 else "each other"
+        what = f"{singles} of its {count} images set aside: in another plane, of another size or spacing than {whole}"
+        remedy = "Nothing to do for localisers; if they are slices of the scan, export it again"
+        refused.append(Refusal(name, f"Series {name}: {what}. {remedy}.", harmless=len(stacks[0]) > 1))
+        stacks = [stack for stack in stacks if len(stack) > 1]
+    return stacks, refused
+
+
+def _problem(plane: Plane) -> str | None:
+    """Why a plane can be no slice of a volume; None where it can."""
+    if "LOCALIZER" in plane.image_type or "SCOUT" in plane.image_type:
+        return _LOCALISERS
+    if plane.samples != 1:
+        return "colour images, such as screen captures. Give the original slices"
+    if plane.position_mm is None or plane.orientation is None:
+        return (
+            "without a readable position or orientation in the patient (ImagePositionPatient, ImageOrientationPatient)."
+            " Give the original slices"
+        )
+    if plane.pixel_spacing_mm is None or min(plane.pixel_spacing_mm) <= 0:
+        return "without a readable PixelSpacing. Give the original slices"
+    if plane_axes(plane) is None:
+        return "row and column directions are not at right angles (ImageOrientationPatient). Export the series again"
+    if plane.rows * plane.columns > MAX_PLANE:
+        return f"{plane.rows} x {plane.columns} pixels, which no scanner makes. Export the series again"
+    return None
+
+
+def _same_geometry(one: Plane, other: Plane) -> bool:
+    return (
+        one.frame_of_reference_uid == other.frame_of_reference_uid
+        and (one.rows, one.columns) == (other.rows, other.columns)
+        and all(abs(a - b) <= 1e-4 * a for a, b in zip(spacing_mm(one), spacing_mm(other), strict=True))
+        and float(np.abs(plane_axes(one) - plane_axes(other)).max()) <= ORIENTATION_TOLERANCE
+    )
+
+
+def _series_of_stack(planes: list[Plane], digests: Digests, straighten: bool) -> list[Series]:
+    at_one_place = by_position(planes)
+    kept, dropped, conflicts = [], 0, []
+    several = [plane for same in at_one_place if len(same) > 1 for plane in same]
+    marks = iter(digests(several))
+    for same in at_one_place:
+        unlike = same if len(same) == 1 else _unlike(same, [next(marks) for _ in same])
+        dropped += len(same) - len(unlike)
+        kept += unlike
+        if len(unlike) > 1:
+            conflicts.append(unlike)
+    notes = (f"{dropped} slices were there twice with the same pixels: one of each is used",) if dropped else ()
+    if not conflicts:
+        return [stack_as_series(stacked(kept, notes), straighten)]
+    parts = _told_apart(kept, straighten)
+    if parts:
+        keyword, series = parts
+        note = f"told apart from others of its UID by {keyword}"
+        return [replace(s, notes=(*s.notes, note, *notes)) for s in series]
+    first = conflicts[0]
+    height = float(np.array(first[0].position_mm) @ plane_axes(planes[0])[:, 2])
+    raise DicomError(
+        f"Series {planes[0].name} has {len(first)} different images at {len(conflicts)} of its {len(at_one_place)} "
+        f"positions (the first at {height:.1f} mm along the normal{_by_number(first)}). "
+        "Export each acquisition or reconstruction as a series of its own."
+    )
+
+
+def _unlike(planes: list[Plane], marks: list[str]) -> list[Plane]:
+    """The first plane of each mark."""
+    first = dict(zip(reversed(marks), reversed(planes), strict=True))
+    return list(first.values())[::-1]
+
+
+def _by_number(planes: Sequence[Plane]) -> str:
+    """How images at one position differ, without anything of the patient's."""
+    for k, keyword in enumerate(TELLING[:4]):
+        values = sorted({plane.telling[k] for plane in planes})
+        if len(values) > 1:
+            return f"; {keyword} {', '.join(value or 'none' for value in values[:4])}"
+    return ""
+
+
+def _told_apart(planes: list[Plane], straighten: bool) -> tuple[str, list[Series]] | None:
+    for k, keyword in enumerate(TELLING):
+        parts: dict[str, list[Plane]] = {}
+        for plane in planes:
+            parts.setdefault(plane.telling[k], []).append(plane)
+        if len(parts) < 2 or any(len(same) > 1 for part in parts.values() for same in by_position(part)):
+            continue
+        try:
+            return keyword, [stack_as_series(stacked(parts[value]), straighten) for value in sorted(parts)]
+        except DicomError:
+            continue
+    return None
