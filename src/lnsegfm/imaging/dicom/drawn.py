@@ -1,0 +1,109 @@
+"""Structure sets: what was drawn on a series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+"""The geometric types of contours that enclose something."""
+
+
+@dataclass(frozen=True)
+class Contour:
+    """What was drawn in one go.
+
+    Args:
+        points_mm: Points (n, 3) as (x, y, z), LPS.
+        kind: Its geometric type, such as CLOSED_PLANAR.
+    """
+
+    points_mm: np.ndarray
+    kind: str = "CLOSED_PLANAR"
+
+
+@dataclass(frozen=True)
+class Roi:
+    """A structure.
+
+    Args:
+        number: Its number in the structure set.
+        name: What it is called.
+        contours: What was drawn, in the file's order.
+        frame_of_reference_uid: Of its coordinates; empty where the file does not say.
+        damage: Why it cannot be turned into voxels, a sentence; empty if it can.
+    """
+
+    number: int
+    name: str
+    contours: tuple[Contour, ...]
+    frame_of_reference_uid: str = ""
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class Structures:
+    """A structure set (RTSTRUCT).
+
+    Args:
+        frame_of_reference_uid: Of its coordinates; empty where the file does not say.
+        referenced_series_uids: The series that it says it was drawn on.
+        rois: Its structures, in the file's order.
+        label: What the structure set is called.
+        notes: What was passed over on reading, one line each.
+    """
+
+    frame_of_reference_uid: str
+    referenced_series_uids: tuple[str, ...]
+    rois: tuple[Roi, ...]
+    label: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the structures, in the file's order."""
+        return tuple(roi.name for roi in self.rois)
+
+
+class Drawn(Protocol):
+    """What a series says of itself: enough to tell whether structures belong to it."""
+
+    @property
+    def uid(self) -> str: ...  # noqa: D102
+    @property
+    def frame_of_reference_uid(self) -> str: ...  # noqa: D102
+
+
+def mismatch(structures: Structures, series: Drawn) -> str | None:
+    """Why a structure set does not belong to a series; None if it does.
+
+    It belongs to a series of the same frame of reference (whose coordinates are those of its contours), and where
+    either has none, to one that it names.
+    """
+    frames = {roi.frame_of_reference_uid for roi in structures.rois if roi.contours}
+    frames.add(structures.frame_of_reference_uid)
+    frames.discard("")
+    if series.frame_of_reference_uid and frames:
+        if series.frame_of_reference_uid in frames:
+            return None
+        return (
+            f"its contours are in frame of reference {', '.join(sorted(frames))}, the series {series.uid} is in "
+            f"{series.frame_of_reference_uid}"
+        )
+    if series.uid in structures.referenced_series_uids:
+        return None
+    named = ", ".join(structures.referenced_series_uids) or "no series"
+    return f"it gives no frame of reference to compare, and names {named}, not {series.uid}"
+
+
+def drawn_elsewhere(structures: Structures, series: Drawn) -> str | None:
+    """A line for a structure set that names series, and not this one; None where it names it, or none.
+
+    Series of one frame of reference need not show the patient alike: the phases of a 4D CT share theirs.
+    """
+    named = structures.referenced_series_uids
+    if not named or series.uid in named:
+        return None
+    return f"Structures: drawn on series {', '.join(named)}, in the frame of reference of series {series.uid}."

@@ -1,0 +1,73 @@
+"""What a structure set says beside its contours: patient, study, equipment, itself."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+
+from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.values import quiet, read_dataset, value_of
+
+NOT_CLINICAL = "Not for clinical use."
+
+# type 2 of the modules: there even if empty
+_IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
+             "StudyID", "ReferringPhysicianName", "PositionReferenceIndicator")  # fmt: skip
+_IF_THERE = ("IssuerOfPatientID", "StudyDescription", "PatientIdentityRemoved", "DeidentificationMethod",
+             "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified")  # fmt: skip
+
+
+def identified(series: Series, stamp: datetime, seed: str | None) -> Dataset:
+    """The data set with patient, study, equipment and everything else that is not about contours."""
+    source = read_dataset(series.slices[0].path)
+    data = Dataset()
+    data.SpecificCharacterSet = "ISO_IR 192"
+    with quiet():
+        for keyword in (*_IDENTITY, *_IF_THERE):
+            if keyword in source:
+                _copy(source, keyword, data)
+            elif keyword in _IDENTITY:
+                setattr(data, keyword, "")
+    data.SOPClassUID, data.SOPInstanceUID = RTStructureSetStorage, _uid(seed, "instance")
+    data.StudyInstanceUID, data.SeriesInstanceUID = series.study_uid, _uid(seed, "series")
+    data.FrameOfReferenceUID = series.frame_of_reference_uid
+    data.Modality, data.SeriesNumber, data.InstanceNumber = "RTSTRUCT", None, 1
+    data.SeriesDescription = f"lnsegfm structures ({NOT_CLINICAL[:-1].lower()})"
+    data.Manufacturer, data.ManufacturerModelName = "lnsegfm", "lnsegfm"
+    data.OperatorsName = ""
+    day, time = stamp.strftime("%Y%m%d"), stamp.strftime("%H%M%S")
+    data.InstanceCreationDate = data.SeriesDate = data.StructureSetDate = day
+    data.InstanceCreationTime = data.SeriesTime = data.StructureSetTime = time
+    data.ApprovalStatus = "UNAPPROVED"
+    data.file_meta = FileMetaDataset()
+    data.file_meta.MediaStorageSOPClassUID, data.file_meta.MediaStorageSOPInstanceUID = (
+        data.SOPClassUID,
+        data.SOPInstanceUID,
+    )
+    # implicit, because an explicit ContourData ends at 65534 bytes: some 1500 points
+    data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return data
+
+
+def _copy(source: Dataset, keyword: str, data: Dataset) -> None:
+    value = value_of(source, keyword)
+    if dictionary_VR(keyword) == "SQ":
+        setattr(data, keyword, copy.deepcopy(value))
+        return
+    value = "" if value is None else value
+    # as text, to be encoded anew; and as it stands, even where the standard would have it otherwise
+    text = [str(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+    data.add(DataElement(keyword, dictionary_VR(keyword), text, validation_mode=IGNORE))
+
+
+def _uid(seed: str | None, of: str) -> str:
+    made = uuid.uuid4() if seed is None else uuid.uuid5(uuid.NAMESPACE_OID, f"lnsegfm {of} {seed}")
+    return f"2.25.{made.int}"
