@@ -1,0 +1,263 @@
+"""The DICOM data set of a segmentation, by highdicom, over the headers of its source."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as Concept
+
+from lnsegfm.imaging.dicom.codes import Code, LabelCodes
+from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.seg_place import TOLERANCE_VOXELS
+from lnsegfm.imaging.dicom.values import first_item, integer, read_dataset, text
+
+SHORT = TEXT = 64
+"""Characters of a DICOM long string (LO)."""
+CONTENT_LABEL = "LNSEGFM"
+_UTF_8 = "ISO_IR 192"
+_LARGEST = (1 << 31) - 1  # of an integer string (IS)
+_IDENTITY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+"""A SEG has them, empty where the source leaves them out."""
+
+
+class Made(Protocol):
+    """Who made a segmentation (see ``seg_write.Origin``)."""
+
+    @property
+    def algorithm(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def made(self) -> str: ...  # noqa: D102
+    @property
+    def description(self) -> str: ...  # noqa: D102
+    @property
+    def series_number(self) -> int | None: ...  # noqa: D102
+    @property
+    def now(self) -> datetime.datetime | None: ...  # noqa: D102
+    def uid(self, *what: str) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class SegmentText:
+    """What is said of a segment.
+
+    Args:
+        number: SegmentNumber.
+        name: SegmentLabel, cut to 64 characters.
+        label: The label that it is of.
+        codes: What it is.
+    """
+
+    number: int
+    name: str
+    label: str
+    codes: LabelCodes
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or self.name != self.name.strip() or "\\" in self.name or not self.name.isprintable():
+            raise DicomError(
+                f"Segment name {self.name!r}: blank, or with a backslash or ends that DICOM drops. Rename it."
+            )
+
+    @property
+    def short(self) -> str:
+        """The name as DICOM has room for it."""
+        return self.name[:SHORT].rstrip()
+
+
+def encode(numbers: np.ndarray, texts: Sequence[SegmentText], series: Series, origin: Made, kind: str) -> Dataset:
+    """Encode segment numbers (z, y, x) on ``series.grid`` as a data set that can be saved.
+
+    Raises:
+        DicomError: The source cannot be read or referred to.
+    """
+    planes = [k for k, plane in enumerate(numbers) if plane.any()] or [0]
+    sources, identity = _sources(series, planes)
+    positions, orientation, measures = _geometry(series, planes)
+    content = np.ascontiguousarray(numbers[planes])
+    now = origin.now or datetime.datetime.now()
+    name = series.uid or series.name
+    sop_uid = origin.uid("instance", name)
+    after_source = min((series.number or 0) + 1000, _LARGEST)
+    version = origin.version or _version()
+    try:
+        data = hd.seg.Segmentation(
+            source_images=sources,
+            pixel_array=content,
+            segmentation_type=kind,
+            segment_descriptions=[_description(t, origin, version, sop_uid) for t in texts],
+            series_instance_uid=origin.uid("series", name),
+            series_number=origin.series_number if origin.series_number is not None else after_source,
+            sop_instance_uid=sop_uid,
+            instance_number=1,
+            manufacturer=origin.algorithm,
+            manufacturer_model_name=origin.model or origin.algorithm,
+            software_versions=version,
+            device_serial_number="0",
+            content_label=CONTENT_LABEL,
+            content_description="Not for clinical use",
+            omit_empty_frames=bool(content.any()),
+            series_description=origin.description,
+            plane_positions=positions,
+            plane_orientation=orientation,
+            pixel_measures=measures,
+        )
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DicomError(
+            f"Series {series.name}: no segmentation can refer to it ({reason}). Export it again."
+        ) from None
+    for element in identity:
+        data[element.tag] = element
+    data.SpecificCharacterSet = _UTF_8
+    _settle(data, now, origin.uid("dimensions", name))
+    # highdicom takes it from the planes that hold something, which may be every other one
+    groups = data.SharedFunctionalGroupsSequence[0]
+    groups.PixelMeasuresSequence[0].SpacingBetweenSlices = measures[0].SpacingBetweenSlices
+    return data
+
+
+def _geometry(
+    series: Series, planes: Sequence[int]
+) -> tuple[list[hd.PlanePositionSequence], hd.PlaneOrientationSequence, hd.PixelMeasuresSequence]:
+    """Where the planes lie: on the source's slices where they are the grid's, else where the grid says."""
+    grid = series.grid
+    axes = np.array(grid.direction).reshape(3, 3)
+    on_grid = [np.array(grid.origin_mm) + axes[:, 2] * grid.spacing_mm[0] * k for k in planes]
+    places = [np.array(series.slices[k].position_mm) for k in planes]
+    off = np.abs(np.array([axes.T @ (p - g) for p, g in zip(places, on_grid, strict=True)]))
+    if series.straightened or (off > 0.5 * TOLERANCE_VOXELS * np.array(grid.spacing_mm[::-1])).any():
+        places = on_grid
+    patient = hd.CoordinateSystemNames.PATIENT
+    return (
+        [hd.PlanePositionSequence(patient, [float(v) for v in p]) for p in places],
+        hd.PlaneOrientationSequence(patient, [float(v) for v in (*axes[:, 0], *axes[:, 1])]),
+        hd.PixelMeasuresSequence(
+            pixel_spacing=[float(v) for v in grid.spacing_mm[1:]],
+            slice_thickness=float(grid.spacing_mm[0]),
+            spacing_between_slices=float(grid.spacing_mm[0]),
+        ),
+    )
+
+
+def _sources(series: Series, planes: Sequence[int]) -> tuple[list[Dataset], Dataset]:
+    """Headers of the files that the planes lie in, and who the patient is.
+
+    What a SEG must have and a header lacks is filled in, in memory. The patient's identity is taken out of the headers
+    and given apart: it is copied as it stands, so that no check of a name or a date can fail, or show it in a message.
+    """
+    files = {series.slices[k].path: series.slices[k].sop_instance_uid for k in planes}
+    sources = [read_dataset(path) for path in files]
+    # whatever alphabet the source is in: UTF-8 has room for it and for the names of labels
+    sources[0].decode()
+    sources[0].SpecificCharacterSet = _UTF_8
+    identity = Dataset()
+    for keyword in _IDENTITY:
+        if keyword in sources[0]:
+            identity[keyword] = deepcopy(sources[0][keyword])
+    for sop_uid, data in zip(files.values(), sources, strict=True):
+        for keyword in _IDENTITY:
+            setattr(data, keyword, "")
+        for keyword, value in (
+            ("StudyInstanceUID", series.study_uid),
+            ("SeriesInstanceUID", series.uid),
+            ("FrameOfReferenceUID", series.frame_of_reference_uid),
+            ("SOPInstanceUID", sop_uid),
+        ):
+            if not text(data, keyword):
+                if not value:
+                    raise DicomError(
+                        f"Series {series.name}: it has no {keyword} to refer to. Give it one at the source."
+                    )
+                setattr(data, keyword, value)
+    if integer(sources[0], "NumberOfFrames"):
+        _share_groups(sources[0])
+        return sources[:1], identity  # highdicom takes one multi-frame file
+    for data in sources[1:]:
+        data.ImageOrientationPatient = sources[0].ImageOrientationPatient  # their last digits may differ
+    return sources, identity
+
+
+def _share_groups(data: Dataset) -> None:
+    """Some scanners repeat in each frame what is the same for all; highdicom looks where it is said once."""
+    shared, first = first_item(data, "SharedFunctionalGroupsSequence"), data.PerFrameFunctionalGroupsSequence[0]
+    if shared is None:
+        shared = Dataset()
+        data.SharedFunctionalGroupsSequence = [shared]
+    for sequence in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if sequence not in shared and sequence in first:
+            setattr(shared, sequence, getattr(first, sequence))
+
+
+def _description(told: SegmentText, origin: Made, version: str, sop_uid: str) -> hd.seg.SegmentDescription:
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=origin.algorithm,
+        family=codes.DCM.ArtificialIntelligence,
+        version=version,
+        source=origin.model or None,
+    )
+    description = hd.seg.SegmentDescription(
+        segment_number=told.number,
+        segment_label=told.short,
+        segmented_property_category=_concept(told.codes.category),
+        segmented_property_type=_concept(told.codes.type),
+        algorithm_type=origin.made,
+        algorithm_identification=algorithm if origin.made != "MANUAL" else None,
+        tracking_id=told.short,
+        tracking_uid=origin.uid("segment", sop_uid, str(told.number)),
+        anatomic_regions=[_concept(told.codes.region)] if told.codes.region else None,
+        display_color=hd.color.CIELabColor.from_rgb(*told.codes.colour),
+    )
+    description.SegmentDescription = "Not for clinical use"
+    if told.codes.side is not None:
+        side = hd.sr.CodedConcept.from_code(_concept(told.codes.side))
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    return description
+
+
+def _settle(data: Dataset, now: datetime.datetime, dimensions_uid: str) -> None:
+    """What highdicom draws from the clock and from chance, and what says that this is no finding."""
+    for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
+        setattr(data, keyword, now.strftime("%Y%m%d"))
+    for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
+        setattr(data, keyword, now.strftime("%H%M%S"))
+    for equipment in data.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in equipment:
+            equipment.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
+    for item in (*data.DimensionOrganizationSequence, *data.get("DimensionIndexSequence", ())):
+        item.DimensionOrganizationUID = dimensions_uid
+
+
+def _concept(code: Code) -> Concept:
+    return Concept(code.value, code.scheme, code.meaning)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lnsegfm")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,209 @@
+"""DICOM segmentations out: a mask on the grid of its series, as the SEG that a viewer lays over it.
+
+Encoded by highdicom (Bridge et al., J Digit Imaging 2022). What is written is read back by ``read_seg`` and compared
+voxel by voxel before the file is put in place.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydicom.uid import generate_uid
+
+from lnsegfm.imaging.dicom.codes import codes_of
+from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.seg_encode import TEXT, SegmentText, encode
+from lnsegfm.imaging.dicom.seg_read import read_seg
+from lnsegfm.imaging.dicom.segments import THRESHOLD, voxels
+from lnsegfm.imaging.dicom.values import quiet
+from lnsegfm.storage import whole
+
+NOT_CLINICAL = "Not for clinical use"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Who made a segmentation, and how it is to be called.
+
+    Args:
+        algorithm: Name of the algorithm, also the manufacturer's.
+        version: Its version; the package's unless given.
+        model: The model that was used, "" for none.
+        made: AUTOMATIC, SEMIAUTOMATIC or MANUAL.
+        description: SeriesDescription.
+        series_number: SeriesNumber; the source's plus 1000 unless given.
+        seed: UIDs follow from this text and the series, so that the same call writes the same UIDs. For tests: two
+            files with one UID and different content confuse an archive. Random unless given.
+        now: ContentDate and ContentTime, SeriesDate and SeriesTime; the present unless given.
+    """
+
+    algorithm: str = "lnsegfm"
+    version: str = ""
+    model: str = ""
+    made: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] = "AUTOMATIC"
+    description: str = f"Segmentation. {NOT_CLINICAL}"
+    series_number: int | None = None
+    seed: str | None = None
+    now: datetime.datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("algorithm", "version", "model", "description"):
+            value = getattr(self, name)
+            if len(value) > TEXT or "\\" in value:
+                raise DicomError(f"{name} {value!r}: DICOM takes {TEXT} characters, no backslash. Shorten it.")
+
+    def uid(self, *what: str) -> str:
+        """A UID for something of the segmentation."""
+        return str(generate_uid(entropy_srcs=None if self.seed is None else [self.seed, *what]))
+
+
+def write_seg(
+    path: Path,
+    mask: np.ndarray,
+    labels: Mapping[str, int],
+    series: Series,
+    *,
+    instances: np.ndarray | None = None,
+    names: Mapping[int, str] | None = None,
+    kind: Literal["BINARY", "LABELMAP"] = "BINARY",
+    origin: Origin | None = None,
+) -> None:
+    """Write a mask as a DICOM SEG over its series: patient and study are the source's, the series is a new one.
+
+    One segment a label, in the order of their values, also for labels without a voxel: the file then says that nothing
+    was found. Frames without a voxel are left out; a mask without any keeps one empty frame a label, on the first
+    slice, because a SEG without frames is none.
+
+    Args:
+        path: The file, whole or not at all.
+        mask: Label values (z, y, x) on ``series.grid``.
+        labels: The value of each label; 0 (or a label of that value) is the background.
+        series: What the mask was made on. Its files are there: their headers say who and where.
+        instances: Whole numbers (z, y, x), 0 for none: one segment for each, such as a node. They must cover every
+            voxel of a label or none of it, and none may lie in two labels.
+        names: What to call each instance; ``LABEL NUMBER`` unless given.
+        kind: BINARY, which everything reads, or LABELMAP (Supplement 243), one frame a slice, which few read yet.
+        origin: Who made it; ``Origin()`` unless given.
+
+    Raises:
+        DicomError: A mask of another shape or type, values without a label, instances that do not fit, a source that
+            cannot be referred to, or a file that does not give the mask back (it is not put in place).
+    """
+    origin = origin or Origin()
+    if kind not in ("BINARY", "LABELMAP"):
+        raise DicomError(f"Segmentation type {kind!r}: not one that is written. Use BINARY or LABELMAP.")
+    numbers, texts = _numbered(mask, labels, series, instances, names or {})
+    with quiet():
+        data = encode(numbers, texts, series, origin, kind)
+        with whole(path) as place:
+            data.save_as(place, enforce_file_format=True)
+            _refuse_difference(place, numbers, texts, series)
+
+
+def _numbered(
+    mask: np.ndarray,
+    labels: Mapping[str, int],
+    series: Series,
+    instances: np.ndarray | None,
+    names: Mapping[int, str],
+) -> tuple[np.ndarray, list[SegmentText]]:
+    """Segment numbers (z, y, x), uint8 or uint16, and what to say of each segment, from 1."""
+    _check(mask, series, "mask")
+    order = sorted(((value, label) for label, value in labels.items() if value != 0))
+    values = [value for value, _ in order]
+    if not order or len(set(values)) < len(values) or values[0] < 0:
+        raise DicomError(f"Labels {dict(labels)}: each needs a value of its own above 0. Correct them.")
+    unknown = sorted(set(_present(mask)) - set(values))
+    if unknown:
+        raise DicomError(f"Mask value {unknown[0]}: no label has it (labels: {dict(labels)}). Name it.")
+    pieces: dict[int, list[int]] = {}
+    if instances is not None:
+        _check(instances, series, "instances")
+        pieces = _pieces(mask, instances, dict(order))
+    texts: list[SegmentText] = []
+    by_label: dict[int, int] = {}
+    by_instance: dict[int, int] = {}
+    for value, label in order:
+        for piece in pieces.get(value, [0]):
+            name = names.get(piece, f"{label} {piece}") if piece else label
+            texts.append(SegmentText(len(texts) + 1, name, label, codes_of(label)))
+            (by_instance if piece else by_label)[piece or value] = len(texts)
+    if len(texts) > np.iinfo(np.uint16).max:
+        raise DicomError(f"{len(texts)} segments: a segmentation has 65535 at most. Merge instances.")
+    kind = np.uint8 if len(texts) <= np.iinfo(np.uint8).max else np.uint16
+    numbers = _mapped(mask, by_label, kind)
+    if by_instance and instances is not None:
+        numbers += _mapped(instances, by_instance, kind)  # they share no voxel: see _pieces
+    return numbers, texts
+
+
+def _check(array: np.ndarray, series: Series, name: str) -> None:
+    if array.shape != series.grid.shape:
+        what = f"its shape {array.shape} is not the series' {series.grid.shape} (z, y, x)"
+        raise DicomError(f"Series {series.name}: {name} does not fit, {what}. Pass one on the grid of the series.")
+    if array.dtype != np.bool_ and not np.issubdtype(array.dtype, np.integer):
+        raise DicomError(f"Series {series.name}: {name} of {array.dtype}. Pass whole numbers.")
+
+
+def _present(array: np.ndarray) -> list[int]:
+    """The values of an array other than 0."""
+    # plane by plane: sorting a whole volume would take its memory several times over
+    return sorted({int(v) for plane in array if plane.any() for v in np.unique(plane) if v != 0})
+
+
+def _pieces(mask: np.ndarray, instances: np.ndarray, labels: Mapping[int, str]) -> dict[int, list[int]]:
+    """The instances of each label value that has any."""
+    found: dict[int, set[int]] = {}
+    for values, ids in zip(mask, instances, strict=True):
+        where = (values != 0) | (ids != 0)
+        if where.any():
+            for value, piece in np.unique(np.stack([values[where], ids[where]], 1).astype(np.int64), axis=0).tolist():
+                found.setdefault(value, set()).add(piece)
+    if stray := found.pop(0, None):
+        raise DicomError(f"Instance {min(stray)}: it has voxels where the mask has none. Number the mask's own pieces.")
+    owner: dict[int, int] = {}
+    for value, ids in found.items():
+        if 0 in ids and len(ids) > 1:
+            raise DicomError(
+                f"Label {labels[value]}: some of its voxels are of no instance. Number all or none of them."
+            )
+        for piece in ids - {0}:
+            if owner.setdefault(piece, value) != value:
+                both = f"{labels[owner[piece]]} and {labels[value]}"
+                raise DicomError(f"Instance {piece}: it lies in {both}. Number the labels' pieces apart.")
+    return {value: sorted(ids) for value, ids in found.items() if ids != {0}}
+
+
+def _mapped(array: np.ndarray, to: Mapping[int, int], kind: type) -> np.ndarray:
+    numbers: np.ndarray = np.zeros(array.shape, dtype=kind)
+    keys = np.array(sorted(to), dtype=np.int64)
+    targets: np.ndarray = np.array([to[k] for k in keys.tolist()], dtype=kind)
+    for plane, out in zip(array, numbers, strict=True):
+        if len(keys) and plane.any():
+            at = np.minimum(np.searchsorted(keys, plane), len(keys) - 1)
+            out[:] = np.where(keys[at] == plane, targets[at], 0)
+    return numbers
+
+
+def _refuse_difference(place: Path, numbers: np.ndarray, texts: list[SegmentText], series: Series) -> None:
+    """Read a file as a stranger's and compare: the right voxels, nothing twice, the right names."""
+    back = read_seg(place)
+    given = [(t.number, t.short) for t in texts]
+    if [(s.number, s.label) for s in back.segments] != given:
+        raise DicomError(f"Series {series.name}: the names of its segments do not come back as given. Rename them.")
+    seen = np.zeros(numbers.shape, dtype=numbers.dtype)
+    twice = 0
+    known = {t.number for t in texts}
+    for found, where in voxels(back, series.grid, known, THRESHOLD, series.frame_of_reference_uid):
+        twice += int(np.count_nonzero(seen[where]))
+        seen[where] = found
+    different = int(np.count_nonzero(seen != numbers)) + twice
+    if different:
+        what = f"{different} voxels of the segmentation differ when it is read back"
+        raise DicomError(f"Series {series.name}: {what}, so nothing is written. Please report it.")

@@ -1,0 +1,290 @@
+"""Segmentations: what their segments are, and which voxels of a grid they cover.
+
+Each segment is read on its own, so segments may overlap. Frames are placed by their position and orientation; a frame
+that is not there (writers leave out empty ones) holds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.imaging.dicom.codes import Code
+from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.rois import match_rois
+from lnsegfm.imaging.dicom.seg_pixels import Pixels
+from lnsegfm.imaging.dicom.seg_place import Indices, Placement, Plane, placed
+from lnsegfm.imaging.grid import Grid
+
+THRESHOLD = 0.5
+"""From this part of MaximumFractionalValue on, a pixel of a fractional segmentation belongs to its segment."""
+
+_NOT_RESAMPLED = "Give the grid that it was drawn on; a segmentation is not resampled"
+
+Tell = Callable[[str], None]
+"""Is given one line about each thing that a user should know."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one segment is said to be.
+
+    Args:
+        number: Its SegmentNumber.
+        label: Its SegmentLabel, the name that patterns are compared with.
+        description: Its SegmentDescription, "" where absent.
+        category: Segmented property category; None where absent.
+        type: Segmented property type; None where absent.
+        algorithm_type: AUTOMATIC, SEMIAUTOMATIC or MANUAL, "" where absent.
+        algorithm_name: "" where absent.
+        tracking_id: The readable name under which it is followed over time, "" where absent.
+        tracking_uid: The same, unique.
+    """
+
+    number: int
+    label: str
+    description: str = ""
+    category: Code | None = None
+    type: Code | None = None
+    algorithm_type: str = ""
+    algorithm_name: str = ""
+    tracking_id: str = ""
+    tracking_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One stored plane.
+
+    Args:
+        segment: Number of the segment it belongs to; None in a label map, whose pixels are the numbers.
+        plane: Where it lies.
+    """
+
+    segment: int | None
+    plane: Plane
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A DICOM segmentation.
+
+    Args:
+        path: Its file.
+        kind: BINARY, FRACTIONAL or LABELMAP.
+        frame_of_reference_uid: "" where absent.
+        study_uid: "" where absent.
+        referenced_series_uids: Of the series that it was drawn on, as far as it says so.
+        segments: In the order of the file, without the background of a label map.
+        frames: In the order of the file.
+        slice_distance_mm: SpacingBetweenSlices, where it is stated.
+        background: In a label map, the value of pixels of no segment.
+    """
+
+    path: Path
+    kind: str
+    frame_of_reference_uid: str
+    study_uid: str
+    referenced_series_uids: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    frames: tuple[Frame, ...]
+    slice_distance_mm: float | None = None
+    background: int | None = None
+    _pixels: Pixels = field(repr=False, compare=False, kw_only=True)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"Segmentation {self.path.name}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The segments' labels, in the order of the file."""
+        return tuple(s.label for s in self.segments)
+
+    def segment(self, number: int) -> Segment:
+        """The segment of a number.
+
+        Raises:
+            DicomError: There is none.
+        """
+        for segment in self.segments:
+            if segment.number == number:
+                return segment
+        known = ", ".join(f"{s.number} ({s.label})" for s in self.segments)
+        raise DicomError(f"{self.title}: it has no segment {number}. It has {known}.")
+
+
+def segment_mask(
+    segments: Segments,
+    number: int,
+    grid: Grid,
+    *,
+    threshold: float = THRESHOLD,
+    frame_of_reference_uid: str = "",
+) -> np.ndarray:
+    """One segment on a grid, bool (z, y, x), whatever overlaps it.
+
+    Args:
+        segments: The segmentation.
+        number: The segment's number.
+        grid: Where to; its slices may be in any order and its axes may run either way.
+        threshold: Of a fractional segmentation: the part of its maximum from which a pixel belongs to the segment.
+        frame_of_reference_uid: Of the scan that the grid is of; compared where both are known.
+
+    Raises:
+        DicomError: No such segment, a frame of reference that differs, a grid that differs (nothing is resampled), or
+            frames that contradict each other or do not decode.
+        ConfigError: A threshold that is not within (0, 1].
+    """
+    segments.segment(number)
+    mask = np.zeros(grid.shape, dtype=bool)
+    for found, where in voxels(segments, grid, {number}, threshold, frame_of_reference_uid):
+        mask[tuple(axis[found == number] for axis in where)] = True
+    return mask
+
+
+def segments_mask(
+    segments: Segments,
+    grid: Grid,
+    patterns: Sequence[str],
+    labels: Mapping[str, int],
+    *,
+    priority: Sequence[str] | None = None,
+    threshold: float = THRESHOLD,
+    frame_of_reference_uid: str = "",
+    strict: bool = True,
+    tell: Tell | None = None,
+) -> np.ndarray:
+    """Segments merged into one mask of labels, uint8 (z, y, x).
+
+    Args:
+        segments: The segmentation.
+        grid: Of the mask.
+        patterns: Such as ``LN*=lymph_node``: which segments' names become which label (see ``match_rois``).
+        labels: The value of each label, 1 to 255.
+        priority: Labels; where two overlap the voxel is the first one's. Labels left out come after these. In the order
+            of the patterns unless given.
+        threshold: As in ``segment_mask``.
+        frame_of_reference_uid: As in ``segment_mask``.
+        strict: Refuse a pattern that matches no name; otherwise it is told.
+        tell: Is given a line about everything that was passed over or overlaps.
+
+    Raises:
+        DicomError: As ``segment_mask``, or a label without a value.
+        DataError: As ``match_rois``.
+    """
+    tell = tell or (lambda _: None)
+    matched = match_rois(segments.names, patterns, strict=strict)
+    for pattern in matched.unused:
+        tell(f"Pattern {pattern}: no segment has such a name.")
+    mask = np.zeros(grid.shape, dtype=np.uint8)
+    overlaps: dict[tuple[str, str], int] = {}
+    done: list[str] = []
+    for label in _order(matched.pattern_labels, labels, priority):
+        theirs = {s.number for s, given in zip(segments.segments, matched.labels, strict=True) if given == label}
+        for found, where in voxels(segments, grid, theirs, threshold, frame_of_reference_uid):
+            own = np.isin(found, sorted(theirs))
+            place = (where[0][own], where[1][own], where[2][own])
+            taken = mask[place]
+            for other in done:
+                if several := int(np.count_nonzero(taken == labels[other])):
+                    overlaps[other, label] = overlaps.get((other, label), 0) + several
+            mask[place] = np.where(taken == 0, labels[label], taken)
+        done.append(label)
+    for (first, second), count in overlaps.items():
+        tell(f"{count} voxels are in {first} and in {second}: given to {first}.")
+    return mask
+
+
+def voxels(
+    segments: Segments, grid: Grid, wanted: Set[int], threshold: float, frame_of_reference_uid: str
+) -> Iterator[tuple[np.ndarray, Indices]]:
+    """Frame by frame, the voxels of the wanted segments (in a label map: of all): their numbers and their indices.
+
+    Raises:
+        DicomError, ConfigError: As ``segment_mask``.
+    """
+    if not 0.0 < threshold <= 1.0:
+        raise ConfigError(f"Threshold {threshold}: a part of the maximum. Use a number above 0, and 1 at most.")
+    theirs = segments.frame_of_reference_uid
+    if frame_of_reference_uid and theirs and theirs != frame_of_reference_uid:
+        why = f"its frame of reference is {theirs} and the scan's is {frame_of_reference_uid}"
+        raise DicomError(f"{segments.title}: {why}. Give the scan that it was drawn on, or register the two.")
+    _refuse_wider_slices(segments, grid)
+    known = [s.number for s in segments.segments]
+    seen: dict[tuple[int | None, Placement], bytes] = {}
+    for k, frame in enumerate(segments.frames):
+        if frame.segment is not None and frame.segment not in wanted:
+            continue
+        try:
+            place = placed(frame.plane, grid)
+        except DicomError as error:
+            what = f"frame {k + 1} does not lie on the grid: {error}"
+            raise DicomError(f"{segments.title}: {what}. {_NOT_RESAMPLED}.") from None
+        pixels = segments._pixels.frame(k, threshold)
+        inside = pixels if frame.segment is not None else pixels != segments.background
+        content = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+        if seen.setdefault((frame.segment, place), content) != content:
+            what = f"frame {k + 1} contradicts an earlier frame of its segment at the same place"
+            raise DicomError(f"{segments.title}: {what}. Export it again.")
+        if outside := _outside(inside, place, grid):
+            what = f"frame {k + 1} has {outside} voxels outside the grid of {grid.shape} (z, y, x)"
+            raise DicomError(f"{segments.title}: {what}. Give the whole scan that it was drawn on.")
+        rows, columns = np.nonzero(inside)
+        where = place.indices(rows, columns)
+        found = pixels[rows, columns] if frame.segment is None else np.full(len(rows), frame.segment)
+        if frame.segment is None and (strangers := np.setdiff1d(found, known)).size:
+            what = f"frame {k + 1} has pixels of segment {int(strangers[0])}, which is not described"
+            raise DicomError(f"{segments.title}: {what}. Export it again.")
+        yield found, where
+
+
+def _outside(inside: np.ndarray, place: Placement, grid: Grid) -> int:
+    """How many pixels of a frame lie beyond the grid; counted without a list of them, which may be long."""
+    fits = [np.ones(n, dtype=bool) for n in inside.shape]
+    for axis, size in enumerate(grid.shape[::-1]):
+        still = not any(step[axis] for step in place.steps)  # across the frame: all of it fits, or nothing
+        for fit, step in zip(fits, place.steps, strict=True):
+            if step[axis] or still:
+                at = place.start[axis] + np.arange(len(fit)) * step[axis]
+                fit &= (at >= 0) & (at < size)
+    return int(np.count_nonzero(inside) - np.count_nonzero(inside[fits[0]][:, fits[1]]))
+
+
+def _order(used: Sequence[str], labels: Mapping[str, int], priority: Sequence[str] | None) -> list[str]:
+    for label in used:
+        if not 1 <= labels.get(label, 0) <= 255:
+            have = ", ".join(f"{name} {value}" for name, value in labels.items()) or "none"
+            raise DicomError(
+                f"Label {label}: it has no value from 1 to 255 (labels: {have}). Name it among the labels."
+            )
+    if unknown := [label for label in priority or () if label not in labels]:
+        raise DicomError(f"Priority {', '.join(unknown)}: no label has this name. Use {', '.join(labels)}.")
+    return [label for label in dict.fromkeys([*(priority or ()), *used]) if label in used]
+
+
+def _refuse_wider_slices(segments: Segments, grid: Grid) -> None:
+    """Frames 2 mm apart lie on a grid of 1 mm slices, but every other slice would stay empty: refuse that.
+
+    It takes three planes, none of them closer to another than is stated: a writer that leaves out empty frames may
+    state the distance of two nodes.
+    """
+    stated = segments.slice_distance_mm
+    if stated is None:
+        return
+    normal = segments.frames[0].plane.normal
+    axes = np.array(grid.direction).reshape(3, 3)
+    slices_mm = grid.spacing_mm[2 - int(np.argmax(np.abs(axes.T @ normal)))]
+    places = np.unique([np.round(float(normal @ np.array(f.plane.position_mm)), 3) for f in segments.frames])
+    if len(places) < 3:
+        return
+    apart = min(stated, float(np.diff(places).min()))
+    if apart > 1.5 * slices_mm:
+        why = f"its frames lie {apart:.4g} mm apart and the grid's slices {slices_mm:.4g} mm"
+        raise DicomError(f"{segments.title}: {why}. {_NOT_RESAMPLED}.")
