@@ -1,0 +1,224 @@
+"""What a conversion is asked for, and what it finds before it reads a voxel."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.dicom.rois import match_rois
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.storage import content_hash
+
+_SHOWN = 40  # names that a message lists
+TRAIN = "train"
+CHANNELS = ("contrast", "plain", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be asked of a converter; which of it means something, its card says.
+
+    Args:
+        roi: Patterns ``NAME=label`` of structures; labels are numbered in the order in which they first appear.
+        masks: Folder with masks that are published apart from the scans.
+        channels: Which of two registered scans become channels: ``contrast``, ``plain`` or ``both``.
+        part: Convert this part of the set alone, as a dataset of its own.
+        shell_mm: Background around annotated nodes where the rest is unknown, mm.
+        unlabelled: Scans without structures go to ``imagesTs``.
+        keep_names: Cases keep the PatientID.
+        key: File with the secret that pseudonyms are made with.
+        straighten: Sheared series (gantry tilt) are resampled onto an orthogonal grid instead of being refused.
+
+    Raises:
+        ConfigError: A value that cannot be.
+    """
+
+    roi: tuple[str, ...] = ()
+    masks: Path | None = None
+    channels: str = "contrast"
+    part: str | None = None
+    shell_mm: float = 3.0
+    unlabelled: bool = False
+    keep_names: bool = False
+    key: Path | None = None
+    straighten: bool = False
+
+    def __post_init__(self) -> None:
+        for pattern in self.roi:
+            name, _, label = (text.strip() for text in pattern.rpartition("="))
+            if not name or not label:
+                raise ConfigError(f"ROI pattern {pattern!r}: not NAME=LABEL. Write --roi 'LN*=lymph_node'.")
+        if self.channels not in CHANNELS:
+            raise ConfigError(f"Channels {self.channels!r}: there is no such choice. Use one of {', '.join(CHANNELS)}.")
+        if not (math.isfinite(self.shell_mm) and self.shell_mm > 0):
+            raise ConfigError(f"Shell {self.shell_mm} mm: it must be a positive number. Use 3.")
+        if self.masks is not None and not self.masks.is_dir():
+            raise ConfigError(f"--masks {self.masks}: no such folder. Give the folder that holds the masks.")
+        if self.keep_names and self.key is not None:
+            raise ConfigError(f"--key {self.key}: names that are kept need no key. Drop --key or --keep-names.")
+
+    def asked(self) -> frozenset[str]:
+        """Names of the fields that are not at their default."""
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the bytes of a case. Paths are hashed: they can hold names."""
+        return {
+            "roi": list(self.roi),
+            "masks": path_hash(self.masks) if self.masks else None,
+            "channels": self.channels,
+            "part": self.part,
+            "shell_mm": self.shell_mm,
+            "keep_names": self.keep_names,
+            "straighten": self.straighten,
+        }
+
+
+def path_hash(path: Path) -> str:
+    """A path as a short hash, to recognise it by and not to tell it."""
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+
+
+def fingerprint_of(facts: Any, files: Iterable[Path] = ()) -> str:
+    """Short hash of what a case is made of: facts that JSON can hold, and names and sizes of files."""
+    return content_hash([facts, [[path.name, path.stat().st_size] for path in files]])[:16]
+
+
+def require_matched(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """A line for each pattern that matches no structure of a whole source.
+
+    Raises:
+        DataError: A label gets nothing at all from it: a network would learn that it does not exist.
+    """
+    matched = match_rois(names, patterns, strict=False)
+    empty = [label for label in dict.fromkeys(matched.pattern_labels) if not matched.of(label)]
+    if empty:
+        there = ", ".join(sorted(set(matched.left), key=str.casefold)[:_SHOWN]) or "none"
+        raise DataError(
+            *(f"Label {label}: --roi gives it no structure of any scan. Left over are: {there}." for label in empty)
+        )
+    return tuple(f"Pattern {pattern}: no structure of any scan has such a name." for pattern in matched.unused)
+
+
+def labels_of(roi: Iterable[str], *, ignore: bool = False) -> LabelMap:
+    """The labels that patterns ``NAME=label`` name, numbered in the order in which they first appear.
+
+    Raises:
+        DataError: A name that no label can have.
+    """
+    names = list(dict.fromkeys(pattern.rpartition("=")[2].strip() for pattern in roi))
+    return LabelMap({name: k for k, name in enumerate(names, start=1)}, ignore=len(names) + 1 if ignore else None)
+
+
+def stored(hu: np.ndarray) -> np.ndarray:
+    """HU as int16 where that is exact and else float32: what is written for an image."""
+    if hu.dtype == np.int16:
+        return hu
+    if np.issubdtype(hu.dtype, np.integer) or (np.isfinite(hu).all() and np.array_equal(hu, np.rint(hu))):
+        low, high = int(hu.min()), int(hu.max())
+        if np.iinfo(np.int16).min <= low and high <= np.iinfo(np.int16).max:
+            return hu.astype(np.int16)
+    return hu.astype(np.float32)
+
+
+def voxels_of(mask: np.ndarray, highest: int) -> np.ndarray:
+    """Number of voxels of each value from 0 to ``highest``."""
+    counts = np.zeros(highest + 1, np.int64)
+    for plane in mask:  # of a whole CT's mask numpy would make a copy of eight times its size
+        counts += np.bincount(plane.ravel(), minlength=highest + 1)
+    return counts
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One case in memory.
+
+    Args:
+        images: A volume (z, y, x) per channel, HU.
+        grid: Of all of them.
+        mask: Label values (z, y, x) on the same grid; None where the case has no reference.
+        notes: What a reader should know of it, one line each.
+
+    Raises:
+        DataError: Shapes that differ.
+    """
+
+    images: tuple[np.ndarray, ...]
+    grid: Grid
+    mask: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for array in (*self.images, *([self.mask] if self.mask is not None else [])):
+            if array.shape != self.grid.shape:
+                raise DataError(f"Volume of {array.shape} voxels on a grid of {self.grid.shape}: export it again.")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One case that is there, before it is read.
+
+    Args:
+        name: Name of the case.
+        subject: Its patient.
+        sources: What it is made of, in words that may stand in the dataset (no path of a private tree).
+        load: Reads it.
+        part: ``train``, or the held-out part that it belongs to.
+        labelled: It has a reference.
+        may_be_empty: A reference without a label is a finding ("no node"), not an oversight.
+        fingerprint: Changes with the source: a case whose source has changed is made again.
+        secrets: Gives the words of a private source that no message in the dataset may hold.
+    """
+
+    name: str
+    subject: str
+    sources: tuple[str, ...]
+    load: Callable[[], Loaded]
+    part: str = TRAIN
+    labelled: bool = True
+    may_be_empty: bool = False
+    fingerprint: str = ""
+    secrets: Callable[[], Iterable[str]] = tuple
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cases of a source, and what is amiss with it.
+
+    Args:
+        labels: What the masks will hold.
+        scans: The cases, in the order in which they are converted.
+        channels: nnU-Net's names of the channels.
+        counts: What was counted, by the names that the card's ``expected`` uses.
+        missing: What a published set has and the source does not, one line each.
+        left_out: What is there and goes nowhere, with the reason, one line each.
+        failed: What is there and cannot be read, one line each.
+        notes: What a person should know of the whole, one line each.
+
+    Raises:
+        DataError: Two cases of one name.
+    """
+
+    labels: LabelMap
+    scans: tuple[Scan, ...]
+    channels: tuple[str, ...] = ("CT",)
+    counts: Mapping[str, int] | None = None
+    missing: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = [name for name, n in Counter(scan.name for scan in self.scans).items() if n > 1]
+        if twice:
+            names = ", ".join(sorted(twice)[:5])
+            raise DataError(f"Cases {names}: they are there more than once. Give one copy of the set.")

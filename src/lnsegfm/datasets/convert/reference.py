@@ -1,0 +1,167 @@
+"""What a scan's reference is taken from, and its voxels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lnsegfm.datasets.convert.annotation import Annotation
+from lnsegfm.datasets.convert.plan import Loaded, fingerprint_of, labels_of, stored, voxels_of
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.drawn import Structures, drawn_elsewhere
+from lnsegfm.imaging.dicom.rois import match_rois, normalised
+
+if TYPE_CHECKING:
+    from lnsegfm.imaging.dicom.found import Series
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a case takes its reference from.
+
+    Args:
+        parts: Annotations, and for each ``NAME=label`` of every structure of it that is taken.
+        passed_over: Number of annotations of the same series that match too and give nothing: older ones, and those in
+            which nothing is drawn.
+    """
+
+    parts: tuple[tuple[Annotation, tuple[str, ...]], ...]
+    passed_over: int = 0
+
+
+def choose(annotations: Sequence[Annotation], patterns: Sequence[str]) -> Chosen | None:
+    """For each label the newest annotation that has it; None where nothing matches.
+
+    A later plan of the same scan that does not hold a structure, or holds its name alone, does not hide an earlier one
+    in which it is drawn, and labels may come from files of their own.
+
+    Args:
+        annotations: Newest first.
+        patterns: ``NAME=label``.
+    """
+    matched = [match_rois(annotation.names, patterns, strict=False) for annotation in annotations]
+    taken: dict[int, list[str]] = defaultdict(list)
+    for label in labels_of(patterns).names:
+        having = [k for k, each in enumerate(matched) if each.of(label)]
+        drawn = [k for k in having if _names(annotations[k], matched[k].labels, label)]
+        if having:
+            newest = (drawn or having)[0]
+            names = _names(annotations[newest], matched[newest].labels, label) or matched[newest].of(label)
+            taken[newest] += [f"{_spelt(name)}={label}" for name in dict.fromkeys(names)]
+    if not taken:
+        return None
+    parts = tuple((annotations[k], tuple(names)) for k, names in sorted(taken.items()))
+    return Chosen(parts, sum(any(each.labels) for each in matched) - len(parts))
+
+
+def _names(annotation: Annotation, labels: Sequence[str | None], label: str) -> list[str]:
+    """Names of the structures of a label in which something was drawn."""
+    rows = zip(annotation.names, labels, annotation.drawn, strict=True)
+    return [name for name, given, drawn in rows if given == label and drawn]
+
+
+def _spelt(name: str) -> str:
+    """A pattern for the structures of this name: one that is called "LN*" is no wildcard, and some have no name."""
+    if normalised(name) and escape(name) == name:
+        return name
+    return escape(normalised(name)) or "_"
+
+
+def load_case(series: Series, chosen: Chosen, labels: Mapping[str, int]) -> Loaded:
+    """Read a series and the reference that was chosen for it; where labels overlap, the lower value has the voxel.
+
+    Raises:
+        DataError: One of them cannot be read.
+    """
+    scan = load_scan(series)
+    notes = list(scan.notes)
+    mask = np.zeros(series.grid.shape, np.uint8)
+    for annotation, names in chosen.parts:
+        if line := drawn_elsewhere(Structures("", annotation.series_uids, ()), series):
+            notes.append(line)
+        try:
+            part = mask_of(annotation, series, names, labels, notes.append)
+        except DataError as error:  # it names the structure; which scan, only the series' UID tells the user
+            raise DataError(f"Series {series.uid or 'without UID'}: {error}") from None
+        if shared := int(np.count_nonzero((part > 0) & (mask > 0))):  # each label is of one file
+            notes.append(f"{shared} voxels have labels of two files: given to the label that was named first")
+        mask = np.where((part > 0) & ((mask == 0) | (part < mask)), part, mask)
+    if chosen.passed_over:
+        notes.append(
+            f"passed over: {chosen.passed_over} more structure files of this scan, older or with nothing drawn"
+        )
+    return Loaded(scan.images, series.grid, mask, (*notes, *_without(mask, chosen, labels)))
+
+
+def _without(mask: np.ndarray, chosen: Chosen, labels: Mapping[str, int]) -> list[str]:
+    """A line for each label that a case does not have: a network would learn that it is not there."""
+    counts = voxels_of(mask, max(labels.values()))
+    named = {name.rpartition("=")[2] for _, names in chosen.parts for name in names}
+    lines = []
+    for label in (label for label, value in labels.items() if not counts[value]):
+        why = "no voxel of the scan is its own" if label in named else "no structure gives it"
+        lines.append(f"{label} is background everywhere in this case: {why}")
+    return lines
+
+
+def load_scan(series: Series) -> Loaded:
+    """Read a series without a reference."""
+    from lnsegfm.imaging.dicom.series import read_series
+
+    return Loaded((stored(read_series(series)),), series.grid, None, tuple(series.notes))
+
+
+def mask_of(
+    annotation: Annotation,
+    series: Series,
+    names: Sequence[str],
+    labels: Mapping[str, int],
+    tell: Callable[[str], None] | None = None,
+) -> np.ndarray:
+    """Label values (z, y, x) on the grid of a series.
+
+    Args:
+        annotation: The RTSTRUCT or SEG.
+        series: The scan.
+        names: ``NAME=label`` for each structure that is wanted.
+        labels: Value of each label.
+        tell: Is given a line about everything that was passed over.
+
+    Raises:
+        DataError: The file cannot be read, or its structures are not of this series.
+    """
+    frame = series.frame_of_reference_uid
+    if annotation.kind == "SEG":
+        from lnsegfm.imaging.dicom.seg_read import read_seg, segments_mask
+
+        segments = read_seg(annotation.path)
+        return segments_mask(segments, series.grid, names, labels, frame_of_reference_uid=frame, tell=tell)
+    from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
+    from lnsegfm.imaging.dicom.structures import structures_mask
+
+    structures = read_rtstruct(annotation.path)
+    return structures_mask(structures, series.grid, names, labels, frame_of_reference_uid=frame, tell=tell)
+
+
+def fingerprint(series: Series, chosen: Chosen | None = None, files: Iterable[Path] = ()) -> str:
+    """Changes when slices come or go, when a structure file changes, and when other structures are taken."""
+    slices = [[piece.sop_instance_uid, piece.frame, list(piece.position_mm)] for piece in series.slices]
+    parts = [[annotation.digest, list(names)] for annotation, names in chosen.parts] if chosen else []
+    return fingerprint_of([slices, series.straightened, parts], files)
+
+
+def secrets_of(series: Series, chosen: Chosen | None = None) -> tuple[str, ...]:
+    """Words of a case's source that a dataset must not hold: names, descriptions, UIDs, files."""
+    annotations = [annotation for annotation, _ in chosen.parts] if chosen else []
+    paths = {*(piece.path for piece in series.slices), *(annotation.path for annotation in annotations)}
+    return (
+        series.patient_id, series.description, series.uid, series.study_uid, series.frame_of_reference_uid,
+        *(word for path in paths for word in (path.name, path.stem)),
+        *(word for each in annotations for word in (each.description, each.uid, *each.series_uids, *each.names)),
+    )  # fmt: skip

@@ -1,0 +1,40 @@
+"""The sets that can be converted, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from lnsegfm.datasets.convert import ct_lymph_nodes, dicom, lnq2023, mediastinal_lymph_node_seg, radcure, segrap2023
+from lnsegfm.datasets.convert.card import SetCard
+from lnsegfm.datasets.convert.plan import Options
+from lnsegfm.errors import ConfigError, UnknownName
+
+SETS: Mapping[str, SetCard] = MappingProxyType({
+    card.name: card
+    for card in (
+        dicom.CARD, radcure.CARD, segrap2023.CARD, lnq2023.CARD, ct_lymph_nodes.CARD, mediastinal_lymph_node_seg.CARD,
+    )
+})  # fmt: skip
+
+
+def card_of(name: str) -> SetCard:
+    """The card of a set.
+
+    Raises:
+        UnknownName: No set has this name.
+    """
+    if name not in SETS:
+        raise UnknownName(f"Set {name!r}: it is not known. Use one of {', '.join(SETS)}.")
+    return SETS[name]
+
+
+def require_meaning(card: SetCard, options: Options) -> None:
+    """Refuse an option that means nothing to a set.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if idle := sorted(options.asked() - card.options):
+        told = ", ".join(f"--{name.removesuffix('_mm').replace('_', '-')}" for name in idle)
+        raise ConfigError(f"{told}: it means nothing to {card.name}. Leave it out.")
