@@ -19,7 +19,9 @@ def folder(tmp_path: Path) -> Path:
         grid = Grid((4, 5, 6), (2.0 + k, 1.0, 1.0))
         voxels = np.random.default_rng(k).integers(-1000, 1000, grid.shape).astype(np.int16)
         write_volume(tmp_path / "images" / f"{name}.nii.gz", voxels, grid)
-        write_mask(tmp_path / "labels" / f"{name}.nii.gz", voxels > 300 * (k + 1), grid)
+        mask = np.zeros(grid.shape, np.uint8)
+        mask[1:3, 1:4, 1:4] = 1
+        write_mask(tmp_path / "labels" / f"{name}.nii.gz", mask, grid)
     return tmp_path
 
 

@@ -28,12 +28,14 @@ class Problem:
         file: The file it is about; None where a file is missing.
         what: What is wrong, without a full stop.
         remedy: What to do about it, a sentence without its full stop.
+        kind: What kind of thing, a word or two with hyphens.
     """
 
     case: str
     file: Path | None
     what: str
     remedy: str
+    kind: str = "file"
 
     def __str__(self) -> str:
         file = f" {self.file}:" if self.file else ""
@@ -57,6 +59,26 @@ class Examined:
     grid: Grid | None
     values: tuple[int, ...]
     fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The arrays of one case, for who looks further than this check.
+
+    Args:
+        case: The case.
+        images: File, voxels (z, y, x) and grid of each image that could be read.
+        label: The same of its label, if there is one that could be read.
+        problems: What is wrong with it.
+    """
+
+    case: Case
+    images: tuple[tuple[Path, np.ndarray, Grid], ...]
+    label: tuple[Path, np.ndarray, Grid] | None
+    problems: tuple[Problem, ...]
+
+
+Look = Callable[[Seen], None]
 
 
 @dataclass(frozen=True)
@@ -92,11 +114,17 @@ def check_case(case: Case, labels: LabelMap) -> list[Problem]:
     return list(examine_case(case, labels).problems)
 
 
-def examine(dataset: Dataset, *, progress: Progress | None = None) -> Examination:
-    """Read every case and say what was found; see :func:`check`."""
+def examine(dataset: Dataset, *, progress: Progress | None = None, look: Look | None = None) -> Examination:
+    """Read every case and say what was found; see :func:`check`.
+
+    Args:
+        dataset: The dataset.
+        progress: As in :func:`check`.
+        look: Called with the arrays of each case; none are kept without it.
+    """
     cases = []
     for done, case in enumerate(dataset.cases, start=1):
-        cases.append(examine_case(case, dataset.labels))
+        cases.append(examine_case(case, dataset.labels, look))
         if progress is not None:
             progress(done, len(dataset.cases), case.name)
     problems = [
@@ -108,13 +136,17 @@ def examine(dataset: Dataset, *, progress: Progress | None = None) -> Examinatio
     return Examination(tuple(cases), tuple(dict.fromkeys(sorted(problems, key=lambda problem: problem.case))))
 
 
-def examine_case(case: Case, labels: LabelMap) -> Examined:
+def examine_case(case: Case, labels: LabelMap, look: Look | None = None) -> Examined:
     """Read one case and say what was found; see :func:`check_case`."""
     problems: list[Problem] = []
     fingerprints: list[str] = []
+    images: list[tuple[Path, np.ndarray, Grid]] = []
+    label: tuple[Path, np.ndarray, Grid] | None = None
+    values: tuple[int, ...] = ()
     grid: Grid | None = None
     if not case.images:
-        problems.append(Problem(case.name, case.label, "a label without an image", "Add its image or remove the label"))
+        remedy = "Add its image or remove the label"
+        problems.append(Problem(case.name, case.label, "a label without an image", remedy, "no-image"))
     for path in case.images:
         try:
             volume, own = read_volume(path)
@@ -123,38 +155,46 @@ def examine_case(case: Case, labels: LabelMap) -> Examined:
             continue
         problems += _odd_numbers(case, path, volume)
         fingerprints.append(_fingerprint(volume))
+        if look is not None:
+            images.append((path, volume, own))
         if grid is None:
             grid, first = own, path
         elif difference := own.difference(grid):
             what = f"its geometry is not that of {first.name}: {difference}"
-            problems.append(Problem(case.name, path, what, "Resample it onto the first channel"))
+            problems.append(Problem(case.name, path, what, "Resample it onto the first channel", "channels"))
     if case.label is None:
         image = case.images[0] if case.images else None
-        problems.append(Problem(case.name, image, "an image without a label", "Add its label or remove the image"))
-        return Examined(case.name, tuple(problems), grid, (), tuple(fingerprints))
-    found, values = _examine_label(case, case.label, labels, grid)
-    return Examined(case.name, (*problems, *found), grid, values, tuple(fingerprints))
+        remedy = "Add its label or remove the image"
+        problems.append(Problem(case.name, image, "an image without a label", remedy, "no-label"))
+    else:
+        try:
+            label = (case.label, *read_mask(case.label))
+        except ImageError as error:
+            problems.append(Problem(case.name, case.label, error.what, error.remedy))
+        else:
+            values = tuple(values_in(label[1]))
+            problems += _judge_label(case, case.label, label[2], values, labels, grid)
+    if look is not None:
+        look(Seen(case, tuple(images), label, tuple(problems)))
+    return Examined(case.name, tuple(problems), grid, values, tuple(fingerprints))
 
 
-def _examine_label(
-    case: Case, path: Path, labels: LabelMap, grid: Grid | None
-) -> tuple[list[Problem], tuple[int, ...]]:
-    try:
-        mask, own = read_mask(path)
-    except ImageError as error:
-        return [Problem(case.name, path, error.what, error.remedy)], ()
+def _judge_label(
+    case: Case, path: Path, own: Grid, values: Sequence[int], labels: LabelMap, grid: Grid | None
+) -> list[Problem]:
     problems = []
     if grid is not None and (difference := own.difference(grid)):
         what = f"its geometry is not its image's: {difference}"
         remedy = "Resample the label onto the image, or copy the image's header where only the header is wrong"
-        problems.append(Problem(case.name, path, what, remedy))
-    values = values_in(mask)
+        problems.append(Problem(case.name, path, what, remedy, "label-geometry"))
     if strangers := [value for value in values if value not in labels.allowed]:
         what = f"label values {_some(strangers)} are not among {labels}"
-        problems.append(Problem(case.name, path, what, "Name every value (--label NAME=VALUE) or renumber the mask"))
+        remedy = "Name every value (--label NAME=VALUE) or renumber the mask"
+        problems.append(Problem(case.name, path, what, remedy, "label-values"))
     if not set(values) - {0, labels.ignore}:
-        problems.append(Problem(case.name, path, "the label is empty", "Annotate it or take the case out"))
-    return problems, tuple(values)
+        remedy = "Annotate it or take the case out"
+        problems.append(Problem(case.name, path, "the label is empty", remedy, "label-empty"))
+    return problems
 
 
 def _odd_numbers(case: Case, path: Path, volume: np.ndarray) -> list[Problem]:
@@ -162,7 +202,7 @@ def _odd_numbers(case: Case, path: Path, volume: np.ndarray) -> list[Problem]:
         return []
     odd = sum(int(np.count_nonzero(~np.isfinite(part))) for part in volume)
     remedy = "Replace them, for CT by -1024 (air)"
-    return [Problem(case.name, path, f"{odd} voxels are NaN or infinite", remedy)] if odd else []
+    return [Problem(case.name, path, f"{odd} voxels are NaN or infinite", remedy, "nan")] if odd else []
 
 
 def _missing_channels(case: Case, channels: Sequence[str]) -> list[Problem]:
@@ -174,10 +214,11 @@ def _missing_channels(case: Case, channels: Sequence[str]) -> list[Problem]:
     problems = []
     if missing := sorted(expected - found):
         named = ", ".join(f"_{c:04d} ({channels[c]})" for c in missing)
-        problems.append(Problem(case.name, case.images[0], f"channel {named} is missing", "Add the file"))
+        problems.append(Problem(case.name, case.images[0], f"channel {named} is missing", "Add the file", "channels"))
     if surplus := sorted(found - expected):
         what = f"channel {', '.join(f'_{c:04d}' for c in surplus)} is not one of the dataset's {len(channels)}"
-        problems.append(Problem(case.name, case.images[-1], what, "Name it in channel_names or remove the file"))
+        remedy = "Name it in channel_names or remove the file"
+        problems.append(Problem(case.name, case.images[-1], what, remedy, "channels"))
     return problems
 
 
@@ -190,7 +231,7 @@ def _names_twice(cases: Sequence[Case]) -> list[Problem]:
         if len(copies) > 1:
             files = {path: None for case in copies for path in (*case.images, case.label) if path is not None}
             what = f"this name occurs {len(copies)} times: {', '.join(path.name for path in files)}"
-            problems.append(Problem(name, None, what, "Keep one image and one label of each name"))
+            problems.append(Problem(name, None, what, "Keep one image and one label of each name", "same-name"))
     return problems
 
 
@@ -203,15 +244,16 @@ def _images_twice(cases: Sequence[Case], examined: Sequence[Examined]) -> list[P
         twin = first.setdefault(found.fingerprints, case)
         if twin.name != case.name:
             what = f"the same image as case {twin.name} ({twin.images[0].name})"
-            problems.append(Problem(case.name, case.images[0], what, "Keep one of the two"))
+            problems.append(Problem(case.name, case.images[0], what, "Keep one of the two", "same-image"))
     return problems
 
 
 def _fingerprint(volume: np.ndarray) -> str:
     # single precision holds every HU value exactly, so int16 and float32 copies of one scan come out alike
     digest = hashlib.sha256(str(volume.shape).encode())
-    for part in volume:
-        digest.update(np.ascontiguousarray(part, dtype="<f4").tobytes())
+    with np.errstate(over="ignore"):  # what is too large for single precision is infinite there
+        for part in volume:
+            digest.update(np.ascontiguousarray(part, dtype="<f4").tobytes())
     return digest.hexdigest()
 
 

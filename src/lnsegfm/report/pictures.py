@@ -30,9 +30,10 @@ PREDICTION_COLOUR = "#56B4E9"
 
 WINDOW_LEVEL_HU = 40.0
 WINDOW_WIDTH_HU = 400.0
-SCALE_BAR_MM = 20.0
+SCALE_BAR_MM, LONG_BAR_MM = 20.0, 100.0
 MARGIN_MM = 25.0
 SMALLEST_VIEW_MM, LARGEST_VIEW_MM = 84.0, 240.0
+THUMBNAIL = 256
 _SMALLEST_SIDE_MM = 36.0  # room for the letters where a scan has few slices
 _MARK_MM = 3.0
 _JPEG_QUALITY = 85
@@ -66,7 +67,9 @@ class Scene:
                 raise DataError(f"Shape {array.shape} of {name}: the grid has {self.grid.shape}. Use its own grid.")
 
 
-def draw_place(scene: Scene, index: Sequence[int], *, of: Kind | None = None, title: str = "") -> str:
+def draw_place(
+    scene: Scene, index: Sequence[int], *, of: Kind | None = None, title: str = "", whole: bool = False
+) -> str:
     """Axial, coronal and sagittal view through a voxel, side by side at one scale, as three ``<svg>`` elements.
 
     Args:
@@ -75,8 +78,12 @@ def draw_place(scene: Scene, index: Sequence[int], *, of: Kind | None = None, ti
         of: The mask whose piece at that voxel is meant: corner marks enclose it. None marks nothing, and the views
             enclose all that is drawn on their slices. They are 84 to 240 mm wide.
         title: What the picture shows, for people who cannot see it; the plane and the slice are added.
+        whole: Show whole slices instead, with at most ``THUMBNAIL`` pixels a side.
     """
     views = [view_of(scene.grid.direction, plane) for plane in PLANES]
+    if whole:
+        side = max(n * mm for n, mm in zip(scene.grid.shape, scene.grid.spacing_mm, strict=True))
+        return "".join(_draw(scene, view, index, None, side, title, marked=False, most=THUMBNAIL) for view in views)
     boxes = [_box(scene, view, index, of) for view in views]
     sides = [max(box[1] - box[0], box[3] - box[2]) + 2 * MARGIN_MM for box in boxes if box]
     side = min(max([SMALLEST_VIEW_MM, *sides]), LARGEST_VIEW_MM)
@@ -121,6 +128,7 @@ def _draw(
     title: str,
     *,
     marked: bool,
+    most: int | None = None,
 ) -> str:
     place, pixel = view.place(index, scene.grid.shape), view.pixel_mm(scene.grid.spacing_mm)
     shape = [scene.grid.shape[axis] for axis in view.order]
@@ -136,7 +144,7 @@ def _draw(
     corner = (rows.start * pixel[0], columns.start * pixel[1])
     parts = [f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}"/>']
     if scene.image_hu is not None:
-        parts.append(_ct(view.turn(scene.image_hu)[place[0], rows, columns], pixel, corner))
+        parts.append(_ct(view.turn(scene.image_hu)[place[0], rows, columns], pixel, corner, most))
     for kind in KINDS:
         if kind in scene.masks and (d := contour(view.turn(scene.masks[kind])[place[0], rows, columns], pixel, corner)):
             parts.append(f'<path class="c {kind}" d="{d}"/>')
@@ -174,10 +182,12 @@ def _span(middle: float, side: float, extent: float) -> tuple[float, float]:
     return min(max(middle - length / 2, 0.0), extent - length), length
 
 
-def _ct(part: np.ndarray, pixel: tuple[float, float], corner: tuple[float, float]) -> str:
+def _ct(part: np.ndarray, pixel: tuple[float, float], corner: tuple[float, float], most: int | None) -> str:
     low = WINDOW_LEVEL_HU - WINDOW_WIDTH_HU / 2
     hu = np.nan_to_num(np.asarray(part, dtype=np.float32), nan=-1024.0)
     grey = Image.fromarray(np.rint(np.clip((hu - low) / WINDOW_WIDTH_HU, 0, 1) * 255).astype(np.uint8))
+    if most is not None:
+        grey.thumbnail((most, most))
     files = {}
     for kind in ("jpeg", "png"):
         file = io.BytesIO()
@@ -215,9 +225,11 @@ def _words(view: View, left: float, top: float, width: float, height: float) -> 
         for letter, (x, y, anchor) in zip(view.letters, places, strict=True)
     ]
     end, low = left + width - 1.5 * near, top + height - 1.5 * near
-    bar = f"M{end - SCALE_BAR_MM:.1f} {low:.1f}H{end:.1f}"
+    length = SCALE_BAR_MM if max(width, height) <= LARGEST_VIEW_MM else LONG_BAR_MM
+    bar = f"M{end - length:.1f} {low:.1f}H{end:.1f}"
     parts.append(f'<path class="bar halo" d="{bar}"/><path class="bar" d="{bar}"/>')
-    parts.append(f'<text x="{end - SCALE_BAR_MM / 2:.1f}" y="{low - near:.1f}" text-anchor="middle">2 cm</text>')
+    text = f"{length / 10:.0f} cm"
+    parts.append(f'<text x="{end - length / 2:.1f}" y="{low - near:.1f}" text-anchor="middle">{text}</text>')
     parts.append(f'<text x="{left + near:.1f}" y="{top + near + 0.75 * size:.1f}">{view.plane}</text>')
     return f'<g class="words" font-size="{size:.1f}">{"".join(parts)}</g>'
 

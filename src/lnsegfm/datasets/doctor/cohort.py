@@ -1,0 +1,163 @@
+"""What is gathered scan by scan, and what only all of them together can show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from lnsegfm.datasets.doctor.body import find_body
+from lnsegfm.datasets.doctor.finding import Finding, Severity
+from lnsegfm.datasets.doctor.geometry import judge_forms, judge_grids
+from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
+from lnsegfm.datasets.doctor.masks import AIR_HU, judge_air, judge_place, judge_sides, judge_specks
+from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
+from lnsegfm.datasets.doctor.twins import find_twins, signature
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.imaging.grid import Grid
+
+_FEWEST = 5  # labelled cases that a volume is compared with
+_OFF_VOLUME = 5.0
+
+
+@dataclass(eq=False)
+class Cohort:
+    """Scans that are looked at one after the other; ``findings`` grows.
+
+    Args:
+        labels: What the numbers in the masks mean; None where there are no masks.
+        ct: Whether the images are CT: only then do HU mean anything.
+    """
+
+    labels: LabelMap | None
+    ct: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    _grids: dict[str, tuple[Path | None, Grid]] = field(default_factory=dict)
+    _signatures: dict[str, np.ndarray] = field(default_factory=dict)
+    _volumes_ml: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
+    _labelled: int = 0
+
+    def image(
+        self, case: str, file: Path | None, volume: np.ndarray, grid: Grid, *, held_out: bool = False
+    ) -> HuFacts | None:
+        """Look at a scan (z, y, x) without a mask; of one that is ``held_out`` only for what it shares with others.
+
+        Returns:
+            What its values look like; None where it is no CT, or too small to say.
+        """
+        hu = measure_hu(volume) if self.ct else None
+        small = signature(volume, hu.tissue if hu is not None else float(np.median(volume)))
+        if small is not None:
+            self._signatures[f"{case} (imagesTs)" if held_out else case] = small
+        if held_out:
+            return hu
+        self._grids[case] = file, grid
+        if file is not None and file.is_file():
+            self.findings += judge_forms(case, file, grid)
+        if hu is not None:
+            self.findings += judge_hu(hu, case, file)
+        if volume.size > 1 and volume.flat[0] == volume.flat[-1] and volume.min() == volume.max():
+            what = f"every voxel is {volume.flat[0]:g}: there is no image in it"
+            self.findings.append(Finding("uniform", "warning", case, file, what, "Export the scan again"))
+        return hu
+
+    def labelled(
+        self,
+        case: str,
+        image: tuple[Path | None, np.ndarray, Grid] | None,
+        label: tuple[Path | None, np.ndarray, Grid],
+    ) -> None:
+        """Look at a scan, if there is one, and at its mask."""
+        hu = self.image(case, *image) if image is not None else None
+        file, mask, grid = label
+        if self.labels is None or mask.min() < 0 or mask.max() > max(self.labels.allowed):
+            return  # the check has told that its values are strange
+        self._labelled += 1
+        alike = image is not None and grid.difference(image[2]) is None
+        shown = image if alike and holds_hu(hu) else None
+        boxes = ndimage.find_objects(mask)
+        centres: dict[str, float] = {}
+        for name, value in self.labels.names.items():
+            box = boxes[value - 1] if value <= len(boxes) else None
+            if box is None:
+                continue
+            there = mask[box] == value
+            volume_ml = float(np.count_nonzero(there)) * grid.voxel_volume_ml
+            self._volumes_ml[name][case] = file, volume_ml
+            self.findings += judge_specks(case, file, f"label {name}", there, grid, fix="drop-fragments")
+            if shown is not None:
+                self.findings += judge_air(case, file, f"label {name}", shown[1][box][there])
+        pairs = side_pairs(self.labels.names)
+        for name in {name for pair in pairs for name in pair}:
+            if (x := centre_x_mm(mask, self.labels.names[name], grid)) is not None:
+                centres[name] = x
+        self.findings += judge_sides(case, file, "label", swapped(centres, pairs))
+        if shown is not None:
+            self._outside(case, file, mask, shown)
+
+    def finish(self) -> list[Finding]:
+        """What all of them together show, after the last one; returns all findings."""
+        self.findings += judge_grids(self._grids)
+        for first, second, alike, axes in find_twins(self._signatures):
+            how = f", mirrored along {axes}" if axes else ""
+            what = f"nearly the same image as case {first}{how} (correlation {alike:.3f} on a coarse grid)"
+            remedy = "Look at both: keep one, or give them one subject in subjects.csv"
+            self.findings.append(Finding("same-scan", "warning", second, self._file(second), what, remedy))
+        for name, volumes in self._volumes_ml.items():
+            self.findings += _volume_outliers(name, volumes)
+        self._not_everywhere()
+        return self.findings
+
+    def _file(self, case: str) -> Path | None:
+        return self._grids[case][0] if case in self._grids else None
+
+    def _outside(
+        self, case: str, file: Path | None, mask: np.ndarray, image: tuple[Path | None, np.ndarray, Grid]
+    ) -> None:
+        body = find_body(image[1], image[2])
+        if body is None or self.labels is None:
+            return
+        if body.table_in_front:
+            what = "a table lies in front of the patient: prone, or turned upside down in the header"
+            self.findings.append(Finding("table-in-front", "note", case, image[0], what, "Look at an axial slice"))
+        outside = body.outside(mask)
+        for name, value in self.labels.names.items():
+            ml = self._volumes_ml[name].get(case, (None, 0.0))[1]
+            voxels = round(ml / image[2].voxel_volume_ml)
+            self.findings += judge_place(case, file, f"label {name}", outside.get(value, 0), voxels)
+
+    def _not_everywhere(self) -> None:
+        if self.labels is None:
+            return
+        for name in self.labels.names:
+            having = len(self._volumes_ml.get(name, {}))
+            if having < self._labelled:
+                severity: Severity = "note" if having else "warning"
+                what = f"label {name} occurs in {having} of {self._labelled} labelled cases"
+                remedy = "Nothing where the structure is absent; where it was not annotated, use the ignore label"
+                self.findings.append(Finding("label-missing", severity, "", None, what, remedy))
+
+
+def holds_hu(facts: HuFacts | None) -> bool:
+    """Whether a scan's values are HU, near enough to tell air from tissue by them."""
+    return facts is not None and abs(facts.tissue) <= TISSUE_HU and facts.lowest < AIR_HU
+
+
+def _volume_outliers(name: str, volumes: dict[str, tuple[Path | None, float]]) -> list[Finding]:
+    """Volumes more than 5 times off the median, and further than 5 robust standard deviations of the logarithm."""
+    if len(volumes) < _FEWEST:
+        return []
+    logs = {case: float(np.log(ml)) for case, (_, ml) in volumes.items()}
+    middle = float(np.median(list(logs.values())))
+    spread = 1.4826 * float(np.median([abs(v - middle) for v in logs.values()]))
+    limit = max(float(np.log(_OFF_VOLUME)), 5 * spread)
+    found = []
+    for case, (file, ml) in volumes.items():
+        if abs(logs[case] - middle) > limit:
+            what = f"label {name} has {ml:.3g} ml, and the median of {len(volumes)} cases is {np.exp(middle):.3g} ml"
+            remedy = "Look whether it is complete, or holds something else"
+            found.append(Finding("label-volume", "warning", case, file, what, remedy))
+    return found

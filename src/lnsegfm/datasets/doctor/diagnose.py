@@ -1,0 +1,170 @@
+"""The doctor over a dataset: the check that a training makes, and everything that is worth a look beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lnsegfm.datasets.check import Examination, Problem, Progress, Seen, examine
+from lnsegfm.datasets.dataset import Case, Dataset
+from lnsegfm.datasets.doctor.cohort import Cohort
+from lnsegfm.datasets.doctor.finding import Finding, Severity, ordered
+from lnsegfm.datasets.doctor.splits import judge_splits, test_images
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.files import read_mask, read_volume
+from lnsegfm.imaging.grid import Grid
+
+FORMAT = "lnsegfm.doctor/1"
+_FIX_OF = {"label-geometry": "copy-header", "nan": "nan-to-air", "same-image": "drop-duplicates"}
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The arrays of a case for its picture: image (z, y, x), or boolean mask of all labels, or both on one grid."""
+
+    grid: Grid
+    image: np.ndarray | None
+    mask: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A case that was looked at.
+
+    Args:
+        case: Its name, or the UID of its series.
+        grid: Its geometry, where it could be read.
+        read: Reads it again for its picture; raises DataError where that cannot be.
+    """
+
+    case: str
+    grid: Grid | None
+    read: Callable[[], Shown]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor found.
+
+    Args:
+        source: The folder or file.
+        findings: The worst first.
+        cases: What was looked at, in the order of the source.
+        facts: What the source is, for tables and JSON.
+        dicom: It is DICOM, in which names of files and folders may hold a patient's.
+    """
+
+    source: Path
+    findings: tuple[Finding, ...]
+    cases: tuple[Looked, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    dicom: bool = False
+
+    def of(self, severity: Severity) -> tuple[Finding, ...]:
+        """The findings of one severity."""
+        return tuple(finding for finding in self.findings if finding.severity == severity)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as a JSON file has it. ``problems`` are the errors."""
+        return {
+            "format": FORMAT,
+            **self.facts,
+            "problems": [
+                {"case": f.case, "file": str(f.file) if f.file else None, "what": f.what, "remedy": f.remedy}
+                for f in self.of("error")
+            ],
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis:
+    """Look at a dataset: every file of it is read, and one that is broken does not keep the rest from being told.
+
+    Args:
+        dataset: The dataset; the images in its ``imagesTs`` are looked at for scans that are in both sets.
+        progress: Called after each case with how many are done, how many there are, and the case's name.
+    """
+    cohort = Cohort(dataset.labels, ct=dataset.channels[0].lower().startswith("ct"))
+
+    def look(seen: Seen) -> None:
+        image = seen.images[0] if seen.images and seen.images[0][0] == seen.case.images[0] else None
+        if seen.label is not None:
+            cohort.labelled(seen.case.name, image, seen.label)
+        elif image is not None:
+            cohort.image(seen.case.name, *image)
+
+    found = examine(dataset, progress=progress, look=look)
+    errors = [_as_finding(problem) for problem in found.problems]
+    errors += _look_at_tests(dataset, cohort)
+    told = {(f.case, f.what.partition(" (")[0].split()[-1]) for f in errors if f.kind == "same-image"}
+    rest = [f for f in cohort.finish() if not (f.kind == "same-scan" and (f.case, _twin_of(f)) in told)]
+    grids = {case.case: case.grid for case in found.cases}
+    return Diagnosis(
+        dataset.root,
+        ordered([*errors, *rest, *judge_splits(dataset)]),
+        tuple(Looked(case.name, grids.get(case.name), _reader(case, dataset.labels.ignore)) for case in dataset.cases),
+        _facts(dataset, found),
+    )
+
+
+def _twin_of(finding: Finding) -> str:
+    return finding.what.removeprefix("nearly the same image as case ").split(" (")[0].split(",")[0]
+
+
+def _as_finding(problem: Problem) -> Finding:
+    fix = _FIX_OF.get(problem.kind)
+    if problem.kind == "label-geometry" and ": shape " in problem.what:
+        fix = None  # a header cannot mend that
+    return Finding(problem.kind, "error", problem.case, problem.file, problem.what, problem.remedy, fix)
+
+
+def _look_at_tests(dataset: Dataset, cohort: Cohort) -> list[Finding]:
+    found = []
+    for case, path in test_images(dataset.root).items():
+        try:
+            cohort.image(case, path, *read_volume(path), held_out=True)
+        except DataError as error:
+            what, _, remedy = str(error).removeprefix(f"{path}: ").rstrip(".").partition(". ")
+            found.append(Finding("file", "warning", case, path, what, remedy))
+    return found
+
+
+def _reader(case: Case, ignore: int | None) -> Callable[[], Shown]:
+    def read() -> Shown:
+        image = read_volume(case.images[0]) if case.images else None
+        try:
+            label = read_mask(case.label) if case.label is not None else None
+        except DataError:
+            label = None  # the image alone is worth a picture
+        if image is None and label is None:
+            raise DataError(f"Case {case.name}: no file of it can be drawn. See what was found.")
+        mask = (label[0] > 0) & (label[0] != (-1 if ignore is None else ignore)) if label is not None else None
+        if image is None and label is not None:
+            return Shown(label[1], None, mask)
+        assert image is not None
+        return Shown(image[1], image[0], mask if mask is not None and mask.shape == image[0].shape else None)
+
+    return read
+
+
+def _facts(dataset: Dataset, found: Examination) -> dict[str, Any]:
+    spacings = [case.grid.spacing_mm for case in found.cases if case.grid is not None]
+    holding = Counter(value for case in found.cases for value in case.values)
+    labels = dataset.labels.to_dataset_json()
+    return {
+        "cases": len(dataset.cases),
+        "channels": list(dataset.channels),
+        "labels": labels,
+        "labels_from": dataset.labels_from,
+        "spacing_mm": {
+            "order": "z, y, x",
+            "smallest": [min(axis) for axis in zip(*spacings, strict=True)],
+            "largest": [max(axis) for axis in zip(*spacings, strict=True)],
+        },
+        "cases_with_label": {name: holding[value] for name, value in labels.items() if value},
+    }
