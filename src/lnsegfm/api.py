@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from lnsegfm.methods.table import load_method
 from lnsegfm.nnunet import finetune as tuning
 from lnsegfm.nnunet import predict as predicting
 from lnsegfm.nnunet.engine import choose_device
+from lnsegfm.nnunet.exports import Exports, Format
 from lnsegfm.nnunet.model import read_model
+from lnsegfm.nnunet.names import Names, one_of
+from lnsegfm.nnunet.scans import find_inputs
 from lnsegfm.progress import Progress
 from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
 
@@ -73,13 +77,17 @@ def predict(
     flags: bool = True,
     nodes: bool = False,
     probabilities: bool = False,
+    formats: Sequence[str] = ("nifti",),
+    per_node: bool = False,
+    names: str = "code",
+    straighten: bool = False,
     progress: Progress | None = None,
 ) -> predicting.Predictions:
-    """Predict a scan or a folder of scans; masks that are there already are left alone.
+    """Predict a scan, a folder of scans, DICOM or a list of these; masks that are there already are left alone.
 
     Args:
         model: A model folder, or the folder of a run.
-        scans: An image, or a folder of images.
+        scans: An image; a folder of images; a DICOM file, folder, tree or zip; or a CSV with the column ``path``.
         out: Folder of the masks, each named as its case.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         mirroring: Average over mirrored copies, as nnU-Net does.
@@ -88,23 +96,34 @@ def predict(
         flags: Look for reasons to look at a mask, in ``flags.json`` and ``flags`` of the result.
         nodes: Measure the nodes of each mask, in ``CASE.nodes.csv`` and ``CASE.nodes.json``.
         probabilities: Keep the labels' probabilities, in ``CASE.npz``.
+        formats: For scans from DICOM also ``rtstruct`` and ``seg``.
+        per_node: A structure or segment for each node.
+        names: What masks of DICOM series are called: ``code``, ``series`` or ``patient``.
+        straighten: Resample sheared series (gantry tilt) instead of refusing them.
         progress: Told how far it is.
 
     Raises:
         LnSegFmError: A model or a folder that cannot be used. A scan that cannot be is in ``failed`` of the result.
     """
+    kinds = tuple(one_of(Format, kind, "formats") for kind in ([formats] if isinstance(formats, str) else formats))
+    naming, place = one_of(Names, names, "names"), Path(out)
     device = choose_device(device)
     loaded = read_model(Path(model))
-    return predicting.predict_cases(
-        loaded,
-        predicting.find_scans(Path(scans), loaded.channels),
-        Path(out),
-        device=device,
-        mirroring=mirroring,
-        step=step,
-        overwrite=overwrite,
-        flags=flags,
-        nodes=nodes,
-        probabilities=probabilities,
-        progress=progress,
-    )
+    dicom = kinds != (Format.NIFTI,)
+    with find_inputs(
+        Path(scans), loaded.channels, names=naming, straighten=straighten, out=place, dicom=dicom
+    ) as inputs:
+        return predicting.predict_cases(
+            loaded,
+            inputs.cases,
+            place,
+            device=device,
+            mirroring=mirroring,
+            step=step,
+            overwrite=overwrite,
+            flags=flags,
+            nodes=nodes,
+            probabilities=probabilities,
+            exports=Exports(place, loaded.labels, inputs, kinds, per_node, predicting.model_title(loaded)),
+            progress=progress,
+        )

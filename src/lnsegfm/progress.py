@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 
+def counted(number: int, thing: str) -> str:
+    """How many there are of a thing whose plural has an s: ``1 case``, ``2 cases``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 class Progress(Protocol):
     """What a caller may want to know while it waits."""
 

@@ -13,9 +13,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.errors import DataError
+from lnsegfm.errors import DataError, RunMismatch
 
 PARTIAL = ".partial-"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same from writing to ``folder`` while the block lasts; it is made.
+
+    The lock is the operating system's and lies on the folder itself: it goes with the process, however that ends.
+    Where there are no such locks (Windows, some network drives), nobody is kept out.
+
+    Raises:
+        RunMismatch: Another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunMismatch(
+                f"{folder}: another run writes there now. Wait for its end, or name another --out."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

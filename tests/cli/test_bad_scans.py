@@ -147,7 +147,11 @@ def test_everything_that_is_wrong_is_told_in_one_go(refused, lnsegfm_here, model
     assert refused("finetune", clinic, "--model", model, "--out", out, "--device", "cpu") == said
     assert refused("finetune", clinic, "--model", model, "--out", out, "--dry-run") == said
     assert refused("pretrain", clinic, "--out", out, "--device", "cpu") == said
-    assert refused("data", "check", clinic) == said
+    checked = lnsegfm_here("data", "check", clinic)  # a table of warnings goes to the standard output
+    assert checked.returncode == 2
+    assert [line for line in checked.stderr.splitlines() if line.startswith("lnsegfm: ")] == [
+        f"lnsegfm: {line}" for line in said
+    ]
     found = json.loads(lnsegfm_here("data", "check", clinic, "--json").stdout)
     assert [problem["case"] for problem in found["problems"]] == ["case_0", "case_1", "case_2", "case_2"]
 
@@ -168,6 +172,10 @@ def test_a_folder_without_scans(refused, model, tmp_path, out, how):
         )
     assert refused("finetune", data, "--model", model, "--out", out) == [said]
     assert refused("pretrain", data, "--out", out) == [said]
+    if how == "missing":
+        said = f"{data}: no such file or folder. Give a dataset, or a folder tree or zip of DICOM."
+    elif how != "empty":
+        said = f"{data}: no CT in it (no DICOM). Give a dataset, or a folder tree or zip with DICOM CT series."
     assert refused("data", "check", data) == [said]
 
 

@@ -90,9 +90,9 @@ def test_cases_to_look_at_are_named_with_their_reasons(lnsegfm_here, model, scan
 def test_nodes_and_probabilities_lie_beside_the_masks(lnsegfm_here, model, scans, out):
     beside = ("--nodes", "--probabilities")
     done = lnsegfm_here("predict", model, scans / "case_0.nii.gz", "--out", out, *beside, *QUICK)
-    assert (done.returncode, done.stderr) == (0, "Predicting 1 cases\n")
+    assert (done.returncode, done.stderr) == (0, "Predicting 1 case\n")
     assert sorted(path.name for path in out.glob("case_0*")) == [
-        f"case_0{ending}" for ending in (".nii.gz", ".nodes.csv", ".nodes.json", ".npz")
+        f"case_0{ending}" for ending in (".case.json", ".nii.gz", ".nodes.csv", ".nodes.json", ".npz")
     ]
 
 
@@ -111,7 +111,7 @@ def test_a_folder_without_scans(refused, model, tmp_path, out, there):
     if there == "a text":
         (tmp_path / "scans" / "readme.txt").write_text("no scan")
     assert refused("predict", model, tmp_path / "scans", "--out", out, *QUICK) == [
-        f"{tmp_path / 'scans'}: it holds no images. Give a folder with NIfTI, NRRD or MHA files."
+        f"{tmp_path / 'scans'}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM CT."
     ]
 
 

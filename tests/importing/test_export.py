@@ -73,7 +73,8 @@ def test_imported_and_exported_it_predicts_in_stock_nnunet_what_it_did_there(tra
 
 
 def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images, take, tmp_path):
-    from lnsegfm.nnunet.predict import find_scans, predict_cases
+    from lnsegfm.nnunet.predict import predict_cases
+    from lnsegfm.nnunet.scans import find_scans
 
     torch.save(monai().state_dict(), tmp_path / "model.pt")
     take(tmp_path / "model.pt", labels=NODE, patch_size=(32, 32, 64), **SAID)

@@ -22,7 +22,8 @@ from lnsegfm.errors import LnSegFmError
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.importing.swin import DEFAULTS
 from lnsegfm.nnunet.model import build_network, load_weights, read_model
-from lnsegfm.nnunet.predict import find_scans, predict_cases
+from lnsegfm.nnunet.predict import predict_cases
+from lnsegfm.nnunet.scans import find_scans
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw, weights_hash
 from tests.importing.producers import DATASET_JSON

@@ -22,7 +22,8 @@ from lnsegfm.nnunet.adapters import ORIGIN, apply_adapter, describe
 from lnsegfm.nnunet.finetune import Run, finetune, plan
 from lnsegfm.nnunet.install import ImportOptions, install
 from lnsegfm.nnunet.model import CHECKPOINT, read_model
-from lnsegfm.nnunet.predict import find_scans, predict_cases
+from lnsegfm.nnunet.predict import predict_cases
+from lnsegfm.nnunet.scans import find_scans
 from lnsegfm.nnunet.training import FACTORS
 from lnsegfm.weights.adapter import CARD, TENSORS
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint

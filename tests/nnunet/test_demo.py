@@ -8,7 +8,8 @@ import pytest
 
 import lnsegfm.cli.demo as demo
 from lnsegfm.nnunet.model import read_model
-from lnsegfm.nnunet.predict import find_scans, predict_cases
+from lnsegfm.nnunet.predict import predict_cases
+from lnsegfm.nnunet.scans import find_scans
 from tests.nnunet.stock import stock_predict
 
 

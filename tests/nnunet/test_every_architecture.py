@@ -24,8 +24,9 @@ from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, SWIN_GB_PER_VOXE
 from lnsegfm.nnunet.finetune import finetune, plan
 from lnsegfm.nnunet.model import read_model
 from lnsegfm.nnunet.planning import RELEASE, plans_for, swin_patch
-from lnsegfm.nnunet.predict import find_scans, predict_cases
+from lnsegfm.nnunet.predict import predict_cases
 from lnsegfm.nnunet.pretrain import Base, Training, pretrain
+from lnsegfm.nnunet.scans import find_scans
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.weights.adapter import Adapter

@@ -26,8 +26,9 @@ from lnsegfm.imaging.files import read_grid, read_mask
 from lnsegfm.nnunet import predict as predicting
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.model import Model, build_network, read_model, write_model
-from lnsegfm.nnunet.predict import find_scans, predict_cases
+from lnsegfm.nnunet.predict import predict_cases
 from lnsegfm.nnunet.predictor import Found, Predictor
+from lnsegfm.nnunet.scans import find_scans
 from lnsegfm.nnunet.seen import keep_what_was_seen, seen_by
 from lnsegfm.progress import Silent
 from lnsegfm.weights.checkpoint import Checkpoint

@@ -18,7 +18,8 @@ from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.model import build_network, read_model
-from lnsegfm.nnunet.predict import find_scans, predict_cases
+from lnsegfm.nnunet.predict import predict_cases
+from lnsegfm.nnunet.scans import find_scans
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint
 from lnsegfm.weights.state import raw
 from tests.conftest import Result

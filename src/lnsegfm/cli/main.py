@@ -13,7 +13,9 @@ from lnsegfm import __version__
 from lnsegfm.cli.adapter_apply import apply
 from lnsegfm.cli.adapter_show import show_adapter
 from lnsegfm.cli.architectures import architectures
+from lnsegfm.cli.console import printable
 from lnsegfm.cli.data_check import check
+from lnsegfm.cli.data_convert import convert
 from lnsegfm.cli.data_phantom import phantom
 from lnsegfm.cli.demo import demo
 from lnsegfm.cli.env import env
@@ -60,7 +62,8 @@ def _options(
 for command in (demo, finetune, predict, evaluate, report, pretrain, methods, architectures, env):
     app.command()(command)
 
-data = typer.Typer(help="Look at labelled scans, or make some.", no_args_is_help=True)
+data = typer.Typer(help="Labelled scans: convert them, look at them, or make some.", no_args_is_help=True)
+data.command()(convert)
 data.command()(check)
 data.command()(phantom)
 app.add_typer(data, name="data")
@@ -94,7 +97,9 @@ def main() -> None:
         arrived.append(number)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # a closed terminal; Windows has none, and nohup ignores it
+    ignored = signal.getsignal(hangup) == signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM, *(() if ignored else (hangup,))):
         signal.signal(number, interrupt)
     try:
         try:
@@ -119,7 +124,7 @@ def main() -> None:
             raise
         place = f"{error.filename}: " if error.filename else ""
         print(
-            f"lnsegfm: {_printable(place)}{error.strerror}. Check the path, its permissions and the space left.",
+            f"lnsegfm: {printable(place)}{error.strerror}. Check the path, its permissions and the space left.",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -128,10 +133,5 @@ def main() -> None:
             print("Interrupted.", file=sys.stderr)
             sys.exit(130)
         for line in str(error).splitlines():
-            print(f"lnsegfm: {_printable(line)}", file=sys.stderr)
+            print(f"lnsegfm: {printable(line)}", file=sys.stderr)
         sys.exit(2)
-
-
-def _printable(text: str) -> str:
-    """A line without what would move a terminal's cursor: messages hold names from files of strangers."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lnsegfm.cli.console import console
+from lnsegfm.cli.console import console, printable
 from lnsegfm.cli.options import AsJson, Device, Mirroring, print_json, require_folder
 from lnsegfm.errors import ConfigError
+from lnsegfm.progress import counted
 
 
 def predict(
     model: Annotated[
         Path, typer.Argument(help="A model folder, the folder of a run, or a name (see `lnsegfm models list`).")
     ],
-    scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A scan, or a folder of scans (NIfTI, NRRD, MHA).")],
+    scans: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A scan or a folder of scans (NIfTI, NRRD, MHA); a DICOM file, folder, tree or zip; or a CSV with the "
+            "column path.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="A,B",
+            help="What to write for scans from DICOM beside the NIfTI mask: rtstruct, seg, or both.",
+        ),
+    ] = "nifti",
+    per_node: Annotated[
+        bool, typer.Option("--per-node", help="A structure or segment for each node, numbered as --nodes does.")
+    ] = False,
+    names: Annotated[
+        str,
+        typer.Option(
+            help="What masks of DICOM series are called: code (a keyed pseudonym), series (its UID) or patient "
+            "(PatientID and series number)."
+        ),
+    ] = "code",
+    straighten: Annotated[
+        bool, typer.Option("--straighten", help="Resample sheared series (gantry tilt) instead of refusing them.")
+    ] = False,
     step: Annotated[
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,
@@ -39,7 +69,7 @@ def predict(
     """Segment scans; the model is loaded once, finished scans are skipped when the command is run again.
 
     With the defaults the masks are those of nnUNetv2_predict, voxel for voxel. Exit code 1 when some scans could not be
-    predicted; the others are done. Not for clinical use.
+    predicted; the others are done. Exit code 2 when none could. Not for clinical use.
     """
     require_folder(out)
     if out.resolve() in (scans.resolve(), scans.resolve().parent if scans.is_file() else None):
@@ -48,20 +78,29 @@ def predict(
         raise ConfigError(f"--step {step}: windows must touch or overlap. Use a share above 0, at most 1.")
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.nnunet.engine import choose_device
+    from lnsegfm.nnunet.exports import Exports, Format
     from lnsegfm.nnunet.model import read_model
+    from lnsegfm.nnunet.names import Names, one_of
     from lnsegfm.nnunet.predict import as_json as summary
-    from lnsegfm.nnunet.predict import find_scans, predict_cases
+    from lnsegfm.nnunet.predict import model_title, predict_cases
+    from lnsegfm.nnunet.scans import find_inputs
 
-    with console() as progress:
+    formats = tuple(one_of(Format, part.strip(), "--format") for part in format_.split(","))
+    naming = one_of(Names, names, "--names")
+    dicom = formats != (Format.NIFTI,)
+    with console() as progress, ExitStack() as unpacked:
         device = choose_device(device)
         loaded = read_model(model)
-        cases = find_scans(scans, loaded.channels)
-        if nodes and not node_labels(loaded.label_names):
+        inputs = unpacked.enter_context(
+            find_inputs(scans, loaded.channels, names=naming, straighten=straighten, out=out, dicom=dicom)
+        )
+        exports = Exports(out, loaded.labels, inputs, formats, per_node, model_title(loaded))
+        if (nodes or per_node) and not node_labels(loaded.label_names):
             progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
-        progress.stage(f"Predicting {len(cases)} cases")
+        progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
         done = predict_cases(
             loaded,
-            cases,
+            inputs.cases,
             out,
             device=device,
             mirroring=mirroring,
@@ -70,6 +109,7 @@ def predict(
             flags=flags,
             nodes=nodes,
             probabilities=probabilities,
+            exports=exports,
             progress=progress,
         )
     if as_json:
@@ -77,9 +117,10 @@ def predict(
     else:
         print(f"{len(done.done)} predicted, {len(done.skipped)} were there already: {done.folder}")
         for case in dict.fromkeys(flag.case for flag in done.flags):
-            print(f"Look at {case}: {' '.join(flag.reason for flag in done.flags if flag.case == case)}")
+            reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
+            print(printable(f"Look at {case}: {reasons}"))
         print("Not for clinical use.")
     for failure in done.failed:
-        print(f"lnsegfm: {failure}", file=sys.stderr)
+        print(f"lnsegfm: {printable(str(failure))}", file=sys.stderr)
     if done.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if done.done or done.skipped else 2)

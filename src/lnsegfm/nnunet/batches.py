@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.nnunet.engine import engine, seed_everything
-from lnsegfm.progress import Progress
+from lnsegfm.progress import Progress, counted
 from lnsegfm.storage import clear_partials, whole
 
 
@@ -61,7 +61,7 @@ def preprocess(
         folder: Where to keep them as files that are mapped into memory and not read, for sets larger than memory and
             for several processes; what lies there already is taken. None keeps them in memory.
     """
-    progress.stage(f"Preparing {len(cases)} labelled scans")
+    progress.stage(f"Preparing {counted(len(cases), 'labelled scan')}")
     if folder is not None:
         clear_partials(folder)
     prepared = {}

@@ -94,6 +94,11 @@ class Beside:
         if self._lacks_nodes(case):
             self._write_nodes(case, mask, grid)
 
+    def forget_nodes(self, case: Case) -> None:
+        """Remove the measured nodes of a mask that somebody changed."""
+        for ending in (".nodes.json", ".nodes.csv"):
+            self._file(case, ending).unlink(missing_ok=True)
+
     def _lacks_flags(self, case: Case) -> bool:
         return self.wanted.flags and case.name not in self._looked_at
 

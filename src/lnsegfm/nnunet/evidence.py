@@ -17,7 +17,7 @@ from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelScore
 from lnsegfm.nnunet.model import Model
 from lnsegfm.nnunet.predict import predict_cases
-from lnsegfm.progress import Progress
+from lnsegfm.progress import Progress, counted
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.verdict import verdict
 
@@ -77,7 +77,7 @@ def collect(
     if held_out:
         comparison = gather(held_out, data, base, adapted, out / "predictions", **how)
     if remember is not None:
-        progress.stage(f"What the base could: {len(remember.labelled)} cases of {remember.root}")
+        progress.stage(f"What the base could: {counted(len(remember.labelled), 'case')} of {remember.root}")
         remembered = gather(remember.labelled, remember, base, adapted, out / "remembered", **how)
     found = read_flags(out / "predictions" / "adapted")
     flags = {case.name: found[case.name] for case in held_out if found.get(case.name)}
@@ -91,7 +91,7 @@ def to_remember(root: Path, base: Model, progress: Progress) -> Dataset:
         DataError: Cases that cannot be used, or labels that the base does not know.
     """
     data = open_dataset(root, default_labels=None if base.covers else base.labels)
-    progress.stage(f"Checking {len(data.cases)} cases to remember")
+    progress.stage(f"Checking {counted(len(data.cases), 'case')} to remember")
     require_usable(data, progress=progress.advance)
     if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
         raise DataError(
@@ -162,7 +162,7 @@ def masks_of(
     Raises:
         DataError: A case that the model cannot predict; all of them are listed.
     """
-    progress.stage(f"Predicting {len(cases)} cases with the {name}")
+    progress.stage(f"Predicting {counted(len(cases), 'case')} with the {name}")
     found = predict_cases(model, cases, folder, device=device, mirroring=mirroring, progress=progress)
     if found.failed:
         raise DataError(*map(str, found.failed))

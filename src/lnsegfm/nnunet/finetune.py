@@ -28,7 +28,7 @@ from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, give
 from lnsegfm.nnunet.record import record_run, versions
 from lnsegfm.nnunet.seen import keep_what_was_seen
 from lnsegfm.nnunet.training import FACTORS, train_model
-from lnsegfm.progress import Progress, Silent
+from lnsegfm.progress import Progress, Silent, counted
 from lnsegfm.recipe import AUTO, Recipe
 from lnsegfm.storage import content_hash, read_json, sha256, write_json
 from lnsegfm.weights.adapter import Adapter, size_of
@@ -153,7 +153,7 @@ def plan(
     recipe = replace(recipe, plans=sha256(plans) if plans is not None else None)
     dataset = open_dataset(data, labels, default_labels=None if base.covers else base.labels)
     _require_mapped(recipe, dataset)
-    progress.stage(f"Checking {len(dataset.cases)} cases")
+    progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     require_usable(dataset, progress=progress.advance)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
     kept = to_remember(remember, base, progress) if remember is not None else None

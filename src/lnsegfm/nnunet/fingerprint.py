@@ -12,7 +12,7 @@ import numpy as np
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.plans import dataset_json
-from lnsegfm.progress import Progress
+from lnsegfm.progress import Progress, counted
 from lnsegfm.storage import read_json, write_json
 
 VOXELS = 10_000_000
@@ -24,7 +24,7 @@ def fingerprint(cases: Sequence[Case], progress: Progress) -> dict[str, Any]:
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-    progress.stage(f"Reading {len(cases)} cases for the plans")
+    progress.stage(f"Reading {counted(len(cases), 'case')} for the plans")
     found = []
     for done, case in enumerate(cases, 1):
         with engine():

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.dataset import CHANNEL, Case
-from lnsegfm.errors import DataError, Interrupted, LnSegFmError, RunMismatch
+from lnsegfm.datasets.dataset import Case
+from lnsegfm.errors import ConfigError, Interrupted, RunMismatch
 from lnsegfm.evaluation.flags import Flag, read_flags
-from lnsegfm.imaging.files import image_files, stem
 from lnsegfm.nnunet.beside import Beside, Wanted
+from lnsegfm.nnunet.exports import Exports
 from lnsegfm.nnunet.model import Model
-from lnsegfm.nnunet.predictor import Predictor
+from lnsegfm.nnunet.predictor import Found, Predictor
+from lnsegfm.nnunet.scans import Failure, one_line
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import clear_partials, read_json, write_json
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A case that could not be predicted.
-
-    Args:
-        case: Its name.
-        reason: Why, in one line.
-    """
-
-    case: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"Case {self.case}: {self.reason}"
+from lnsegfm.storage import alone, clear_partials, content_hash, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -67,6 +51,7 @@ def predict_cases(
     flags: bool = True,
     nodes: bool = False,
     probabilities: bool = False,
+    exports: Exports | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Predict many scans; a mask that is there already is left alone, a scan that fails does not stop the rest.
@@ -85,43 +70,106 @@ def predict_cases(
         flags: Write ``flags.json``, the reasons to look at a case (`lnsegfm.evaluation.flags`).
         nodes: Write ``CASE.nodes.csv`` and ``CASE.nodes.json``, the measured nodes of a mask.
         probabilities: Write ``CASE.npz``, each class's probability in each voxel.
+        exports: Writes DICOM and records beside the masks, and opens scans that are DICOM.
         progress: Told how far it is.
 
     Raises:
-        RunMismatch: ``out`` holds masks of another model or of other settings.
+        RunMismatch: ``out`` holds masks of another model or of other settings, or another run is writing there.
+        ConfigError: A mask would take the place of a scan.
     """
     progress = progress or Silent()
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
+    _require_apart(out, cases, places)
     beside = Beside(model, out, Wanted(flags=flags, nodes=nodes, probabilities=probabilities))
     todo = [case for case in cases if overwrite or not places[case.name].is_file() or beside.needs_network(case)]
-    rest = [case for case in cases if case not in todo and beside.lacks(case)]
     made_by = {"model": [fold.weights_sha256 for fold in model.folds], "mirroring": mirroring, "step": step}
     predictor = Predictor(model, device=device, mirroring=mirroring, step=step, watch=flags) if todo else None
-    _claim(out, made_by, overwrite)
-    write_json(out / "dataset.json", dict(model.dataset_json))
-    failed: list[Failure] = []
-    for number, case in enumerate([*todo, *rest], 1):
-        try:
-            if predictor is not None and number <= len(todo):
-                first = partial(beside.write, case)
-                predictor.predict(case.images, places[case.name], probabilities=probabilities, first=first)
-            else:
-                beside.complete(case, places[case.name])
-        except (KeyboardInterrupt, Interrupted):
-            raise
-        except Exception as error:  # whatever is wrong with one scan, the others are wanted
-            failed.append(Failure(case.name, _reason(error)))
-        progress.advance(number, len(todo) + len(rest), case.name)
-    lost = {failure.case for failure in failed}
-    raised = read_flags(out) if flags else {}
+    with alone(out):
+        _claim(out, made_by, overwrite)
+        write_json(out / "dataset.json", dict(model.dataset_json))
+        failed: list[Failure] = list(exports.claim(places, overwrite=overwrite)) if exports is not None else []
+        others = {failure.case for failure in failed}
+        todo = [case for case in todo if case.name not in others]
+        rest = [
+            case
+            for case in cases
+            if case not in todo
+            and case.name not in others
+            and (beside.lacks(case) or (exports is not None and exports.lacks(case, places[case.name])))
+        ]
+        for number, case in enumerate([*todo, *rest], 1):
+            try:
+                place = places[case.name]
+                if predictor is not None and number <= len(todo):
+                    _predict(predictor, case, place, beside, exports, probabilities)
+                else:
+                    _complete(case, place, beside, exports)
+                if exports is not None and exports.lacks(case, place):
+                    exports.write(case, place)
+            except (KeyboardInterrupt, Interrupted):
+                raise
+            except Exception as error:  # whatever is wrong with one scan, the others are wanted
+                failed.append(Failure(case.name, one_line(error)))
+            progress.advance(number, len(todo) + len(rest), case.name)
+        lost = {failure.case for failure in failed}
+        raised = read_flags(out) if flags else {}
+        done = tuple(case.name for case in todo if case.name not in lost)
+        found = tuple(flag for case in cases if case.name not in lost for flag in raised.get(case.name, ()))
+        if exports is not None:
+            exports.summarise(done, failed, found)
+            failed = [*exports.scans.refused, *failed]
     return Predictions(
         folder=out,
-        done=tuple(case.name for case in todo if case.name not in lost),
-        skipped=tuple(case.name for case in cases if case not in todo),
+        done=done,
+        skipped=tuple(case.name for case in cases if case not in todo and case.name not in lost),
         failed=tuple(failed),
-        flags=tuple(flag for case in cases if case.name not in lost for flag in raised.get(case.name, ())),
+        flags=found,
     )
+
+
+def model_title(model: Model) -> str:
+    """What files that a model made call it: the hash of its weights, and its name where it has one."""
+    hashes = [fold.weights_sha256 for fold in model.folds]
+    weights = hashes[0] if len(hashes) == 1 else content_hash(hashes)
+    named = f" ({model.stored.card.name})" if model.stored is not None else ""
+    return f"weights {weights[:12]}{named}"
+
+
+def _predict(
+    predictor: Predictor, case: Case, place: Path, beside: Beside, exports: Exports | None, probabilities: bool
+) -> None:
+    with _opened(case, exports) as scan:
+
+        def first(found: Found) -> None:
+            """Before a mask appears: what belongs to the one before goes, what belongs to this one is written."""
+            if exports is not None:
+                exports.replace(scan, place)
+            beside.write(scan, found)
+
+        predictor.predict(scan.images, place, probabilities=probabilities, first=first)
+
+
+def _complete(case: Case, place: Path, beside: Beside, exports: Exports | None) -> None:
+    if exports is not None and exports.edited(case, place):
+        beside.forget_nodes(case)  # their numbers would not be those of the structures
+    if beside.lacks(case):
+        with _opened(case, exports) as scan:
+            beside.complete(scan, place)
+
+
+def _opened(case: Case, exports: Exports | None) -> AbstractContextManager[Case]:
+    return exports.scans.opened(case) if exports is not None else nullcontext(case)
+
+
+def _require_apart(out: Path, cases: Sequence[Case], places: Mapping[str, Path]) -> None:
+    """Refuse masks that would take the place of scans."""
+    images = {image.resolve(): image for case in cases for image in case.images}
+    for place in places.values():
+        if (image := images.get(place.resolve())) is not None:
+            raise ConfigError(
+                f"--out {out}: the scan {image.name} lies there under its mask's name. Name another folder."
+            )
 
 
 def _claim(out: Path, made_by: dict[str, Any], overwrite: bool) -> None:
@@ -135,53 +183,15 @@ def _claim(out: Path, made_by: dict[str, Any], overwrite: bool) -> None:
     write_json(card, made_by)
 
 
-def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
-    """The scans that a user means: one image, or the images of a folder.
-
-    A name that ends in ``_0000``, ``_0001``, ... is a channel of the case before it, as nnU-Net has it; a plain name is
-    a case of its own.
-
-    Raises:
-        DataError: Nothing there, no image in it, or channels missing.
-    """
-    if path.is_file():
-        files = [path]
-    elif path.is_dir():
-        files = image_files(path)
-    else:
-        raise DataError(f"{path}: no such file or folder. Give a scan, or a folder of scans.")
-    if not files:
-        raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files.")
-    scans: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file in files:
-        match = CHANNEL.fullmatch(stem(file))
-        name, channel = (match["case"], int(match["channel"])) if match else (stem(file), 0)
-        if channel in scans[name]:
-            raise DataError(f"{file}: {scans[name][channel].name} is the same case. Rename or remove one of the two.")
-        scans[name][channel] = file
-    problems = [
-        f"Case {name} in {path}: channels {sorted(found)} are there, but the model takes {channels}. Add the others."
-        for name, found in scans.items()
-        if sorted(found) != list(range(channels))
-    ]
-    if problems:
-        raise DataError(*problems)
-    return tuple(Case(name, tuple(scans[name][c] for c in range(channels))) for name in sorted(scans))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, LnSegFmError):
-        return str(error).splitlines()[0]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no explanation'}"
-
-
 def as_json(predictions: Predictions) -> Mapping[str, Any]:
     """What became of the scans, for a program to read."""
+    failed: dict[str, str] = {}
+    for failure in predictions.failed:  # two files of one series may each have been refused
+        failed[failure.case] = f"{failed[failure.case]} {failure.reason}" if failure.case in failed else failure.reason
     return {
         "folder": str(predictions.folder),
         "done": list(predictions.done),
         "skipped": list(predictions.skipped),
-        "failed": {failure.case: failure.reason for failure in predictions.failed},
+        "failed": failed,
         "flags": [flag.to_json() for flag in predictions.flags],
     }

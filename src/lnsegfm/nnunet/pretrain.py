@@ -35,7 +35,7 @@ from lnsegfm.nnunet.record import versions
 from lnsegfm.nnunet.seen import keep_what_was_seen
 from lnsegfm.nnunet.together import require_processes
 from lnsegfm.nnunet.training import train_model
-from lnsegfm.progress import Progress, Silent
+from lnsegfm.progress import Progress, Silent, counted
 from lnsegfm.storage import content_hash, sha256, write_json
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases
@@ -166,7 +166,7 @@ def pretrain(
     device = choose_device(device)
     method, lr, iterations = training.recipe()
     dataset = open_dataset(data, labels)
-    progress.stage(f"Checking {len(dataset.cases)} cases")
+    progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     require_usable(dataset, progress=progress.advance)
     names = [case.name for case in dataset.labelled]
     split = draw_shots(names, len(names) - training.count_held_out(len(names)))

@@ -13,7 +13,7 @@ from lnsegfm.nnunet.choose_lr import told
 from lnsegfm.nnunet.course import warning
 from lnsegfm.nnunet.evidence import Evidence
 from lnsegfm.nnunet.model import CHECKPOINT
-from lnsegfm.progress import Progress
+from lnsegfm.progress import Progress, counted
 from lnsegfm.report.run import FORMAT, write_run_report
 from lnsegfm.report.verdict import forgetting, to_json
 from lnsegfm.storage import sha256, write_json
@@ -78,8 +78,8 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Base model": ", ".join(filter(None, (record["base"].get("name"), str(record["base"]["folder"])))),
         "Data": str(record["data"]["folder"]),
         "Method": f"{record['recipe']['method']}" + (f" ({settings})" if settings else ""),
-        "Trained on": f"{len(record['shots'])} scans: {', '.join(record['shots'])}",
-        "Held out": f"{len(record['held_out'])} scans",
+        "Trained on": f"{counted(len(record['shots']), 'scan')}: {', '.join(record['shots'])}",
+        "Held out": counted(len(record["held_out"]), "scan"),
         "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
         f"stopped by {training['stopped_by']}",
         **_course(record),

@@ -16,7 +16,7 @@ from lnsegfm.evaluation.seen import SEEN, Range, Seen, read_seen, write_seen
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.nnunet.model import Model, resolved
 from lnsegfm.nnunet.plans import in_image_order
-from lnsegfm.progress import Progress
+from lnsegfm.progress import Progress, counted
 from lnsegfm.weights.checkpoint import Checkpoint
 
 CT = "CTNormalization"
@@ -80,7 +80,7 @@ def keep_what_was_seen(
     channel = ct_channel(start.plans, start.configuration)
     looks = []
     if cases:
-        progress.stage(f"Reading {len(cases)} cases for flags")
+        progress.stage(f"Reading {counted(len(cases), 'case')} for flags")
     for done, case in enumerate(cases, 1):
         if case.label is not None:
             mask, grid = read_mask(case.label)
