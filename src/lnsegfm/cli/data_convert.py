@@ -155,9 +155,9 @@ def _list_sets(cards: Iterable[SetCard], as_json: bool) -> None:
     table.columns[0].no_wrap = True
     table.columns[1].overflow = "fold"  # an address that is cut short is none
     for card in cards:
-        table.add_row(card.name, f"{escape(card.title)}\n{card.url}".strip(), escape(card.licence))
+        table.add_row(card.name, escape(card.title), escape(card.licence))
     Console().print(table)
-    print("All of a set, and how to get it: lnsegfm data convert NAME.")
+    print("All of a set, and where and how to get it: lnsegfm data convert NAME.")
     print("No converter has been run on the real set yet.")
 
 
