@@ -453,6 +453,20 @@ def test_files_that_are_no_list(tmp_path, content, said):
     assert said in str(stopped.value)
 
 
+def test_what_is_refused_in_a_listed_tree_is_told_and_named_once(tmp_path):
+    ct(tmp_path / "tree" / "whole")
+    (ct(tmp_path / "tree" / "gap", SeriesInstanceUID="1.2.3") / "0003.dcm").unlink()
+    (tmp_path / "tree" / "odd.dcm").write_bytes((tmp_path / "tree" / "whole" / "0001.dcm").read_bytes()[:400])
+
+    with listed(tmp_path, "path\ntree\n") as scans:
+        told = [str(one) for one in scans.refused]
+
+    assert len(scans.cases) == 1
+    assert any(line.startswith("Series 1.2.3 has a 4 mm gap") for line in told)
+    assert any(line.startswith("File odd.dcm") for line in told)
+    assert not any(line.startswith("Case ") for line in told)
+
+
 def test_dicom_for_a_model_of_two_channels_is_one_lost_line(tmp_path):
     ct(tmp_path / "tree")
     for channel in (0, 1):

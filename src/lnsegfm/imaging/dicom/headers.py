@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
 
 from lnsegfm.imaging.dicom.errors import DicomError
 from lnsegfm.imaging.dicom.found import Slice, series_name
@@ -25,6 +31,7 @@ from lnsegfm.imaging.dicom.values import (
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
+_CT_IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # what tells images at one position apart, the most telling first
 TELLING = (
     "TemporalPositionIdentifier",
@@ -171,12 +178,24 @@ def read_header(path: Path, modalities: tuple[str, ...]) -> Header:
     if sop_class in (SegmentationStorage, LABEL_MAP_SEGMENTATION) or modality == "SEG":
         return Header("segmentation", modality)
     rows, columns = integer(data, "Rows"), integer(data, "Columns")
+    if not (rows and columns) and "CT" in modalities and _may_be_ct(data, sop_class, modality):
+        raise DicomError(f"File {path.name} is cut short (its header ends early). Copy or export it again.")
     if modality not in modalities or not rows or not columns:
         return Header("image" if rows and columns else "other", modality)
     plane = _plane(path, data, meta, sop_class, pixel_bytes)
     if plane.frames == 1 and plane.position_mm is not None:
         return Header("image", modality, (plane,))
     return Header("image", modality, tuple(_frames(plane)))
+
+
+def _may_be_ct(data: Dataset, sop_class: str, modality: str) -> bool:
+    """Whether a file without the size of an image may be what is left of a CT slice.
+
+    Passing over it would take the last slice off a series without a word. A class that was cut counts as well; nothing
+    but the mark ``DICM`` tells a file without a class from a file that is not DICOM.
+    """
+    marked = getattr(data, "preamble", None) is not None
+    return modality in ("", "CT") and (marked or bool(sop_class)) and any(c.startswith(sop_class) for c in _CT_IMAGES)
 
 
 def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes: int) -> Plane:
