@@ -179,7 +179,7 @@ def read_header(path: Path, modalities: tuple[str, ...]) -> Header:
         return Header("segmentation", modality)
     rows, columns = integer(data, "Rows"), integer(data, "Columns")
     if not (rows and columns) and "CT" in modalities and _may_be_ct(data, sop_class, modality):
-        raise DicomError(f"File {path.name} is cut short (its header ends early). Copy or export it again.")
+        raise DicomError(f"File {path.name} is cut short or damaged (its header ends early). Copy or export it again.")
     if modality not in modalities or not rows or not columns:
         return Header("image" if rows and columns else "other", modality)
     plane = _plane(path, data, meta, sop_class, pixel_bytes)
