@@ -399,7 +399,7 @@ def test_a_list_as_spreadsheets_write_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../b", "/tmp/b", "a/b", "a\\b", "..", ".b", "b.", "c:b", "a\tb", "x" * (MAX_NAME + 1), "é" * MAX_NAME]
+    "name", ["../b", "/b", "a/b", "a\\b", "..", ".b", "b.", "c:b", "a\tb", "x" * (MAX_NAME + 1), "é" * MAX_NAME]
 )
 def test_a_name_that_leads_out_of_the_folder_is_a_failure_of_its_line(tmp_path, name):
     image(tmp_path / "a.nii.gz")

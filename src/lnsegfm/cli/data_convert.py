@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.options import AsJson, print_json
+from lnsegfm.cli.options import AsJson, Straighten, print_json
 from lnsegfm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def convert(
     key: Annotated[
         Path | None, typer.Option(help="File with the secret of the pseudonyms, made where there is none.")
     ] = None,
-    straighten: Annotated[
-        bool, typer.Option("--straighten", help="Resample sheared series (gantry tilt) instead of refusing them.")
-    ] = False,
+    straighten: Straighten = False,
     listing: Annotated[
         bool, typer.Option("--list", help="Print what a DICOM tree holds and which ROI match; write nothing.")
     ] = False,

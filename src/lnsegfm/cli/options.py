@@ -37,6 +37,9 @@ Mirroring = Annotated[
         help="Predict 8 mirrored copies of each scan and average them, as nnU-Net does; without it 8 times faster.",
     ),
 ]
+Straighten = Annotated[
+    bool, typer.Option("--straighten", help="Resample sheared series (gantry tilt) instead of refusing them.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 

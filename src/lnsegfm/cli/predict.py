@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.console import console, printable
-from lnsegfm.cli.options import AsJson, Device, Mirroring, print_json, require_folder
+from lnsegfm.cli.options import AsJson, Device, Mirroring, Straighten, print_json, require_folder
 from lnsegfm.errors import ConfigError
 from lnsegfm.progress import counted
 
@@ -46,9 +46,7 @@ def predict(
             "(PatientID and series number)."
         ),
     ] = "code",
-    straighten: Annotated[
-        bool, typer.Option("--straighten", help="Resample sheared series (gantry tilt) instead of refusing them.")
-    ] = False,
+    straighten: Straighten = False,
     step: Annotated[
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,

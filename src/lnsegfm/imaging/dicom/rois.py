@@ -8,11 +8,12 @@ underscores are one separator.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.errors import DicomError
 
 _SHOWN = 40  # names that a message lists
 
@@ -122,3 +123,21 @@ def _there_are(names: Sequence[str]) -> str:
     shown = ", ".join(sorted(set(names), key=str.casefold)[:_SHOWN])
     more = f" and {len(set(names)) - _SHOWN} more" if len(set(names)) > _SHOWN else ""
     return f"There are: {shown}{more}." if names else "The structure set is empty."
+
+
+def by_priority(matched: Matched, labels: Mapping[str, int], priority: Sequence[str] | None) -> list[str]:
+    """The labels that patterns give, in the order in which they take a voxel: ``priority`` first, then the patterns'.
+
+    Raises:
+        DicomError: A label without a value from 1 to 255, or a priority for one that is not there.
+    """
+    used = list(dict.fromkeys(matched.pattern_labels))
+    for label in used:
+        if not 1 <= labels.get(label, 0) <= 255:
+            have = ", ".join(f"{name} {value}" for name, value in labels.items()) or "none"
+            raise DicomError(
+                f"Label {label}: it has no value from 1 to 255 (labels: {have}). Name it among the labels."
+            )
+    if unknown := [label for label in priority or () if label not in labels]:
+        raise DicomError(f"Priority {', '.join(unknown)}: no label has this name. Use {', '.join(labels)}.")
+    return [label for label in dict.fromkeys([*(priority or ()), *used]) if label in used]

@@ -16,7 +16,7 @@ import numpy as np
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.dicom.codes import Code
 from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.rois import match_rois
+from lnsegfm.imaging.dicom.rois import by_priority, match_rois
 from lnsegfm.imaging.dicom.seg_pixels import Pixels
 from lnsegfm.imaging.dicom.seg_place import Indices, Placement, Plane, placed
 from lnsegfm.imaging.grid import Grid
@@ -186,7 +186,7 @@ def segments_mask(
     mask = np.zeros(grid.shape, dtype=np.uint8)
     overlaps: dict[tuple[str, str], int] = {}
     done: list[str] = []
-    for label in _order(matched.pattern_labels, labels, priority):
+    for label in by_priority(matched, labels, priority):
         theirs = {s.number for s, given in zip(segments.segments, matched.labels, strict=True) if given == label}
         for found, where in voxels(segments, grid, theirs, threshold, frame_of_reference_uid):
             own = np.isin(found, sorted(theirs))
@@ -255,18 +255,6 @@ def _outside(inside: np.ndarray, place: Placement, grid: Grid) -> int:
                 at = place.start[axis] + np.arange(len(fit)) * step[axis]
                 fit &= (at >= 0) & (at < size)
     return int(np.count_nonzero(inside) - np.count_nonzero(inside[fits[0]][:, fits[1]]))
-
-
-def _order(used: Sequence[str], labels: Mapping[str, int], priority: Sequence[str] | None) -> list[str]:
-    for label in used:
-        if not 1 <= labels.get(label, 0) <= 255:
-            have = ", ".join(f"{name} {value}" for name, value in labels.items()) or "none"
-            raise DicomError(
-                f"Label {label}: it has no value from 1 to 255 (labels: {have}). Name it among the labels."
-            )
-    if unknown := [label for label in priority or () if label not in labels]:
-        raise DicomError(f"Priority {', '.join(unknown)}: no label has this name. Use {', '.join(labels)}.")
-    return [label for label in dict.fromkeys([*(priority or ()), *used]) if label in used]
 
 
 def _refuse_wider_slices(segments: Segments, grid: Grid) -> None:

@@ -16,7 +16,7 @@ from lnsegfm.imaging.box import Box
 from lnsegfm.imaging.dicom.contours import filled
 from lnsegfm.imaging.dicom.drawn import CLOSED, Contour, Roi, Structures, mismatch
 from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.rois import Matched, match_rois
+from lnsegfm.imaging.dicom.rois import by_priority, match_rois
 from lnsegfm.imaging.grid import Grid
 
 __all__ = ["Contour", "Roi", "RoiVoxels", "Structures", "mismatch", "roi_mask", "roi_voxels", "structures_mask"]
@@ -93,14 +93,12 @@ def structures_mask(
     """
     matched = match_rois(structures.names, patterns, strict=strict)
     _tell_all((f"Pattern {p}: no structure has such a name." for p in matched.unused), tell)
-    order = _order(matched, labels, priority)
+    order = by_priority(matched, labels, priority)
     mask = np.zeros(grid.shape, dtype=np.uint8)
     overlaps: dict[tuple[str, str], int] = {}
     names = {value: label for label, value in labels.items()}
-    by_rank = sorted(zip(matched.labels, structures.rois, strict=True), key=lambda pair: order.get(pair[0] or "", 0))
-    for label, roi in by_rank:
-        if label is None:
-            continue
+    wanted = [(label, roi) for label, roi in zip(matched.labels, structures.rois, strict=True) if label is not None]
+    for label, roi in sorted(wanted, key=lambda pair: order.index(pair[0])):
         found = _in_frame(roi, grid, frame_of_reference_uid)
         _tell_all(found.notes, tell)
         if found.box is None:
@@ -251,20 +249,6 @@ def _in_frame(roi: Roi, grid: Grid, frame_of_reference_uid: str) -> RoiVoxels:
             f"{frame_of_reference_uid}. Give the series that it was drawn on."
         )
     return roi_voxels(roi, grid)
-
-
-def _order(matched: Matched, labels: Mapping[str, int], priority: Sequence[str] | None) -> dict[str, int]:
-    used = list(dict.fromkeys(matched.pattern_labels))
-    for label in used:
-        if not 1 <= labels.get(label, 0) <= 255:
-            have = ", ".join(f"{name} {value}" for name, value in labels.items()) or "none"
-            raise DicomError(
-                f"Label {label}: it has no value from 1 to 255 (labels: {have}). Name it among the labels."
-            )
-    if priority is not None and (unknown := [label for label in priority if label not in labels]):
-        raise DicomError(f"Priority {', '.join(unknown)}: no label has this name. Use {', '.join(labels)}.")
-    first = [*(priority or ()), *used]
-    return {label: number for number, label in reversed(list(enumerate(first)))}
 
 
 def _tell_all(lines: Iterable[str] | Iterator[str], tell: Tell | None) -> None:
