@@ -59,6 +59,14 @@ def test_neither_help_nor_methods_nor_env_load_anything_heavy():
         assert not set(HEAVY) & set(modules), words
 
 
+@pytest.mark.parametrize("job", ["finetune", "predict", "pretrain"])
+def test_a_job_does_not_load_what_it_may_never_need(job):
+    """MONAI takes longer to load than all else together; only a SwinUNETR needs it."""
+    asked = f"import sys, lnsegfm.nnunet.{job}; print('monai' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_every_option_and_argument_has_a_line_of_help():
     program = typer.main.get_command(app)
     for way in commands(program):

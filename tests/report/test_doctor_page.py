@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -22,29 +21,10 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.doctor import write_doctor_page
 from lnsegfm.report.pictures import Scene, draw_place
 
+from .parsed import Page
+
 EVIL = '<script>alert("1")</script>'
 GRID = Grid((8, 16, 16), (3.0, 3.0, 3.0))
-
-
-class Page(HTMLParser):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text, self.inside, self.source = "", "", path.read_text(encoding="utf-8")
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, {k: v or "" for k, v in attrs}))
-        self.inside = tag
-
-    def handle_endtag(self, tag):
-        self.inside = "" if tag in ("style", "script") else self.inside
-
-    def handle_data(self, data):
-        self.text += data if self.inside not in ("style", "script") else ""
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def looked(case: str, mask: bool = True) -> Looked:

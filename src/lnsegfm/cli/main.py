@@ -29,8 +29,10 @@ from lnsegfm.cli.models_pull import pull
 from lnsegfm.cli.models_remove import remove
 from lnsegfm.cli.models_verify import verify
 from lnsegfm.cli.predict import predict
+from lnsegfm.cli.presets import presets
 from lnsegfm.cli.pretrain import pretrain
 from lnsegfm.cli.report import report
+from lnsegfm.cores import share_threads
 from lnsegfm.errors import Interrupted, LnSegFmError
 
 app = typer.Typer(
@@ -59,7 +61,7 @@ def _options(
     pass
 
 
-for command in (demo, finetune, predict, evaluate, report, pretrain, methods, architectures, env):
+for command in (demo, finetune, predict, presets, evaluate, report, pretrain, methods, architectures, env):
     app.command()(command)
 
 data = typer.Typer(help="Labelled scans: convert them, look at them, or make some.", no_args_is_help=True)
@@ -89,8 +91,7 @@ app.add_typer(adapter, name="adapter")
 
 def main() -> None:
     """Run the program: exit code 0 done, 1 some cases failed, 2 the request or its input is wrong, 130 interrupted."""
-    # Threads that spin while they wait slow each other down many times where cores are shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_threads()
     arrived: list[int] = []
 
     def interrupt(number: int, _: Any) -> None:

@@ -1,7 +1,7 @@
 """A small residual module on the last features of a network, before its head (FSEFT's spatial adapter).
 
-It is not linear, so no plain network can take it in: an adapted model names one of the classes below in its plans,
-which are the plain ones with the module in its place. Their other weights keep the plain names.
+It is not linear, so no plain network can take it in: an adapted model names one of the classes of `ADAPTED` in its
+plans, which are the plain ones with the module in its place. Their other weights keep the plain names.
 
 Silva-Rodriguez et al., Medical Image Analysis 2025, https://arxiv.org/abs/2303.17051.
 """
@@ -17,11 +17,16 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.networks import swin_unetr
 from lnsegfm.networks.added import Added
 from lnsegfm.networks.cards import last_layer
 
 NAME = "spatial_adapter"
+ADAPTED = {
+    "PlainConvUNet": __name__,
+    "ResidualEncoderUNet": __name__,
+    "SwinUNETR": "lnsegfm.networks.spatial_adapter_swin",
+}
+"""Modules of the classes with an adapter; MONAI takes seconds to load, so what needs it has a module of its own."""
 
 
 class SpatialAdapter(Added):
@@ -103,14 +108,6 @@ class ResidualEncoderUNet(unet.ResidualEncoderUNet):
         attach(self, adapter_width)
 
 
-class SwinUNETR(swin_unetr.SwinUNETR):
-    """MONAI's SwinUNETR with a spatial adapter of ``adapter_width`` channels."""
-
-    def __init__(self, *args: Any, adapter_width: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        attach(self, adapter_width)
-
-
 def adapted_class(path: str) -> str:
     """Import path of a class with an adapter for that of the plain one.
 
@@ -118,6 +115,6 @@ def adapted_class(path: str) -> str:
         ConfigError: There is none.
     """
     name = path.rpartition(".")[2]
-    if name not in {"PlainConvUNet", "ResidualEncoderUNet", "SwinUNETR"}:
+    if name not in ADAPTED:
         raise ConfigError(f"Network {name}: it has no class with a spatial adapter. Use another method.")
-    return f"{__name__}.{name}"
+    return f"{ADAPTED[name]}.{name}"

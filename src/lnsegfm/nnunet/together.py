@@ -5,7 +5,6 @@ Each process makes its share of every batch; gradients are averaged. The first p
 
 from __future__ import annotations
 
-import os
 import queue
 import traceback
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import torch
 import torch.multiprocessing as mp
 
 from lnsegfm import errors
+from lnsegfm.cores import usable_cores
 from lnsegfm.errors import ConfigError, Interrupted, LnSegFmError
 from lnsegfm.nnunet.fit import signals
 from lnsegfm.progress import Progress, Silent
@@ -139,7 +139,7 @@ def _work(rank: int, task: Task, messages: Any) -> None:
     if cuda:
         torch.cuda.set_device(rank)
     else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // task.processes))
+        torch.set_num_threads(max(1, usable_cores() // task.processes))
     try:
         torch.distributed.init_process_group(
             "nccl" if cuda else "gloo",
