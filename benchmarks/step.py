@@ -33,7 +33,7 @@ from workload import Workload
 LR = 1e-5
 """Small, so that weights stay finite however many rounds are run; no cost depends on it."""
 
-SHARE_ALLOWED = 0.05
+SHARE_ALLOWED = 0.02
 """Of forward and backward, for selection and update together in mode paper."""
 
 ARGSORT_ROUNDS = 3

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other down where cores are shared
+os.environ.setdefault("LNSEGFM_CACHE_GB", "0")  # no test leaves scans in the user's home
 
 Result = subprocess.CompletedProcess[str]
 

@@ -21,12 +21,13 @@ from lnsegfm.evaluation.overlap import dice
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.nnunet.batches import SeededBatches, loader_for, preprocess
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.finetune import Plan, plan
 from lnsegfm.nnunet.fit import MemoryTrainer, Schedule
 from lnsegfm.nnunet.model import build_network, load_weights, read_model
 from lnsegfm.nnunet.plans import adapted_architecture
+from lnsegfm.nnunet.shot_cache import ShotCache
+from lnsegfm.nnunet.shots import prepare
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -153,10 +154,10 @@ class Bench:
                 self._batches.pop(next(iter(self._batches)))
             plans = trainer.plans_manager
             configuration = plans.get_configuration(planned.start.configuration)
-            data = preprocess(cases, plans, configuration, dict(planned.start.dataset_json), Silent())
-            with engine():
-                made = SeededBatches(loader_for(trainer, data), seed=0)
-                self._batches[key] = [made[i] for i in range(self.iterations)]
+            description, cache = dict(planned.start.dataset_json), ShotCache.of_this_machine()
+            shots = prepare(cases, plans, configuration, description, Silent(), cache=cache)
+            made = trainer.feed(shots, seed=0)
+            self._batches[key] = [made[i] for i in range(self.iterations)]
         return self._batches[key]
 
     def train(self, planned: Plan, method: Method, lr: float, cases: Sequence[Case]) -> dict[str, Any]:

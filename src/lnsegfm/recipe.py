@@ -20,6 +20,8 @@ from lnsegfm.errors import ConfigError, UnknownName
 
 DEFAULT_METHOD = "dgst"
 AUTO = "auto"
+PRECISIONS = ("fp32", "fp16", "bf16")
+"""Numbers that a network can train in, where the device has them."""
 KINDS: dict[str, tuple[type, str]] = {
     "method": (str, "the name of a method"),
     "iterations": (int, "a whole number"),
@@ -85,6 +87,8 @@ class Recipe:
         label_names: A label of the base to its name in the data, where they differ.
         plans: SHA-256 of nnU-Net plans to adapt into instead of the base's own.
         min_transfer: Share of the parameters that must come from the base; with less the run is refused.
+        precision: Numbers that the network trains in, of `PRECISIONS`; None leaves it to nnU-Net: fp16 on CUDA, fp32
+            elsewhere.
     """
 
     method: str = DEFAULT_METHOD
@@ -105,6 +109,7 @@ class Recipe:
     label_names: Mapping[str, str] = field(default_factory=dict)
     plans: str | None = None
     min_transfer: float = 0.8
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         self._fill()
@@ -121,6 +126,8 @@ class Recipe:
             raise ConfigError(f"time limit {self.time_limit_s} s: training needs some time. Leave it out for no limit.")
         if self.patch_size is not None and (len(self.patch_size) != 3 or min(self.patch_size) < 1):
             raise ConfigError(f"patch size {self.patch_size}: three lengths in voxels are needed, such as 64 96 96.")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision}: not known. Use {', '.join(PRECISIONS)}, or leave it out.")
         if not 0 <= self.min_transfer <= 1:
             raise ConfigError(f"min transfer {self.min_transfer}: a share is needed. Use a number in [0, 1].")
 
@@ -148,7 +155,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """What of it decides the result, as plain values: what has no effect is left out."""
-        idle = {"lr_grid", "lr_default", "warm_up"}
+        idle = {"lr_grid", "lr_default", "warm_up", "precision"}
         return {key: value for key, value in self.to_json().items() if value or key not in idle}
 
 

@@ -42,6 +42,8 @@ def test_rows_are_the_output_filters_and_unrows_their_inverse(layer: Any, channe
     explicit = weight.numpy().reshape(-1)[kernel_indices(layer, tuple(weight.shape))]
     np.testing.assert_array_equal(rows.numpy(), explicit)
     np.testing.assert_array_equal(layout.unrows(rows, weight).numpy(), weight.numpy())
+    every = torch.arange(rows.shape[1]).expand(rows.shape)
+    np.testing.assert_array_equal(layout.places(every, weight).numpy(), kernel_indices(layer, tuple(weight.shape)))
 
 
 @settings(max_examples=100, deadline=None)

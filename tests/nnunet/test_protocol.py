@@ -240,7 +240,7 @@ def test_a_run_that_destroys_its_base_says_so(world, tmp_path, capsys):
             pass
 
     settings = METHODS["full"]().settings()
-    recipe = world.recipe("full", settings=settings, iterations=FEWEST, lr=10.0, shots=2)
+    recipe = world.recipe("full", settings=settings, iterations=FEWEST, lr=100.0, shots=2)
     run = finetune(
         plan(world.clinic, world.base, recipe), tmp_path / "run", device="cpu", workers=0, progress=Listener()
     )

@@ -95,6 +95,13 @@ def finetune(
     ] = 0,
     label: Labels = None,
     device: Device = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Train in fp32, fp16 or bf16 (newer GPUs); unless given as nnU-Net: fp16 on CUDA, fp32 elsewhere.",
+        ),
+    ] = None,
     workers: Workers = None,
     mirroring: Mirroring = True,
     dry_run: Annotated[
@@ -122,6 +129,7 @@ def finetune(
         mirroring=mirroring,
         label_names=pairs(map_ or (), "--map", "lymph_node=node"),
         min_transfer=min_transfer,
+        precision=precision,
     )
     labels = LabelMap.from_options(label or ())
     from lnsegfm.nnunet.claim import require_free

@@ -13,14 +13,22 @@ from lnsegfm.methods.sgd_step import sgd_step
 from lnsegfm.methods.sparse import RANDOM, STEEPEST
 from lnsegfm.networks.layout import KernelLayout
 
+OF_MANY = 64
+"""Entries from which on a CPU's ``topk`` takes the first of equals; of fewer it may take any."""
+BLOCKS = (54, 64, 27, 32)
+"""Into how many blocks a row is taken apart, the first that divides it: 27 taps and 8 are what kernels have."""
+
+FEW = 64
+"""Entries a kernel up to which those of a transposed convolution are found where they lie."""
+
 
 class SparseSGD(Optimizer):
     """The optimizer of the methods that are `lnsegfm.methods.sparse.Sparse`.
 
     Two parameter groups: the dense one follows `torch.optim.SGD`, the sparse one moves ``gamma`` entries per kernel.
-    A scheduler that sets ``lr`` in all groups alike keeps their ratio. Selection is one ``topk`` per tensor and one
-    ``scatter``; entries that are not selected are not written to, so they stay bit-identical. Under DDP every rank
-    sees the same mean gradient and makes the same choice.
+    A scheduler that sets ``lr`` in all groups alike keeps their ratio. Selection is a maximum or one ``topk`` per
+    tensor; entries that are not selected are not written to, so they stay bit-identical. Under DDP every rank sees the
+    same mean gradient and makes the same choice.
 
     Args:
         dense: Tensors that move in all entries.
@@ -129,18 +137,21 @@ class SparseSGD(Optimizer):
         direction, lr = gradient, group["lr"]
         if mode == "momentum":
             direction = self._direction(group, parameter, gradient)
-        steps = layout.rows(direction).gather(1, chosen)
-        rows = layout.rows(parameter)
+        few = layout.transposed and chosen.shape[1] <= FEW  # so few are quicker to find than rows are to copy
+        where = layout.places(chosen, parameter).view(1, -1) if few else chosen
+        rows = parameter.reshape(1, -1) if few else layout.rows(parameter)
+        steps = (direction.reshape(1, -1) if few else layout.rows(direction)).gather(1, where).view_as(chosen)
         if mode == "static":
             steps = self._with_momentum(group, parameter, steps)
         elif mode == "paper":
             lr *= group["lr_scale"]
         elif mode == "bounded":
-            bound = group["lr"] * group["bound_scale"] * rows.square().mean(dim=1, keepdim=True).sqrt()
+            rms = layout.rows(parameter).square().mean(dim=1, keepdim=True).sqrt()
+            bound = group["lr"] * group["bound_scale"] * rms
             steps, lr = (steps * (lr * group["lr_scale"])).clamp(-bound, bound), 1.0
-        rows.scatter_(1, chosen, rows.gather(1, chosen).sub_(steps, alpha=lr))
-        if rows.data_ptr() != parameter.data_ptr():  # the rows were a copy, as of a transposed convolution
-            parameter.copy_(layout.unrows(rows, parameter))
+        rows.scatter_(1, where, rows.gather(1, where).sub_(steps.view_as(where), alpha=lr))
+        if rows.data_ptr() != parameter.data_ptr():  # a copy, as of weights that lie channels-last
+            parameter.copy_(rows.view(parameter.shape) if few else layout.unrows(rows, parameter))
 
     def _selected(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> Tensor:
         """Indices (kernels, gamma) of the entries that move, within each kernel's row."""
@@ -204,4 +215,19 @@ class SparseSGD(Optimizer):
 
 def _largest(ranks: Tensor, gamma: int) -> Tensor:
     """Indices (rows, gamma) of the largest entries of each row; of all of them where gamma is 0."""
+    if gamma == 1 and ranks.shape[1] >= OF_MANY:
+        return _first_largest(ranks)
     return ranks.topk(min(gamma or ranks.shape[1], ranks.shape[1]), dim=1, sorted=False).indices
+
+
+def _first_largest(ranks: Tensor) -> Tensor:
+    """Indices (rows, 1) of the largest entry of each row, the first of equals: the largest block, then within it.
+
+    A maximum alone is vectorised, one with its place is not; so places are asked of few numbers.
+    """
+    rows, length = ranks.shape
+    blocks = next((number for number in BLOCKS if length % number == 0), 1)
+    pieces = ranks.view(rows, blocks, length // blocks)
+    block = pieces.amax(dim=2).max(dim=1, keepdim=True).indices
+    inside = pieces[torch.arange(rows, device=ranks.device), block[:, 0]].max(dim=1, keepdim=True).indices
+    return block * (length // blocks) + inside

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
@@ -35,6 +36,16 @@ class KernelLayout:
         if not self.transposed:
             return weight.flatten(1)
         return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+
+    def places(self, chosen: Tensor, weight: Tensor) -> Tensor:
+        """Where entries lie in ``weight.flatten()``, from where they lie in their rows: both (kernels, number)."""
+        kernels = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
+        taps = weight[0, 0].numel()
+        if not self.transposed:
+            return kernels * (weight.shape[1] * taps) + chosen
+        out, fan_in = weight.shape[1], weight.shape[0] // self.groups
+        channel = kernels // out * fan_in + chosen // taps
+        return (channel * out + kernels % out) * taps + chosen % taps
 
     def unrows(self, rows: Tensor, weight: Tensor) -> Tensor:
         """The inverse of `rows`: (kernels, fan-in) in the shape of ``weight``."""

@@ -25,6 +25,7 @@ from lnsegfm.nnunet.fingerprint import fingerprint
 from lnsegfm.nnunet.fit import Schedule
 from lnsegfm.nnunet.model import Model, build_network, read_model
 from lnsegfm.nnunet.plans import adapted_plans, dataset_json, dataset_name, given_plans, in_image_order
+from lnsegfm.nnunet.precision import require_precision
 from lnsegfm.nnunet.record import record_run, versions
 from lnsegfm.nnunet.seen import keep_what_was_seen
 from lnsegfm.nnunet.training import FACTORS, train_model
@@ -187,6 +188,7 @@ def finetune(
     """
     progress = progress or Silent()
     device = choose_device(device)
+    require_precision(planned.recipe.precision, device)
     resolved = planned.to_json()
     claim(out, resolved)
     write_json(out / "splits.json", {"shots": planned.split.shots, "held_out": planned.split.held_out})
@@ -242,6 +244,7 @@ def _schedule(
         warm_up=recipe.warm_up,
         time_limit_s=recipe.time_limit_s,
         early_stop=recipe.early_stop,
+        precision=recipe.precision,
     )
     if recipe.lr != AUTO or not planned.method.learns:
         return schedule, None

@@ -10,39 +10,58 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case, Dataset
+from lnsegfm.errors import DataError
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.plans import dataset_json
 from lnsegfm.progress import Progress, counted
 from lnsegfm.storage import read_json, write_json
 
 VOXELS = 10_000_000
-"""Foreground voxels drawn over the whole data set for the intensity statistics."""
+"""Foreground voxels that are looked at, over the whole data set: of a case that has more than its share, so many."""
 
 
 def fingerprint(cases: Sequence[Case], progress: Progress) -> dict[str, Any]:
-    """Spacings (mm) and shapes (voxels), both (z, y, x), and statistics of foreground intensities by channel."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    """Spacings (mm) and shapes (voxels), both (z, y, x), and statistics of foreground intensities by channel.
+
+    nnU-Net draws as many voxels of every case, with replacement; here stands what such draws come to in the limit:
+    every case counts alike, and of its voxels each one.
+
+    Raises:
+        DataError: Nothing is labelled.
+    """
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
     progress.stage(f"Reading {counted(len(cases), 'case')} for the plans")
-    found = []
+    spacings, shapes, sizes = [], [], []
+    found: list[np.ndarray] = []
     for done, case in enumerate(cases, 1):
         with engine():
-            images = [str(image) for image in case.images]
-            found.append(
-                DatasetFingerprintExtractor.analyze_case(images, str(case.label), SimpleITKIO, VOXELS // len(cases))
-            )
+            image, properties = SimpleITKIO().read_images([str(image) for image in case.images])
+            cropped, labels, _ = crop_to_nonzero(image, SimpleITKIO().read_seg(str(case.label))[0])
+        spacings.append([float(v) for v in properties["spacing"]])
+        shapes.append([int(v) for v in cropped.shape[1:]])
+        sizes.append(cropped[0].size / image[0].size)
+        found.append(_some(cropped[:, labels[0] > 0], VOXELS // len(cases)))
         progress.advance(done, len(cases))
-    shapes, spacings, intensities, _, sizes = zip(*found, strict=True)
+    seen = [values for values in found if values.shape[1]]
+    if not seen:
+        raise DataError(f"Labels of {counted(len(cases), 'case')}: no voxel of a label is in them. Label some scans.")
     return {
-        "spacings": [[float(v) for v in spacing] for spacing in spacings],
-        "shapes_after_crop": [[int(v) for v in shape] for shape in shapes],
+        "spacings": spacings,
+        "shapes_after_crop": shapes,
         "foreground_intensity_properties_per_channel": {
-            str(channel): _statistics(np.concatenate(values))
-            for channel, values in enumerate(zip(*intensities, strict=True))
+            str(channel): _statistics([values[channel] for values in seen]) for channel in range(len(found[0]))
         },
         "median_relative_size_after_cropping": float(np.median(sizes)),
     }
+
+
+def _some(values: np.ndarray, most: int) -> np.ndarray:
+    """All columns of (channels, voxels), or some where there are many."""
+    if values.shape[1] <= most:
+        return values
+    return values[:, np.random.default_rng(0).choice(values.shape[1], most, replace=False)]
 
 
 def planned(
@@ -91,14 +110,20 @@ def planned(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _statistics(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, (0.5, 50.0, 99.5))
+def _statistics(cases: Sequence[np.ndarray]) -> dict[str, float]:
+    """Of values by case; every case weighs the same, however many it has."""
+    values = np.concatenate(cases).astype(np.float64)
+    weights = np.concatenate([np.full(len(case), 1 / (len(case) * len(cases))) for case in cases])
+    mean = float(weights @ values)
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order])
+    low, median, high = values[order[np.searchsorted(below, np.array((0.005, 0.5, 0.995)) * below[-1])]]
     return {
-        "mean": float(np.mean(values)),
+        "mean": mean,
         "median": float(median),
-        "std": float(np.std(values)),
-        "min": float(np.min(values)),
-        "max": float(np.max(values)),
+        "std": float(np.sqrt(weights @ (values - mean) ** 2)),
+        "min": float(values.min()),
+        "max": float(values.max()),
         "percentile_99_5": float(high),
         "percentile_00_5": float(low),
     }

@@ -6,7 +6,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,15 @@ from torch.optim import Optimizer
 from lnsegfm.errors import Diverged, Interrupted, ModelError, RunMismatch
 from lnsegfm.methods.method import Method
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.nnunet.batches import MemoryDataset, SeededBatches, loader_for
+from lnsegfm.networks.quick_layers import quick_layers
+from lnsegfm.nnunet.allocator import reused_memory
+from lnsegfm.nnunet.augment import AugmentedBatches
+from lnsegfm.nnunet.augment_settings import settings_of
 from lnsegfm.nnunet.course import Course, warning
-from lnsegfm.nnunet.engine import engine, seed_everything
+from lnsegfm.nnunet.engine import seed_everything
 from lnsegfm.nnunet.model import build_network, load_weights
+from lnsegfm.nnunet.precision import autocast_to, needs_scaling
+from lnsegfm.nnunet.shots import Shot
 from lnsegfm.nnunet.trainer import MethodTrainer
 from lnsegfm.progress import Progress
 from lnsegfm.weights.checkpoint import Checkpoint, load_safely, save
@@ -41,6 +46,7 @@ class Schedule:
         warm_up: Iterations over which the rate rises to ``lr`` before it falls.
         time_limit_s: Stop after this many seconds of training.
         early_stop: Stop after this many iterations without a lower smoothed loss.
+        precision: Numbers that the network trains in (`lnsegfm.nnunet.precision`); None leaves it to nnU-Net.
     """
 
     lr: float
@@ -49,6 +55,7 @@ class Schedule:
     warm_up: int = 0
     time_limit_s: float | None = None
     early_stop: int | None = None
+    precision: str | None = None
 
 
 class WarmUp(PolyLRScheduler):
@@ -79,6 +86,7 @@ class MemoryTrainer(MethodTrainer):
 
     start: Checkpoint
     warm_up: int
+    precision: str | None
 
     @classmethod
     def ready(cls, start: Checkpoint, method: Method, schedule: Schedule, device: str) -> Self:
@@ -92,6 +100,9 @@ class MemoryTrainer(MethodTrainer):
         trainer.initial_lr = schedule.lr
         trainer.num_epochs = schedule.iterations  # the learning rate falls at every iteration
         trainer.warm_up = schedule.warm_up
+        trainer.precision = schedule.precision
+        if not needs_scaling(schedule.precision):
+            trainer.grad_scaler = None
         trainer.initialize()
         return trainer
 
@@ -118,10 +129,10 @@ class MemoryTrainer(MethodTrainer):
             schedule = WarmUp(optimizer, self.initial_lr, self.num_epochs, self.warm_up)
         return optimizer, schedule
 
-    def feed(self, dataset: MemoryDataset, seed: int) -> SeededBatches:
-        """Get ready to train, and give the batches."""
-        with engine():
-            batches = SeededBatches(loader_for(self, dataset), seed, self.rank)
+    def feed(self, shots: Sequence[Shot], seed: int) -> AugmentedBatches:
+        """Get ready to train, and give the batches, which are made where the scans lie."""
+        scales = self._get_deep_supervision_scales()
+        batches = AugmentedBatches(shots, settings_of(self), self.batch_size, seed, scales=scales, rank=self.rank or 0)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.network.train()
         return batches
@@ -138,7 +149,8 @@ class MemoryTrainer(MethodTrainer):
         """
         self.lr_scheduler.step(iteration)
         seed_everything(seed, iteration, self.rank or 0, 1)
-        return float(self.train_step(batch)["loss"])
+        with quick_layers(self.network), autocast_to(self.precision):
+            return float(self.train_step(batch)["loss"])
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
         """Mirror along the axes that the base was mirrored along: one that was not may tell left from right."""
@@ -155,7 +167,7 @@ class MemoryTrainer(MethodTrainer):
 
 def fit(
     trainer: MemoryTrainer,
-    dataset: MemoryDataset,
+    shots: Sequence[Shot],
     schedule: Schedule,
     state_file: Path,
     *,
@@ -166,7 +178,7 @@ def fit(
 
     Args:
         trainer: Initialised, with the weights to start from.
-        dataset: Preprocessed scans.
+        shots: Prepared scans, on one device.
         schedule: How long.
         state_file: Where the state is kept; saved now and then, and when SIGINT or SIGTERM arrives.
         workers: Processes that make batches; 0 makes them here.
@@ -177,13 +189,13 @@ def fit(
         Diverged: The loss is no number any more.
     """
     course = _restore(trainer, state_file)
-    batches = trainer.feed(dataset, schedule.seed)
+    batches = trainer.feed(shots, schedule.seed)
     started, saved = time.monotonic() - course.seconds, time.monotonic()
     first = course.iteration
     progress.stage(f"Training: {schedule.iterations} iterations" + (f", continued at {first}" if first else ""))
     remaining = range(first, schedule.iterations)
     feed = iter(batches.over(remaining, workers, pin=trainer.device.type == "cuda"))
-    with signals() as arrived:
+    with signals() as arrived, reused_memory(trainer.device):
         for iteration in remaining:
             if _over(course, schedule):
                 break

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lnsegfm.cores import usable_cores
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.proof import nothing_to_prove
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.nnunet.batches import MemoryDataset, preprocess
 from lnsegfm.nnunet.course import Course, summary
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.fit import MemoryTrainer, Schedule, fit
 from lnsegfm.nnunet.model import CHECKPOINT, build_network, write_model
 from lnsegfm.nnunet.plans import adapted_architecture
+from lnsegfm.nnunet.shot_cache import ShotCache
+from lnsegfm.nnunet.shots import Shot, prepare
 from lnsegfm.nnunet.trial import try_out
 from lnsegfm.progress import Progress
 from lnsegfm.storage import clear_partials, read_json, write_json
@@ -28,6 +31,8 @@ STATE = "work/training.pt"
 PROOF = "work/proof.json"
 FACTORS = "work/factors.safetensors"
 PREPARED = "work/prepared"
+GPU_SHARE = 0.25
+"""Of a GPU's memory, all of it and not what is free now: at most so much holds scans, the same when a run goes on."""
 
 
 def train_model(
@@ -52,7 +57,8 @@ def train_model(
         schedule: How long and how fast.
         out: The run's folder.
         device: ``cpu``, ``cuda`` or ``mps``.
-        workers: Processes that make batches; None takes none beside a CPU and a few beside a GPU.
+        workers: Processes that make batches; None takes none beside a CPU, nor beside a GPU that holds the scans and
+            makes its own, and a few beside one that does not.
         progress: Told how far it is.
         on_disk: Keep the prepared scans in files, not in memory.
         processes: Processes that train together (DDP), on a GPU each where ``device`` is ``cuda``.
@@ -103,10 +109,12 @@ def train_here(
     progress: Progress,
 ) -> dict[str, Any]:
     """Train in this process; of several that train together, the first one writes."""
-    dataset = scans(start, cases, out, progress, on_disk=on_disk)
+    shots = scans(start, cases, out, progress, on_disk=on_disk)
+    if device == "cuda" and not workers and not on_disk:
+        shots = on_gpu(shots)
     proof = None
     if not (out / STATE).is_file():
-        proof = try_out(start, method, dataset, schedule, out / "work", device, progress).to_json()
+        proof = try_out(start, method, shots, schedule, out / "work", device, progress).to_json()
     with engine(out / "work"):
         trainer = MemoryTrainer.ready(start, method, schedule, device)
     first = trainer.local_rank == 0
@@ -115,8 +123,9 @@ def train_here(
     if first:
         clear_partials((out / STATE).parent)
     if workers is None:
-        workers = 0 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
-    went = summary(fit(trainer, dataset, schedule, out / STATE, workers=workers, progress=progress))
+        beside = device != "cpu" and shots[0].image.device.type == "cpu"
+        workers = max(1, min(8, usable_cores() - 1)) if beside else 0
+    went = summary(fit(trainer, shots, schedule, out / STATE, workers=workers, progress=progress))
     if first:
         went["proof"] = read_json(out / PROOF) if (out / PROOF).is_file() else None
         network = unwrap(trainer.network)
@@ -130,11 +139,21 @@ def train_here(
     return went
 
 
-def scans(start: Checkpoint, cases: Sequence[Case], out: Path, progress: Progress, *, on_disk: bool) -> MemoryDataset:
+def on_gpu(shots: Sequence[Shot]) -> tuple[Shot, ...]:
+    """The scans on the GPU that trains, where samples are then made; where they are too large for that, as they are."""
+    room = GPU_SHARE * torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    fits = sum(shot.image.nbytes + shot.labels.nbytes for shot in shots) <= room
+    return tuple(shot.to("cuda") if fits else shot for shot in shots)
+
+
+def scans(
+    start: Checkpoint, cases: Sequence[Case], out: Path, progress: Progress, *, on_disk: bool
+) -> tuple[Shot, ...]:
     """The scans prepared as the plans say, in memory or in files below the run's folder."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans = PlansManager(dict(start.plans))
     configuration = plans.get_configuration(start.configuration)
     folder = out / PREPARED if on_disk else None
-    return preprocess(cases, plans, configuration, dict(start.dataset_json), progress, folder)
+    cache = ShotCache.of_this_machine()
+    return prepare(cases, plans, configuration, dict(start.dataset_json), progress, folder, cache)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import torch
 
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.proof import Proof, prove
-from lnsegfm.nnunet.batches import MemoryDataset
+from lnsegfm.nnunet.allocator import reused_memory
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.fit import MemoryTrainer, Schedule
+from lnsegfm.nnunet.shots import Shot
 from lnsegfm.progress import Progress
 from lnsegfm.weights.checkpoint import Checkpoint
 
@@ -23,7 +24,7 @@ from lnsegfm.weights.checkpoint import Checkpoint
 def try_out(
     start: Checkpoint,
     method: Method,
-    dataset: MemoryDataset,
+    shots: Sequence[Shot],
     schedule: Schedule,
     work: Path,
     device: str,
@@ -37,7 +38,7 @@ def try_out(
     Args:
         start: Plans, description and weights that the run starts from.
         method: What moves.
-        dataset: Its prepared scans.
+        shots: Its prepared scans, on one device.
         schedule: How long and how fast.
         work: Folder for what nnU-Net puts down.
         device: ``cpu``, ``cuda`` or ``mps``.
@@ -49,7 +50,8 @@ def try_out(
     with _random_numbers_kept():
         with engine(work):
             trainer = MemoryTrainer.ready(start, method, schedule, device)
-        proof = _proof(trainer, dataset, schedule)
+        with reused_memory(trainer.device):
+            proof = _proof(trainer, shots, schedule)
     del trainer
     gc.collect()  # the run's own trainer takes its place in memory
     if device == "cuda":
@@ -58,8 +60,8 @@ def try_out(
     return proof
 
 
-def _proof(trainer: MemoryTrainer, dataset: MemoryDataset, schedule: Schedule) -> Proof:
-    batches = trainer.feed(dataset, schedule.seed)
+def _proof(trainer: MemoryTrainer, shots: Sequence[Shot], schedule: Schedule) -> Proof:
+    batches = trainer.feed(shots, schedule.seed)
 
     def step(number: int) -> None:
         iteration = number % schedule.iterations
