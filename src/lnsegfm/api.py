@@ -13,6 +13,7 @@ from lnsegfm.nnunet import finetune as tuning
 from lnsegfm.nnunet import predict as predicting
 from lnsegfm.nnunet.engine import choose_device
 from lnsegfm.nnunet.exports import Exports, Format
+from lnsegfm.nnunet.memory import bytes_of
 from lnsegfm.nnunet.model import read_model
 from lnsegfm.nnunet.names import Names, one_of
 from lnsegfm.nnunet.scans import find_inputs
@@ -73,6 +74,10 @@ def predict(
     device: str = "auto",
     mirroring: bool = True,
     step: float = 0.5,
+    fast: str | None = None,
+    exact: bool = False,
+    air: bool = True,
+    memory: float | None = None,
     overwrite: bool = False,
     flags: bool = True,
     nodes: bool = False,
@@ -92,6 +97,11 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         mirroring: Average over mirrored copies, as nnU-Net does.
         step: Distance of tiles as a share of the patch.
+        fast: ``no-mirroring``, ``wide-steps`` or ``coarse-first`` instead of these two; ``lnsegfm presets`` finds what
+            that costs a model.
+        exact: Round as nnU-Net does, for its very masks.
+        air: Ask the network once for all tiles of nothing but air; the masks are the same.
+        memory: GB to keep to.
         overwrite: Predict also what is there already.
         flags: Look for reasons to look at a mask, in ``flags.json`` and ``flags`` of the result.
         nodes: Measure the nodes of each mask, in ``CASE.nodes.csv`` and ``CASE.nodes.json``.
@@ -107,7 +117,7 @@ def predict(
     """
     kinds = tuple(one_of(Format, kind, "formats") for kind in ([formats] if isinstance(formats, str) else formats))
     naming, place = one_of(Names, names, "names"), Path(out)
-    device = choose_device(device)
+    device, limit = choose_device(device), bytes_of(memory)
     loaded = read_model(Path(model))
     dicom = kinds != (Format.NIFTI,)
     with find_inputs(
@@ -120,6 +130,10 @@ def predict(
             device=device,
             mirroring=mirroring,
             step=step,
+            fast=fast,
+            exact=exact,
+            air=air,
+            memory=limit,
             overwrite=overwrite,
             flags=flags,
             nodes=nodes,

@@ -21,6 +21,7 @@ COMMAND_PAGES = {
     "demo": "demo.md",
     "finetune": "finetune.md",
     "predict": "predict.md",
+    "presets": "predict.md",
     "evaluate": "evaluate.md",
     "report": "evaluate.md",
     "pretrain": "pretrain.md",

@@ -80,7 +80,7 @@ def test_it_predicts_the_voxels_that_stock_nnunet_predicts(trained: Trained, tmp
     source = sorted((trained.clinic / "imagesTr").glob("*.nii.gz"))[0]
     (images / source.name).write_bytes(source.read_bytes())
     model = read_model(trained.base.folder)
-    predict_cases(model, find_scans(images, 1), tmp_path / "ours", mirroring=False)
+    predict_cases(model, find_scans(images, 1), tmp_path / "ours", mirroring=False, exact=True)
     done = stock_predict(trained.base.model, images, tmp_path / "stock", "--disable_tta")
     assert done.returncode == 0, done.stderr
 

@@ -87,7 +87,7 @@ def test_overlap_is_counted_and_the_masks_are_as_without(model, scans, tmp_path)
     found: list[Found] = []
     watched = Predictor(model, watch=True)
     calls = []
-    watched._engine.network.register_forward_hook(lambda *_: calls.append(1))
+    watched._network.register_forward_hook(lambda *_: calls.append(1))
     for _ in range(2):  # the second one begins to count from 0
         watched.predict(images, tmp_path / "watched.nii.gz", first=found.append)
     assert len(calls) == 2 * 8
@@ -97,10 +97,10 @@ def test_overlap_is_counted_and_the_masks_are_as_without(model, scans, tmp_path)
     np.testing.assert_array_equal(read_mask(tmp_path / "watched.nii.gz")[0], read_mask(tmp_path / "stock.nii.gz")[0])
 
     with engine():
-        data, _, _ = stock._configuration.preprocessor_class(verbose=False).run_case(
-            [str(images[0])], None, stock._plans, stock._configuration, dict(model.dataset_json)
+        data, _, _ = stock._way_in.preprocessor_class(verbose=False).run_case(
+            [str(images[0])], None, stock._plans, stock._way_in, dict(model.dataset_json)
         )
-    x, network = torch.from_numpy(data)[None].float(), stock._engine.network
+    x, network = torch.from_numpy(data)[None].float(), stock._network
     assert x.shape[2:] == (16, 16, 16)
     axes = [c for n in range(4) for c in itertools.combinations((2, 3, 4), n)]
     with torch.inference_mode():
@@ -230,7 +230,7 @@ def test_probabilities_are_those_of_stock_nnunet(change, scans, tmp_path):
     model = write_random(tmp_path / "model", change)
     write_image(tmp_path / "scans" / "framed.nii.gz", np.pad(scene(9)[0], 3))  # zeros around: nnU-Net crops them
     cases = find_scans(tmp_path / "scans", 1)
-    predict_cases(model, cases, tmp_path / "ours", probabilities=True)
+    predict_cases(model, cases, tmp_path / "ours", probabilities=True, exact=True)
     with engine():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 

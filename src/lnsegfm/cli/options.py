@@ -37,6 +37,14 @@ Mirroring = Annotated[
         help="Predict 8 mirrored copies of each scan and average them, as nnU-Net does; without it 8 times faster.",
     ),
 ]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GB",
+        help="Memory to keep to, of the machine and of the GPU: slower and smaller steps instead of a crash. What the "
+        "program, the model and one scan take is the least.",
+    ),
+]
 Straighten = Annotated[
     bool, typer.Option("--straighten", help="Resample sheared series (gantry tilt) instead of refusing them.")
 ]

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.console import console, printable
-from lnsegfm.cli.options import AsJson, Device, Mirroring, Straighten, print_json, require_folder
+from lnsegfm.cli.options import AsJson, Device, Memory, Mirroring, Straighten, print_json, require_folder
 from lnsegfm.errors import ConfigError
+from lnsegfm.nnunet.presets import PRESETS, chosen
 from lnsegfm.progress import counted
 
 
@@ -51,6 +52,19 @@ def predict(
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,
     mirroring: Mirroring = True,
+    fast: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help=f"A faster setting at a price that `lnsegfm presets` finds: {', '.join(PRESETS)}.",
+        ),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Round as nnU-Net does, for its very masks; slower.")] = False,
+    air: Annotated[
+        bool,
+        typer.Option("--air/--no-air", help="Ask the network once for all windows of nothing but air; same masks."),
+    ] = True,
+    memory: Memory = None,
     flags: Annotated[
         bool, typer.Option("--flags/--no-flags", help="Look for reasons to check a mask; kept in OUT/flags.json.")
     ] = True,
@@ -66,26 +80,29 @@ def predict(
 ) -> None:
     """Segment scans; the model is loaded once, finished scans are skipped when the command is run again.
 
-    With the defaults the masks are those of nnUNetv2_predict, voxel for voxel. Exit code 1 when some scans could not be
-    predicted; the others are done. Exit code 2 when none could. Not for clinical use.
+    With --exact the masks are those of nnUNetv2_predict, voxel for voxel; else they are but for rounding. Exit code 1
+    when some scans could not be predicted; the others are done. Exit code 2 when none could. Not for clinical use.
     """
     require_folder(out)
     if out.resolve() in (scans.resolve(), scans.resolve().parent if scans.is_file() else None):
         raise ConfigError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
     if not 0 < step <= 1:
         raise ConfigError(f"--step {step}: windows must touch or overlap. Use a share above 0, at most 1.")
+    chosen(fast, mirroring=mirroring, step=step, exact=exact)
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.nnunet.engine import choose_device
     from lnsegfm.nnunet.exports import Exports, Format
+    from lnsegfm.nnunet.memory import bytes_of
     from lnsegfm.nnunet.model import read_model
     from lnsegfm.nnunet.names import Names, one_of
     from lnsegfm.nnunet.predict import as_json as summary
     from lnsegfm.nnunet.predict import model_title, predict_cases
+    from lnsegfm.nnunet.prices import price
     from lnsegfm.nnunet.scans import find_inputs
 
     formats = tuple(one_of(Format, part.strip(), "--format") for part in format_.split(","))
     naming = one_of(Names, names, "--names")
-    dicom = formats != (Format.NIFTI,)
+    dicom, limit = formats != (Format.NIFTI,), bytes_of(memory)
     with console() as progress, ExitStack() as unpacked:
         device = choose_device(device)
         loaded = read_model(model)
@@ -95,6 +112,8 @@ def predict(
         exports = Exports(out, loaded.labels, inputs, formats, per_node, model_title(loaded))
         if (nodes or per_node) and not node_labels(loaded.label_names):
             progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
+        if fast is not None:
+            progress.stage(price(loaded, fast))
         progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
         done = predict_cases(
             loaded,
@@ -103,6 +122,10 @@ def predict(
             device=device,
             mirroring=mirroring,
             step=step,
+            fast=fast,
+            exact=exact,
+            air=air,
+            memory=limit,
             overwrite=overwrite,
             flags=flags,
             nodes=nodes,

@@ -18,7 +18,7 @@ from lnsegfm.evaluation.probabilities import ENDING, write_probabilities
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.nnunet.model import Model
-from lnsegfm.nnunet.predictor import Found
+from lnsegfm.nnunet.predicted import Found
 from lnsegfm.nnunet.seen import ct_channel, seen_by
 from lnsegfm.storage import write_json, write_text
 

@@ -3,28 +3,84 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import random
+import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lnsegfm.errors import ConfigError
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
+class _Counted(contextlib.AbstractContextManager[None]):
+    """A change of the whole process: made by the first thread that comes in, undone by the last one that leaves.
+
+    Undone by each thread for itself, the last one would put back what another had set, and it would stay for good.
+    """
+
+    def __init__(self, change: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+        self._change, self._lock, self._inside, self._undo = change, threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._undo.enter_context(self._change())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo.close()
+
+
+class _Heard:
+    """Standard output for the threads that run no nnU-Net code."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if getattr(_here, "unheard", 0) else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _ignored() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+_here = threading.local()
+_prints = _Counted(lambda: contextlib.redirect_stdout(_Heard(sys.stdout)))
+without_warnings = _Counted(_ignored)
+"""No warnings, in any thread. Whoever starts threads that run nnU-Net code keeps it around all of them."""
+
+
 @contextlib.contextmanager
 def engine(work: Path | None = None) -> Iterator[None]:
-    """Run nnU-Net code with its folders under ``work`` and its prints unheard."""
+    """Run nnU-Net code with its folders under ``work`` and its prints unheard.
+
+    Threads may be inside at the same time as long as they give no ``work``: folders are named in the environment.
+    """
     changed = {} if work is None else {name: str(work / name) for name in FOLDERS}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        with _prints, without_warnings:
+            _here.unheard = getattr(_here, "unheard", 0) + 1
+            try:
+                yield
+            finally:
+                _here.unheard -= 1
     finally:
         for name, value in before.items():
             if value is None:

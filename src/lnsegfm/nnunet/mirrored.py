@@ -1,11 +1,8 @@
-"""nnU-Net's predictor, watched: how far its plain prediction and its average over mirrored copies agree."""
+"""How far plain predictions and their average over mirrored copies agree, counted while tiles are predicted."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
 
 from lnsegfm.datasets.labels import LabelMap
@@ -13,42 +10,27 @@ from lnsegfm.evaluation.flags import Overlap
 from lnsegfm.evaluation.look import FOREGROUND
 
 
-class WatchedPredictor(nnUNetPredictor):
-    """Predicts as nnU-Net does, and counts tile by tile where the first, plain pass and the average agree.
+class Agreement:
+    """Counts, tile by tile, the voxels that both predictions call so: handed to ``sliding_window`` as its ``watch``."""
 
-    The network is asked no more often than without it: the first of a tile's passes is the plain one, and its labels
-    are taken before nnU-Net adds the mirrored ones to it.
-    """
+    def __init__(self) -> None:
+        self.counts: Tensor | None = None
+        """A row for each label's value, row 0 the foreground: voxels of both, of the plain one, of the average."""
 
-    watching: bool = True
-    """Whether to count at all."""
-    counts: Tensor | None = None
-    """A row for each label's value, row 0 for the foreground: voxels of both, of the plain one, of the average."""
+    def __call__(self, plain: Tensor, averaged: Tensor) -> None:
+        """Count a batch: logits (tiles, classes, z, y, x) of the plain pass and of the average."""
+        found = _count(labels_of(plain), labels_of(averaged), averaged.shape[1])
+        self.counts = found if self.counts is None else self.counts + found
 
-    def overlaps(self, labels: LabelMap) -> dict[str, Overlap] | None:
-        """The counts by label and ``FOREGROUND``; None where nothing was mirrored."""
-        if self.counts is None:
-            return None
-        rows = self.counts.cpu().tolist()
+    def overlaps(self, labels: LabelMap) -> dict[str, Overlap]:
+        """The counts by label and ``FOREGROUND``; zeros where every tile was air."""
+        rows = [[0, 0, 0]] * (1 + max(labels.names.values())) if self.counts is None else self.counts.cpu().tolist()
         return {name: Overlap(*rows[value]) for name, value in labels.names.items()} | {FOREGROUND: Overlap(*rows[0])}
 
-    def _internal_maybe_mirror_and_predict(self, x: Tensor) -> Tensor:
-        if not (self.watching and self.use_mirroring and self.allowed_mirroring_axes):
-            return super()._internal_maybe_mirror_and_predict(x)
-        plain: list[Tensor] = []
 
-        def keep(_module: Any, _inputs: Any, output: Tensor) -> None:
-            if not plain:
-                plain.append(output.argmax(1))
-
-        watch = self.network.register_forward_hook(keep)
-        try:
-            averaged = super()._internal_maybe_mirror_and_predict(x)
-        finally:
-            watch.remove()
-        found = _count(plain[0], averaged.argmax(1), averaged.shape[1])
-        self.counts = found if self.counts is None else self.counts + found
-        return averaged
+def labels_of(logits: Tensor) -> Tensor:
+    """The class of the largest logit (tiles, z, y, x); of equal ones the first."""
+    return (logits[:, 1] > logits[:, 0]).long() if logits.shape[1] == 2 else logits.argmax(1)
 
 
 def _count(plain: Tensor, averaged: Tensor, classes: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
@@ -256,9 +256,9 @@ def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Modul
         plans = PlansManager(dict(checkpoint.plans))
         configuration = plans.get_configuration(checkpoint.configuration)
         dataset_json = dict(checkpoint.dataset_json)
-        trainer = trainer_class(checkpoint.trainer_name)
+        build = _builder(checkpoint.trainer_name)
         try:
-            return trainer.build_network_architecture(
+            return build(
                 plans,
                 configuration,
                 determine_num_input_channels(plans, configuration, dataset_json),
@@ -271,6 +271,29 @@ def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Modul
                 f"Architecture {configuration.network_arch_class_name}: it cannot be built ({reason}). "
                 "Use the plans.json that the model was trained with."
             ) from None
+
+
+def _builder(trainer: str) -> Callable[[Any, Any, int, int, bool], nn.Module]:
+    """What builds a trainer's network; nnU-Net's own asks the plans alone, and its module loads all of training."""
+    if trainer != STOCK_TRAINER:
+        build: Callable[[Any, Any, int, int, bool], nn.Module] = trainer_class(trainer).build_network_architecture
+        return build
+
+    def from_plans(_: Any, configuration: Any, channels: int, heads: int, deep_supervision: bool) -> nn.Module:
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+        made: nn.Module = get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            channels,
+            heads,
+            allow_init=True,
+            deep_supervision=deep_supervision,
+        )
+        return made
+
+    return from_plans
 
 
 def trainer_class(name: str) -> Any:

@@ -1,21 +1,30 @@
-"""Prediction with nnU-Net's own sliding window: the model loaded once, one scan after the other, in one process."""
+"""Prediction with nnU-Net's sliding window: the model loaded once, one scan after the other, in one process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.errors import ConfigError, Interrupted, RunMismatch
+from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.nnunet.beside import Beside, Wanted
+from lnsegfm.nnunet.engine import without_warnings
 from lnsegfm.nnunet.exports import Exports
+from lnsegfm.nnunet.memory import room
 from lnsegfm.nnunet.model import Model
-from lnsegfm.nnunet.predictor import Found, Predictor
-from lnsegfm.nnunet.scans import Failure, one_line
+from lnsegfm.nnunet.pipeline import Steps, attempt, each, worthwhile
+from lnsegfm.nnunet.predicted import Found, Made, Prepared
+from lnsegfm.nnunet.predictor import Predictor, ready
+from lnsegfm.nnunet.presets import chosen
+from lnsegfm.nnunet.scans import Failure
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import alone, clear_partials, content_hash, read_json, write_json
 
@@ -47,6 +56,10 @@ def predict_cases(
     device: str = "cpu",
     mirroring: bool = True,
     step: float = 0.5,
+    fast: str | None = None,
+    exact: bool = False,
+    air: bool = True,
+    memory: int | None = None,
     overwrite: bool = False,
     flags: bool = True,
     nodes: bool = False,
@@ -57,7 +70,8 @@ def predict_cases(
     """Predict many scans; a mask that is there already is left alone, a scan that fails does not stop the rest.
 
     What a mask that is there lacks beside it is added without predicting again; only missing probabilities ask for the
-    network.
+    network. While a scan is on the network the next one is read and the one before is written, if there is room for
+    three in memory and a core that the network leaves (`lnsegfm.nnunet.pipeline`).
 
     Args:
         model: The model.
@@ -66,6 +80,10 @@ def predict_cases(
         device: ``cpu``, ``cuda`` or ``mps``.
         mirroring: See `Predictor`.
         step: See `Predictor`.
+        fast: A faster setting by its name (`lnsegfm.nnunet.presets`), which settles mirroring and step.
+        exact: See `Predictor`.
+        air: See `Predictor`; the masks do not depend on it.
+        memory: Bytes that the process may hold, about; the masks do not depend on it.
         overwrite: Predict also what is there already.
         flags: Write ``flags.json``, the reasons to look at a case (`lnsegfm.evaluation.flags`).
         nodes: Write ``CASE.nodes.csv`` and ``CASE.nodes.json``, the measured nodes of a mask.
@@ -75,16 +93,23 @@ def predict_cases(
 
     Raises:
         RunMismatch: ``out`` holds masks of another model or of other settings, or another run is writing there.
-        ConfigError: A mask would take the place of a scan.
+        ConfigError: A mask would take the place of a scan, or settings that cannot be, or less memory than
+            the program, the model and the largest scan hold.
     """
     progress = progress or Silent()
+    setting = chosen(fast, mirroring=mirroring, step=step, exact=exact)
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
     _require_apart(out, cases, places)
     beside = Beside(model, out, Wanted(flags=flags, nodes=nodes, probabilities=probabilities))
     todo = [case for case in cases if overwrite or not places[case.name].is_file() or beside.needs_network(case)]
-    made_by = {"model": [fold.weights_sha256 for fold in model.folds], "mirroring": mirroring, "step": step}
-    predictor = Predictor(model, device=device, mirroring=mirroring, step=step, watch=flags) if todo else None
+    made_by = {"model": [fold.weights_sha256 for fold in model.folds]} | setting.to_json()
+    predictor, overlap = None, False
+    if todo:
+        series = exports.scans.series if exports is not None else {}
+        there = room(model, todo, series, memory, probabilities=probabilities)
+        predictor = ready(model, setting, device=device, watch=flags, air=air, memory=there.rest)
+        overlap = there.overlap and worthwhile(predictor.device.type, torch.get_num_threads())
     with alone(out):
         _claim(out, made_by, overwrite)
         write_json(out / "dataset.json", dict(model.dataset_json))
@@ -98,20 +123,20 @@ def predict_cases(
             and case.name not in others
             and (beside.lacks(case) or (exports is not None and exports.lacks(case, places[case.name])))
         ]
-        for number, case in enumerate([*todo, *rest], 1):
-            try:
-                place = places[case.name]
-                if predictor is not None and number <= len(todo):
-                    _predict(predictor, case, place, beside, exports, probabilities)
-                else:
-                    _complete(case, place, beside, exports)
-                if exports is not None and exports.lacks(case, place):
-                    exports.write(case, place)
-            except (KeyboardInterrupt, Interrupted):
-                raise
-            except Exception as error:  # whatever is wrong with one scan, the others are wanted
-                failed.append(Failure(case.name, one_line(error)))
-            progress.advance(number, len(todo) + len(rest), case.name)
+        finished = 0
+
+        def told(case: Case, failure: Failure | None) -> None:
+            nonlocal finished
+            finished += 1
+            failed.extend([failure] if failure is not None else [])
+            progress.advance(finished, len(todo) + len(rest), case.name)
+
+        if predictor is not None:
+            steps = _steps(predictor, places, beside, exports, probabilities)
+            with without_warnings:
+                each(todo, steps, told, overlap=overlap)
+        for case in rest:
+            told(case, attempt(case, partial(_complete, case, places[case.name], beside, exports)))
         lost = {failure.case for failure in failed}
         raised = read_flags(out) if flags else {}
         done = tuple(case.name for case in todo if case.name not in lost)
@@ -136,10 +161,21 @@ def model_title(model: Model) -> str:
     return f"weights {weights[:12]}{named}"
 
 
-def _predict(
-    predictor: Predictor, case: Case, place: Path, beside: Beside, exports: Exports | None, probabilities: bool
-) -> None:
-    with _opened(case, exports) as scan:
+def _steps(
+    predictor: Predictor, places: Mapping[str, Path], beside: Beside, exports: Exports | None, probabilities: bool
+) -> Steps[Prepared, Made]:
+    # pydicom's settings are the whole process's: two threads that change them would put back each other's
+    dicom = threading.Lock()
+
+    @contextmanager
+    def opened(case: Case) -> Iterator[Case]:
+        with ExitStack() as closing:
+            with dicom:
+                scan = closing.enter_context(_opened(case, exports))
+            yield scan
+
+    def write(scan: Case, made: Made) -> None:
+        place = places[scan.name]
 
         def first(found: Found) -> None:
             """Before a mask appears: what belongs to the one before goes, what belongs to this one is written."""
@@ -147,7 +183,24 @@ def _predict(
                 exports.replace(scan, place)
             beside.write(scan, found)
 
-        predictor.predict(scan.images, place, probabilities=probabilities, first=first)
+        predictor.write(made, place, first=first)
+
+    def finish(case: Case) -> None:
+        with dicom:
+            _export(case, places[case.name], exports)
+
+    return Steps(
+        opened,
+        prepare=lambda scan: predictor.prepare(scan.images),
+        run=lambda prepared: predictor.run(prepared, probabilities=probabilities),
+        write=write,
+        finish=finish,
+    )
+
+
+def _export(case: Case, place: Path, exports: Exports | None) -> None:
+    if exports is not None and exports.lacks(case, place):
+        exports.write(case, place)
 
 
 def _complete(case: Case, place: Path, beside: Beside, exports: Exports | None) -> None:
@@ -156,6 +209,7 @@ def _complete(case: Case, place: Path, beside: Beside, exports: Exports | None) 
     if beside.lacks(case):
         with _opened(case, exports) as scan:
             beside.complete(scan, place)
+    _export(case, place, exports)
 
 
 def _opened(case: Case, exports: Exports | None) -> AbstractContextManager[Case]:

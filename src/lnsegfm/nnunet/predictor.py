@@ -1,84 +1,160 @@
-"""One model, ready to predict one scan after the other with nnU-Net's own sliding window."""
+"""One model, ready to predict one scan after the other: prepare, run, write."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.evaluation.flags import Overlap
-from lnsegfm.imaging.files import read_volume
+from lnsegfm.nnunet.coarse import coarse_first
 from lnsegfm.nnunet.engine import engine
+from lnsegfm.nnunet.mirrored import Agreement
 from lnsegfm.nnunet.model import Model, build_network, load_weights
+from lnsegfm.nnunet.predicted import Found, Made, Prepared
+from lnsegfm.nnunet.presets import Coarse, Setting
 from lnsegfm.nnunet.seen import ct_channel
+from lnsegfm.nnunet.slabs import LIMIT_BYTES, WayBack, is_default, mask_of, probabilities_of
+from lnsegfm.nnunet.tiles import Air, sliding_window
 from lnsegfm.storage import whole
 
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a prediction gives besides its mask.
-
-    Args:
-        mask: The file that will be the mask; it has not got its name yet.
-        scan: The scan's HU (z, y, x); None where the model takes no CT.
-        mirrored: How far plain and mirrored predictions agree, by label and ``FOREGROUND``; None without mirroring.
-        probabilities: Of background and labels (1 + labels, z, y, x); None where they were not asked for.
-    """
-
-    mask: Path
-    scan: np.ndarray | None
-    mirrored: Mapping[str, Overlap] | None
-    probabilities: np.ndarray | None
+__all__ = ["Found", "Made", "Predictor", "Prepared", "ready"]
 
 
 class Predictor:
     """A model ready to predict.
 
-    With the defaults its masks are those of stock ``nnUNetv2_predict``, voxel for voxel.
+    Masks are those of stock nnU-Net 2.8.1's ``nnUNetv2_predict`` but for roundings:
+
+    - With ``exact=True`` they are equal voxel for voxel on a CPU: tiles one by one and summed in half precision,
+      resampling by nnU-Net's own functions.
+    - By default tiles are summed in single precision, scans are resampled by matrices in single precision (nnU-Net:
+      splines in double; at most 1e-5 of the intensity range apart), and logits are not rounded to half precision
+      before they are compared. Beside nnU-Net's functions made to sum in single precision, voxels differ where two
+      classes' logits are nearly equal, and nowhere else. nnU-Net sums in half precision, in which the weights of a
+      tile's corners are nearly 0: its logits are up to 0.5 off in the corners of a scan, and ours are not.
+    - ``air`` and ``memory`` change nothing of the mask, ``watch`` neither.
+
+    Plans with other resampling functions or preprocessors, and models of regions, go through nnU-Net's own functions
+    for that part.
 
     Args:
         model: The model; the folds of an ensemble are averaged as nnU-Net does.
         device: ``cpu``, ``cuda`` or ``mps``.
         mirroring: Average over mirrored copies, along the axes that the model allows.
         step: Distance of tiles as a share of the patch.
-        watch: Count how far plain and mirrored predictions agree; the masks do not depend on it.
+        watch: Count how far plain and mirrored predictions agree.
+        air: Ask the network once for all tiles that hold nothing but air (`lnsegfm.nnunet.tiles.Air`).
+        memory: Bytes that may be held beyond network, inputs and results: slabs get smaller, tiles go one by one and
+            sums move from CUDA's memory to the CPU's. None holds what is fastest. A bound below what one tile needs
+            is exceeded by it (`lnsegfm.nnunet.memory` asks for what there has to be).
+        exact: Round as nnU-Net does; slower, and ``air`` has no effect.
+        coarse: Look at full resolution only near what a coarse look finds (`lnsegfm.nnunet.coarse`).
+
+    Raises:
+        ConfigError: A step, or a memory, that cannot be, or a coarse look by a model of slices.
+        ModelError: The network cannot be built, or the weights are another's.
     """
 
     def __init__(
-        self, model: Model, *, device: str = "cpu", mirroring: bool = True, step: float = 0.5, watch: bool = False
+        self,
+        model: Model,
+        *,
+        device: str = "cpu",
+        mirroring: bool = True,
+        step: float = 0.5,
+        watch: bool = False,
+        air: bool = True,
+        memory: int | None = None,
+        exact: bool = False,
+        coarse: Coarse | None = None,
     ) -> None:
         if not 0 < step <= 1:
             raise ConfigError(f"step {step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
+        if memory is not None and memory < 1:
+            raise ConfigError(f"memory {memory}: a prediction needs some. Give bytes, or leave it out.")
         self.model = model
-        network = build_network(model.first, deep_supervision=False)
-        for fold in model.folds:
-            load_weights(network, fold.weights)
+        self.device = torch.device(device)
+        self.step, self.memory, self.exact, self.coarse = step, memory, exact, coarse
+        self._network = build_network(model.first, deep_supervision=False)
+        for fold in reversed(model.folds):  # the first one stays in it
+            load_weights(self._network, fold.weights)
         with engine():
+            from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+            from nnunetv2.utilities.label_handling.label_handling import LabelManager
             from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-            from lnsegfm.nnunet.mirrored import WatchedPredictor
+            from lnsegfm.nnunet.resampling_seam import with_fast_resampling
+            from lnsegfm.nnunet.resampling_slabs import MAX_BYTES
+            from lnsegfm.nnunet.way_in import ImageOnly, air_value
 
             self._plans = PlansManager(dict(model.plans))
-            self._configuration = self._plans.get_configuration(model.configuration)
+            stated = self._plans.get_configuration(model.configuration)
+            self._labels = self._plans.get_label_manager(dict(model.dataset_json))
+            default = stated.preprocessor_class is DefaultPreprocessor
+            bound: dict[str, Any] = {} if memory is None else {"max_bytes": min(MAX_BYTES, max(1, memory // 2))}
+            self._way_in = stated if exact else (ImageOnly if default else with_fast_resampling)(stated, **bound)
+            if coarse is not None and len(stated.patch_size) != 3:
+                raise ConfigError("--fast coarse-first: the model looks at slices, not volumes. Use another preset.")
+            self._way_out = stated if exact else with_fast_resampling(stated, **bound)
+            self._slabs = not exact and is_default(stated.configuration)
+            self._slabs &= type(self._labels) is LabelManager and not self._labels.has_regions
+            self._bound = None if exact else air_value(self._plans, stated)
             self._ct = ct_channel(model.plans, model.configuration)
-            self._engine = WatchedPredictor(
-                tile_step_size=step, use_mirroring=mirroring, device=torch.device(device), allow_tqdm=False
-            )
-            self._engine.watching = watch
-            self._engine.manual_initialization(
-                network,
-                self._plans,
-                self._configuration,
-                [dict(fold.weights) for fold in model.folds],
-                dict(model.dataset_json),
-                model.first.trainer_name,
-                model.first.mirroring_axes,
-            )
+        self._air = Air(self._bound) if air and self._slabs and self._bound is not None else None
+        self._axes = tuple(model.first.mirroring_axes or ()) if mirroring else ()
+        self._watch = watch and bool(self._axes)
+
+    def prepare(self, images: Sequence[Path]) -> Prepared:
+        """Read and prepare a scan; may run in another thread than the rest.
+
+        Args:
+            images: One file a channel.
+
+        Raises:
+            DataError: The scan cannot be read, or its channels are not the model's.
+        """
+        from lnsegfm.nnunet.way_in import prepare
+
+        if len(images) != self.model.channels:
+            raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
+        return prepare(images, self._plans, self._way_in, self.model.dataset_json, ct=self._ct, bound=self._bound)
+
+    def run(self, prepared: Prepared, *, probabilities: bool = False) -> Made:
+        """Ask the network and find the mask on the scan's own grid, all in memory.
+
+        Args:
+            prepared: The scan.
+            probabilities: Find them too.
+
+        Raises:
+            ModelError: Logits that are not finite.
+        """
+        agreement = Agreement() if self._watch else None
+        logits = self._logits(prepared.volume, agreement)
+        mask, likely = (self._by_slabs if self._slabs else self._by_nnunet)(logits, prepared, probabilities)
+        mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
+        return Made(prepared, mask, mirrored, likely)
+
+    def write(self, made: Made, out: Path, *, first: Callable[[Found], None] | None = None) -> None:
+        """Write a mask.
+
+        Args:
+            made: The prediction.
+            out: The mask's file; its ending chooses the format.
+            first: Told what was found before the mask has its name: what it writes is there once the mask is.
+        """
+        prepared = made.prepared
+        with whole(out) as partial:
+            with engine():
+                prepared.reader.write_seg(made.mask, str(partial), prepared.properties)
+            if first is not None:
+                first(Found(partial, prepared.scan, made.mirrored, made.probabilities))
 
     def predict(
         self,
@@ -88,7 +164,7 @@ class Predictor:
         probabilities: bool = False,
         first: Callable[[Found], None] | None = None,
     ) -> None:
-        """Predict one scan and write its mask.
+        """Predict one scan and write its mask: `prepare`, `run` and `write` in turn.
 
         Args:
             images: One file a channel.
@@ -98,55 +174,97 @@ class Predictor:
 
         Raises:
             DataError: The scan cannot be read, or its channels are not the model's.
+            ModelError: Logits that are not finite.
         """
+        self.write(self.run(self.prepare(images), probabilities=probabilities), out, first=first)
+
+    @torch.inference_mode()
+    def _logits(self, volume: Tensor, agreement: Agreement | None) -> Tensor:
+        """Averaged over folds, on the network's grid, on the CPU."""
+        total: Tensor | None = None
+        for fold in self.model.folds:
+            if len(self.model.folds) > 1:
+                load_weights(self._network, fold.weights)
+            found = self._window(self._network, volume, agreement)
+            total = found if total is None else total.add_(found)
+        assert total is not None  # a model has at least one fold
+        return total.div_(len(self.model.folds)) if len(self.model.folds) > 1 else total
+
+    def _window(self, network: nn.Module, volume: Tensor, agreement: Agreement | None) -> Tensor:
+        patch = [int(size) for size in self._way_in.patch_size]
+        planar = len(patch) == 2
+        heads = self._labels.num_segmentation_heads
+        difference = self._slabs and heads == 2
+        need = 4 * (2 if difference else heads + 1) * volume[0].numel()
+        aside = self.device.type == "cpu" or self.exact or (self.memory is not None and need > self.memory / 2)
+        window: dict[str, Any] = {
+            "step": self.step,
+            "mirror_axes": [axis + planar for axis in self._axes],
+            "batch": 1 if self.exact or self.memory is not None else None,
+            "device": self.device,
+            "accumulate_on": "cpu" if aside else self.device,
+            "precision": torch.float16 if self.exact else torch.float32,
+            "difference": difference,
+            "quick": not self.exact,
+            "air": self._air,
+            "watch": agreement,
+        }
+        if self.coarse is not None:
+            tiles = partial(sliding_window, network, **window)
+            return coarse_first(tiles, volume, patch, self.coarse, step=self.step, regions=self._labels.has_regions)
+        if not planar:
+            return sliding_window(network, volume, patch, **window).cpu()
+        slices = (volume[:, z : z + 1] for z in range(volume.shape[1]))
+        return torch.cat([sliding_window(_Planar(network), one, (1, *patch), **window).cpu() for one in slices], 1)
+
+    def _by_slabs(
+        self, logits: Tensor, prepared: Prepared, probabilities: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        limit = LIMIT_BYTES if self.memory is None else max(1, min(LIMIT_BYTES, self.memory // 2))
+        way = WayBack.read(self._plans, self._way_out, prepared.properties)
+        mask = mask_of(logits, way, limit_bytes=limit)
+        return mask, probabilities_of(logits, way, limit_bytes=limit) if probabilities else None
+
+    def _by_nnunet(
+        self, logits: Tensor, prepared: Prepared, probabilities: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
-        if len(images) != self.model.channels:
-            raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
-        scan = None
-        for channel, image in enumerate(images):
-            voxels = _read_whole(image)
-            scan = voxels if channel == self._ct else scan
         with engine():
-            reader = self._reader(images[0])
-            data, properties = reader.read_images([str(image) for image in images])
-            _require_volume(data, images[0], self.model.channels)
-            data, _, properties = self._configuration.preprocessor_class(verbose=False).run_case_npy(
-                data, None, properties, self._plans, self._configuration, dict(self.model.dataset_json)
-            )
-            self._engine.counts = None
-            logits = self._engine.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
             made = convert_predicted_logits_to_segmentation_with_correct_shape(
                 logits,
                 self._plans,
-                self._configuration,
-                self._engine.label_manager,
-                properties,
+                self._way_out,
+                self._labels,
+                dict(prepared.properties),
                 return_probabilities=probabilities,
+                num_threads_torch=torch.get_num_threads(),
             )
-            mask, likely = made if probabilities else (made, None)
-            with whole(out) as partial:
-                reader.write_seg(mask, str(partial), properties)
-                if first is not None:
-                    first(Found(partial, scan, self._engine.overlaps(self.model.labels), likely))
-
-    def _reader(self, image: Path) -> Any:
-        """The reader of the plans, or SimpleITK's where that one does not know the file's ending."""
-        from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
-        stated = self._plans.image_reader_writer_class
-        known = any(image.name.lower().endswith(ending) for ending in stated.supported_file_endings)
-        return stated() if known else SimpleITKIO()
+        return made if probabilities else (made, None)
 
 
-def _read_whole(image: Path) -> np.ndarray:
-    """Refuse what the engine's reader takes without a word: a file cut short, and NaN, which it makes 0 HU."""
-    voxels, _ = read_volume(image)
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
-        raise DataError(f"{image}: it holds NaN or infinite voxels. Replace them, for example by -1024 HU.")
-    return voxels
+def ready(model: Model, setting: Setting, **settings: Any) -> Predictor:
+    """A predictor with a setting.
+
+    Args:
+        model: The model.
+        setting: What its masks depend on.
+        settings: What they do not: ``device``, ``watch``, ``air``, ``memory`` of `Predictor`.
+
+    Raises:
+        ConfigError: The setting is not for this model.
+    """
+    on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")}
+    return Predictor(model, **on, **settings)
 
 
-def _require_volume(data: Any, image: Path, channels: int) -> None:
-    if data.shape[0] != channels or min(data.shape[1:]) < 2:
-        raise DataError(f"{image}: a 3D image is needed, this one has the shape {'x'.join(map(str, data.shape))}.")
+class _Planar(nn.Module):
+    """A network of slices that takes and gives volumes of one slice."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        found: Tensor = self.network(tiles[:, :, 0])
+        return found[:, :, None]

@@ -1,0 +1,66 @@
+"""A scan on its way through prediction: prepared for the network, predicted, found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lnsegfm.evaluation.flags import Overlap
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan that waits for the network.
+
+    Args:
+        images: Its files, one a channel.
+        volume: (channels, z, y, x) normalised, on the network's grid, float32.
+        properties: What nnU-Net notes on the way, for the way back.
+        reader: nnU-Net's reader, which also writes the mask.
+        scan: HU (z, y, x); None where the model takes no CT.
+    """
+
+    images: tuple[Path, ...]
+    volume: Tensor
+    properties: Mapping[str, Any]
+    reader: Any
+    scan: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A prediction in memory.
+
+    Args:
+        prepared: The scan it is of.
+        mask: (z, y, x) on the scan's grid.
+        mirrored: As in `Found`.
+        probabilities: As in `Found`.
+    """
+
+    prepared: Prepared
+    mask: np.ndarray
+    mirrored: Mapping[str, Overlap] | None
+    probabilities: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a prediction gives besides its mask.
+
+    Args:
+        mask: The file that will be the mask; it has not got its name yet.
+        scan: The scan's HU (z, y, x); None where the model takes no CT.
+        mirrored: How far plain and mirrored predictions agree, by label and ``FOREGROUND``; None without mirroring.
+        probabilities: Of background and labels (1 + labels, z, y, x); None where they were not asked for.
+    """
+
+    mask: Path
+    scan: np.ndarray | None
+    mirrored: Mapping[str, Overlap] | None
+    probabilities: np.ndarray | None

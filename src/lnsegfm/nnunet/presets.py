@@ -1,0 +1,87 @@
+"""Faster ways to predict than nnU-Net's full setting, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+from lnsegfm.errors import ConfigError, UnknownName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse:
+    """Look at half the network's resolution first, then at full resolution around what was found.
+
+    Args:
+        margin: What is looked at again beyond what was found, as a share of the patch, to every side.
+        step: Distance of tiles in the first look, as a share of the patch.
+    """
+
+    margin: float = 0.125
+    step: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin <= 1:
+            raise ConfigError(f"margin {self.margin}: it is a share of the patch. Use a number from 0 to 1.")
+        if not 0 < self.step <= 1:
+            raise ConfigError(f"step {self.step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What masks depend on besides the model.
+
+    Args:
+        mirroring: Average over mirrored copies, along the axes that the model allows.
+        step: Distance of tiles as a share of the patch.
+        coarse: Look at full resolution only where a coarse look finds something; None looks everywhere.
+        exact: Round as nnU-Net does.
+
+    Raises:
+        ConfigError: A step that cannot be, or a coarse look that is to be exact.
+    """
+
+    mirroring: bool = True
+    step: float = 0.5
+    coarse: Coarse | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1:
+            raise ConfigError(f"step {self.step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``masks.json`` and ``presets.json``; what is off is left out, as it was before there was such a thing."""
+        coarse = {"coarse": asdict(self.coarse)} if self.coarse is not None else {}
+        return {"mirroring": self.mirroring, "step": self.step} | coarse | ({"exact": True} if self.exact else {})
+
+
+FULL = "full"
+"""What the setting that presets are compared with is called."""
+PRESETS: Mapping[str, Setting] = MappingProxyType(
+    {
+        "no-mirroring": Setting(mirroring=False),
+        "wide-steps": Setting(mirroring=False, step=0.75),
+        "coarse-first": Setting(mirroring=False, coarse=Coarse()),
+    }
+)
+"""By name, from the mildest to the boldest."""
+
+
+def chosen(fast: str | None, *, mirroring: bool = True, step: float = 0.5, exact: bool = False) -> Setting:
+    """The setting of a preset, or the one that is told in full.
+
+    Raises:
+        UnknownName: There is no such preset.
+        ConfigError: A preset and a setting of one's own, or a step that cannot be.
+    """
+    own = Setting(mirroring=mirroring, step=step, exact=exact)
+    if fast is None:
+        return own
+    if fast not in PRESETS:
+        raise UnknownName(f"--fast {fast}: not known. Use {', '.join(PRESETS)}.")
+    if own != Setting():
+        raise ConfigError(f"--fast {fast}: it settles mirroring, step and rounding itself. Leave these out, or --fast.")
+    return PRESETS[fast]

@@ -1,0 +1,261 @@
+"""From logits on the network's grid to the mask on the scan's own grid, slab by slab.
+
+Equal to nnU-Net 2.8.1's ``convert_predicted_logits_to_segmentation_with_correct_shape`` for its default resampling of
+order 1: interpolate, take the largest class, put it into the crop's box, undo the transposition. Logits never lie at
+the scan's size as a whole; for two classes only their difference is interpolated, since interpolation is linear.
+
+nnU-Net rounds interpolated logits to half precision before it compares them, so that classes closer than that tie
+and the lower one wins. Here they are compared in double precision: masks differ in such voxels and in no others, and
+with ``rounded=True`` in none but where both roundings lie within 1e-15 of a tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it so
+from torch import Tensor
+
+from lnsegfm.errors import ConfigError, DataError
+
+LIMIT_BYTES = 64 * 2**20
+"""Memory of a slab's temporary tensors; larger slabs are no faster."""
+ANISOTROPY = 3.0
+"""Beyond this ratio of spacings nnU-Net takes the coarse axis by nearest neighbour (its ``ANISO_THRESHOLD``)."""
+_DEFAULT = {"is_seg": False, "order": 1, "order_z": 0}
+_TEMPORARIES = 4  # doubles a voxel of a slab: the value, the best so far, and torch's own while it interpolates
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """How a volume on the network's grid comes to lie on the scan's grid.
+
+    Axes are in the network's order unless said otherwise.
+
+    Args:
+        shape: Voxels of the cropped scan, to which logits are interpolated.
+        whole: Voxels of the whole scan.
+        box: First and one past the last voxel of the crop along each axis; parts beyond the scan are dropped.
+        nearest: The axis that is taken by nearest neighbour; None if all are interpolated.
+        backward: The network's axis that becomes axis 0, 1, 2 of the scan's array.
+
+    Raises:
+        DataError: Numbers that fit no scan.
+    """
+
+    shape: tuple[int, int, int]
+    whole: tuple[int, int, int]
+    box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    nearest: int | None = None
+    backward: tuple[int, int, int] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        if sorted(self.backward) != [0, 1, 2]:
+            raise DataError(f"Transposition {self.backward}: it must name each axis once. Use an order of 0, 1, 2.")
+        if len(self.shape) != 3 or min(self.shape) < 1 or [b - a for a, b in self.box] != list(self.shape):
+            raise DataError(f"Crop {self.box}: a volume of {self.shape} does not fill it. Give the box of the crop.")
+
+    @classmethod
+    def read(cls, plans: Any, configuration: Any, properties: Mapping[str, Any]) -> WayBack:
+        """The way back of a preprocessed case.
+
+        Args:
+            plans: nnU-Net's ``PlansManager``.
+            configuration: Its ``ConfigurationManager``.
+            properties: What nnU-Net's reader and preprocessor noted of the case.
+
+        Raises:
+            ConfigError: The plan resamples logits by another rule than nnU-Net's default; see ``is_default``.
+        """
+        settings = configuration.configuration
+        if not is_default(settings):
+            raise ConfigError(
+                f"Resampling {settings['resampling_fn_probabilities']}: slabs interpolate by nnU-Net's default rule "
+                "only. Export with nnU-Net's own function."
+            )
+        here = [properties["spacing"][axis] for axis in plans.transpose_forward]
+        network = list(configuration.spacing)
+        network = network if len(network) == len(here) else [here[0], *network]
+        force = settings["resampling_fn_probabilities_kwargs"].get("force_separate_z")
+        return cls(
+            shape=_three(properties["shape_after_cropping_and_before_resampling"]),
+            whole=_three(properties["shape_before_cropping"]),
+            box=tuple((int(a), int(b)) for a, b in properties["bbox_used_for_cropping"]),  # type: ignore[arg-type]
+            nearest=separate_axis(network, here, force),
+            backward=_three(plans.transpose_backward),
+        )
+
+
+def is_default(settings: Mapping[str, Any]) -> bool:
+    """Whether a plan's configuration interpolates logits by nnU-Net's default: order 1, nearest along a coarse axis."""
+    given = settings.get("resampling_fn_probabilities_kwargs", {})
+    return settings.get("resampling_fn_probabilities") == "resample_data_or_seg_to_shape" and all(
+        given.get(name) == value for name, value in _DEFAULT.items()
+    )
+
+
+def separate_axis(current: Sequence[float], new: Sequence[float], force: bool | None = None) -> int | None:
+    """The axis that nnU-Net resamples by itself: the one coarse axis of the first spacing that is anisotropic.
+
+    Args:
+        current: Spacing in mm before resampling.
+        new: Spacing in mm after it.
+        force: The plan's ``force_separate_z``: True takes the coarsest axis of ``current`` however fine, False none.
+    """
+    if force is False:
+        return None
+    for spacing in (current, new):
+        coarsest = max(spacing)
+        if force or coarsest / min(spacing) > ANISOTROPY:
+            axes = [axis for axis, one in enumerate(spacing) if coarsest / one == 1]
+            return axes[0] if len(axes) == 1 else None  # two coarse axes: nnU-Net interpolates all three
+    return None
+
+
+@torch.inference_mode()
+def mask_of(logits: Tensor, way: WayBack, *, limit_bytes: int = LIMIT_BYTES, rounded: bool = False) -> np.ndarray:
+    """The mask of a scan.
+
+    Args:
+        logits: (classes, z, y, x) on the network's grid, any floating type; or (1, z, y, x), the logit of class 1
+            less that of class 0.
+        way: To the scan's grid.
+        limit_bytes: Memory of temporary tensors besides logits and mask; a slab has at least one slice.
+        rounded: Round interpolated logits to their own type before they are compared, as nnU-Net does.
+
+    Returns:
+        The class of each voxel, (z, y, x) of the scan, uint8; uint16 from 255 labels on. Of equal logits the lower
+        class wins.
+    """
+    _require_logits(logits)
+    classes = len(logits)
+    kind = np.uint8 if classes <= 255 else np.uint16
+    mask = np.zeros([way.whole[axis] for axis in way.backward], dtype=kind)
+    target = mask.transpose(np.argsort(way.backward))
+    round_to = logits.dtype if rounded and tuple(logits.shape[1:]) != way.shape else None
+    paired = classes == 1 or (classes == 2 and round_to is None)
+    choose = _sign if paired else _running_argmax
+    for slab, there in _slabs(logits, way, limit_bytes):
+        _put(target, way, there, choose(slab, classes, round_to).to("cpu").numpy())
+    return mask
+
+
+@torch.inference_mode()
+def probabilities_of(
+    logits: Tensor, way: WayBack, *, out: np.ndarray | None = None, limit_bytes: int = LIMIT_BYTES
+) -> np.ndarray:
+    """The probability of each class, as nnU-Net's ``--save_probabilities`` has them.
+
+    Args:
+        logits: As in ``mask_of``; from a difference the probabilities of two classes come.
+        way: To the scan's grid.
+        out: Where to put them: an array of the right shape and any floating type, which may be mapped from a file.
+        limit_bytes: Memory of temporary tensors besides logits and result.
+
+    Returns:
+        (classes, z, y, x) of the scan, float32 or ``out``; outside the crop background has 1.
+    """
+    _require_logits(logits)
+    classes = max(2, len(logits))
+    shape = (classes, *(way.whole[axis] for axis in way.backward))
+    found = np.empty(shape, dtype=np.float32) if out is None else out
+    if found.shape != shape:
+        raise DataError(f"Array of shape {found.shape}: the probabilities have {shape}. Give an array of that shape.")
+    found[0], found[1:] = 1, 0
+    for slab, there in _slabs(logits, way, limit_bytes // classes):
+        each = [slab(number).float() for number in range(len(logits))]
+        each = each if len(each) > 1 else [torch.zeros_like(each[0]), *each]
+        likely = torch.stack(each).softmax(0).cpu().numpy()
+        for number in range(classes):
+            _put(found[number].transpose(np.argsort(way.backward)), way, there, likely[number])
+    return found
+
+
+Slab = Callable[..., Tensor]
+"""Gives the logits of a class (or of one less another) interpolated to a slab: doubles (thickness, y, x)."""
+
+
+def _slabs(logits: Tensor, way: WayBack, limit_bytes: int) -> Iterator[tuple[Slab, slice]]:
+    """Each slab of the cropped scan: what interpolates to it, and its place along the first axis."""
+    depth, height, width = way.shape
+    exact = torch.float32 if logits.device.type == "mps" else torch.float64
+    thickness = max(1, int(limit_bytes // (height * width * exact.itemsize * _TEMPORARIES)))
+    low, high, share = (
+        part.to(logits.device) for part in _neighbours(logits.shape[1], depth, nearest=way.nearest == 0)
+    )
+    rows, across = None, way.nearest or 0
+    if across:
+        rows = _neighbours(logits.shape[1 + across], way.shape[across], nearest=True)[0].to(logits.device)
+
+    def interpolate(there: slice, number: int, less: int | None = None) -> Tensor:
+        below, above = low[there], high[there]
+        first, last = int(below[0]), int(above[-1]) + 1
+        part = logits[number, first:last].to(exact)
+        if less is not None:
+            part = part - logits[less, first:last].to(exact)
+        if rows is not None:
+            part = part.index_select(across, rows)
+        near = part.index_select(0, below - first)
+        if way.nearest != 0 and logits.shape[1] != depth:
+            near = near.lerp_(part.index_select(0, above - first), share[there, None, None].to(exact))
+        if near.shape[1:] == way.shape[1:]:
+            return near
+        # the same half-voxel convention and edges as nnU-Net's resize, with weights in the type of the values
+        return F.interpolate(near[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+
+    for start in range(0, depth, thickness):
+        there = slice(start, min(start + thickness, depth))
+        yield (lambda number, less=None, there=there: interpolate(there, number, less)), there
+
+
+def _neighbours(before: int, after: int, *, nearest: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """For each new voxel along an axis the old ones below and above it, and the share of the one above.
+
+    Voxels are cells of a common extent: the centre of new voxel i lies at ``(i + 0.5) * before / after - 0.5``.
+    """
+    place = (before / after) * (torch.arange(after, dtype=torch.float64) + 0.5) - 0.5
+    place = (place + 0.5).floor() if nearest else place
+    place = place.clamp(0, before - 1)
+    low = place.floor().long()
+    return low, (low + (0 if nearest else 1)).clamp(max=before - 1), place - low
+
+
+def _sign(slab: Slab, classes: int, _round_to: torch.dtype | None) -> Tensor:
+    return slab(0) > 0 if classes == 1 else slab(1, 0) > 0
+
+
+def _running_argmax(slab: Slab, classes: int, round_to: torch.dtype | None) -> Tensor:
+    best: Tensor | None = None
+    for number in range(classes):
+        value = slab(number)
+        value = value if round_to is None else value.to(round_to)
+        if best is None:
+            best, label = value, torch.zeros(value.shape, dtype=torch.int32 if classes > 255 else torch.uint8)
+            label = label.to(value.device)
+            continue
+        label.masked_fill_(value > best, number)
+        torch.maximum(best, value, out=best)
+    return label
+
+
+def _put(target: np.ndarray, way: WayBack, there: slice, part: np.ndarray) -> None:
+    """Write a slab into the whole scan (network's axes); what lies beyond the scan is dropped."""
+    box = ((way.box[0][0] + there.start, way.box[0][0] + there.stop), *way.box[1:])
+    inside = [(max(0, a), min(n, b)) for (a, b), n in zip(box, target.shape, strict=True)]
+    if all(a < b for a, b in inside):
+        source = tuple(slice(a - c[0], b - c[0]) for (a, b), c in zip(inside, box, strict=True))
+        target[tuple(slice(a, b) for a, b in inside)] = part[source]
+
+
+def _require_logits(logits: Tensor) -> None:
+    if logits.ndim != 4 or min(logits.shape) < 1 or not logits.is_floating_point():
+        raise DataError(f"Logits {tuple(logits.shape)} {logits.dtype}: they must be (classes, z, y, x) numbers.")
+
+
+def _three(values: Sequence[int]) -> tuple[int, int, int]:
+    first, second, third = (int(value) for value in values)
+    return first, second, third
