@@ -49,7 +49,7 @@ def whole(result: Result) -> Figure:
             left = [a + b for a, b in zip(left, widths, strict=True)]
     floor = result["floor"]
     least = floor["training_s"] + floor["prediction_s"]
-    axes.axvline(least, color=FLOOR, linestyle="--", label=f"floor: the network alone, {least:.0f} s")
+    axes.axvline(least, color=FLOOR, linestyle="--", label=f"the network alone, in torch's own layers, {least:.0f} s")
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
     setting = result["setting"]

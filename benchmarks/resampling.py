@@ -3,7 +3,7 @@
     python -m benchmarks.resampling --out results/resampling_cpu.json
 
 Volumes of 100x256x256 voxels become 130x330x330: an image of one channel, labels (background and nodes), logits of two
-and of five classes in half precision, as nnU-Net's sliding window gives them. *Export* is from those to the mask:
+and of five classes in single precision, so that neither side rounds. *Export* is from those to the mask:
 nnU-Net resamples all logits and takes the largest, ours goes slab by slab. Every round measures one side in a process
 of its own (Linux), each for the first time in it, in an order that alternates. The exit code is 1 when image or export
 is less than 10 times faster or a result differs by more than is stated.
@@ -47,7 +47,7 @@ def made_up(task: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
             labels[0] |= sum(((g - c) / r) ** 2 for g, c, r in zip(grid, centre, radii, strict=True)) <= 1
         return labels
     channels = 1 if task == "image" else int(task[-1])
-    made = np.empty((channels, *shape), dtype=np.float32 if task == "image" else np.float16)
+    made = np.empty((channels, *shape), dtype=np.float32)
     for channel in made:
         smooth = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 4)
         channel[...] = 4 * smooth / smooth.std() + rng.standard_normal(shape, dtype=np.float32) / 4
@@ -74,7 +74,8 @@ def ours(task: str, data: np.ndarray, new_shape: tuple[int, ...]) -> np.ndarray:
         z, y, x = new_shape
         nearest = separate_axis(SPACING_MM, NEW_SPACING_MM)
         way = WayBack(shape=(z, y, x), whole=(z, y, x), box=((0, z), (0, y), (0, x)), nearest=nearest)
-        return mask_of(torch.from_numpy(data), way, rounded=True)  # stock's logits are rounded to half precision
+        logits = torch.from_numpy(data)
+        return mask_of(logits[1:] - logits[:1] if len(logits) == 2 else logits, way)
     resample = resample_image if task == "image" else resample_labels
     return resample(data, new_shape, SPACING_MM, NEW_SPACING_MM)
 

@@ -93,7 +93,9 @@ def table(summary: Mapping[str, Any], floor: Mapping[str, Any]) -> str:
             f"| {arm} | {found['seconds_median']:.1f} | {low:.1f} to {high:.1f} | {found['peak_mib']} "
             f"| {found['processes']} | {found['dice_mean']:.3f}{spread} |"
         )
-    lines.append(f"| floor: the network alone | {floor['training_s'] + floor['prediction_s']:.1f} | | | | |")
+    lines.append(
+        f"| the network alone, in torch's own layers | {floor['training_s'] + floor['prediction_s']:.1f} | | | | |"
+    )
     for arm, faster in summary.get("times_faster", {}).items():
         lines.append(
             f"\n{faster['whole command']:.1f} times faster than {arm} ({faster['required']:g} required); "

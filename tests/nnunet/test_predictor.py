@@ -20,6 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.look import FOREGROUND
+from lnsegfm.imaging.dicom.series import read_series, series_of
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.nnunet.engine import engine
 from lnsegfm.nnunet.model import Model, build_network, read_model, write_model
@@ -325,3 +326,18 @@ def test_a_volume_of_the_model_s_channels_is_needed(shape, channels):
     require_volume(np.zeros((1, 2, 2, 2)), Path("a.nii.gz"), 1)
     with pytest.raises(DataError, match="a 3D image is needed"):
         require_volume(np.zeros(shape), Path("a.nii.gz"), channels)
+
+
+@pytest.mark.realdata
+def test_air_of_a_real_scan_is_asked_once_and_changes_nothing(model, real_data, tmp_path):
+    series = series_of(real_data / "lung4d_113")
+    corner = read_series(series)[40:64, 160:352, :160]  # air beside the patient, skin, lung
+    write_image(tmp_path / "real.nii.gz", corner)
+    found = []
+    for air in (False, True):
+        predictor, asked = Predictor(model, air=air, mirroring=False), []
+        predictor._network.register_forward_hook(lambda *_, asked=asked: asked.append(1))
+        found.append((predictor.run(predictor.prepare([tmp_path / "real.nii.gz"])).mask, len(asked)))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert 0 < found[0][0].mean() < 1
+    assert found[1][1] < found[0][1]

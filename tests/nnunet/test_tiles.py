@@ -216,12 +216,15 @@ class OneSided(nn.Module):
         return torch.cat([torch.zeros_like(x), there], 1)
 
 
-@pytest.mark.parametrize("net", [Balls(-3.0), OneSided()])
-def test_nothing_is_skipped_where_the_network_finds_something_in_air(net):
-    volume, agreement, other = body(), Agreement(), Agreement()
+@pytest.mark.parametrize("inner", [Balls(-3.0), OneSided()])
+def test_what_the_network_finds_in_air_is_found_and_watched(inner):
+    volume, net, agreement, other = body(), Recorder(inner), Agreement(), Agreement()
+    whole = sliding_window(net, volume, PATCH, mirror_axes=(0,), watch=other)
+    before, net.asked = sum(net.asked), []
     found = sliding_window(net, volume, PATCH, mirror_axes=(0,), air=Air(-2.0), watch=agreement)
-    assert torch.equal(found, sliding_window(net, volume, PATCH, mirror_axes=(0,), watch=other))
+    assert torch.equal(found, whole)
     assert torch.equal(agreement.counts, other.counts)
+    assert sum(net.asked) < 0.8 * before
 
 
 def test_a_network_that_gives_its_input_back_does_not_harm_the_volume():

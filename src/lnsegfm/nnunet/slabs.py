@@ -27,7 +27,7 @@ LIMIT_BYTES = 64 * 2**20
 ANISOTROPY = 3.0
 """Beyond this ratio of spacings nnU-Net takes the coarse axis by nearest neighbour (its ``ANISO_THRESHOLD``)."""
 _DEFAULT = {"is_seg": False, "order": 1, "order_z": 0}
-_TEMPORARIES = 4  # doubles a voxel of a slab: the value, the best so far, and torch's own while it interpolates
+_TEMPORARIES = 4  # numbers a voxel of a slab: the value, the best so far, and torch's own while it interpolates
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def mask_of(logits: Tensor, way: WayBack, *, limit_bytes: int = LIMIT_BYTES, rou
             less that of class 0.
         way: To the scan's grid.
         limit_bytes: Memory of temporary tensors besides logits and mask; a slab has at least one slice.
-        rounded: Round interpolated logits to their own type before they are compared, as nnU-Net does.
+        rounded: Interpolate in double precision and round to the logits' own type before they are compared, as
+            nnU-Net does; else in single precision.
 
     Returns:
         The class of each voxel, (z, y, x) of the scan, uint8; uint16 from 255 labels on. Of equal logits the lower
@@ -139,7 +140,7 @@ def mask_of(logits: Tensor, way: WayBack, *, limit_bytes: int = LIMIT_BYTES, rou
     round_to = logits.dtype if rounded and tuple(logits.shape[1:]) != way.shape else None
     paired = classes == 1 or (classes == 2 and round_to is None)
     choose = _sign if paired else _running_argmax
-    for slab, there in _slabs(logits, way, limit_bytes):
+    for slab, there in _slabs(logits, way, limit_bytes, exact=round_to is not None):
         _put(target, way, there, choose(slab, classes, round_to).to("cpu").numpy())
     return mask
 
@@ -166,7 +167,7 @@ def probabilities_of(
     if found.shape != shape:
         raise DataError(f"Array of shape {found.shape}: the probabilities have {shape}. Give an array of that shape.")
     found[0], found[1:] = 1, 0
-    for slab, there in _slabs(logits, way, limit_bytes // classes):
+    for slab, there in _slabs(logits, way, limit_bytes // classes, exact=True):
         each = [slab(number).float() for number in range(len(logits))]
         each = each if len(each) > 1 else [torch.zeros_like(each[0]), *each]
         likely = torch.stack(each).softmax(0).cpu().numpy()
@@ -176,14 +177,14 @@ def probabilities_of(
 
 
 Slab = Callable[..., Tensor]
-"""Gives the logits of a class (or of one less another) interpolated to a slab: doubles (thickness, y, x)."""
+"""Gives the logits of a class (or of one less another) interpolated to a slab (thickness, y, x)."""
 
 
-def _slabs(logits: Tensor, way: WayBack, limit_bytes: int) -> Iterator[tuple[Slab, slice]]:
-    """Each slab of the cropped scan: what interpolates to it, and its place along the first axis."""
+def _slabs(logits: Tensor, way: WayBack, limit_bytes: int, *, exact: bool) -> Iterator[tuple[Slab, slice]]:
+    """Each slab of the cropped scan: what interpolates to it (``exact`` in doubles), and its place along axis 0."""
     depth, height, width = way.shape
-    exact = torch.float32 if logits.device.type == "mps" else torch.float64
-    thickness = max(1, int(limit_bytes // (height * width * exact.itemsize * _TEMPORARIES)))
+    kind = torch.float64 if exact and logits.device.type != "mps" else torch.promote_types(torch.float32, logits.dtype)
+    thickness = max(1, int(limit_bytes // (height * width * kind.itemsize * _TEMPORARIES)))
     low, high, share = (
         part.to(logits.device) for part in _neighbours(logits.shape[1], depth, nearest=way.nearest == 0)
     )
@@ -194,14 +195,14 @@ def _slabs(logits: Tensor, way: WayBack, limit_bytes: int) -> Iterator[tuple[Sla
     def interpolate(there: slice, number: int, less: int | None = None) -> Tensor:
         below, above = low[there], high[there]
         first, last = int(below[0]), int(above[-1]) + 1
-        part = logits[number, first:last].to(exact)
+        part = logits[number, first:last].to(kind)
         if less is not None:
-            part = part - logits[less, first:last].to(exact)
+            part = part - logits[less, first:last].to(kind)
         if rows is not None:
             part = part.index_select(across, rows)
         near = part.index_select(0, below - first)
         if way.nearest != 0 and logits.shape[1] != depth:
-            near = near.lerp_(part.index_select(0, above - first), share[there, None, None].to(exact))
+            near = near.lerp_(part.index_select(0, above - first), share[there, None, None].to(kind))
         if near.shape[1:] == way.shape[1:]:
             return near
         # the same half-voxel convention and edges as nnU-Net's resize, with weights in the type of the values

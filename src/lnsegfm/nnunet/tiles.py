@@ -32,8 +32,7 @@ class Air:
     """Tiles that are one value throughout need not be asked one by one: the network is asked of one such tile.
 
     CT normalisation cuts intensities at a lower bound, so that air (and fat and lung below the bound) is one constant.
-    A skipped tile **is** the tile that was asked, so its logits are the same. Nothing is skipped where the network
-    finds anything in it, with or without mirroring.
+    A skipped tile **is** the tile that was asked, so its logits are the same, whatever the network finds in it.
 
     Args:
         value: The bound, in the units of the normalised volume.
@@ -82,7 +81,7 @@ def sliding_window(
         difference: Give one channel, the logit of class 1 less that of class 0: enough for a mask of two classes.
         quick: Compute the network's layers in the quickest way on a CPU (`lnsegfm.nnunet.tile_network`).
         air: Which tiles need not be asked; None asks all.
-        watch: Told of each batch, to see how far plain and mirrored passes agree. Not of skipped tiles, where both
+        watch: Told of each batch, to see how far plain and mirrored passes agree. Not of skipped tiles in which both
             are background.
         only: The tiles to ask, in a volume at least a patch large, instead of those that cover it; at least one.
 
@@ -103,8 +102,8 @@ def sliding_window(
     asked = Asked(network.to(device).eval(), mirrorings(mirror_axes), device, batch, difference, watch, sums.to_the_cpu)
     tiles = positions(padded.shape[1:], patch, step) if only is None else only
     with reused_memory(device), quick_forward(device) if quick else contextlib.nullcontext():
-        known, constant = _skipped(asked, padded, tiles, patch, air)
-        for group, answers in _answered(asked, padded, tiles, known, constant):
+        constant = _asked_once(asked, padded, tiles, patch, air)
+        for group, answers in _answered(asked, padded, tiles, constant):
             for at, answer in zip(group, answers, strict=True):
                 sums.add(at, answer)
     return sums.logits()[(slice(None), *inner)]
@@ -168,17 +167,35 @@ def air_tiles(volume: Tensor, tiles: Sequence[At], value: float) -> list[int]:
     return [number for number, at in enumerate(tiles) if not bool(other[at].any())]
 
 
+@dataclass(frozen=True)
+class _Constant:
+    """What was found of tiles that are one value throughout.
+
+    Args:
+        tiles: Their numbers.
+        answer: The logits of each of them (1, classes, z, y, x).
+        seen: Its plain and its averaged pass, for who watches; none where both are background.
+    """
+
+    tiles: frozenset[int] = frozenset()
+    answer: Tensor | None = None
+    seen: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
 def _answered(
-    asked: Asked, volume: Tensor, tiles: Sequence[At], known: set[int], constant: Tensor | None
+    asked: Asked, volume: Tensor, tiles: Sequence[At], constant: _Constant
 ) -> Iterator[tuple[list[At], Tensor]]:
-    """Batches of tiles in their order with their logits; the tiles ``known`` have those of the constant one."""
+    """Batches of tiles in their order with their logits; the network is not asked of constant ones."""
     buffer: Tensor | None = None
-    for are_known, run in itertools.groupby(enumerate(tiles), key=lambda each: each[0] in known):
+    for are_known, run in itertools.groupby(enumerate(tiles), key=lambda each: each[0] in constant.tiles):
         places = [at for _, at in run]
         while places:
             group, places = places[: asked.batch], places[asked.batch :]
-            if are_known and constant is not None:
-                yield group, constant.expand(len(group), *constant.shape[1:])
+            if are_known and constant.answer is not None:
+                if asked.watch is not None:
+                    for plain, averaged in constant.seen * len(group):
+                        asked.watch(plain, averaged)
+                yield group, constant.answer.expand(len(group), *constant.answer.shape[1:])
                 continue
             parts = [volume[(slice(None), *at)] for at in group]
             if buffer is None:
@@ -186,21 +203,22 @@ def _answered(
             yield group, asked(torch.stack(parts, out=buffer[: len(group)]))
 
 
-def _skipped(
+def _asked_once(
     asked: Asked, volume: Tensor, tiles: Sequence[At], patch: tuple[int, ...], air: Air | None
-) -> tuple[set[int], Tensor | None]:
-    """The tiles that need not be asked, and their logits; none where the network finds things in air."""
+) -> _Constant:
+    """Ask the network of a tile of air, if there are several."""
     empty = air_tiles(volume, tiles, air.value) if air is not None else []
     if air is None or len(empty) < 2:
-        return set(), None
+        return _Constant()
     one = torch.full((1, len(volume), *patch), air.value, dtype=volume.dtype, device=volume.device)
-    found: list[bool] = []
+    seen: list[tuple[Tensor, Tensor]] = []
 
     def look(plain: Tensor, averaged: Tensor) -> None:
-        found.extend(bool(labels_of(logits).any()) for logits in (plain, averaged))
+        if labels_of(plain).any() or labels_of(averaged).any():
+            seen.append((plain.clone(), averaged.clone()))
 
-    constant = Asked(asked.network, asked.mirrored, asked.device, 1, asked.difference, look, asked.relieve)(one)
-    return (set(), None) if any(found) else (set(empty), constant)
+    answer = Asked(asked.network, asked.mirrored, asked.device, 1, asked.difference, look, asked.relieve)(one)
+    return _Constant(frozenset(empty), answer, tuple(seen))
 
 
 def pad(volume: Tensor, patch: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
