@@ -159,18 +159,17 @@ def prediction(result: Result) -> Figure:
 
 
 def cohort(result: Result) -> Figure:
-    """What the scans of a cohort cost, what of it is the network's, and proportional growth from the first."""
-    figure, axes = blank((5.5, 3.4))
-    found = {int(size): of["overlapping"] for size, of in result["cohorts"].items()}
-    sizes = sorted(found)
-    axes.plot(sizes, [found[size]["seconds"] for size in sizes], "o-", color=OURS, label="scan to mask")
-    axes.plot(sizes, [found[size]["network"] for size in sizes], "s-", color=STOCK, label="of it the network")
-    first = found[sizes[0]]["seconds"] / sizes[0]
-    axes.plot(sizes, [first * size for size in sizes], "--", color=FLOOR, label="proportional")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("scans")
-    axes.set_ylabel("seconds")
-    axes.legend(fontsize=8, frameon=False)
+    """What a scan of a cohort costs after the first one, and what of it the network would take alone."""
+    figure, axes = blank((5.5, 2.6))
+    rows = [(row, side) for row in result["cohorts"] for side in ("in_turn", "overlapping")]
+    labels = [f"threads: {row['threads']}, {side.replace('_', ' ')}" for row, side in rows]
+    alone = [row["in_turn"]["network_later"] for row, _ in rows]
+    later = [row[side]["later_scan"] for row, side in rows]
+    axes.barh(labels, alone, color=STOCK, label="the network alone")
+    axes.barh(labels, [a - b for a, b in zip(later, alone, strict=True)], left=alone, color=OURS, label="all else")
+    axes.set_xlabel(f"seconds a scan, the second to the last of {result['cohorts'][0]['scans']}")
+    axes.invert_yaxis()
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
     return figure
 
 
