@@ -256,6 +256,7 @@ print(len(found.done), least, int(re.search("VmHWM:[^0-9]*([0-9]+)", status).gro
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the system tells the largest memory of a process")
 def test_the_least_memory_that_is_accepted_is_kept_to(model, tmp_path):
     noise = np.random.default_rng(0).normal(-200, 20, (40, 128, 128))
