@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
-from lnsegfm.nnunet.model import CHECKPOINT, write_model
-from lnsegfm.nnunet.planning import Preset, preset_plans
+from lnsegfm.models.model_folder import CHECKPOINT, write_model
+from lnsegfm.models.planning import Preset, preset_plans
 from lnsegfm.storage import write_json
 from lnsegfm.weights.adapter import CARD, TENSORS, Adapter
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint

@@ -24,10 +24,10 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from benchmarks.machine import machine
-from lnsegfm.nnunet.augment import AugmentedBatches
-from lnsegfm.nnunet.draws import Augmentation
-from lnsegfm.nnunet.shots import Shot
 from lnsegfm.storage import write_json
+from lnsegfm.training.prepared_cases import Shot
+from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation
+from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
 
 REQUIRED = 5.0
 """Times less CPU time a sample."""

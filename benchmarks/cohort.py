@@ -66,8 +66,8 @@ def write_network(folder: Path, features: tuple[int, ...], patch: tuple[int, ...
     """A model folder."""
     import torch
 
-    from lnsegfm.nnunet.model import build_network, write_model
-    from lnsegfm.nnunet.planning import Preset, preset_plans
+    from lnsegfm.models.model_folder import build_network, write_model
+    from lnsegfm.models.planning import Preset, preset_plans
     from lnsegfm.weights.checkpoint import Checkpoint
 
     torch.manual_seed(0)
@@ -111,10 +111,10 @@ def predicted(folder: Path, scans: int, overlap: bool, settings: dict[str, Any])
     """One cohort, in this process."""
     import torch
 
-    from lnsegfm.nnunet import predict as predicting
-    from lnsegfm.nnunet.model import read_model
-    from lnsegfm.nnunet.predictor import Predictor
-    from lnsegfm.nnunet.scans import find_scans
+    from lnsegfm.models.model_folder import read_model
+    from lnsegfm.prediction import predict_cases as predicting
+    from lnsegfm.prediction.inputs import find_scans
+    from lnsegfm.prediction.predictor import Predictor
 
     torch.set_num_threads(settings["threads"])
     on_network: list[float] = []
@@ -170,7 +170,7 @@ def summary(rounds: list[dict[str, Any]], alone: float) -> dict[str, Any]:
 
 def compared(rounds: dict[bool, list[dict[str, Any]]], threads: int) -> dict[str, Any]:
     """Both ways of one cohort, and which the program takes."""
-    from lnsegfm.nnunet.pipeline import worthwhile
+    from lnsegfm.prediction.pipeline import worthwhile
 
     alone = statistics.median(one["network_later"] for one in rounds[False])
     return {

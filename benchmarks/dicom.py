@@ -38,7 +38,7 @@ LABELS = {"lymph_node": 1}
 
 def write_case(folder: Path) -> None:
     """Write the case as a scanner and a physician's workstation would: a series and a structure set."""
-    from tests.dicom.scanner import write_series
+    from tests.imaging.dicom.scanner import write_series
 
     from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
     from lnsegfm.imaging.dicom.series import series_of
@@ -72,8 +72,8 @@ def part_out(folder: Path) -> Callable[[], None]:
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.imaging.dicom.series import series_of
     from lnsegfm.imaging.files import write_mask
-    from lnsegfm.nnunet.exports import Exports, Format
-    from lnsegfm.nnunet.scans import Scans
+    from lnsegfm.prediction.inputs import Scans
+    from lnsegfm.prediction.writers.dicom_exports import Exports, Format
 
     series = series_of(folder / "ct")
     case, mask = Case("out", ()), folder / "out.nii.gz"

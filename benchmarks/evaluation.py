@@ -75,7 +75,7 @@ def _draw(mask: np.ndarray, centre: np.ndarray, semi_axes: np.ndarray, rotation:
 
 def ours(prediction: Path, reference: Path) -> dict[str, Any]:
     from lnsegfm.datasets.labels import LabelMap
-    from lnsegfm.evaluation.evaluate import Scoring, evaluate_case
+    from lnsegfm.evaluation.scoring import Scoring, evaluate_case
 
     before, start = peak_mib(), time.perf_counter()
     label = "lymph_node"

@@ -60,7 +60,7 @@ class Scene:
 def make_world(scene: Scene, volumes: Sequence[float], shots: int) -> None:
     """Phantoms of every size, the shots, and a base that has taken one step."""
     from lnsegfm.datasets.phantom import preset, write_dataset
-    from lnsegfm.nnunet.pretrain import Training, pretrain
+    from lnsegfm.workflows.pretrain import Training, pretrain
 
     def phantoms(name: str, voxels: Sequence[int], cases: int) -> Path:
         size = tuple(n * s for n, s in zip(voxels, SPACING_MM, strict=True))
@@ -78,7 +78,7 @@ def resampling(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
     """An image to a finer grid, by a cubic spline."""
     import numpy as np
 
-    from lnsegfm.nnunet.resampling import resample_image
+    from lnsegfm.transforms.resampling.resample_images import resample_image
 
     voxels = shape_of(times, scene.shape)
     image = np.random.default_rng(0).standard_normal((1, *voxels), dtype=np.float32)
@@ -89,8 +89,8 @@ def resampling(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
 def prediction(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
     """A scan from its file to its mask's file."""
     from lnsegfm.datasets.dataset import open_dataset
-    from lnsegfm.nnunet.model import read_model
-    from lnsegfm.nnunet.predict import predict_cases
+    from lnsegfm.models.model_folder import read_model
+    from lnsegfm.prediction.predict_cases import predict_cases
 
     model = read_model(scene.folder / "base")
     case = open_dataset(scene.folder / f"volume-{times:g}").cases[0]
@@ -106,8 +106,8 @@ def prediction(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
 
 def preparation(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     """Shots read, resampled and normalised."""
-    from lnsegfm.nnunet.training import scans
     from lnsegfm.progress import Silent
+    from lnsegfm.training.train_model import scans
 
     planned = plan_of(scene.folder, int(shots))
     cases = planned.cases(planned.split.shots)
@@ -116,9 +116,9 @@ def preparation(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
 
 def iteration(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     """A training step of the full method, batch included."""
-    from lnsegfm.nnunet.fit import Schedule
-    from lnsegfm.nnunet.training import train_model
     from lnsegfm.progress import Silent
+    from lnsegfm.training.in_memory_trainer import Schedule
+    from lnsegfm.training.train_model import train_model
 
     planned = plan_of(scene.folder, int(shots))
     cases = planned.cases(planned.split.shots)
@@ -137,8 +137,8 @@ def iteration(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
 
 def plan_of(folder: Path, shots: int) -> Any:
     from lnsegfm.methods.table import load_method
-    from lnsegfm.nnunet.finetune import plan
     from lnsegfm.recipe import Recipe
+    from lnsegfm.workflows.finetune import plan
 
     recipe = Recipe(method="full", settings=load_method("full").settings(), shots=shots, iterations=ITERATIONS, lr=1e-3)
     return plan(folder / "shots", folder / "base", recipe)

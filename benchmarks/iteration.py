@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from lnsegfm.methods.table import METHODS
+from lnsegfm.networks.cpu_allocator import reused_memory
 from lnsegfm.networks.quick_layers import quick_layers
-from lnsegfm.nnunet.allocator import reused_memory
 from lnsegfm.storage import write_json
 from machine import machine
 from memory import peak_mib

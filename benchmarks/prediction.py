@@ -191,9 +191,9 @@ def stock(folder: Path, settings: dict[str, Any], *, name: str = "stock") -> dic
 def ours(folder: Path, settings: dict[str, Any], *, air: bool = False) -> dict[str, Any]:
     import torch
 
-    from lnsegfm.nnunet.slabs import WayBack, mask_of
-    from lnsegfm.nnunet.tile_grid import positions
-    from lnsegfm.nnunet.tiles import Air, sliding_window
+    from lnsegfm.inference.logits_to_mask import WayBack, mask_of
+    from lnsegfm.inference.sliding_window import Air, sliding_window
+    from lnsegfm.inference.tile_positions import positions
 
     torch.set_num_threads(settings["threads"])
     way = WayBack.read(*case(settings["shape"]))
@@ -219,8 +219,8 @@ def convolutions(network: Any, repeats: int = 7) -> float:
     import torch
     from torch import nn
 
-    from lnsegfm.nnunet.allocator import reused_memory
-    from lnsegfm.nnunet.tile_network import quick_forward
+    from lnsegfm.inference.tile_forward import quick_forward
+    from lnsegfm.networks.cpu_allocator import reused_memory
 
     inputs: list[tuple[Any, Any]] = []
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)]

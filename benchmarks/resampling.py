@@ -67,8 +67,8 @@ def stock(task: str, data: np.ndarray, new_shape: tuple[int, ...]) -> np.ndarray
 def ours(task: str, data: np.ndarray, new_shape: tuple[int, ...]) -> np.ndarray:
     import torch
 
-    from lnsegfm.nnunet.resampling import resample_image, resample_labels
-    from lnsegfm.nnunet.slabs import WayBack, mask_of, separate_axis
+    from lnsegfm.inference.logits_to_mask import WayBack, mask_of, separate_axis
+    from lnsegfm.transforms.resampling.resample_images import resample_image, resample_labels
 
     if task.startswith("export"):
         z, y, x = new_shape
@@ -94,7 +94,8 @@ def measured(
 def _measure(
     side: str, task: str, shape: tuple[int, ...], new_shape: tuple[int, ...], threads: int, seed: int, keep: Path
 ) -> dict[str, float]:
-    for name in ("nnunetv2.preprocessing.resampling.default_resampling", "lnsegfm.nnunet.resampling"):
+    ours = "lnsegfm.transforms.resampling.resample_images"
+    for name in ("nnunetv2.preprocessing.resampling.default_resampling", ours):
         importlib.import_module(name)  # both sides start with all that either needs
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads)

@@ -28,10 +28,10 @@ from scipy import ndimage
 from skimage.draw import polygon2mask
 
 from benchmarks.evaluation import GRID, NODES, made_up_case
-from lnsegfm.imaging.dicom.found import Series
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.series import series_of
+from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.structures import Roi, roi_mask, structures_mask, to_index
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.storage import write_json
@@ -155,7 +155,7 @@ def shares(series: Series, folder: Path) -> dict[str, Any]:
 
 def whole_body(folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds to write (reading back included) and to read 60 nodes on 300 slices."""
-    from tests.dicom.scanner import write_series
+    from tests.imaging.dicom.scanner import write_series
 
     write_series(folder / "ct", np.broadcast_to(np.int16(0), GRID.shape), GRID)
     series, path = series_of(folder / "ct"), folder / "rs.dcm"
@@ -187,7 +187,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/rtstruct_cpu.json"))
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
-    from tests.dicom.scanner import write_series
+    from tests.imaging.dicom.scanner import write_series
 
     from benchmarks.machine import machine
 

@@ -31,8 +31,8 @@ COMMANDS: dict[str, list[str]] = {
     "lnsegfm --help": [*OURS, "--help"],
     "lnsegfm predict --help": [*OURS, "predict", "--help"],
     "lnsegfm methods": [*OURS, "methods"],
-    "lnsegfm: all that predict loads": [sys.executable, "-c", "import lnsegfm.nnunet.predict"],
-    "lnsegfm: all that finetune loads": [sys.executable, "-c", "import lnsegfm.nnunet.finetune"],
+    "lnsegfm: all that predict loads": [sys.executable, "-c", "import lnsegfm.prediction.predict_cases"],
+    "lnsegfm: all that finetune loads": [sys.executable, "-c", "import lnsegfm.workflows.finetune"],
     "nnUNetv2_predict --help": [
         sys.executable,
         "-c",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.world import run, world  # noqa: F401 - fixtures for all
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other down where cores are shared
 os.environ.setdefault("LNSEGFM_CACHE_GB", "0")  # no test leaves scans in the user's home
 
@@ -30,7 +32,7 @@ def one_thread() -> Iterator[None]:
 def lnsegfm() -> Callable[..., Result]:
     """Run a command in a process of its own, as a user does."""
 
-    def run(*words: object, timeout: float = 300, **environment: str) -> Result:
+    def in_a_process(*words: object, timeout: float = 300, **environment: str) -> Result:
         command = [sys.executable, "-m", "lnsegfm", *map(str, words)]
         return subprocess.run(
             command,
@@ -41,14 +43,14 @@ def lnsegfm() -> Callable[..., Result]:
             env={**os.environ, "COLUMNS": "200", **environment},
         )
 
-    return run
+    return in_a_process
 
 
 @pytest.fixture
 def lnsegfm_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command in this process: the same exit code and output without loading torch anew."""
 
-    def run(*words: object) -> Result:
+    def in_this_process(*words: object) -> Result:
         from lnsegfm.cli.main import main
 
         argv = ["lnsegfm", *map(str, words)]
@@ -67,7 +69,7 @@ def lnsegfm_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(argv, code, out, err)
 
-    return run
+    return in_this_process
 
 
 @pytest.fixture(scope="session")

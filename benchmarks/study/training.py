@@ -20,18 +20,18 @@ from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.evaluation.overlap import dice
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
+from lnsegfm.models.model_folder import build_network, load_weights, read_model
+from lnsegfm.models.plans import adapted_architecture
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.nnunet.engine import engine
-from lnsegfm.nnunet.finetune import Plan, plan
-from lnsegfm.nnunet.fit import MemoryTrainer, Schedule
-from lnsegfm.nnunet.model import build_network, load_weights, read_model
-from lnsegfm.nnunet.plans import adapted_architecture
-from lnsegfm.nnunet.shot_cache import ShotCache
-from lnsegfm.nnunet.shots import prepare
+from lnsegfm.nnunet.environment import engine
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
+from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule
+from lnsegfm.training.prepared_cache import ShotCache
+from lnsegfm.training.prepared_cases import prepare
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, raw
+from lnsegfm.workflows.finetune import Plan, plan
 
 STEP = 0.75
 """Distance of tiles at prediction, as a share of the patch; no mirroring."""

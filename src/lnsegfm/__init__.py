@@ -28,7 +28,7 @@ from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.random_dynamic import RandomDynamic
 from lnsegfm.methods.random_static import RandomStatic
 from lnsegfm.methods.scratch import Scratch
-from lnsegfm.methods.spatial_adapter import SpatialAdapter
+from lnsegfm.methods.spatial_adapter_method import SpatialAdapter
 from lnsegfm.methods.ssf import SSF
 from lnsegfm.methods.zero_shot import ZeroShot
 from lnsegfm.recipe import Recipe
@@ -36,7 +36,7 @@ from lnsegfm.recipe import Recipe
 if TYPE_CHECKING:
     from lnsegfm.api import finetune, predict
     from lnsegfm.evaluation.folders import evaluate
-    from lnsegfm.nnunet.pretrain import Training, pretrain
+    from lnsegfm.workflows.pretrain import Training, pretrain
 
 __version__ = "0.1.0"
 
@@ -44,8 +44,8 @@ _LAZY = {
     "evaluate": "lnsegfm.evaluation.folders",
     "finetune": "lnsegfm.api",
     "predict": "lnsegfm.api",
-    "pretrain": "lnsegfm.nnunet.pretrain",
-    "Training": "lnsegfm.nnunet.pretrain",
+    "pretrain": "lnsegfm.workflows.pretrain",
+    "Training": "lnsegfm.workflows.pretrain",
 }
 
 __all__ = [

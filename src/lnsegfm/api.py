@@ -9,16 +9,16 @@ from typing import Any
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import load_method
-from lnsegfm.nnunet import finetune as tuning
-from lnsegfm.nnunet import predict as predicting
-from lnsegfm.nnunet.engine import choose_device
-from lnsegfm.nnunet.exports import Exports, Format
-from lnsegfm.nnunet.memory import bytes_of
-from lnsegfm.nnunet.model import read_model
-from lnsegfm.nnunet.names import Names, one_of
-from lnsegfm.nnunet.scans import find_inputs
+from lnsegfm.models.model_folder import read_model
+from lnsegfm.nnunet.environment import choose_device
+from lnsegfm.prediction import predict_cases as predicting
+from lnsegfm.prediction.case_names import Names, one_of
+from lnsegfm.prediction.inputs import find_inputs
+from lnsegfm.prediction.memory_budget import bytes_of
+from lnsegfm.prediction.writers.dicom_exports import Exports, Format
 from lnsegfm.progress import Progress
 from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
+from lnsegfm.workflows import finetune as tuning
 
 PathLike = str | Path
 

@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless
 
-from lnsegfm.imaging.dicom.found import Series
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
+from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.grid import Grid
 from tests.datasets.convert.clinic import GRID, NODE, filled, rtstruct, scan
-from tests.dicom.scanner import write_series
+from tests.imaging.dicom.scanner import write_series
 
 UID, FRAME, STUDY = "1.2.3", "1.9", "1.2"
 SECRETS = ("Sally", "Secret", "MRN4711", "19660606")

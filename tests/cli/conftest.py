@@ -10,7 +10,7 @@ import torch
 
 from tests.cli.machines import write_machine
 from tests.conftest import Result
-from tests.nnunet.scenes import write_scenes
+from tests.scenes import write_scenes
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from lnsegfm.nnunet.model import build_network, write_model
+from lnsegfm.models.model_folder import build_network, write_model
 from lnsegfm.weights.checkpoint import Checkpoint
-from tests.nnunet.scenes import small_plans
+from tests.scenes import small_plans
 
 
 def description(channels: tuple[str, ...] = ("CT",)) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lnsegfm.methods.table import METHODS
-from lnsegfm.nnunet.model import CHECKPOINT
+from lnsegfm.models.model_folder import CHECKPOINT
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 WANTED = "Give a folder with plans.json, dataset.json and fold_0/."

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.nnunet.scenes import scene, write_image
+from tests.scenes import scene, write_image
 
 
 def image(clinic: Path, case: int = 1) -> Path:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from lnsegfm.imaging.dicom import archive, values
+from lnsegfm.imaging.dicom import dicom_zip as archive
 from lnsegfm.imaging.dicom import series as dicom_series
+from lnsegfm.imaging.dicom import values
 from lnsegfm.imaging.files import write_volume
 from tests.cli import broken
 from tests.cli.machines import write_machine

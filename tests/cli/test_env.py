@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import lnsegfm.nnunet.ext as ext
+import lnsegfm.training.ext as ext
 
 EXT = str(Path(ext.__file__).parent)
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

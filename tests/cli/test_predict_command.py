@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from tests.cli.machines import write_machine
-from tests.nnunet.scenes import scene, write_image
+from tests.scenes import scene, write_image
 
 QUICK = ["--no-mirroring", "--device", "cpu"]
 

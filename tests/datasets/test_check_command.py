@@ -8,7 +8,7 @@ import pytest
 import typer
 
 import lnsegfm.cli.main as program
-from lnsegfm.cli.data_check import check
+from lnsegfm.cli.data_check_command import check
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 

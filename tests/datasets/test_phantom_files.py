@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import typer
 from typer.testing import CliRunner
 
-from lnsegfm.cli.data_phantom import phantom
+from lnsegfm.cli.data_phantom_command import phantom
 from lnsegfm.datasets.check import examine
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.datasets.labels import LabelMap

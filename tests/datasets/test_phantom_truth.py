@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from lnsegfm.datasets.phantom import axial_diameters, make_case, preset
-from lnsegfm.datasets.phantom.nodes import contact
+from lnsegfm.datasets.phantom.phantom_nodes import contact
 from lnsegfm.datasets.phantom.shapes import Column, Cone, Ellipsoid, Tube
 
 lengths = st.floats(1.5, 15)

@@ -208,7 +208,7 @@ def names_of(module: str) -> set[str]:
 
 
 def test_pretrain_presets_are_those_of_the_code() -> None:
-    from lnsegfm.nnunet.planning import PRESETS
+    from lnsegfm.models.planning import PRESETS
 
     page = (ROOT / "docs" / "pretrain.md").read_text(encoding="utf-8")
     for name, p in PRESETS.items():

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 import lnsegfm.cli.main as program
-from lnsegfm.cli.evaluate import evaluate
+from lnsegfm.cli.evaluate_command import evaluate
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 
@@ -200,9 +200,9 @@ def test_many_rows_are_left_to_the_csv(run, tmp_path):
 
 def test_the_commands_load_no_array_library_before_they_run_and_never_torch():
     code = (
-        "import sys; import lnsegfm.cli.evaluate, lnsegfm.cli.data_check;"
+        "import sys; import lnsegfm.cli.evaluate_command, lnsegfm.cli.data_check_command;"
         "print([m for m in ('numpy', 'SimpleITK', 'torch', 'nnunetv2') if m in sys.modules]);"
-        "import lnsegfm.evaluation.evaluate, lnsegfm.datasets.check, lnsegfm.datasets.shots;"
+        "import lnsegfm.evaluation.scoring, lnsegfm.datasets.check, lnsegfm.datasets.shots;"
         "print([m for m in ('torch', 'nnunetv2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

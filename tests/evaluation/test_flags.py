@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.domain_ranges import SEEN, LabelSeen, Range, Seen, read_seen, write_seen
 from lnsegfm.evaluation.flags import FLAGS, LIMITS, Flag, Overlap, flags_of, read_flags, write_flags
-from lnsegfm.evaluation.look import FOREGROUND, Look, look
-from lnsegfm.evaluation.seen import SEEN, LabelSeen, Range, Seen, read_seen, write_seen
+from lnsegfm.evaluation.mask_statistics import FOREGROUND, Look, look
 from lnsegfm.imaging.grid import Grid
 
 SHAPE = (20, 30, 40)

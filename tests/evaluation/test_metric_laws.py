@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from lnsegfm.evaluation.evaluate import Scoring, score_label
 from lnsegfm.evaluation.scores import METRICS
+from lnsegfm.evaluation.scoring import Scoring, score_label
 from lnsegfm.imaging.grid import Grid
 
 GRID = Grid((9, 12, 11), (3.0, 0.8, 1.1))

@@ -19,7 +19,7 @@ from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.random_dynamic import RandomDynamic
 from lnsegfm.methods.random_static import RandomStatic
-from lnsegfm.methods.spatial_adapter import SpatialAdapter
+from lnsegfm.methods.spatial_adapter_method import SpatialAdapter
 from lnsegfm.methods.ssf import SSF
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parts import Part, parts_of

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from lnsegfm.cli.finetune import how_to_train
-from lnsegfm.cli.methods import share
+from lnsegfm.cli.finetune_command import how_to_train
+from lnsegfm.cli.methods_command import share
 from lnsegfm.errors import ConfigError, UnknownName
 from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.recipe import AUTO, KINDS, Recipe, read_recipe, recipe_of, recipe_text

@@ -10,8 +10,8 @@ import sysconfig
 from pathlib import Path
 
 from lnsegfm.datasets.dataset import open_dataset
-from lnsegfm.nnunet.engine import engine
-from lnsegfm.nnunet.model import read_model
+from lnsegfm.models.model_folder import read_model
+from lnsegfm.nnunet.environment import engine
 from tests.conftest import Result
 
 QUICK = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lnsegfm.registry.card import HttpsLocation, ModelCard
 from lnsegfm.registry.download import PIECE
-from lnsegfm.registry.stored import Source, Stored, hash_files
+from lnsegfm.registry.model_card import HttpsLocation, ModelCard
+from lnsegfm.registry.stored_model import Source, Stored, hash_files
 from tests.registry.server import Site, serve
 
 CONTENT = random.Random(0).randbytes(4 * PIECE + 123)

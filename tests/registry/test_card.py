@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.errors import ModelError
-from lnsegfm.registry.card import FileLocation, HttpsLocation, HuggingFaceLocation, ModelCard, read
+from lnsegfm.registry.model_card import FileLocation, HttpsLocation, HuggingFaceLocation, ModelCard, read
 from tests.registry.conftest import make_card
 
 FULL: dict[str, Any] = {

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from lnsegfm.errors import ConfigError, ModelError, UnsafeFile
-from lnsegfm.registry.card import ByHandLocation, FileLocation
 from lnsegfm.registry.fetch import download_place, fetch
+from lnsegfm.registry.model_card import ByHandLocation, FileLocation
 from lnsegfm.storage import PARTIAL
 from tests.registry.conftest import CONTENT, Told, card_at, left, make_card
 

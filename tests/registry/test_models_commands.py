@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lnsegfm.registry.manifest import FORMAT
-from lnsegfm.registry.stored import read_stored
+from lnsegfm.registry.stored_model import read_stored
 from tests.registry.conftest import card_at, make_card
 
 CONTENT = b"PK a model" * 100
@@ -55,7 +55,7 @@ def installed(monkeypatch, store):
         asked.append((path, name))
         return read_stored(store(name, card, hashlib.sha256(CONTENT).hexdigest()))
 
-    monkeypatch.setitem(sys.modules, "lnsegfm.nnunet.install", types.SimpleNamespace(install=install))
+    monkeypatch.setitem(sys.modules, "lnsegfm.models.install", types.SimpleNamespace(install=install))
     return asked
 
 

@@ -6,9 +6,9 @@ import pytest
 import requests
 
 from lnsegfm.errors import ConfigError, ModelError, UnsafeFile
-from lnsegfm.registry.card import ByHandLocation, HuggingFaceLocation
 from lnsegfm.registry.download import _PlainHttp
 from lnsegfm.registry.fetch import fetch
+from lnsegfm.registry.model_card import ByHandLocation, HuggingFaceLocation
 from tests.registry.conftest import CONTENT, Told, card_at, left, make_card
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lnsegfm.errors import ModelError
-from lnsegfm.registry.stored import hash_files, read_stored, stored_in, verify
+from lnsegfm.registry.stored_model import hash_files, read_stored, stored_in, verify
 
 
 def test_what_is_written_is_read(store):

@@ -18,7 +18,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.report.doctor import write_doctor_page
+from lnsegfm.report.doctor_page import write_doctor_page
 from lnsegfm.report.pictures import Scene, draw_place
 
 from .parsed import Page

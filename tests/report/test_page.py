@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.evaluate import Scoring
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.froc import FrocCounts
+from lnsegfm.evaluation.scoring import Scoring
 from lnsegfm.imaging.files import write_mask
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.page import write_evaluation_page, write_page

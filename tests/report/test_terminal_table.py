@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lnsegfm.evaluation.scores import CaseScore, Evaluation
 from lnsegfm.report.comparison import Comparison
-from lnsegfm.report.table import comparison_table
+from lnsegfm.report.terminal_tables import comparison_table
 
 from .scores import evaluation, nodes
 

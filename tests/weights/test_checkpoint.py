@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from lnsegfm.errors import LnSegFmError, ModelError, UnsafeFile
-from lnsegfm.nnunet.model import build_network
+from lnsegfm.models.model_folder import build_network
 from lnsegfm.weights.checkpoint import Checkpoint, load_safely, read_checkpoint, save, write_checkpoint
 from lnsegfm.weights.state import weights_hash
-from tests.nnunet.scenes import small_plans
+from tests.scenes import small_plans
 
 DATASET_JSON = {
     "channel_names": {"0": "CT"},

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lnsegfm.nnunet.model import build_network
+from lnsegfm.models.model_folder import build_network
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, raw, weights_hash
-from tests.nnunet.scenes import small_plans
+from tests.scenes import small_plans
 
 
 def test_the_convolutions_of_nnunets_network_are_known_under_all_their_names():

@@ -10,28 +10,28 @@ from typing import Annotated, Any
 import typer
 
 from lnsegfm import __version__
-from lnsegfm.cli.adapter_apply import apply
-from lnsegfm.cli.adapter_show import show_adapter
-from lnsegfm.cli.architectures import architectures
+from lnsegfm.cli.adapter_apply_command import apply
+from lnsegfm.cli.adapter_show_command import show_adapter
+from lnsegfm.cli.architectures_command import architectures
 from lnsegfm.cli.console import printable
-from lnsegfm.cli.data_check import check
-from lnsegfm.cli.data_convert import convert
-from lnsegfm.cli.data_phantom import phantom
-from lnsegfm.cli.demo import demo
-from lnsegfm.cli.env import env
-from lnsegfm.cli.evaluate import evaluate
-from lnsegfm.cli.finetune import finetune
-from lnsegfm.cli.methods import methods
-from lnsegfm.cli.models_export import export_model
-from lnsegfm.cli.models_import import import_model
-from lnsegfm.cli.models_list import list_models, show
-from lnsegfm.cli.models_pull import pull
-from lnsegfm.cli.models_remove import remove
-from lnsegfm.cli.models_verify import verify
-from lnsegfm.cli.predict import predict
-from lnsegfm.cli.presets import presets
-from lnsegfm.cli.pretrain import pretrain
-from lnsegfm.cli.report import report
+from lnsegfm.cli.data_check_command import check
+from lnsegfm.cli.data_convert_command import convert
+from lnsegfm.cli.data_phantom_command import phantom
+from lnsegfm.cli.demo_command import demo
+from lnsegfm.cli.env_command import env
+from lnsegfm.cli.evaluate_command import evaluate
+from lnsegfm.cli.finetune_command import finetune
+from lnsegfm.cli.methods_command import methods
+from lnsegfm.cli.models_export_command import export_model
+from lnsegfm.cli.models_import_command import import_model
+from lnsegfm.cli.models_list_command import list_models, show
+from lnsegfm.cli.models_pull_command import pull
+from lnsegfm.cli.models_remove_command import remove
+from lnsegfm.cli.models_verify_command import verify
+from lnsegfm.cli.predict_command import predict
+from lnsegfm.cli.presets_command import presets
+from lnsegfm.cli.pretrain_command import pretrain
+from lnsegfm.cli.report_command import report
 from lnsegfm.cores import share_threads
 from lnsegfm.errors import Interrupted, LnSegFmError
 

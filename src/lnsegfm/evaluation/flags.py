@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.look import FOREGROUND, Look
-from lnsegfm.evaluation.seen import LabelSeen, Range, Seen
+from lnsegfm.evaluation.domain_ranges import LabelSeen, Range, Seen
+from lnsegfm.evaluation.mask_statistics import FOREGROUND, Look
 from lnsegfm.storage import read_json, write_json
 
 FLAGS = "flags.json"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lnsegfm.datasets.labels import LabelMap, node_labels
 from lnsegfm.errors import ConfigError
-from lnsegfm.evaluation.evaluate import Known, Scoring, evaluate_folders
 from lnsegfm.evaluation.references import (
     labels_of_predictions,
     labels_to_score,
@@ -16,6 +15,7 @@ from lnsegfm.evaluation.references import (
     subjects_in,
 )
 from lnsegfm.evaluation.scores import Evaluation
+from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
 
 
 def evaluate(

@@ -20,7 +20,7 @@ from lnsegfm.methods.method import Method
 from lnsegfm.methods.random_dynamic import RandomDynamic
 from lnsegfm.methods.random_static import RandomStatic
 from lnsegfm.methods.scratch import Scratch
-from lnsegfm.methods.spatial_adapter import SpatialAdapter
+from lnsegfm.methods.spatial_adapter_method import SpatialAdapter
 from lnsegfm.methods.ssf import SSF
 from lnsegfm.methods.zero_shot import ZeroShot
 

@@ -1,1 +1,1 @@
-"""nnU-Net as the engine. Ring 2: the only importer of nnunetv2."""
+"""The bridge to nnU-Net: the only importer of nnunetv2 beside the trainers."""

@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError
 
 from lnsegfm.errors import DataError, LnSegFmError, ModelError
 from lnsegfm.progress import Progress
-from lnsegfm.registry.card import LOCAL_HOSTS
+from lnsegfm.registry.model_card import LOCAL_HOSTS
 from lnsegfm.storage import PARTIAL, read_json, write_json
 
 WAITS_S: tuple[float, ...] = (1, 2, 4, 8)  # between one try and the next

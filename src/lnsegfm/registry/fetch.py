@@ -8,7 +8,8 @@ from urllib.parse import quote, urlsplit
 
 from lnsegfm.errors import ConfigError, Interrupted, ModelError, UnsafeFile
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.registry.card import (
+from lnsegfm.registry.home import home
+from lnsegfm.registry.model_card import (
     LOCAL_HOSTS,
     ByHandLocation,
     FileLocation,
@@ -16,7 +17,6 @@ from lnsegfm.registry.card import (
     HuggingFaceLocation,
     ModelCard,
 )
-from lnsegfm.registry.home import home
 from lnsegfm.storage import PARTIAL, content_hash, sha256
 
 HUGGING_FACE = "https://huggingface.co"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError, ModelError, UnknownName
-from lnsegfm.registry.card import FileLocation, ModelCard, read
 from lnsegfm.registry.home import home
+from lnsegfm.registry.model_card import FileLocation, ModelCard, read
 from lnsegfm.storage import PARTIAL, read_json
 
 FORMAT = "lnsegfm.models/1"

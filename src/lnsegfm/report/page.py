@@ -22,11 +22,11 @@ from markupsafe import Markup
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.scores import METRICS, Evaluation
 from lnsegfm.report.comparison import BASE, Comparison
-from lnsegfm.report.figures import headline, limits, metric_rows, paired_rows, plots_of, size_rows
-from lnsegfm.report.figures import node_rows as nodes_over_cases
+from lnsegfm.report.page_rows import case_columns, case_line, case_row, node_rows, score_rows
+from lnsegfm.report.page_summary import headline, limits, metric_rows, paired_rows, plots_of, size_rows
+from lnsegfm.report.page_summary import node_rows as nodes_over_cases
+from lnsegfm.report.picture_selection import Model, pictures_of
 from lnsegfm.report.pictures import BASE_COLOUR, PREDICTION_COLOUR, REFERENCE_COLOUR
-from lnsegfm.report.rows import case_columns, case_line, case_row, node_rows, score_rows
-from lnsegfm.report.sights import Model, pictures_of
 from lnsegfm.report.verdict import called, forgetting, notes, verdict
 from lnsegfm.storage import write_text
 

@@ -11,9 +11,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
-from tests.dicom.scanner import write_series
 
 from lnsegfm.imaging.grid import Grid
+from tests.imaging.dicom.scanner import write_series
 
 SHAPE = (5, 16, 20)
 GRID = Grid(SHAPE, (3.0, 1.0, 1.0), (-10.0, -8.0, 100.0))

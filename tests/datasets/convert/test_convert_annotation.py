@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pydicom import DataElement, dcmread
 from pydicom.datadict import tag_for_keyword
-from tests.datasets.convert.clinic import NODE, OTHER, ct, filled, rtstruct
 
 from lnsegfm.datasets.convert.annotation import read_annotation
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
+from tests.datasets.convert.clinic import NODE, OTHER, ct, filled, rtstruct
 
 
 def test_a_structure_set_tells_what_is_drawn_when_and_where(tmp_path):

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
-from tests.datasets.convert.clinic import GRID, NODE, OTHER, ct, filled, rtstruct, scan
-from tests.dicom.scanner import write_series
 
 from lnsegfm.datasets.convert import SETS, Converted, Options, convert
+from lnsegfm.datasets.convert.annotated_series import pair_tree
 from lnsegfm.datasets.convert.annotation import read_annotation
 from lnsegfm.datasets.convert.dicom import case_names
 from lnsegfm.datasets.convert.reference import choose, fingerprint, secrets_of
-from lnsegfm.datasets.convert.tree import pair_tree
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.files import read_mask
+from tests.datasets.convert.clinic import GRID, NODE, OTHER, ct, filled, rtstruct, scan
+from tests.imaging.dicom.scanner import write_series
 
 ROI = ("LN*=lymph_node",)
 

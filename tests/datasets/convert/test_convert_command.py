@@ -9,11 +9,11 @@ import pytest
 import typer
 from pydicom.datadict import tag_for_keyword
 from pydicom.tag import Tag
-from tests.datasets.convert.clinic import NODE, bytes_under, ct, rtstruct
 from typer.testing import CliRunner
 
-from lnsegfm.cli.data_convert import convert
+from lnsegfm.cli.data_convert_command import convert
 from lnsegfm.errors import ConfigError, DataError, UnknownName
+from tests.datasets.convert.clinic import NODE, bytes_under, ct, rtstruct
 
 app = typer.Typer()
 app.command()(convert)
@@ -144,7 +144,7 @@ def test_a_damaged_structure_set_stops_nothing(source, tmp_path, keyword):
 
 
 def test_no_space_left_for_the_record_is_an_os_error_and_the_next_call_goes_on(source, tmp_path, monkeypatch):
-    import lnsegfm.datasets.convert.write as write
+    import lnsegfm.datasets.convert.convert_dataset as write
 
     (source / "rs2.dcm").unlink()
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.datasets.convert.clinic import GRID, NODE, OTHER, all_text, bytes_under, ct, filled, rtstruct, scan
 
 from lnsegfm.datasets.check import check
 from lnsegfm.datasets.convert import SETS, Options, convert, list_tree
-from lnsegfm.datasets.convert.write import told_without_names
+from lnsegfm.datasets.convert.convert_dataset import told_without_names
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_mask, read_volume
+from tests.datasets.convert.clinic import GRID, NODE, OTHER, all_text, bytes_under, ct, filled, rtstruct, scan
 
 LN = ("LN*=lymph_node",)
 DICOM = SETS["dicom"]
@@ -261,7 +261,7 @@ def test_a_case_whose_mask_cannot_be_written_leaves_no_image(tmp_path, monkeypat
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("lnsegfm.datasets.convert.write.write_mask", full)
+    monkeypatch.setattr("lnsegfm.datasets.convert.convert_dataset.write_mask", full)
     result = convert(DICOM, tmp_path / "in", tmp_path / "out", Options(roi=LN))
     assert "No space left" in result.failed[0]
     assert not list((tmp_path / "out" / "imagesTr").iterdir())

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.datasets.convert.clinic import GRID, NODE, ct, filled, rtstruct, scan
 
 from lnsegfm.datasets.convert import SETS, Converted, Options, convert
-from lnsegfm.datasets.convert.plan import Loaded, Plan, Scan, labels_of
-from lnsegfm.datasets.convert.record import RECORD, told_without_names
+from lnsegfm.datasets.convert.conversion_plan import Loaded, Plan, Scan, labels_of
+from lnsegfm.datasets.convert.conversion_record import RECORD, told_without_names
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_mask, write_volume
+from tests.datasets.convert.clinic import GRID, NODE, ct, filled, rtstruct, scan
 
 LN = Options(roi=("LN*=lymph_node",))
 

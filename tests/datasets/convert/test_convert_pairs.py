@@ -9,13 +9,13 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from tests.datasets.convert.clinic import GRID, NODE, OTHER, SHAPE, ct, filled, rtstruct, scan
-from tests.dicom.scanner import write_series
 
 from lnsegfm.datasets.convert import SETS, Options, convert
-from lnsegfm.datasets.convert.tree import pair_tree
+from lnsegfm.datasets.convert.annotated_series import pair_tree
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask
+from tests.datasets.convert.clinic import GRID, NODE, OTHER, SHAPE, ct, filled, rtstruct, scan
+from tests.imaging.dicom.scanner import write_series
 
 LN = Options(roi=("LN*=lymph_node",))
 

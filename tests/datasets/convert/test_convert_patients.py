@@ -6,11 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
-from tests.datasets.convert.clinic import NODE, all_text, ct, rtstruct
 
 from lnsegfm.datasets.convert import SETS, Options, convert, list_tree
-from lnsegfm.datasets.convert.record import told_without_names
+from lnsegfm.datasets.convert.conversion_record import told_without_names
 from lnsegfm.datasets.dataset import open_dataset
+from tests.datasets.convert.clinic import NODE, all_text, ct, rtstruct
 
 ROI = ("LN*=lymph_node",)
 DICOM = SETS["dicom"]

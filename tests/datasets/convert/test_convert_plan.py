@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lnsegfm.datasets.convert.plan import Loaded, Options, Plan, Scan, labels_of, stored, voxels_of
+from lnsegfm.datasets.convert.conversion_plan import Loaded, Options, Plan, Scan, labels_of, stored, voxels_of
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.datasets.convert.clinic import GRID, NODE, OTHER, bytes_under, ct, filled, rtstruct, scan
 
 from lnsegfm.datasets.check import check
 from lnsegfm.datasets.convert import SETS, Converted, Options, convert
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask, write_mask, write_volume
+from tests.datasets.convert.clinic import GRID, NODE, OTHER, bytes_under, ct, filled, rtstruct, scan
 
 LN = Options(roi=("LN*=lymph_node",))
 DICOM = SETS["dicom"]
@@ -62,8 +62,8 @@ def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> int | 
 
             return counting
 
-        import lnsegfm.datasets.convert.record as record
-        import lnsegfm.datasets.convert.write as write
+        import lnsegfm.datasets.convert.conversion_record as record
+        import lnsegfm.datasets.convert.convert_dataset as write
 
         for module, name in (
             (write, "write_volume"), (write, "write_mask"), (write, "write_json"), (record, "write_json"),

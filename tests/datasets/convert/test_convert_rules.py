@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.datasets.convert import SETS, Options, card_of, require_meaning
+from lnsegfm.datasets.convert.mask_placement import by_axes, onto
 from lnsegfm.datasets.convert.partial import AIR_HU, require_soft_tissue, with_ignore
-from lnsegfm.datasets.convert.place import by_axes, onto
 from lnsegfm.errors import ConfigError, DataError, UnknownName
 from lnsegfm.imaging.grid import Grid
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
-from tests.datasets.convert.clinic import GRID, NODE, OTHER, ct, filled, rtstruct, scan
 
 from lnsegfm.datasets.check import check
 from lnsegfm.datasets.convert import SETS, Options, convert
@@ -16,6 +15,7 @@ from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.box import cropped
 from lnsegfm.imaging.files import read_mask, read_volume, write_mask, write_volume
+from tests.datasets.convert.clinic import GRID, NODE, OTHER, ct, filled, rtstruct, scan
 
 
 def record(out: Path) -> dict:

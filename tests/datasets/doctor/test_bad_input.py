@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.dicom.scanner import write_series
 
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.series import series_of
+from tests.imaging.dicom.scanner import write_series
 
 from .scenes import GRID, image, make, mask, patient
 

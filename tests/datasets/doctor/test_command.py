@@ -5,9 +5,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tests.dicom.scanner import write_series
 
 from lnsegfm.imaging.files import read_volume, write_volume
+from tests.imaging.dicom.scanner import write_series
 
 from .scenes import GRID, image, label, make, mask, patient
 

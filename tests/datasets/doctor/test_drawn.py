@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from tests.dicom.scanner import write_series
 
 from lnsegfm.datasets.doctor import Diagnosis
-from lnsegfm.datasets.doctor.tree import diagnose_tree
+from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
+from tests.imaging.dicom.scanner import write_series
 
 from .scenes import GRID, ball, kinds, mask, patient
 

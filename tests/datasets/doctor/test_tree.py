@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.dicom.scanner import write_series
 
-from lnsegfm.datasets.doctor.tree import diagnose_tree
+from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.series import read_series
+from tests.imaging.dicom.scanner import write_series
 
 from .scenes import GRID, kinds, patient
 
@@ -51,7 +51,7 @@ def test_a_series_that_cannot_be_decoded_is_an_error_a_line_and_the_others_are_l
             raise DataError("File 1 is cut short. Copy it again.", "File 2 is damaged. Export it again.")
         return read_series(series)
 
-    monkeypatch.setattr("lnsegfm.datasets.doctor.tree.read_series", read)
+    monkeypatch.setattr("lnsegfm.datasets.doctor.dicom_diagnosis.read_series", read)
 
     found = diagnose_tree(tree).findings
 

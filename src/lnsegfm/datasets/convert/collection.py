@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lnsegfm.datasets.convert.annotated_series import Pairs, pair_tree
 from lnsegfm.datasets.convert.annotation import Annotation
+from lnsegfm.datasets.convert.conversion_plan import TRAIN
 from lnsegfm.datasets.convert.dicom import passed_over, unreadable
-from lnsegfm.datasets.convert.plan import TRAIN
-from lnsegfm.datasets.convert.tree import Pairs, pair_tree
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.series_index import Series
 
 
 @dataclass(frozen=True)

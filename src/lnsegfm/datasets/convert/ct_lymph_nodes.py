@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.convert.card import SetCard
 from lnsegfm.datasets.convert.collection import Member, members, missing_numbers, told
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import Loaded, Options, Plan, Scan
+from lnsegfm.datasets.convert.mask_placement import by_axes, onto
 from lnsegfm.datasets.convert.partial import require_soft_tissue
-from lnsegfm.datasets.convert.place import by_axes, onto
-from lnsegfm.datasets.convert.plan import Loaded, Options, Plan, Scan
 from lnsegfm.datasets.convert.reference import Chosen, choose, fingerprint, load_case, load_scan
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError

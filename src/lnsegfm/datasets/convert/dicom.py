@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lnsegfm.datasets.convert.annotated_series import Pairs, pair_tree
 from lnsegfm.datasets.convert.annotation import Annotation
-from lnsegfm.datasets.convert.card import SetCard
-from lnsegfm.datasets.convert.plan import TRAIN, Options, Plan, Scan, labels_of, require_matched
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import TRAIN, Options, Plan, Scan, labels_of, require_matched
 from lnsegfm.datasets.convert.reference import Chosen, choose, fingerprint, load_case, load_scan, secrets_of
-from lnsegfm.datasets.convert.tree import Pairs, pair_tree
 from lnsegfm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from lnsegfm.imaging.dicom.found import Series
+    from lnsegfm.imaging.dicom.series_index import Series
 
 _SHOWN = 12  # structure names that a line lists
 _LONGEST = 40  # characters of a PatientID that a file's name keeps
@@ -85,7 +85,7 @@ def case_names(options: Options) -> Callable[[Series], tuple[str, str]]:
     """
     if options.keep_names:
         return _kept_names
-    from lnsegfm.imaging.dicom.anonymity import read_key
+    from lnsegfm.imaging.dicom.pseudonyms import read_key
 
     pseudonyms = read_key(options.key)
 

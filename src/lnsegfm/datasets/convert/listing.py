@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.convert.annotated_series import pair_tree
 from lnsegfm.datasets.convert.reference import choose
-from lnsegfm.datasets.convert.tree import pair_tree
 from lnsegfm.imaging.dicom.rois import match_rois
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.convert.card import SetCard
 from lnsegfm.datasets.convert.collection import in_part, missing_count, require_folder
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import TRAIN, Loaded, Options, Plan, Scan, fingerprint_of, stored
+from lnsegfm.datasets.convert.mask_placement import onto
 from lnsegfm.datasets.convert.partial import with_ignore
-from lnsegfm.datasets.convert.place import onto
-from lnsegfm.datasets.convert.plan import TRAIN, Loaded, Options, Plan, Scan, fingerprint_of, stored
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.files import read_mask, read_volume

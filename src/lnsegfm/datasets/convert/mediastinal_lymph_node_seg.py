@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lnsegfm.datasets.convert.card import SetCard
 from lnsegfm.datasets.convert.collection import Member, in_part, members, missing_count, told
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import TRAIN, Loaded, Options, Plan, Scan
 from lnsegfm.datasets.convert.dicom import structure_files, why_not
 from lnsegfm.datasets.convert.partial import with_ignore
-from lnsegfm.datasets.convert.plan import TRAIN, Loaded, Options, Plan, Scan
 from lnsegfm.datasets.convert.reference import Chosen, choose, fingerprint, load_case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError

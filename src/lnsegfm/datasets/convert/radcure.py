@@ -6,14 +6,14 @@ import re
 from functools import partial
 from pathlib import Path
 
-from lnsegfm.datasets.convert.card import SetCard
 from lnsegfm.datasets.convert.collection import members, missing_count, told
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import Loaded, Options, Plan, Scan, labels_of, require_matched
 from lnsegfm.datasets.convert.dicom import structure_files, why_not
-from lnsegfm.datasets.convert.place import onto
-from lnsegfm.datasets.convert.plan import Loaded, Options, Plan, Scan, labels_of, require_matched
+from lnsegfm.datasets.convert.mask_placement import onto
 from lnsegfm.datasets.convert.reference import choose, fingerprint, load_case, load_scan
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.files import ending, read_mask, stem
 
 PATTERNS = ("GTVn*=lymph_node",)

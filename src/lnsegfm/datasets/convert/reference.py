@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lnsegfm.datasets.convert.annotation import Annotation
-from lnsegfm.datasets.convert.plan import Loaded, fingerprint_of, labels_of, stored, voxels_of
+from lnsegfm.datasets.convert.conversion_plan import Loaded, fingerprint_of, labels_of, stored, voxels_of
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.drawn import Structures, drawn_elsewhere
 from lnsegfm.imaging.dicom.rois import match_rois, normalised
+from lnsegfm.imaging.dicom.structure_set import Structures, drawn_elsewhere
 
 if TYPE_CHECKING:
-    from lnsegfm.imaging.dicom.found import Series
+    from lnsegfm.imaging.dicom.series_index import Series
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.convert.card import SetCard
 from lnsegfm.datasets.convert.collection import missing_numbers, require_folder
-from lnsegfm.datasets.convert.place import same_grid
-from lnsegfm.datasets.convert.plan import (
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import (
     TRAIN,
     Loaded,
     Options,
@@ -23,6 +22,7 @@ from lnsegfm.datasets.convert.plan import (
     require_matched,
     stored,
 )
+from lnsegfm.datasets.convert.mask_placement import same_grid
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.imaging.dicom.rois import match_rois
 from lnsegfm.imaging.files import image_files, read_mask, read_volume, stem

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lnsegfm.datasets.convert import ct_lymph_nodes, dicom, lnq2023, mediastinal_lymph_node_seg, radcure, segrap2023
-from lnsegfm.datasets.convert.card import SetCard
-from lnsegfm.datasets.convert.plan import Options
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import Options
 from lnsegfm.errors import ConfigError, UnknownName
 
 SETS: Mapping[str, SetCard] = MappingProxyType({

@@ -12,7 +12,7 @@ import numpy as np
 
 from lnsegfm.datasets.check import Examination, Problem, Progress, Seen, examine
 from lnsegfm.datasets.dataset import Case, Dataset
-from lnsegfm.datasets.doctor.cohort import Cohort
+from lnsegfm.datasets.doctor.cohort_checks import Cohort
 from lnsegfm.datasets.doctor.finding import Finding, Severity, ordered
 from lnsegfm.datasets.doctor.splits import judge_splits, test_images
 from lnsegfm.errors import DataError

@@ -5,10 +5,10 @@ glands, muscle) are of the right kind, and nothing about them is evidence about 
 """
 
 from lnsegfm.datasets.phantom.anatomy import Tissue
-from lnsegfm.datasets.phantom.case import PhantomCase, make_case
 from lnsegfm.datasets.phantom.domain import DOMAINS, PHASES, SITES, Domain, Phase, preset
-from lnsegfm.datasets.phantom.nodes import Node, axial_diameters
-from lnsegfm.datasets.phantom.write import write_dataset
+from lnsegfm.datasets.phantom.phantom_case import PhantomCase, make_case
+from lnsegfm.datasets.phantom.phantom_dataset import write_dataset
+from lnsegfm.datasets.phantom.phantom_nodes import Node, axial_diameters
 
 __all__ = [
     "DOMAINS",

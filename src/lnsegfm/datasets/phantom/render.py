@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from lnsegfm.datasets.phantom.anatomy import Anatomy, Structure, Tissue
 from lnsegfm.datasets.phantom.domain import Domain
-from lnsegfm.datasets.phantom.nodes import Node
+from lnsegfm.datasets.phantom.phantom_nodes import Node
 from lnsegfm.datasets.phantom.sampling import Box, Points, distance
 from lnsegfm.datasets.phantom.shapes import Array, Ellipsoid
 

@@ -15,8 +15,8 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Slice, series_name
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.series_index import Slice, series_name
 from lnsegfm.imaging.dicom.values import (
     first_item,
     group_item,

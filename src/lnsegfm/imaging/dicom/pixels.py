@@ -27,9 +27,9 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from lnsegfm.imaging.dicom.decoding import decoded
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Series, Slice
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import Plane
+from lnsegfm.imaging.dicom.series_index import Series, Slice
 from lnsegfm.imaging.dicom.straighten import moved
 from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text, value_of
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 
 _SHOWN = 40  # names that a message lists
 

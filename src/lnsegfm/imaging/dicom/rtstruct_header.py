@@ -13,7 +13,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
-from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.values import quiet, read_dataset, value_of
 
 NOT_CLINICAL = "Not for clinical use."

@@ -11,9 +11,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
-from lnsegfm.imaging.dicom.drawn import CLOSED, Contour, Roi, Structures
-from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import is_dicom
+from lnsegfm.imaging.dicom.structure_set import CLOSED, Contour, Roi, Structures
 from lnsegfm.imaging.dicom.values import integer, quiet, read_dataset, text, value_of
 
 _FARTHEST_MM = 1e5  # no patient is a hundred metres away

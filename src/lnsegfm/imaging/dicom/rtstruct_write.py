@@ -15,11 +15,11 @@ from scipy import ndimage
 
 from lnsegfm.imaging.box import Box
 from lnsegfm.imaging.dicom.contours import outlines
-from lnsegfm.imaging.dicom.drawn import mismatch
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.rtstruct_header import NOT_CLINICAL, identified
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
+from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.structure_set import mismatch
 from lnsegfm.imaging.dicom.structures import roi_voxels
 from lnsegfm.storage import whole
 

@@ -15,9 +15,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as Concept
 
 from lnsegfm.imaging.dicom.codes import Code, LabelCodes
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Series
-from lnsegfm.imaging.dicom.seg_place import TOLERANCE_VOXELS
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.seg_geometry import TOLERANCE_VOXELS
+from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.values import first_item, integer, read_dataset, text
 
 SHORT = TEXT = 64

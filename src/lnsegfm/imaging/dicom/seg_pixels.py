@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from lnsegfm.imaging.dicom.decoding import decoded
-from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.values import quiet
 
 MAX_PIXELS = 1 << 26

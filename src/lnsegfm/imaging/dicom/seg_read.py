@@ -13,10 +13,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
 from lnsegfm.imaging.dicom.codes import Code
-from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import LABEL_MAP_SEGMENTATION, is_dicom
+from lnsegfm.imaging.dicom.seg_geometry import Plane
 from lnsegfm.imaging.dicom.seg_pixels import Pixels
-from lnsegfm.imaging.dicom.seg_place import Plane
 from lnsegfm.imaging.dicom.segments import Frame, Segment, Segments, segment_mask, segments_mask
 from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text
 

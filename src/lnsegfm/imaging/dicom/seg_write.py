@@ -16,11 +16,11 @@ import numpy as np
 from pydicom.uid import generate_uid
 
 from lnsegfm.imaging.dicom.codes import codes_of
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.seg_encode import TEXT, SegmentText, encode
 from lnsegfm.imaging.dicom.seg_read import read_seg
 from lnsegfm.imaging.dicom.segments import THRESHOLD, voxels
+from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.values import quiet
 from lnsegfm.storage import whole
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.dicom.codes import Code
-from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.rois import by_priority, match_rois
+from lnsegfm.imaging.dicom.seg_geometry import Indices, Placement, Plane, placed
 from lnsegfm.imaging.dicom.seg_pixels import Pixels
-from lnsegfm.imaging.dicom.seg_place import Indices, Placement, Plane, placed
 from lnsegfm.imaging.grid import Grid
 
 THRESHOLD = 0.5

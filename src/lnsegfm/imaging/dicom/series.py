@@ -17,13 +17,13 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from lnsegfm.imaging.dicom.archive import opened, unpacked_until_exit
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Found, Refusal, Series, Slice
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.dicom_zip import opened, unpacked_until_exit
+from lnsegfm.imaging.dicom.file_walk import files_under
 from lnsegfm.imaging.dicom.headers import Plane, is_dicom, read_header
 from lnsegfm.imaging.dicom.pixels import pixel_digests, read_series
+from lnsegfm.imaging.dicom.series_index import Found, Refusal, Series, Slice
 from lnsegfm.imaging.dicom.sorting import sorted_series
-from lnsegfm.imaging.dicom.tree import files_under
 
 __all__ = [
     "DicomError",

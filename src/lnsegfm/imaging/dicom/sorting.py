@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Refusal, Series
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import TELLING, Plane
+from lnsegfm.imaging.dicom.series_index import Refusal, Series
 from lnsegfm.imaging.dicom.stack import by_position, plane_axes, spacing_mm, stack_as_series, stacked
 
 _LOCALISERS = "localisers, which are no slices of a volume (nothing to do)"

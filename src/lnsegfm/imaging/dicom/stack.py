@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
-from lnsegfm.imaging.dicom.errors import DicomError
-from lnsegfm.imaging.dicom.found import Series
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import Plane
+from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.grid import Grid
 
 SAME_POSITION_MM = 0.01

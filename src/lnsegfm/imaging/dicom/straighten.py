@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from lnsegfm.imaging.dicom.found import Slice
+from lnsegfm.imaging.dicom.series_index import Slice
 from lnsegfm.imaging.grid import Grid
 
 

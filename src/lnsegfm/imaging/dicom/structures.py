@@ -14,9 +14,9 @@ from scipy import ndimage
 
 from lnsegfm.imaging.box import Box
 from lnsegfm.imaging.dicom.contours import filled
-from lnsegfm.imaging.dicom.drawn import CLOSED, Contour, Roi, Structures, mismatch
-from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.rois import by_priority, match_rois
+from lnsegfm.imaging.dicom.structure_set import CLOSED, Contour, Roi, Structures, mismatch
 from lnsegfm.imaging.grid import Grid
 
 __all__ = ["Contour", "Roi", "RoiVoxels", "Structures", "mismatch", "roi_mask", "roi_voxels", "structures_mask"]

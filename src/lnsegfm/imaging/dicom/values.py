@@ -17,7 +17,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from lnsegfm.imaging.dicom.errors import DicomError
+from lnsegfm.imaging.dicom.dicom_errors import DicomError
 
 _PIXEL_DATA, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
 MAX_INFLATED = 1 << 30

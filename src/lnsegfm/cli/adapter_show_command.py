@@ -1,0 +1,98 @@
+"""``lnsegfm adapter show``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lnsegfm.cli.shared_options import AsJson, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMS = (("whole", "whole"), ("entries", "entries"), ("factors", "by factors"))
+
+
+def show_adapter(
+    adapter: Annotated[Path, typer.Argument(help="The folder of a run or of an adapter's two files, or one of these.")],
+    base: Annotated[
+        Path | None,
+        typer.Option(help="A base, by folder or name: does the adapter fit it, and how far did each part move?"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an adapter is: method, base and its terms, labels, what it holds of each part of the network."""
+    from lnsegfm.cli.console import console
+    from lnsegfm.models.adapter_files import describe
+
+    with console() as progress:
+        told = describe(adapter, base, progress=progress)
+    if as_json:
+        print_json(told)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table(show_header=False)
+    for what, text in _facts(told):
+        facts.add_row(what, Text(plain(text)))
+    terminal = Console()
+    terminal.print(facts)
+    terminal.print(_parts(told["parts"]))
+    print("Not for clinical use.")
+
+
+def plain(text: str) -> str:
+    """A text from a stranger's file without what would move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    settings = ", ".join(f"{name}={value}" for name, value in told["settings"].items() if value is not None)
+    base = told["base"]
+    yield "adapter", told["adapter"]
+    yield "method", f"{told['method']} ({settings})" if settings else told["method"]
+    yield "base", ", ".join(filter(None, (base.get("name"), f"hash {base['sha256'][:12]}")))
+    yield "base's licence", base.get("licence", "not known")
+    yield "base's citation", base.get("citation", "not known")
+    if "given_base" in told:
+        given = told["given_base"]
+        answer = "it fits" if given["fits"] else "it does not fit"
+        yield "held against", f"{given['base']}, hash {given['sha256'][:12]}: {answer}"
+    yield "labels", ", ".join(f"{name}={value}" for name, value in told["labels"].items())
+    yield "channels", ", ".join(told["channels"])
+    yield "spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in told["spacing_mm"])
+    yield "patch (z, y, x)", " x ".join(map(str, told["patch_size"]))
+    yield "network", told["architecture"]
+    yield "size", ", ".join(f"{name} {size:,} bytes" for name, size in told["bytes"].items())
+    yield "versions", ", ".join(f"{name} {number}" for name, number in told["versions"].items()) or "not known"
+
+
+def _parts(parts: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    moved = all(part["movement"] for part in parts)
+    columns = ["part", "tensors", "held", "new values", "bytes"]
+    table = Table(*columns, *(["entries", "moved", "relative change"] if moved else []))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.columns[2].justify = "left"
+    for part in parts:
+        held = [f"{part['held'][form]} {word}" for form, word in FORMS if part["held"][form]]
+        cells = [str(part["tensors"]), ", ".join(held) or "unchanged", f"{part['numbers']:,}", f"{part['bytes']:,}"]
+        if moved:
+            cells += _moved(part["movement"])
+        table.add_row(Text(plain(part["name"])), *cells)
+    return table
+
+
+def _moved(movement: Mapping[str, Any]) -> list[str]:
+    change = "" if movement["relative_change"] is None else f"{movement['relative_change']:.2g}"
+    if movement["new"]:
+        change = f"{change} and {movement['new']:,} new".removeprefix(" and ")
+    return [f"{movement['entries']:,}", f"{movement['moved']:,}", change]

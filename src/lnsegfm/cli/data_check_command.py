@@ -1,0 +1,190 @@
+"""``lnsegfm data check``: is a dataset fit to train on, and what is odd about it?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lnsegfm.cli.shared_options import AsJson, Labels, print_json
+from lnsegfm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from lnsegfm.datasets.dataset import Dataset
+    from lnsegfm.datasets.doctor import Diagnosis, Finding
+    from lnsegfm.progress import Progress
+
+_MOST_OF_A_KIND = 4  # rows of the table of warnings and notes; all are in --json and --html
+
+
+def check(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled scans: an nnU-Net raw dataset, a folder with images/ and labels/, or a folder tree or zip "
+            "of DICOM."
+        ),
+    ],
+    label: Labels = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with a picture of each case.")] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Mend this in a copy (--out): copy-header, nan-to-air, offset-1024, clip-hu, drop-fragments, "
+            "drop-duplicates; repeat for more.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for the mended copy.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read every scan and label of DATA and say what is wrong or odd: errors, warnings and notes.
+
+    Exit code 2 if there is an error, which would keep a training from starting. Nothing in DATA is ever changed.
+    """
+    if bool(fix) != (out is not None):
+        raise ConfigError("--fix and --out: a mend is written to a copy. Give both, or neither.")
+    if html is not None:
+        _require_place(html, data)
+    from lnsegfm.cli.console import console
+
+    record = None
+    dataset = _dataset(data, label or [])
+    if fix and out is not None:
+        from lnsegfm.datasets.doctor import mend, require_mendable
+
+        if dataset is None:
+            raise ConfigError(f"--fix {fix[0]}: DICOM is not mended. Convert it first: lnsegfm data convert.")
+        require_mendable(dataset, fix, out)
+    with console() as progress:
+        diagnosis = _diagnosed(data, dataset, progress)
+        if fix and out is not None and dataset is not None:
+            progress.stage("Writing the mended copy")
+            record = mend(dataset, diagnosis, fix, out, progress=progress.advance)
+        if html is not None:
+            from lnsegfm.report.doctor_page import write_doctor_page
+
+            progress.stage("Drawing the page")
+            write_doctor_page(html, diagnosis, progress=progress.advance)
+    if as_json:
+        print_json(diagnosis.to_json())
+    else:
+        _print(dataset, diagnosis)
+        if record is not None:
+            mends = "1 mend" if len(record["done"]) == 1 else f"{len(record['done'])} mends"
+            print(f"Copy     {out} ({record['files']} files, {mends}: see fixes.json there)")
+        if html is not None:
+            print(f"Page     {html}")
+    errors = diagnosis.of("error")
+    for finding in errors:
+        print(f"lnsegfm: {_printable(str(finding))}", file=sys.stderr)
+    if errors:
+        raise typer.Exit(2)
+
+
+def _require_place(html: Path, data: Path) -> None:
+    place, root = html.resolve(), data.resolve()
+    if place.is_dir():
+        raise ConfigError(f"--html {html}: it is a folder. Name a file.")
+    if place == root or root in place.parents:
+        raise ConfigError(f"--html {html}: it lies in the data, which is only read. Name a file elsewhere.")
+
+
+def _dataset(data: Path, label: list[str]) -> Dataset | None:
+    """The dataset in a folder; None where it is no dataset's folder, and so may hold DICOM."""
+    from lnsegfm.datasets.dataset import open_dataset
+    from lnsegfm.datasets.labels import LabelMap
+
+    if data.is_dir() and any((data / name).exists() for name in ("dataset.json", "imagesTr", "images", "labels")):
+        return open_dataset(data, LabelMap.from_options(label))
+    if not data.exists():
+        raise DataError(f"{data}: no such file or folder. Give a dataset, or a folder tree or zip of DICOM.")
+    return None
+
+
+def _diagnosed(data: Path, dataset: Dataset | None, progress: Progress) -> Diagnosis:
+    if dataset is not None:
+        from lnsegfm.datasets.doctor import diagnose
+
+        return diagnose(dataset, progress=progress.advance)
+    from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
+
+    return diagnose_tree(data, progress=progress.advance)
+
+
+def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:
+    errors, warnings, notes = (diagnosis.of(severity) for severity in ("error", "warning", "note"))
+    number = len(diagnosis.cases)
+    cases = f"{number} series" if dataset is None else "1 case" if number == 1 else f"{number} cases"
+    if not errors:
+        _print_facts(dataset, diagnosis)
+    if warnings or notes:
+        _print_findings([*warnings, *notes])
+    if not errors and not warnings:
+        aside = f" ({_counted(notes, 'note')})" if notes else ""
+        print(f"{cases}, nothing amiss{aside}.")
+    elif not errors:
+        print(f"{cases}, no errors, {_counted(warnings, 'warning')}, {_counted(notes, 'note')}.")
+
+
+def _print_facts(dataset: Dataset | None, diagnosis: Diagnosis) -> None:
+    from rich.console import Console
+    from rich.markup import escape  # a name may hold square brackets
+    from rich.table import Table
+
+    facts = diagnosis.facts
+    table = Table(show_header=False)
+    table.add_row("cases" if dataset else "series", str(facts["cases"]))
+    if dataset is not None:
+        table.add_row("channels", escape(_printable(", ".join(dataset.channels))))
+    if facts["spacing_mm"]["smallest"]:
+        low, high = (" x ".join(f"{v:.4g}" for v in facts["spacing_mm"][end]) for end in ("smallest", "largest"))
+        table.add_row("spacing mm (z, y, x)", low if low == high else f"{low} to {high}")
+    for name, cases in facts.get("cases_with_label", {}).items():
+        table.add_row(
+            escape(_printable(f"label {name}={facts['labels'][name]}")), f"in {cases} of {facts['cases']} cases"
+        )
+    for held, noun in (("structures", "structures"), ("segmentations", "segments")):
+        for path, names in facts.get(held, {}).items():
+            table.add_row(escape(_printable(f"{noun} of {Path(path).name}")), escape(_printable(", ".join(names))))
+    if dataset is not None:
+        table.add_row("labels named by", dataset.labels_from)
+    Console().print(table)
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    from itertools import groupby
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lnsegfm.datasets.doctor import SEVERITIES
+
+    table = Table("", "kind")
+    table.add_column("case", overflow="fold", max_width=24)  # the ends of UIDs tell them apart
+    table.add_column("what was found, and what to do")
+    ranked = sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.kind))
+    for (severity, kind), group in groupby(ranked, key=lambda f: (f.severity, f.kind)):
+        same, told = list(group), (severity, kind)
+        for f in same[:_MOST_OF_A_KIND]:
+            place = f.case or (f.file.name if f.file else "all")
+            table.add_row(*told, *(escape(_printable(text)) for text in (place, f.what)))
+            told = ("", "")
+        if len(same) > _MOST_OF_A_KIND:
+            table.add_row("", "", "...", f"{len(same) - _MOST_OF_A_KIND} more of this kind: --json or --html")
+        for remedy, fix in dict.fromkeys((f.remedy, f.fix) for f in same[:_MOST_OF_A_KIND]):
+            offer = f" (--fix {fix})" if fix else ""
+            table.add_row("", "", "", f"-> {escape(_printable(remedy))}{offer}")
+        table.add_section()
+    Console().print(table)
+
+
+def _counted(findings: tuple[Finding, ...], what: str) -> str:
+    return f"1 {what}" if len(findings) == 1 else f"{len(findings)} {what}s"
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -1,0 +1,204 @@
+"""``lnsegfm data convert``: DICOM trees and public sets as datasets."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lnsegfm.cli.shared_options import AsJson, Straighten, print_json
+from lnsegfm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lnsegfm.datasets.convert import Converted, SetCard
+
+_SHOWN = 40  # lines of one kind that the terminal gets
+
+
+class Channels(StrEnum):
+    """Which of two registered scans become channels."""
+
+    contrast = "contrast"
+    plain = "plain"
+    both = "both"
+
+
+def convert(
+    name: Annotated[
+        str | None, typer.Argument(help="`dicom`, or a public set; without it the sets are listed.", show_default=False)
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Folder that holds the set (`dicom`: or a zip); without it the set is described."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Folder for the dataset; the same command goes on with it.")
+    ] = None,
+    roi: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LABEL", help="Structures by name, such as 'LN*=lymph_node'; repeat for more."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder with masks that are published apart from the scans.")
+    ] = None,
+    channels: Annotated[Channels, typer.Option(help="Which of two registered scans to take.")] = Channels.contrast,
+    part: Annotated[str | None, typer.Option(help="Only this part of the set, as a dataset of its own.")] = None,
+    shell: Annotated[
+        float, typer.Option(help="Background around nodes where the rest is unknown (`ignore`), mm.", metavar="MM")
+    ] = 3.0,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Scans without structures go to imagesTs.")] = False,
+    keep_names: Annotated[
+        bool, typer.Option("--keep-names", help="Name cases by PatientID instead of by pseudonym.")
+    ] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="File with the secret of the pseudonyms, made where there is none.")
+    ] = None,
+    straighten: Straighten = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="Print what a DICOM tree holds and which ROI match; write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a DICOM tree or a public set to a dataset; without arguments, list the sets."""
+    from lnsegfm.datasets.convert import SETS, Options, card_of, list_tree, require_meaning
+    from lnsegfm.datasets.convert import convert as convert_set
+
+    if name is None:
+        _list_sets(SETS.values(), as_json)
+        return
+    card = card_of(name)
+    options = Options(
+        roi=tuple(roi or ()),
+        masks=masks,
+        channels=channels.value,
+        part=part,
+        shell_mm=shell,
+        unlabelled=unlabelled,
+        keep_names=keep_names,
+        key=key,
+        straighten=straighten,
+    )
+    require_meaning(card, options)
+    if source is None:
+        _describe(card, as_json)
+        return
+    if listing:
+        if card.public:
+            raise ConfigError(
+                f"--list: it looks through DICOM trees, not {name}. Say `data convert dicom SOURCE --list`."
+            )
+        tree = list_tree(source, options.roi, straighten=straighten)
+        print_json(tree) if as_json else _print_tree(tree)
+        return
+    if out is None:
+        raise ConfigError("--out: where the dataset goes is not said. Say --out DATASET.")
+    from lnsegfm.cli.console import console
+
+    with console() as progress:
+        progress.stage(f"Looking through {source}")
+        result = convert_set(card, source, out, options, progress=progress.advance)
+    print_json(_facts(card, result)) if as_json else _print_result(card, result)
+    if result.failed:
+        raise typer.Exit(1 if result.written or result.kept else 2)
+
+
+def _facts(card: SetCard, result: Converted) -> dict[str, Any]:
+    return {
+        "format": "lnsegfm.converted/1",
+        "set": card.name,
+        "out": str(result.out),
+        "written": list(result.written),
+        "kept": list(result.kept),
+        "duplicates": dict(result.duplicates),
+        "failed": list(result.failed),
+        "left_out": list(result.left_out),
+        "missing": list(result.missing),
+        "notes": list(result.notes),
+    }
+
+
+def _print_result(card: SetCard, result: Converted) -> None:
+    for title, lines in (
+        ("left out", [*result.left_out, *(f"Case {a}: the same scan as {b}." for a, b in result.duplicates.items())]),
+        ("missing", result.missing),
+        ("note", result.notes),
+        ("failed", result.failed),
+    ):
+        for line in lines[:_SHOWN]:
+            print(f"lnsegfm: {title}: {line}", file=sys.stderr)
+        if len(lines) > _SHOWN:
+            print(f"lnsegfm: {title}: {len(lines) - _SHOWN} more (--json tells all).", file=sys.stderr)
+    there = f", {len(result.kept)} were there" if result.kept else ""
+    cases = "1 case" if len(result.written) == 1 else f"{len(result.written)} cases"
+    print(f"{cases} of {card.name} written to {result.out}{there}, {len(result.failed)} failed.")
+    if card.public:
+        print(f"Licence: {card.licence}.\nCite: {card.citation}.")
+
+
+def _list_sets(cards: Iterable[SetCard], as_json: bool) -> None:
+    if as_json:
+        print_json({"sets": [card.as_json() for card in cards]})
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("name", "what", "licence")
+    table.columns[0].no_wrap = True
+    table.columns[1].overflow = "fold"  # an address that is cut short is none
+    for card in cards:
+        table.add_row(card.name, escape(card.title), escape(card.licence))
+    Console().print(table)
+    print("All of a set, and where and how to get it: lnsegfm data convert NAME.")
+    print("No converter has been run on the real set yet.")
+
+
+def _describe(card: SetCard, as_json: bool) -> None:
+    if as_json:
+        print_json(card.as_json())
+        return
+    lines = [card.title]
+    for title, text in (
+        ("where", card.url),
+        ("licence", card.licence),
+        ("cite", card.citation),
+        ("get it", card.download),
+        ("layout", card.layout),
+        ("counts", ", ".join(f"{what.replace('_', ' ')} {n}" for what, n in card.expected.items())),
+        ("options", ", ".join(f"--{o.removesuffix('_mm').replace('_', '-')}" for o in sorted(card.options))),
+    ):
+        if text:
+            lines.append(f"{title}: {text}")
+    for title, several in (("checked", card.checks), ("open", card.open_points), ("told by", card.sources)):
+        lines += [f"{title}: {each}" for each in several]
+    pattern = "" if card.public else " --roi 'LN*=lymph_node'"
+    lines.append(f"Then: lnsegfm data convert {card.name} FOLDER{pattern} --out DATASET")
+    width = max(shutil.get_terminal_size().columns, 40)
+    for line in lines:
+        print(textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
+
+
+def _print_tree(tree: dict[str, Any]) -> None:
+    for series in tree["series"]:
+        shape, spacing = ("x".join(f"{v:.4g}" for v in series[key]) for key in ("shape", "spacing_mm"))
+        described = f" ({series['description']})" if series["description"] else ""
+        print(f"CT series {series['series'] or 'without UID'}{described}: {shape} voxels, {spacing} mm")
+        for structures in series["structures"]:
+            taken = " (taken)" if structures["taken"] else ""
+            print(f"  {structures['kind']} {structures['file']}{taken}")
+            for roi in structures["rois"]:
+                print(f"    {roi['name']}" + (f" -> {roi['label']}" if roi["label"] else ""))
+        if not series["structures"]:
+            print("  no structures")
+    for each in tree["without_series"]:
+        print(f"{each['kind']} {each['file']}: {each['why']}; {', '.join(each['rois']) or 'no structure'}")
+    for line in tree["refused"]:
+        print(f"refused: {line}")
+    for modality, count in tree["other_images"].items():
+        print(f"passed over: {count} images of modality {modality}")

@@ -1,0 +1,183 @@
+"""``lnsegfm evaluate``: predicted masks against references."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lnsegfm.cli.shared_options import AsJson, Labels, print_json, require_folder
+
+if TYPE_CHECKING:
+    from lnsegfm.evaluation.scores import Evaluation
+
+NOTICE = "Not for clinical use."
+PAGE = "report.html"
+_MOST_ROWS = 40  # of the table case by case; more are for the CSV
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, named as their references.")],
+    references: Annotated[Path, typer.Argument(help="Folder of reference masks, or a dataset folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write report.html, evaluation.json, evaluation.csv and nodes.csv to this folder."),
+    ] = None,
+    label: Labels = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the scans, for the pictures; a dataset's own unless given.")
+    ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--node",
+            metavar="LABEL",
+            help="A label whose pieces are counted as nodes; repeat for more. Those that are named so unless given.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(metavar="MM", min=0, help="Tolerance of the normalised surface Dice.")
+    ] = 1.0,
+    connectivity: Annotated[
+        int, typer.Option(metavar="6|18|26", help="Neighbours of a voxel that belong to the same node.")
+    ] = 26,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="Columns case and subject: intervals then count patients. Else the dataset's own."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Masks of another model, to compare these with.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score PREDICTIONS against REFERENCES: overlap, surface distances and nodes, case by case and over all cases.
+
+    With --out, a page to look at (report.html) shows the nodes missed, found and invented, the worst cases first.
+    """
+    if out is not None:
+        require_folder(out)
+    from lnsegfm.cli.console import console
+    from lnsegfm.datasets.labels import LabelMap
+    from lnsegfm.evaluation.folders import evaluate as evaluate_masks
+
+    def scored(folder: Path) -> Evaluation:
+        return evaluate_masks(
+            folder,
+            references,
+            labels=LabelMap.from_options(label or []),
+            images=images,
+            nodes=node or (),
+            tolerance_mm=tolerance,
+            connectivity=connectivity,
+            subjects=subjects,
+            partial=True,
+            progress=progress.advance,
+        )
+
+    with console() as progress:
+        evaluation = scored(predictions)
+        other = None
+        if against is not None:
+            progress.stage(f"Evaluating {against}")
+            other = scored(against)
+        if out is not None:
+            progress.stage("Drawing the page")
+            _write(out, predictions, references, evaluation, against, other, progress.advance)
+    if as_json:
+        print_json(_result(evaluation, against, other, predictions))
+    else:
+        _print(evaluation)
+        if other is not None and against is not None:
+            _print_comparison(evaluation, predictions, other, against)
+        if out is not None:
+            print(f"Report   {out / PAGE}")
+        print(NOTICE)
+    failures = (*evaluation.failures, *(other.failures if other is not None else ()))
+    for line in (*_notes(evaluation), *failures):
+        print(f"lnsegfm: {line}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _result(
+    evaluation: Evaluation, against: Path | None, other: Evaluation | None, predictions: Path
+) -> dict[str, Any]:
+    from lnsegfm.report.report_files import compared
+    from lnsegfm.report.verdict import to_json
+
+    if other is None or against is None:
+        return evaluation.to_json()
+    return to_json(compared(other, against, evaluation, predictions))
+
+
+def _write(
+    out: Path,
+    predictions: Path,
+    references: Path,
+    evaluation: Evaluation,
+    against: Path | None,
+    other: Evaluation | None,
+    advance: Callable[[int, int, str], None],
+) -> None:
+    from lnsegfm.evaluation.evaluation_files import write_evaluation
+    from lnsegfm.evaluation.flags import read_flags
+    from lnsegfm.report.report_files import compared, write_comparison, write_report
+
+    scored = {case.case for case in evaluation.cases}
+    flags = {case: found for case, found in read_flags(predictions).items() if case in scored}
+    facts = {"Predictions": str(predictions), "References": str(references)}
+    # the page first: a scan that cannot be drawn is met before anything is written
+    if other is None or against is None:
+        write_report(out / PAGE, evaluation, facts, flags, advance)
+    else:
+        facts["Compared with"] = str(against)
+        write_comparison(out, compared(other, against, evaluation, predictions), facts, flags, advance)
+        write_evaluation(out / "against", other)
+    write_evaluation(out, evaluation)
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    theirs = evaluation.prediction_labels
+    unknown = [name for name in evaluation.labels.names if theirs is not None and name not in theirs.names]
+    if not unknown:
+        return []
+    return [
+        f"Label {', '.join(unknown)}: the model that predicted has only {theirs}; it counts as an empty prediction."
+    ]
+
+
+def _print(evaluation: Evaluation) -> None:
+    from rich.console import Console
+
+    from lnsegfm.report.terminal_tables import case_table, node_table, summary_table
+    from lnsegfm.report.verdict import limits
+
+    terminal = Console()
+    rows = len(evaluation.cases) * len(evaluation.labels.names)
+    if rows <= _MOST_ROWS:
+        terminal.print(case_table(evaluation))
+    else:
+        print(f"Case by case there are {rows} rows: --out writes them to evaluation.csv.")
+    terminal.print(summary_table(evaluation))
+    if any(math.isnan(score.dice) for case in evaluation.cases for score in case.labels.values()):
+        print("Left out: cases in which neither the reference nor the prediction has the label.")
+    for label in evaluation.node_labels:
+        terminal.print(node_table(evaluation, label))
+    for line in limits(len(set(evaluation.subjects))):
+        print(line)
+
+
+def _print_comparison(evaluation: Evaluation, predictions: Path, other: Evaluation, against: Path) -> None:
+    from rich.console import Console
+
+    from lnsegfm.report.report_files import compared
+    from lnsegfm.report.verdict import verdict
+
+    found = compared(other, against, evaluation, predictions)
+    Console().print(verdict(found), highlight=False, markup=False)

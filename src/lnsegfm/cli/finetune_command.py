@@ -1,0 +1,243 @@
+"""``lnsegfm finetune``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lnsegfm.cli.console import console
+from lnsegfm.cli.shared_options import AsJson, Data, Device, Labels, Mirroring, Workers, pairs, print_json
+from lnsegfm.errors import ConfigError
+from lnsegfm.recipe import AUTO, DEFAULT_METHOD, Recipe, read_recipe, recipe_of
+
+if TYPE_CHECKING:
+    from lnsegfm.workflows.finetune import Plan, Run
+
+
+def finetune(
+    data: Data,
+    model: Annotated[
+        Path, typer.Option(help="The base: a model folder, the folder of a run, or a name (see `lnsegfm models list`).")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues a run that was stopped.")],
+    method: Annotated[
+        str | None, typer.Option(help=f"How to adapt (see `lnsegfm methods`); {DEFAULT_METHOD} unless given.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Method, settings, iterations and rates from a file (see `lnsegfm methods --recipe NAME`) instead of "
+            "the method's own recipe; options given here win.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method, such as gamma=2; repeat for more."),
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Train on this many scans and hold out the rest; all unless given.")
+    ] = None,
+    draw: Annotated[
+        int, typer.Option(min=0, help="Which scans --shots takes: 0, 1, 2, ... are different random choices.")
+    ] = 0,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the recipe's unless given.")] = None,
+    lr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATE",
+            help="Learning rate, which falls to 0; the recipe's unless given. auto: the best of three on the shots.",
+        ),
+    ] = None,
+    warm_up: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="STEPS", help="Steps over which the rate rises first; the recipe's unless given."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Patches in one training step; the base's unless given.")
+    ] = None,
+    patch_size: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(metavar="Z Y X", help="Patch in voxels at the base's spacing; the base's unless given."),
+    ] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop training after this long.")] = None,
+    early_stop: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="STEPS", help="Stop when the smoothed training loss has not fallen for so many steps."
+        ),
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="THEIRS=OURS", help="A label of the base that the data know by another name; repeat."
+        ),
+    ] = None,
+    plans: Annotated[
+        Path | None,
+        typer.Option(help="An nnUNetPlans.json to adapt into (spacing, intensities, network) instead of the base's."),
+    ] = None,
+    remember: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Labelled scans of the base's own task: shows what the adapted model forgot of it."
+        ),
+    ] = None,
+    min_transfer: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Refuse when less than this share of the network comes from the base."),
+    ] = 0.8,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
+    ] = 0,
+    label: Labels = None,
+    device: Device = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Train in fp32, fp16 or bf16 (newer GPUs); unless given as nnU-Net: fp16 on CUDA, fp32 elsewhere.",
+        ),
+    ] = None,
+    workers: Workers = None,
+    mirroring: Mirroring = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print as JSON what would be done, write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Adapt a model to labelled scans, and show on the scans held out whether it helped.
+
+    Leaves in --out: model/ (loads in stock nnU-Net), adapter.safetensors (what changed), report.html, run.json,
+    predictions/. Not for clinical use.
+    """
+    from lnsegfm.datasets.labels import LabelMap
+
+    trained = how_to_train(method, recipe, set_ or (), iterations=iterations, lr=lr, warm_up=warm_up)
+    settled = Recipe(
+        **trained,
+        shots=shots,
+        draw=draw,
+        batch_size=batch_size,
+        patch_size=patch_size,
+        seed=seed,
+        time_limit_s=time_limit,
+        early_stop=early_stop,
+        mirroring=mirroring,
+        label_names=pairs(map_ or (), "--map", "lymph_node=node"),
+        min_transfer=min_transfer,
+        precision=precision,
+    )
+    labels = LabelMap.from_options(label or ())
+    from lnsegfm.nnunet.environment import choose_device
+    from lnsegfm.workflows.finetune import finetune as run  # torch and nnU-Net load only now
+    from lnsegfm.workflows.finetune import plan
+    from lnsegfm.workflows.run_folder import require_free
+
+    require_free(out)
+    device = choose_device(device)
+    with console() as progress:
+        planned = plan(data, model, settled, labels=labels, plans=plans, remember=remember, progress=progress)
+        if dry_run:
+            print_json(planned.to_json())
+            return
+        announce(planned, progress.stage)
+        done = run(planned, out, device=device, workers=workers, progress=progress)
+    if as_json:
+        print_json({key: value for key, value in done.record.items() if key != "losses"})
+    else:
+        show(done)
+
+
+def how_to_train(
+    method: str | None, file: Path | None, settings: Iterable[str], **options: int | str | None
+) -> dict[str, Any]:
+    """Fields of a `Recipe`: those of the method's own recipe, or of a file's, and the options that were given.
+
+    Raises:
+        LnSegFmError: A method, a file or a value that cannot be.
+    """
+    from lnsegfm.methods.table import load_method
+
+    if file is None:
+        load_method(method or DEFAULT_METHOD)
+        recipe = recipe_of(method or DEFAULT_METHOD)
+    else:
+        recipe = read_recipe(file)
+        if method not in (None, recipe.method):
+            raise ConfigError(f"--method {method}: {file} is a recipe of {recipe.method}. Leave one of them out.")
+        try:
+            load_method(recipe.method, recipe.texts())
+        except ConfigError as error:
+            raise ConfigError(f"{file}: settings: {error}") from None
+    fields = {key: getattr(recipe, key) for key in ("method", "iterations", "lr", "lr_grid", "warm_up")}
+    fields |= {"lr_default": recipe.lr}
+    fields |= {key: rate(value) if key == "lr" else value for key, value in options.items() if value is not None}
+    texts = recipe.texts() | pairs(settings, "--set")
+    return fields | {"settings": load_method(recipe.method, texts).settings()}
+
+
+def rate(text: Any) -> float | str:
+    """A learning rate, or the word that has it chosen.
+
+    Raises:
+        ConfigError: Neither.
+    """
+    try:
+        return AUTO if text == AUTO else float(text)
+    except ValueError:
+        raise ConfigError(f"--lr {text}: a number such as 0.01 is needed, or {AUTO}.") from None
+
+
+def announce(planned: Plan, say: Callable[[str], None]) -> None:
+    """Tell what is about to happen: what fits, what moves."""
+    moved = planned.moved
+    say(f"Base: {planned.transfer.summary()}")
+    if planned.transfer.adapted or planned.transfer.fresh or planned.transfer.unused:
+        for line in planned.transfer.lines():
+            say(f"  {line}")
+    say(
+        f"Method {planned.method.name}: {moved.parameters:,} of {moved.total:,} parameters may move, "
+        f"one step moves at most {moved.per_step:,} ({moved.per_step / moved.total:.3%})"
+    )
+    rates = planned.recipe.lr_grid if planned.method.learns else None
+    if rates is not None:
+        grid = ", ".join(map(str, rates))
+        say(f"Learning rate: the best of {grid} on the shots; {len(rates)} trainings come before the run's own")
+    if planned.data.labels_from == "the base model":
+        say(f"Labels: the data do not name them; taken as the base's ({planned.data.labels})")
+    if not planned.split.held_out:
+        say("No scan is held out: the run will not show whether it helped. Use --shots to hold some out.")
+
+
+def show(run: Run) -> None:
+    """Print base against adapted, and where things lie."""
+    from rich.console import Console
+
+    from lnsegfm.report.terminal_tables import comparison_table
+    from lnsegfm.report.verdict import forgetting
+    from lnsegfm.training.loss_history import warning
+    from lnsegfm.workflows.run_record import megabytes
+
+    terminal = Console()
+    found, remembered = run.evidence.comparison, run.evidence.remembered
+    if found is not None:
+        terminal.print(comparison_table(found))
+    terminal.print(run.evidence.verdict, highlight=False, markup=False)
+    if remembered is not None:
+        terminal.print(forgetting(remembered), highlight=False, markup=False)
+    if run.evidence.flags:
+        names = ", ".join(run.evidence.flags)
+        terminal.print(f"Look at {names}: the report says why.", highlight=False, markup=False)
+    ran_away = warning(run.record["training"].get("ran_away"))
+    if ran_away is not None:
+        terminal.print(ran_away, style="bold red", highlight=False, markup=False)
+    adapter = run.record["adapter"]
+    print(f"Model    {run.model}")
+    sizes = f"{megabytes(adapter['bytes'])}; the checkpoint has {megabytes(adapter['checkpoint_bytes'])}"
+    print(f"Adapter  {run.folder / 'adapter.safetensors'} ({sizes})")
+    print(f"Report   {run.folder / 'report.html'}")
+    print("Not for clinical use.")

@@ -1,0 +1,38 @@
+"""``lnsegfm models export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lnsegfm.cli.shared_options import AsJson, print_json
+
+
+def export_model(
+    model: Annotated[Path, typer.Argument(help="The folder of a run or of a model, or the name of an imported one.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="nnunet-zip|safetensors|folder",
+            help="A zip that nnU-Net installs, safetensors and JSON, or nnU-Net's model folder.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="A zip or a folder that is not there yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write MODEL for use elsewhere. The same model gives the same bytes."""
+    from lnsegfm.cli.console import console
+    from lnsegfm.models.export_model import export
+
+    with console() as progress:
+        done = export(model, to, out, progress=progress)
+    if as_json:
+        print_json({"out": str(done.out), "predict": list(done.predict), "notes": list(done.notes)})
+        return
+    print(f"{done.out}")
+    for note in done.notes:
+        print(f"Note: {note}")
+    for command in done.predict:
+        print(f"  {command}")

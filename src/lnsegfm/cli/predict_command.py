@@ -1,0 +1,147 @@
+"""``lnsegfm predict``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lnsegfm.cli.console import console, printable
+from lnsegfm.cli.shared_options import AsJson, Device, Memory, Mirroring, Straighten, print_json, require_folder
+from lnsegfm.errors import ConfigError
+from lnsegfm.inference.speed_presets import PRESETS, chosen
+from lnsegfm.progress import counted
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(help="A model folder, the folder of a run, or a name (see `lnsegfm models list`).")
+    ],
+    scans: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A scan or a folder of scans (NIfTI, NRRD, MHA); a DICOM file, folder, tree or zip; or a CSV with the "
+            "column path.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="A,B",
+            help="What to write for scans from DICOM beside the NIfTI mask: rtstruct, seg, or both.",
+        ),
+    ] = "nifti",
+    per_node: Annotated[
+        bool, typer.Option("--per-node", help="A structure or segment for each node, numbered as --nodes does.")
+    ] = False,
+    names: Annotated[
+        str,
+        typer.Option(
+            help="What masks of DICOM series are called: code (a keyed pseudonym), series (its UID) or patient "
+            "(PatientID and series number)."
+        ),
+    ] = "code",
+    straighten: Straighten = False,
+    step: Annotated[
+        float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
+    ] = 0.5,
+    mirroring: Mirroring = True,
+    fast: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help=f"A faster setting at a price that `lnsegfm presets` finds: {', '.join(PRESETS)}.",
+        ),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Round as nnU-Net does, for its very masks; slower.")] = False,
+    air: Annotated[
+        bool,
+        typer.Option("--air/--no-air", help="Ask the network once for all windows of nothing but air; same masks."),
+    ] = True,
+    memory: Memory = None,
+    flags: Annotated[
+        bool, typer.Option("--flags/--no-flags", help="Look for reasons to check a mask; kept in OUT/flags.json.")
+    ] = True,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Measure each mask's nodes: CASE.nodes.csv and CASE.nodes.json beside it.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Keep each label's probability in each voxel: CASE.npz, large.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Segment scans; the model is loaded once, finished scans are skipped when the command is run again.
+
+    With --exact the masks are those of nnUNetv2_predict, voxel for voxel; else they are but for rounding. Exit code 1
+    when some scans could not be predicted; the others are done. Exit code 2 when none could. Not for clinical use.
+    """
+    require_folder(out)
+    if out.resolve() in (scans.resolve(), scans.resolve().parent if scans.is_file() else None):
+        raise ConfigError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
+    if not 0 < step <= 1:
+        raise ConfigError(f"--step {step}: windows must touch or overlap. Use a share above 0, at most 1.")
+    chosen(fast, mirroring=mirroring, step=step, exact=exact)
+    from lnsegfm.datasets.labels import node_labels
+    from lnsegfm.models.model_folder import read_model
+    from lnsegfm.nnunet.environment import choose_device
+    from lnsegfm.prediction.case_names import Names, one_of
+    from lnsegfm.prediction.inputs import find_inputs
+    from lnsegfm.prediction.memory_budget import bytes_of
+    from lnsegfm.prediction.predict_cases import as_json as summary
+    from lnsegfm.prediction.predict_cases import model_title, predict_cases
+    from lnsegfm.prediction.writers.dicom_exports import Exports, Format
+    from lnsegfm.workflows.preset_benchmark import price
+
+    formats = tuple(one_of(Format, part.strip(), "--format") for part in format_.split(","))
+    naming = one_of(Names, names, "--names")
+    dicom, limit = formats != (Format.NIFTI,), bytes_of(memory)
+    with console() as progress, ExitStack() as unpacked:
+        device = choose_device(device)
+        loaded = read_model(model)
+        inputs = unpacked.enter_context(
+            find_inputs(scans, loaded.channels, names=naming, straighten=straighten, out=out, dicom=dicom)
+        )
+        exports = Exports(out, loaded.labels, inputs, formats, per_node, model_title(loaded))
+        if (nodes or per_node) and not node_labels(loaded.label_names):
+            progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
+        if fast is not None:
+            progress.stage(price(loaded, fast))
+        progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
+        done = predict_cases(
+            loaded,
+            inputs.cases,
+            out,
+            device=device,
+            mirroring=mirroring,
+            step=step,
+            fast=fast,
+            exact=exact,
+            air=air,
+            memory=limit,
+            overwrite=overwrite,
+            flags=flags,
+            nodes=nodes,
+            probabilities=probabilities,
+            exports=exports,
+            progress=progress,
+        )
+    if as_json:
+        print_json(summary(done))
+    else:
+        print(f"{len(done.done)} predicted, {len(done.skipped)} were there already: {done.folder}")
+        for case in dict.fromkeys(flag.case for flag in done.flags):
+            reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
+            print(printable(f"Look at {case}: {reasons}"))
+        print("Not for clinical use.")
+    for failure in done.failed:
+        print(f"lnsegfm: {printable(str(failure))}", file=sys.stderr)
+    if done.failed:
+        raise typer.Exit(1 if done.done or done.skipped else 2)

@@ -1,0 +1,36 @@
+"""``lnsegfm presets``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lnsegfm.cli.shared_options import AsJson, Device, print_json
+
+
+def presets(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished `lnsegfm finetune`.")],
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each preset of `lnsegfm predict --fast` costs RUN's model: Dice and seconds on its held-out scans.
+
+    What is found is kept in RUN/model/presets.json, and `lnsegfm predict --fast` tells it. Not for clinical use.
+    """
+    from lnsegfm.cli.console import console
+    from lnsegfm.workflows.preset_benchmark import FILE, measure, rows
+
+    with console() as progress:
+        found = measure(run, device=device, progress=progress)
+    if as_json:
+        print_json(found)
+        return
+    table = rows(found)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join([name.strip().ljust(widths[0]), *figures]))
+    print(f"Kept     {run / 'model' / FILE}")
+    print("Not for clinical use.")

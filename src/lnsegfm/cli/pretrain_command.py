@@ -1,0 +1,110 @@
+"""``lnsegfm pretrain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lnsegfm.cli.console import console
+from lnsegfm.cli.shared_options import AsJson, Data, Device, Labels, Mirroring, Workers, print_json
+
+if TYPE_CHECKING:
+    from lnsegfm.workflows.pretrain import Base
+
+
+def pretrain(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the base; the same command continues one that was stopped.")],
+    architecture: Annotated[str, typer.Option(help="The network (see `lnsegfm architectures`).")] = "nnunet",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Size of network and training: tiny or small (for CPUs), default (nnU-Net's own plans; for a GPU), or "
+            "release (patch and schedule of the paper's release)."
+        ),
+    ] = "tiny",
+    plans: Annotated[
+        Path | None, typer.Option(help="An nnUNetPlans.json instead of an architecture and a preset.")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="Plan for a GPU of so many GB, with --preset default; the architecture's."),
+    ] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing/--no-checkpointing",
+            help="SwinUNETR only: compute activations again in the backward pass; less memory, more time.",
+        ),
+    ] = False,
+    patch_size: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="Z Y X", help="Patch in voxels; the plans' unless given.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Patches in one training step; the plans' unless given.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the preset's unless given.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; the preset's unless given.")] = None,
+    held_out: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Hold out this many scans, or this share of them if below 1, and evaluate on them; 0 trains on all.",
+        ),
+    ] = 0,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="Processes that train together, a GPU each (with --device cpu, on the CPU).")
+    ] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
+    ] = 0,
+    label: Labels = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    mirroring: Mirroring = True,
+    as_json: AsJson = False,
+) -> None:
+    """Train a base model from labelled scans. Not for clinical use."""
+    from lnsegfm.datasets.labels import LabelMap
+    from lnsegfm.networks.architectures import find_architecture
+
+    labels = LabelMap.from_options(label or ())
+    find_architecture(architecture)
+    from lnsegfm.workflows.pretrain import Training
+    from lnsegfm.workflows.pretrain import pretrain as run
+    from lnsegfm.workflows.run_folder import require_free
+
+    training = Training(
+        architecture=architecture,
+        preset=preset,
+        plans=plans,
+        gpu_memory_gb=gpu_memory,
+        checkpointing=checkpointing,
+        patch_size=patch_size,
+        batch_size=batch_size,
+        iterations=iterations,
+        lr=lr,
+        held_out=held_out,
+        seed=seed,
+        mirroring=mirroring,
+        gpus=gpus,
+    )
+    require_free(out)
+    with console() as progress:
+        base = run(data, out, training, labels=labels, device=device, workers=workers, progress=progress)
+    if as_json:
+        print_json({key: value for key, value in base.record.items() if key != "losses"})
+    else:
+        show(base)
+
+
+def show(base: Base) -> None:
+    """Print the base's Dice on its held-out scans, and where it lies."""
+    if base.evaluation is not None:
+        for label, by_metric in base.evaluation.summary().items():
+            found = by_metric["dice"]
+            print(f"{label}: Dice {found.mean:.3f} (mean), {found.median:.3f} (median), {found.n} held-out cases")
+    print(f"Model    {base.model}")
+    print("Not for clinical use.")

@@ -1,0 +1,147 @@
+"""What a dataset says of its conversion, and whose folder it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import TRAIN, Options, Plan, path_hash
+from lnsegfm.datasets.subjects import SUBJECTS
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.pseudonyms import read_key
+from lnsegfm.storage import PARTIAL, read_json, write_json, write_text
+
+FORMAT = "lnsegfm.conversion/1"
+RECORD = "conversion.json"
+
+
+def identity_of(card: SetCard, source: Path, out: Path, options: Options) -> dict[str, Any]:
+    """What makes two conversions the same: set, source, options and the key of the pseudonyms.
+
+    A private path can hold a name, and whoever guesses it could confirm a plain hash: it is hashed with the key.
+    """
+    identity: dict[str, Any] = {"set": card.name, "source": path_hash(source), "options": options.identity()}
+    if not card.public and not options.keep_names:
+        pseudonyms = read_key(options.key, outside=out)
+        identity |= {"source": pseudonyms.case(str(source.resolve())), "key_id": pseudonyms.key_id}
+    return identity
+
+
+def require_ours(out: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds something else than a conversion of the same source with the same options."""
+    record = out / RECORD
+    if not record.is_file():
+        if out.is_dir() and any(not entry.name.startswith(PARTIAL) for entry in out.iterdir()):
+            raise DataError(f"{out}: the folder holds something that is no conversion. Give a new folder.")
+        return
+    content = read_json(record)
+    there = content.get("identity") if isinstance(content, dict) else None
+    if there == identity:
+        return
+    if not isinstance(there, dict) or there.get("set") != identity["set"]:
+        what = f"a conversion of {there.get('set')}" if isinstance(there, dict) else "no conversion"
+    elif there.get("key_id") != identity.get("key_id"):
+        what = "a conversion whose pseudonyms were made with another key"
+    elif there.get("source") != identity["source"]:
+        what = "a conversion of another source"
+    else:
+        options = there.get("options")
+        before = options if isinstance(options, dict) else {}
+        changed = [name for name, value in identity["options"].items() if before.get(name) != value]
+        what = f"a conversion with another {', '.join(changed) or 'version of this software'}"
+    raise DataError(f"{out}: the folder holds {what}. Give another folder.")
+
+
+def conclude(
+    out: Path,
+    card: SetCard,
+    plan: Plan,
+    identity: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    failed: Mapping[str, tuple[str, str]],
+) -> None:
+    """Write what describes the dataset as a whole.
+
+    Args:
+        out: The dataset.
+        card: Of the set.
+        plan: What was found.
+        identity: Of the conversion.
+        records: Of all cases of the dataset.
+        failed: Reasons by case, for the terminal and for the dataset.
+    """
+    used = [record for record in records if not record["duplicate_of"]]
+    training = [r for r in used if r["part"] == TRAIN and r["voxels"] is not None]
+    write_json(out / "dataset.json", {
+        "channel_names": {str(k): name for k, name in enumerate(plan.channels)},
+        "labels": plan.labels.to_dataset_json(),
+        "numTraining": len(training),
+        "file_ending": ".nii.gz",
+    })  # fmt: skip
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("case", "subject"))
+    writer.writerows(sorted((record["case"], record["subject"]) for record in used))
+    write_text(out / SUBJECTS, table.getvalue())
+    told = card.public  # lines about a private source can hold names of files and structures: the terminal has them
+    write_json(out / RECORD, {
+        "format": FORMAT,
+        "complete": not failed and not plan.failed,
+        "identity": identity,
+        "tool": _version(),
+        "set": {k: v for k, v in card.as_json().items() if k not in ("options", "checks", "layout")},
+        "counts": {
+            "training": len(training),
+            "held_out_or_unlabelled": len(used) - len(training),
+            "duplicates": len(records) - len(used),
+            "failed": len(failed) + len(plan.failed),
+            "left_out": len(plan.left_out),
+            **(plan.counts or {}),
+        },
+        "missing": list(plan.missing),
+        "left_out": list(plan.left_out) if told else None,
+        "failed": [
+            *(plan.failed if told else map(_without_identity, plan.failed)),
+            *(f"Case {name}: {why}" for name, (_, why) in failed.items()),
+        ],
+        "cases": sorted(records, key=lambda record: record["case"]),
+    })  # fmt: skip
+
+
+def _without_identity(line: str) -> str:
+    """A message about a private source that is no case yet: a description or a file's name can hold the patient's."""
+    if re.match(r"Series [\d.]+[ :]", line):
+        return told_without_names(line)
+    return "told on the terminal: the message names a file or a description, which can hold a name"
+
+
+def told_without_names(line: str, secrets: Iterable[str] = ()) -> str:
+    """A message as it may stand in a dataset that is given away: without UIDs, names of structures and files.
+
+    Of a message that holds a path nothing is left. Readers of DICOM never put the patient's name or ID into a message,
+    but people do so with names of files and structures.
+
+    Args:
+        line: The message.
+        secrets: Words of the source; short ones, which occur in every sentence, stay.
+    """
+    if "/" in line or "\\" in line or ".dcm" in line.lower():
+        return "told on the terminal: the message holds a path, which can hold a name"
+    line = re.sub(r"\d+(\.\d+){4,}", "UID", line)
+    words = {word.strip() for word in secrets}
+    for word in sorted((w for w in words if len(w) >= (6 if w.isdigit() else 3)), key=len, reverse=True):
+        line = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "...", line)
+    return re.sub(r"""(?<!\w)(?:'[^']*'|"[^"]*")(?!\w)""", "'...'", line)
+
+
+def _version() -> str:
+    try:
+        return f"lnsegfm {version('lnsegfm')}"
+    except PackageNotFoundError:
+        return "lnsegfm"

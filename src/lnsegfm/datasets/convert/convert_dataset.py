@@ -1,0 +1,296 @@
+"""A plan as an nnU-Net raw dataset: case by case, so that the same call goes on where one was interrupted.
+
+The folder gets ``imagesTr`` and ``labelsTr`` (``imagesTs`` and ``labelsTs`` for held-out parts and for scans without a
+reference), ``cases/NAME.json`` written last for each case, ``dataset.json``, ``subjects.csv`` and ``conversion.json``.
+No file holds a date, so a repeated conversion gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lnsegfm.datasets.convert.collection_card import SetCard
+from lnsegfm.datasets.convert.conversion_plan import TRAIN, Loaded, Options, Plan, Scan, voxels_of
+from lnsegfm.datasets.convert.conversion_record import (
+    FORMAT,
+    RECORD,
+    conclude,
+    identity_of,
+    require_ours,
+    told_without_names,
+)
+from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.errors import DataError, LnSegFmError
+from lnsegfm.imaging.files import write_mask, write_volume
+from lnsegfm.storage import PARTIAL, clear_partials, read_json, write_json
+
+Progress = Callable[[int, int, str], None]
+_LOCK = f"{PARTIAL}convert.lock"
+_SHOWN = 20  # reasons that are told where nothing can be converted
+_PLACES = {True: ("imagesTr", "labelsTr"), False: ("imagesTs", "labelsTs")}
+_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "cases")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion came to.
+
+    Args:
+        out: The dataset.
+        written: Cases that this call wrote.
+        kept: Cases that were there.
+        duplicates: Cases left out because an earlier one has the same voxels, by their names.
+        failed: What could not be converted, one line each.
+        left_out: What is in the source and goes nowhere, one line each.
+        missing: What a published set has and the source has not, one line each.
+        notes: What a person should know of what was converted, one line each.
+    """
+
+    out: Path
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    duplicates: Mapping[str, str]
+    failed: tuple[str, ...]
+    left_out: tuple[str, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def convert(
+    card: SetCard, source: Path, out: Path, options: Options | None = None, *, progress: Progress | None = None
+) -> Converted:
+    """Convert a source to a dataset.
+
+    A case that is there is left as it is, unless its source has changed; a bad one is told and does not stop the rest.
+
+    Args:
+        card: Of the set (see ``SETS``).
+        source: The folder that holds it.
+        out: Folder for the dataset: new, or one that the same source was converted to.
+        options: What is asked for.
+        progress: Called with (cases done, cases in all, name of the case).
+
+    Raises:
+        ConfigError: An option that means nothing to this set.
+        DataError: No such source, no case in it, a label that no structure gets, a folder that holds something else,
+            or one that another process converts to.
+    """
+    options = options or Options()
+    _require_apart(source, out)
+    identity = identity_of(card, source, out, options)
+    require_ours(out, identity)
+    plan = card.plan(source, options)
+    if not plan.scans:
+        why = plan.failed + plan.left_out
+        more = (f"{len(why) - _SHOWN} more of this kind.",) if len(why) > _SHOWN else ()
+        head = () if plan.failed else (f"{source}: it holds no case of {card.name}. {card.layout}",)
+        raise DataError(*head, *why[:_SHOWN], *more)
+    with _alone(out):
+        write_json(out / RECORD, {"format": FORMAT, "complete": False, "identity": identity})
+        for folder in _FOLDERS:
+            clear_partials(out / folder)
+        for partial in out.glob(f"{PARTIAL}*"):
+            if partial.name != _LOCK:
+                partial.unlink(missing_ok=True)
+        run = _Run(card, plan, out)
+        for done, scan in enumerate(plan.scans, start=1):
+            run.take(scan)
+            if progress is not None:
+                progress(done, len(plan.scans), scan.name)
+        run.keep_others()
+        conclude(out, card, plan, identity, run.records, run.failed)
+    return Converted(
+        out=out,
+        written=tuple(run.written),
+        kept=tuple(run.kept),
+        duplicates={r["case"]: r["duplicate_of"] for r in run.records if r["duplicate_of"]},
+        failed=(*plan.failed, *(f"Case {name}: {why}" for name, (why, _) in run.failed.items())),
+        left_out=plan.left_out,
+        missing=plan.missing,
+        notes=(*plan.notes, *run.notes),
+    )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other processes out of a dataset as long as this one converts to it."""
+    from filelock import FileLock, Timeout
+
+    out.mkdir(parents=True, exist_ok=True)
+    place = out / _LOCK
+    try:
+        with FileLock(place, timeout=0):
+            yield
+            place.unlink(missing_ok=True)
+    except Timeout:
+        raise DataError(f"{out}: another process converts to it just now. Wait for that one.") from None
+
+
+class _Run:
+    """One conversion under way."""
+
+    def __init__(self, card: SetCard, plan: Plan, out: Path) -> None:
+        self.card, self.plan, self.out = card, plan, out
+        self.written: list[str] = []
+        self.kept: list[str] = []
+        self.failed: dict[str, tuple[str, str]] = {}  # what the terminal is told, and what the dataset may hold
+        self.records: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+        self._first: dict[str, str] = {}  # hash of a volume to the first case that has it
+
+    def take(self, scan: Scan) -> None:
+        """Convert one case, unless it is there as this call would make it."""
+        record = self._there(scan)
+        if record is not None:
+            self.kept.append(scan.name)
+            notes = record["notes"]
+        else:
+            try:
+                loaded = scan.load()
+                self._remove(scan.name)
+                record = self._write(scan, loaded)
+            except Exception as error:  # whatever a stranger's file does, the other cases are converted
+                self._remove(scan.name)
+                told = str(error) if isinstance(error, LnSegFmError | OSError) else f"{type(error).__name__}: {error}"
+                self.failed[scan.name] = (" ".join(told.split()), self._told(scan, " ".join(told.split())))
+                return
+            write_json(self._sidecar(scan.name), record)
+            self.written.append(scan.name)
+            notes = loaded.notes
+        self.notes += [f"Case {scan.name}: {note.rstrip('.')}." for note in notes]
+        self._first.setdefault(record["voxels_sha256"], scan.name)
+        self.records.append(record)
+
+    def keep_others(self) -> None:
+        """Cases of earlier calls that this one has not found stay part of the dataset, and are told."""
+        seen = {scan.name for scan in self.plan.scans}
+        for sidecar in sorted((self.out / "cases").glob("*.json")):
+            record = _read_record(sidecar)
+            if sidecar.stem not in seen and record is not None and self._complete(record):
+                self.kept.append(sidecar.stem)
+                self.records.append(record)
+                self.notes.append(
+                    f"Case {sidecar.stem}: this call did not find it in the source. It stays in the dataset; convert "
+                    "to a new folder to be without it."
+                )
+
+    def _there(self, scan: Scan) -> dict[str, Any] | None:
+        """The record of a case that is there, complete, and of the same source."""
+        record = _read_record(self._sidecar(scan.name))
+        if record is None or record.get("fingerprint") != scan.fingerprint or not self._complete(record):
+            return None
+        # what an earlier case is may have changed since: it failed, or came later
+        return record if record["duplicate_of"] == self._duplicate(record["voxels_sha256"]) else None
+
+    def _duplicate(self, digest: str) -> str | None:
+        return self._first.get(digest) if self.card.drops_duplicates else None
+
+    def _complete(self, record: Mapping[str, Any]) -> bool:
+        """Every file of a case is there."""
+        if record["duplicate_of"]:
+            return True
+        images, labels = _PLACES[record["part"] == TRAIN and record["voxels"] is not None]
+        files = [self.out / images / _image(record["case"], channel) for channel in range(len(self.plan.channels))]
+        if record["voxels"] is not None:
+            files.append(self.out / labels / f"{record['case']}.nii.gz")
+        return all(file.is_file() for file in files)
+
+    def _sidecar(self, name: str) -> Path:
+        return self.out / "cases" / f"{name}.json"
+
+    def _write(self, scan: Scan, loaded: Loaded) -> dict[str, Any]:
+        _require_sound(scan, loaded, self.plan)
+        digest = _voxel_hash(loaded)
+        record = {
+            "case": scan.name,
+            "subject": scan.subject,
+            "part": scan.part,
+            "sources": list(scan.sources),
+            "fingerprint": scan.fingerprint,
+            "shape": list(loaded.grid.shape),
+            "spacing_mm": list(loaded.grid.spacing_mm),
+            "voxels": _counted(loaded.mask, self.plan.labels) if loaded.mask is not None else None,
+            "voxels_sha256": digest,
+            "duplicate_of": self._duplicate(digest),
+            "notes": [self._told(scan, note) for note in loaded.notes],
+        }
+        if record["duplicate_of"]:
+            return record
+        images, labels = _PLACES[scan.part == TRAIN and scan.labelled]
+        for channel, image in enumerate(loaded.images):
+            write_volume(self.out / images / _image(scan.name, channel), image, loaded.grid)
+        if loaded.mask is not None:
+            write_mask(self.out / labels / f"{scan.name}.nii.gz", loaded.mask, loaded.grid)
+        return record
+
+    def _told(self, scan: Scan, line: str) -> str:
+        return line if self.card.public else told_without_names(line, scan.secrets())
+
+    def _remove(self, name: str) -> None:
+        """Take a case out, its record first; it may have lain among those without a reference."""
+        self._sidecar(name).unlink(missing_ok=True)
+        for images, labels in _PLACES.values():
+            for channel in range(len(self.plan.channels)):
+                (self.out / images / _image(name, channel)).unlink(missing_ok=True)
+            (self.out / labels / f"{name}.nii.gz").unlink(missing_ok=True)
+
+
+def _image(name: str, channel: int) -> str:
+    return f"{name}_{channel:04d}.nii.gz"
+
+
+def _read_record(sidecar: Path) -> dict[str, Any] | None:
+    """The record of a case; None where there is none, or none that this software wrote."""
+    if not sidecar.is_file():
+        return None
+    try:
+        record = read_json(sidecar)
+    except DataError:
+        return None
+    needed = {"case", "subject", "part", "voxels", "voxels_sha256", "duplicate_of", "notes"}
+    sound = isinstance(record, dict) and needed <= set(record) and record["case"] == sidecar.stem
+    return record if sound else None
+
+
+def _require_apart(source: Path, out: Path) -> None:
+    if not source.exists():
+        raise DataError(f"{source}: no such folder. Give the folder that holds the set.")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: it is a file. Give a folder for the dataset.")
+    here, there = source.resolve(), out.resolve()
+    if there.is_relative_to(here) or here.is_relative_to(there):
+        raise DataError(f"{out}: dataset and source lie within each other. Give the dataset a folder of its own.")
+
+
+def _require_sound(scan: Scan, loaded: Loaded, plan: Plan) -> None:
+    if len(loaded.images) != len(plan.channels):
+        raise DataError(f"{len(loaded.images)} images for {len(plan.channels)} channels. Complete the case.")
+    if (loaded.mask is not None) != scan.labelled:
+        raise DataError("A reference was expected and not found, or the other way round. Look at the source.")
+    if loaded.mask is None:
+        return
+    found = set(values_in(loaded.mask))
+    if strangers := sorted(found - plan.labels.allowed):
+        raise DataError(f"Its mask holds {strangers}, which no label has ({plan.labels}). Export it again.")
+    if not scan.may_be_empty and not found & set(plan.labels.names.values()):
+        raise DataError("Its reference is empty: nothing was drawn within the scan. Leave the case out, or outline it.")
+
+
+def _counted(mask: np.ndarray, labels: LabelMap) -> dict[str, int]:
+    counts = voxels_of(mask, max(labels.allowed))
+    return {name: int(counts[value]) for name, value in labels.to_dataset_json().items() if value}
+
+
+def _voxel_hash(loaded: Loaded) -> str:
+    """Equal for scans of equal voxels and spacing, wherever they lie in the patient."""
+    digest = hashlib.sha256(repr((loaded.grid.shape, loaded.grid.spacing_mm)).encode())
+    for image in loaded.images:
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""Phantoms as an nnU-Net raw dataset, with the exact truth about every node beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.phantom.domain import Domain
+from lnsegfm.datasets.phantom.phantom_case import IGNORE, LYMPH_NODE, VERSION, PhantomCase, case_name, make_case
+from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.files import write_volume
+from lnsegfm.storage import clear_partials, read_json, write_json
+
+Progress = Callable[[int, int, str], None]
+
+
+def write_dataset(
+    out: Path, *, cases: int, domain: Domain, seed: int, first: int = 0, progress: Progress | None = None
+) -> None:
+    """Write cases ``first`` to ``first + cases - 1`` of a domain and seed to a folder.
+
+    A case that is there is left as it is, so the same call goes on where an earlier one was interrupted, and a call
+    with more cases adds to a dataset. ``dataset.json`` is written last: a folder that has none is not complete.
+
+    Args:
+        out: The folder. It gets ``imagesTr``, ``labelsTr``, ``nodes``, ``dataset.json`` and ``phantom.json``.
+        cases: How many.
+        domain: What population they are drawn from.
+        seed: Which draw.
+        first: Number of the first case.
+        progress: Called with (cases done, cases asked for, name of the case) after every case.
+
+    Raises:
+        ConfigError: A number that cannot be.
+        DataError: The folder holds something else, or the nodes do not fit.
+    """
+    for name, value, low in (("cases", cases, 1), ("seed", seed, 0), ("first", first, 0)):
+        if value < low:
+            raise ConfigError(f"{name} {value}: it cannot be less than {low}. Use {low} or more.")
+    identity = {"version": VERSION, "seed": seed, "domain": domain.as_dict()}
+    _claim(out, identity)
+    for folder in ("imagesTr", "labelsTr", "nodes"):
+        clear_partials(out / folder)
+    for done, index in enumerate(range(first, first + cases), start=1):
+        name = case_name(domain.site, index)
+        if not _sidecar(out, name).is_file():
+            _write_case(out, make_case(domain, seed, index))
+        if progress is not None:
+            progress(done, cases, name)
+    write_json(out / "dataset.json", _dataset_json(domain, len(list((out / "nodes").glob("phantom_*.json")))))
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> None:
+    """Make the folder this dataset's, or find that it is."""
+    card = out / "phantom.json"
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: it is a file. Give a folder for the phantoms.")
+    if not card.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise DataError(f"{out}: the folder holds something that is no phantom dataset. Give a new folder.")
+        write_json(card, identity)
+        return
+    there = read_json(card)
+    if there != identity:
+        raise DataError(f"{out}: the folder holds phantoms of {_difference(there, identity)}. Give another folder.")
+
+
+def _difference(there: Any, wanted: dict[str, Any]) -> str:
+    if not isinstance(there, dict):
+        return "an unknown kind"
+    domain = there.get("domain") or {}
+    pairs = [(k, there.get(k), wanted[k]) for k in ("version", "seed")]
+    pairs += [(k, domain.get(k), v) for k, v in wanted["domain"].items()]
+    return ", ".join(f"{k} {a} instead of {b}" for k, a, b in pairs if a != b) or "another kind"
+
+
+def _sidecar(out: Path, name: str) -> Path:
+    return out / "nodes" / f"{name}.json"
+
+
+def _write_case(out: Path, case: PhantomCase) -> None:
+    """The sidecar comes last: where it is, the image and the mask are."""
+    write_volume(out / "imagesTr" / f"{case.name}_0000.nii.gz", case.image_hu, case.grid)
+    write_volume(out / "labelsTr" / f"{case.name}.nii.gz", case.mask, case.grid)
+    write_json(_sidecar(out, case.name), case.truth())
+
+
+def _dataset_json(domain: Domain, cases: int) -> dict[str, Any]:
+    labels = {"background": 0, "lymph_node": LYMPH_NODE}
+    if domain.annotated_share < 1:
+        labels["ignore"] = IGNORE
+    return {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": cases, "file_ending": ".nii.gz"}

@@ -1,0 +1,190 @@
+"""What a model has seen in training, as ranges: no scan, no name, no voxel of a patient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import DataError
+from lnsegfm.evaluation.mask_statistics import Look
+from lnsegfm.storage import read_json, write_json
+
+SEEN = "seen.json"
+FORMAT = "lnsegfm.seen/1"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The smallest and the largest value met.
+
+    Raises:
+        DataError: Not two finite numbers in ascending order.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise DataError(f"Range {self.low!r} to {self.high!r}: not two numbers. Write the smaller one first.")
+        if self.low > self.high:
+            raise DataError(f"Range {self.low:g} to {self.high:g}: it runs backwards. Write the smaller one first.")
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Range | None:
+        """The range of those values that are known; None where none is."""
+        known = [value for value in values if value is not None]
+        return cls(min(known), max(known)) if known else None
+
+    def widened(self, factor: float) -> Range:
+        """Down to ``low / factor`` and up to ``high * factor``, for quantities that are never negative."""
+        return Range(self.low / factor, self.high * factor)
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        low, high = f"{self.low:.4g}", f"{self.high:.4g}"
+        return low if low == high else f"{low} to {high}"
+
+
+Three = tuple[Range, Range, Range]
+
+
+@dataclass(frozen=True)
+class LabelSeen:
+    """One label over the training cases.
+
+    Args:
+        volume_ml: Over the cases that have the label.
+        pieces: Components, over the cases that have the label.
+        hu: Its median HU, over the cases that have it; None where the scans are no CT.
+        absent: Cases without the label.
+    """
+
+    volume_ml: Range
+    pieces: Range
+    hu: Range | None = None
+    absent: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one training has seen.
+
+    Args:
+        source: Whose training, in a word or two: ``training``, ``base``.
+        cases: Number of its scans; 0 where ``plans.json`` alone is known, whose ranges are medians.
+        spacing_mm: Along (z, y, x).
+        extent_mm: Field of view along (z, y, x).
+        scan_low_hu: 0.5th percentile of a whole scan; None where unknown or no CT.
+        scan_high_hu: 99.5th percentile of a whole scan.
+        foreground_hu: Where the median HU under a mask lay, or may lie; None where unknown or no CT.
+        labels: Each label met, by name; empty with plans alone.
+    """
+
+    source: str
+    cases: int
+    spacing_mm: Three
+    extent_mm: Three
+    scan_low_hu: Range | None = None
+    scan_high_hu: Range | None = None
+    foreground_hu: Range | None = None
+    labels: Mapping[str, LabelSeen] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, looks: Sequence[Look], source: str = "training") -> Seen:
+        """The ranges over the cases of a training.
+
+        Raises:
+            DataError: No case.
+        """
+        if not looks:
+            raise DataError("No case: ranges need at least one. Give the cases of the training.")
+        return cls(
+            source=source,
+            cases=len(looks),
+            spacing_mm=_each_axis([one.spacing_mm for one in looks]),
+            extent_mm=_each_axis([one.extent_mm for one in looks]),
+            scan_low_hu=Range.of(one.scan_hu and one.scan_hu[0] for one in looks),
+            scan_high_hu=Range.of(one.scan_hu and one.scan_hu[1] for one in looks),
+            foreground_hu=Range.of(one.foreground_hu for one in looks),
+            labels={name: seen for name in looks[0].labels if (seen := _label_over(looks, name)) is not None},
+        )
+
+    def renamed(self, names: Mapping[str, str]) -> Seen:
+        """The same with some labels under other names."""
+        return replace(self, labels={names.get(name, name): seen for name, seen in self.labels.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain tables and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> Seen:
+        """Read what `to_json` gave.
+
+        Raises:
+            DataError: It is something else.
+        """
+        try:
+            optional = {
+                name: None if content[name] is None else Range(**content[name])
+                for name in ("scan_low_hu", "scan_high_hu", "foreground_hu")
+            }
+            labels = {
+                str(name): LabelSeen(
+                    Range(**one["volume_ml"]),
+                    Range(**one["pieces"]),
+                    None if one["hu"] is None else Range(**one["hu"]),
+                    int(one["absent"]),
+                )
+                for name, one in content["labels"].items()
+            }
+            spacing, extent = (tuple(Range(**axis) for axis in content[name]) for name in ("spacing_mm", "extent_mm"))
+            if not len(spacing) == len(extent) == 3:
+                raise TypeError("three axes")
+            return cls(str(content["source"]), int(content["cases"]), spacing, extent, **optional, labels=labels)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"Ranges of a training: not what lnsegfm writes ({error!r}). Train again.") from None
+
+
+def write_seen(folder: Path, seen: Sequence[Seen]) -> None:
+    """Write ``seen.json`` into a model folder: its own training first, then what its base had seen."""
+    write_json(folder / SEEN, {"format": FORMAT, "seen": [one.to_json() for one in seen]})
+
+
+def read_seen(folder: Path) -> tuple[Seen, ...]:
+    """What a model folder says of its training; nothing where it holds no ``seen.json``.
+
+    Raises:
+        DataError: The file is damaged or of another format.
+    """
+    file = folder / SEEN
+    if not file.is_file():
+        return ()
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("seen"), list):
+        raise DataError(f"{file}: not of the format {FORMAT}. Remove it: flags then go by plans.json alone.")
+    try:
+        return tuple(map(Seen.from_json, content["seen"]))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _label_over(looks: Sequence[Look], name: str) -> LabelSeen | None:
+    found = [one.labels[name] for one in looks if one.labels[name].pieces]
+    volume, pieces = Range.of(one.volume_ml for one in found), Range.of(one.pieces for one in found)
+    if volume is None or pieces is None:
+        return None
+    return LabelSeen(volume, pieces, Range.of(one.hu for one in found), len(looks) - len(found))
+
+
+def _each_axis(rows: Sequence[tuple[float, float, float]]) -> Three:
+    z, y, x = (Range(min(values), max(values)) for values in zip(*rows, strict=True))
+    return z, y, x

@@ -1,0 +1,243 @@
+"""A volume's logits from overlapping tiles: nnU-Net's sliding window, with tiles asked in batches.
+
+Positions, weights and mirrored copies are those of nnU-Net 2.8.1's ``predict_sliding_window_return_logits``. What
+differs is told by three settings: how many tiles the network sees at once, in which precision they are summed (nnU-Net
+sums in half precision, which overflows at 65504), and whether tiles of nothing but air are asked at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it so
+from torch import Tensor, nn
+
+from lnsegfm.errors import ConfigError, DataError, ModelError
+from lnsegfm.inference.mirror_agreement import labels_of
+from lnsegfm.inference.tile_forward import Asked, Watch, quick_forward
+from lnsegfm.inference.tile_positions import At, importance, mirrorings, positions
+from lnsegfm.networks.cpu_allocator import reused_memory
+
+BATCH = 2
+"""Tiles at once on an accelerator. On a CPU one at a time is the fastest, and takes the least memory."""
+
+
+@dataclass(frozen=True)
+class Air:
+    """Tiles that are one value throughout need not be asked one by one: the network is asked of one such tile.
+
+    CT normalisation cuts intensities at a lower bound, so that air (and fat and lung below the bound) is one constant.
+    A skipped tile **is** the tile that was asked, so its logits are the same, whatever the network finds in it.
+
+    Args:
+        value: The bound, in the units of the normalised volume.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ConfigError(f"Air {self.value}: it is the lowest intensity of a normalised scan. Give a number.")
+
+
+@torch.inference_mode()
+def sliding_window(
+    network: nn.Module,
+    volume: Tensor,
+    patch_size: Sequence[int],
+    *,
+    step: float = 0.5,
+    mirror_axes: Sequence[int] = (),
+    batch: int | None = None,
+    device: str | torch.device = "cpu",
+    accumulate_on: str | torch.device = "cpu",
+    precision: torch.dtype = torch.float32,
+    difference: bool = False,
+    quick: bool = True,
+    air: Air | None = None,
+    watch: Watch | None = None,
+    only: Sequence[At] | None = None,
+) -> Tensor:
+    """The logits of a volume, averaged over tiles and their mirrored copies.
+
+    Args:
+        network: Takes (tiles, channels, *patch) and gives (tiles, classes, *patch): deep supervision is off. It is
+            moved to ``device`` and set to evaluation. On CUDA it runs under autocast, as nnU-Net's does.
+        volume: (channels, z, y, x), normalised; smaller than a patch it is padded by zeros on both sides.
+        patch_size: Voxels of a tile (z, y, x).
+        step: Distance of tiles as a share of the patch, at most.
+        mirror_axes: Of (0, 1, 2): the average is over every combination of them.
+        batch: Tiles at once, halved for good when CUDA's memory does not hold so many; None chooses.
+        device: Where the network runs.
+        accumulate_on: Where the sums lie, 4 bytes a voxel and class and 4 more; when CUDA's memory does not hold them
+            they move to the CPU.
+        precision: Of the sums. With float16, and one tile at once that is not ``quick``, logits are nnU-Net's bit for
+            bit on a CPU.
+        difference: Give one channel, the logit of class 1 less that of class 0: enough for a mask of two classes.
+        quick: Compute the network's layers in the quickest way on a CPU (`lnsegfm.inference.tile_forward`).
+        air: Which tiles need not be asked; None asks all.
+        watch: Told of each batch, to see how far plain and mirrored passes agree. Not of skipped tiles in which both
+            are background.
+        only: The tiles to ask, in a volume at least a patch large, instead of those that cover it; at least one.
+
+    Returns:
+        (classes, z, y, x), or (1, z, y, x) for ``difference``, where the sums lie; 0 where no tile lies.
+
+    Raises:
+        ConfigError: Settings that cannot be, a network that gives several outputs, a difference of other than two.
+        DataError: The volume is none.
+        ModelError: Logits that are not finite.
+    """
+    patch = tuple(int(n) for n in patch_size)
+    device = torch.device(device)
+    batch = batch if batch is not None else 1 if device.type == "cpu" else BATCH
+    _require(volume, patch, step, mirror_axes, batch)
+    padded, inner = pad(volume, patch)
+    sums = _Sums(tuple(padded.shape[1:]), importance(patch), precision, torch.device(accumulate_on))
+    asked = Asked(network.to(device).eval(), mirrorings(mirror_axes), device, batch, difference, watch, sums.to_the_cpu)
+    tiles = positions(padded.shape[1:], patch, step) if only is None else only
+    with reused_memory(device), quick_forward(device) if quick else contextlib.nullcontext():
+        constant = _asked_once(asked, padded, tiles, patch, air)
+        for group, answers in _answered(asked, padded, tiles, constant):
+            for at, answer in zip(group, answers, strict=True):
+                sums.add(at, answer)
+    return sums.logits()[(slice(None), *inner)]
+
+
+class _Sums:
+    """Weighted sums of tiles and their weights; they move to the CPU when CUDA's memory does not hold them."""
+
+    def __init__(self, shape: tuple[int, ...], weight: Tensor, precision: torch.dtype, place: torch.device) -> None:
+        self._shape, self._precision, self._place = shape, precision, place
+        self._weight = weight
+        self._sums: Tensor | None = None
+        self._total: Tensor | None = None
+
+    def add(self, at: At, answer: Tensor) -> None:
+        """Add a tile's logits (classes, z, y, x)."""
+        try:
+            answer = answer.to(self._place)
+            if self._sums is None or self._total is None:
+                self._weight = self._weight.to(self._place)
+                self._sums = torch.zeros((len(answer), *self._shape), dtype=self._precision, device=self._place)
+                self._total = torch.zeros(self._shape, dtype=self._precision, device=self._place)
+            weighted = answer * self._weight
+        except torch.OutOfMemoryError:
+            if not self.to_the_cpu():
+                raise
+            self.add(at, answer)
+            return
+        self._sums[(slice(None), *at)] += weighted  # in place: from here on nothing can run out of memory
+        self._total[at] += self._weight
+
+    def to_the_cpu(self) -> bool:
+        """Whether there was something to move."""
+        if self._place.type == "cpu":
+            return False
+        self._place = torch.device("cpu")
+        self._weight = self._weight.cpu()
+        self._sums, self._total = (
+            (None, None) if self._sums is None or self._total is None else (self._sums.cpu(), self._total.cpu())
+        )
+        torch.cuda.empty_cache()
+        return True
+
+    def logits(self) -> Tensor:
+        """The averages, in the sums' own memory."""
+        assert self._sums is not None  # there is at least one tile
+        assert self._total is not None
+        self._total.masked_fill_(self._total == 0, 1)  # no tile lies there, and the sum is 0
+        for logits in self._sums:
+            logits /= self._total
+        if not all(bool(plane.isfinite().all()) for plane in self._sums.flatten(0, 1)):
+            raise ModelError(
+                "Logits: the network gives infinities or NaN for this scan. Check its weights and the scan."
+            )
+        return self._sums
+
+
+def air_tiles(volume: Tensor, tiles: Sequence[At], value: float) -> list[int]:
+    """The numbers of the tiles whose voxels all have a value, in every channel."""
+    other = (volume != value).any(0)
+    return [number for number, at in enumerate(tiles) if not bool(other[at].any())]
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """What was found of tiles that are one value throughout.
+
+    Args:
+        tiles: Their numbers.
+        answer: The logits of each of them (1, classes, z, y, x).
+        seen: Its plain and its averaged pass, for who watches; none where both are background.
+    """
+
+    tiles: frozenset[int] = frozenset()
+    answer: Tensor | None = None
+    seen: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+def _answered(
+    asked: Asked, volume: Tensor, tiles: Sequence[At], constant: _Constant
+) -> Iterator[tuple[list[At], Tensor]]:
+    """Batches of tiles in their order with their logits; the network is not asked of constant ones."""
+    buffer: Tensor | None = None
+    for are_known, run in itertools.groupby(enumerate(tiles), key=lambda each: each[0] in constant.tiles):
+        places = [at for _, at in run]
+        while places:
+            group, places = places[: asked.batch], places[asked.batch :]
+            if are_known and constant.answer is not None:
+                if asked.watch is not None:
+                    for plain, averaged in constant.seen * len(group):
+                        asked.watch(plain, averaged)
+                yield group, constant.answer.expand(len(group), *constant.answer.shape[1:])
+                continue
+            parts = [volume[(slice(None), *at)] for at in group]
+            if buffer is None:
+                buffer = torch.empty((asked.batch, *parts[0].shape), dtype=volume.dtype, device=volume.device)
+            yield group, asked(torch.stack(parts, out=buffer[: len(group)]))
+
+
+def _asked_once(
+    asked: Asked, volume: Tensor, tiles: Sequence[At], patch: tuple[int, ...], air: Air | None
+) -> _Constant:
+    """Ask the network of a tile of air, if there are several."""
+    empty = air_tiles(volume, tiles, air.value) if air is not None else []
+    if air is None or len(empty) < 2:
+        return _Constant()
+    one = torch.full((1, len(volume), *patch), air.value, dtype=volume.dtype, device=volume.device)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def look(plain: Tensor, averaged: Tensor) -> None:
+        if labels_of(plain).any() or labels_of(averaged).any():
+            seen.append((plain.clone(), averaged.clone()))
+
+    answer = Asked(asked.network, asked.mirrored, asked.device, 1, asked.difference, look, asked.relieve)(one)
+    return _Constant(frozenset(empty), answer, tuple(seen))
+
+
+def pad(volume: Tensor, patch: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """The volume with zeros on both sides, at least a patch large, and where in it the given one lies."""
+    lacking = [max(0, tile - size) for tile, size in zip(patch, volume.shape[1:], strict=True)]
+    if not any(lacking):
+        return volume, (slice(None),) * 3
+    inner = tuple(slice(n // 2, n // 2 + size) for n, size in zip(lacking, volume.shape[1:], strict=True))
+    return F.pad(volume, [part for n in reversed(lacking) for part in (n // 2, n - n // 2)]), inner
+
+
+def _require(volume: Tensor, patch: tuple[int, ...], step: float, mirror_axes: Sequence[int], batch: int) -> None:
+    if volume.ndim != 4 or min(volume.shape) < 1 or not volume.is_floating_point():
+        raise DataError(f"Volume {tuple(volume.shape)} {volume.dtype}: it must be (channels, z, y, x) numbers.")
+    if len(patch) != 3 or min(patch) < 1:
+        raise ConfigError(f"Patch {patch}: tiles are three-dimensional. Give (z, y, x) voxels.")
+    if not 0 < step <= 1:
+        raise ConfigError(f"step {step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
+    if batch < 1:
+        raise ConfigError(f"batch {batch}: the network sees at least one tile at once. Use 1 or more.")
+    if len({*mirror_axes}) != len(mirror_axes) or not {*mirror_axes} <= {0, 1, 2}:
+        raise ConfigError(f"Mirroring axes {tuple(mirror_axes)}: each of 0, 1, 2 at most once.")

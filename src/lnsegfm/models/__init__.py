@@ -1,0 +1,1 @@
+"""Models on disk: folders, plans, adapters, export, training domain; `importing` reads models from elsewhere."""

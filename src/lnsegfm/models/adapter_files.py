@@ -1,0 +1,307 @@
+"""Adapters as people pass them on: put on their base, and looked into.
+
+An adapter comes with the plans of its model. They are checked as those of a model folder are, before anything is built
+or written.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError, RunMismatch, TransferError
+from lnsegfm.models.model_folder import (
+    Model,
+    build_network,
+    load_weights,
+    read_model,
+    require_known_imports,
+    write_model,
+)
+from lnsegfm.models.plans import in_image_order
+from lnsegfm.progress import Progress, Silent
+from lnsegfm.storage import PARTIAL, write_json
+from lnsegfm.weights.adapter import Adapter, files_of
+from lnsegfm.weights.adapter_parts import stretches
+from lnsegfm.weights.checkpoint import Checkpoint
+
+ORIGIN = "origin.json"
+TERMS = ("name", "licence", "citation")
+
+
+@dataclass(frozen=True)
+class Described:
+    """An adapter and the model that it makes.
+
+    Args:
+        place: Where it was read.
+        adapter: The adapter.
+        model: The model, without weights: those take the base.
+        terms: Name, licence and citation of the base, as far as they are known.
+    """
+
+    place: Path
+    adapter: Adapter
+    model: Model
+    terms: Mapping[str, str]
+
+    @property
+    def method(self) -> str:
+        """Name of the method that made it."""
+        return str(self.adapter.card["method"])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Settings of the method."""
+        settings: Mapping[str, Any] = self.adapter.card["settings"]
+        return settings
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A model made of base and adapter.
+
+    Args:
+        out: Its folder.
+        described: The adapter.
+        written: Whether it was written now; it may have been there.
+    """
+
+    out: Path
+    described: Described
+    written: bool
+
+
+def read_adapter(place: Path) -> Described:
+    """Read an adapter and the description of its model. Nothing in it is executed, nothing is built.
+
+    Args:
+        place: The folder of a run or of ``adapter.safetensors`` and ``adapter.json``, or one of the two files.
+
+    Raises:
+        ModelError: A file is missing or damaged, or the plans in it are not nnU-Net's or want what is no network.
+    """
+    adapter = Adapter.load(place)
+    card, file = adapter.card, files_of(place)[1]
+    with reading(file):
+        axes = card["mirroring_axes"]
+        checkpoint = Checkpoint(
+            weights={},
+            configuration=_of(str, card["configuration"]),
+            plans=_of(dict, card["plans"]),
+            dataset_json=_of(dict, card["dataset_json"]),
+            trainer_name=_of(str, card["trainer_name"]),
+            mirroring_axes=None if axes is None else tuple(_of(int, axis) for axis in axes),
+        )
+        if checkpoint.configuration not in checkpoint.plans["configurations"]:
+            raise KeyError(checkpoint.configuration)
+        for configuration in checkpoint.plans["configurations"].values():
+            require_known_imports(configuration, file)
+        model = Model(place, (checkpoint,), checkpoint.plans, checkpoint.dataset_json)
+        if not model.channels or not model.labels:
+            raise KeyError("channel_names")
+        ending = checkpoint.dataset_json.get("file_ending", ".nii.gz")
+        if not re.fullmatch(r"(\.\w+)+", ending):
+            raise ValueError(f"file_ending {ending!r:.40}")
+        _of(str, card["method"]), _of(dict, card["settings"])
+        terms = _of(dict, card.get("base", {}))
+        return Described(place, adapter, model, {key: _of(str, terms[key]) for key in TERMS if terms.get(key)})
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Whatever goes wrong with the content of a file is said of the file, in one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except DataError as error:
+        raise ModelError(f"{file}: {' '.join(str(error).split())}") from None
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:80]
+        raise ModelError(f"{file}: not the description of a model ({reason}). Copy the adapter again.") from None
+
+
+def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | None = None) -> Applied:
+    """Write the model that an adapter makes of its base, as a folder that stock nnU-Net loads.
+
+    The folder appears whole or not at all; where it is already, nothing is done.
+
+    Args:
+        base: The base's folder, a run's, or the name of an imported model.
+        place: As for `read_adapter`.
+        out: The model's folder.
+        progress: Told how far it is.
+
+    Raises:
+        ModelError: The adapter or the base cannot be read; the weights do not fit the network of the plans.
+        TransferError: The adapter belongs to another base, or is damaged.
+        RunMismatch: ``out`` holds something else.
+        ConfigError: ``out`` is a file.
+    """
+    progress = progress or Silent()
+    progress.stage(f"Reading {place}")
+    described = read_adapter(place)
+    there = is_there(described, out)
+    progress.stage(f"Reading {base}")
+    start = read_model(base, whole=False)
+    require_base(described, start, base)
+    described = replace(described, terms={**described.terms, **terms_of(start)})
+    if there:
+        return Applied(out, described, written=False)
+    weights = described.adapter.apply(start.first.weights)
+    adapted = replace(described.model.first, weights=weights)
+    load_weights(build_network(adapted, deep_supervision=True), weights)
+    progress.stage(f"Writing {out}")
+    with _new_folder(out) as folder:
+        write_model(folder, adapted)
+        write_json(folder / ORIGIN, origin(described))
+    return Applied(out, described, written=True)
+
+
+def is_there(described: Described, out: Path) -> bool:
+    """Whether a folder holds the model that an adapter makes; False where it may be written.
+
+    Raises:
+        RunMismatch: It holds something else.
+        ConfigError: It is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: it is a file. Name a folder.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return False
+    try:
+        there = read_model(out)
+        same = (
+            there.folder == out
+            and len(there.folds) == 1
+            and there.plans == described.model.plans
+            and there.dataset_json == described.model.dataset_json
+            and there.first.weights_sha256 == described.adapter.model_sha256
+        )
+    except LnSegFmError:
+        same = False
+    if not same:
+        raise RunMismatch(f"{out}: it is not empty and holds something else. Choose another --out.")
+    return True
+
+
+def require_base(described: Described, base: Model, given: Path) -> None:
+    """Refuse a base that an adapter was not made from.
+
+    Raises:
+        TransferError: Naming both by hash, and by name where they have one.
+    """
+    theirs, ours = described.adapter.base_sha256, base.first.weights_sha256
+    if theirs != ours:
+        name = f"{described.terms['name']}, " if "name" in described.terms else ""
+        raise TransferError(
+            f"Adapter {described.place}: it belongs to the base {name}hash {theirs[:12]}, "
+            f"and {given} has the hash {ours[:12]}. Give the base it was made from."
+        )
+
+
+def terms_of(model: Model) -> dict[str, str]:
+    """Name, licence and citation of an imported model; nothing for any other."""
+    if model.stored is None:
+        return {}
+    told = {key: getattr(model.stored.card, key) for key in TERMS}
+    return {key: text for key, text in told.items() if text}
+
+
+def origin(described: Described) -> dict[str, Any]:
+    """What a model was made of, for ``origin.json`` beside it: nnU-Net's own files have no place for terms."""
+    return {
+        "format": "lnsegfm.origin/1",
+        "base": {**described.terms, "sha256": described.adapter.base_sha256},
+        "method": described.method,
+        "settings": described.settings,
+        "model_sha256": described.adapter.model_sha256,
+        "versions": described.adapter.card.get("versions"),
+    }
+
+
+def describe(place: Path, base: Path | None = None, *, progress: Progress | None = None) -> dict[str, Any]:
+    """All that an adapter says of itself, as plain values.
+
+    Args:
+        place: As for `read_adapter`.
+        base: A base to hold it against: a folder, or the name of an imported model.
+        progress: Told how far it is.
+
+    Raises:
+        ModelError: The adapter or the base cannot be read.
+        TransferError: The adapter fits the base and is damaged.
+    """
+    progress = progress or Silent()
+    described = read_adapter(place)
+    adapter, model, file = described.adapter, described.model, files_of(place)[1]
+    told: dict[str, Any] = {
+        "adapter": str(place),
+        "method": described.method,
+        "settings": described.settings,
+        "base": {**described.terms, "sha256": adapter.base_sha256},
+        "model_sha256": adapter.model_sha256,
+        "labels": dict(model.labels.names),
+        "channels": list(model.channel_names),
+        "configuration": model.configuration,
+    }
+    with reading(file):
+        configuration = model.plans["configurations"][model.configuration]
+        told |= {
+            "spacing_mm": [float(axis) for axis in in_image_order(model.plans, configuration["spacing"])],
+            "patch_size": [int(axis) for axis in in_image_order(model.plans, configuration["patch_size"])],
+            "architecture": str(configuration.get("architecture", {}).get("network_class_name") or "not named"),
+            "versions": {key: str(value) for key, value in _of(dict, adapter.card.get("versions", {})).items()},
+        }
+    told["bytes"] = {part.suffix.lstrip("."): part.stat().st_size for part in files_of(place)}
+    start = None
+    if base is not None:
+        progress.stage(f"Reading {base}")
+        start = read_model(base, whole=False)
+        told["given_base"] = {
+            "base": str(base),
+            "sha256": start.first.weights_sha256,
+            "fits": start.first.weights_sha256 == adapter.base_sha256,
+        }
+    weights = start.first.weights if start is not None and told["given_base"]["fits"] else None
+    with reading(file):
+        told["parts"] = [stretch.to_json() for stretch in stretches(adapter, weights)]
+    return told
+
+
+def gives(folder: Path, base: Checkpoint, model: Checkpoint) -> bool:
+    """Whether a folder holds the adapter that makes a model of a base."""
+    try:
+        adapter = Adapter.load(folder)
+        return adapter.model_sha256 == model.weights_sha256 and bool(adapter.apply(base.weights))
+    except ModelError:
+        return False
+
+
+def _of(kind: type[Any], value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
+    return value
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder that has its name once all of it is written; an empty one of that name gives way."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out.parent))
+    try:
+        content = partial / "content"
+        content.mkdir()
+        yield content
+        if out.is_dir():
+            out.rmdir()
+        content.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,188 @@
+"""A model out of this program: a folder or a zip for stock nnU-Net, or safetensors and JSON for anything else.
+
+The same model gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.models.importing.forms.exported_model import Exported, ExportedFold
+from lnsegfm.models.importing.model_source import DESCRIPTION
+from lnsegfm.models.importing.normalise import knows_trainer
+from lnsegfm.models.importing.safetensors_io import write_tensors
+from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, plain
+from lnsegfm.models.model_folder import CHECKPOINT, Model, read_model
+from lnsegfm.networks.architectures import SWIN
+from lnsegfm.progress import Progress, Silent
+from lnsegfm.storage import PARTIAL, whole, write_json
+from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
+
+
+class Target(StrEnum):
+    """What a model is exported as."""
+
+    NNUNET_ZIP = "nnunet-zip"
+    """For ``nnUNetv2_install_pretrained_model_from_zip``."""
+    SAFETENSORS = "safetensors"
+    """A folder with ``*.safetensors`` and ``model.json``, which ``lnsegfm models import`` takes back."""
+    FOLDER = "folder"
+    """nnU-Net's model folder, for ``nnUNetv2_predict_from_modelfolder``."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Args:
+        out: Where.
+        predict: nnU-Net's commands that use it, one each; none for safetensors.
+        notes: What has to be known, one line each.
+    """
+
+    out: Path
+    predict: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def export(model: Path, to: str, out: Path, *, progress: Progress | None = None) -> Export:
+    """Write a model in another form.
+
+    Args:
+        model: The folder of a run or of a model, or the name of an imported one.
+        to: As what: one of `Target`.
+        out: A folder or a zip that is not there yet.
+        progress: Told how far it is.
+
+    Raises:
+        ConfigError: An unknown target, or there is something at ``out``.
+        ModelError: It is no model; or an encoder, which nnU-Net cannot predict with.
+    """
+    progress = progress or Silent()
+    if to not in set(Target):
+        raise ConfigError(f"--to {to}: not known. Use {', '.join(Target)}.")
+    if out.exists():
+        raise ConfigError(f"--out {out}: there is something already. Name what is not there yet.")
+    progress.stage(f"Reading {model}")
+    read = read_model(model, whole=to != Target.SAFETENSORS)
+    folds = dict(zip(fold_names(read), read.folds, strict=True))
+    progress.stage(f"Writing {out}")
+    if to == Target.SAFETENSORS:
+        with _new_folder(out) as folder:
+            _write_safetensors(folder, read, folds)
+        return Export(out, (), ())
+    if to == Target.FOLDER:
+        with _new_folder(out) as folder:
+            _write_folder(folder, read, folds)
+        chosen = " ".join(folds)
+        return Export(out, (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}",), _notes(read))
+    if out.suffix.lower() != ".zip":
+        raise ConfigError(f"--out {out}: nnunet-zip writes a zip. Name a file that ends in .zip.")
+    if not re.fullmatch(CONFIGURATION_NAME, read.configuration, flags=re.ASCII):
+        raise ModelError(f"Model {model}: configuration {read.configuration!r}: no folder could have that name.")
+    dataset, trainer, planned = (name_of(read, part) for part in ("dataset", "trainer", "plans"))
+    inner = f"{dataset}/{trainer}__{planned}__{read.configuration}"
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=_made(out.parent)) as work:
+        _write_folder(Path(work), read, folds)
+        _write_zip(out, Path(work), inner)
+    options = f"-d {dataset} -c {read.configuration} -tr {trainer} -p {planned} -f {' '.join(folds)} -chk {CHECKPOINT}"
+    commands = (f"nnUNetv2_install_pretrained_model_from_zip {out}", f"nnUNetv2_predict -i IN -o OUT {options}")
+    return Export(out, commands, _notes(read))
+
+
+def fold_names(model: Model) -> tuple[str, ...]:
+    """Names of a model's folds, in the order of its checkpoints."""
+    found = sorted(file.parent.name for file in model.folder.glob(f"fold_*/{CHECKPOINT}"))
+    numbered = [name for name in found if re.fullmatch(r"fold_\d+", name)]
+    return tuple(name.removeprefix("fold_") for name in numbered or found)
+
+
+def name_of(model: Model, part: str) -> str:
+    """The name of data set, trainer or plans as nnU-Net's folders spell it, from what the model says.
+
+    A name that would lead out of its folder, or that nnU-Net would not understand, becomes one that it does.
+    """
+    said = {
+        "dataset": model.plans.get("dataset_name"),
+        "trainer": model.first.trainer_name,
+        "plans": model.plans.get("plans_name") or "nnUNetPlans",
+    }
+    text = str(said[part] or "")
+    if part == "dataset":
+        word = re.sub(r"\W|^Dataset\d{3}_", "", text, flags=re.ASCII) or "Model"
+        return text if re.fullmatch(r"Dataset\d{3}_\w+", text, flags=re.ASCII) else f"Dataset001_{word}"
+    return re.sub(r"[^A-Za-z0-9_-]", "", text).replace("__", "_") or "nnUNet"
+
+
+def _write_folder(folder: Path, model: Model, folds: dict[str, Checkpoint]) -> None:
+    write_json(folder / "plans.json", model.plans)
+    write_json(folder / "dataset.json", model.dataset_json)
+    for name, fold in folds.items():
+        write_checkpoint(folder / f"fold_{name}" / CHECKPOINT, fold)
+
+
+def _write_safetensors(folder: Path, model: Model, folds: dict[str, Checkpoint]) -> None:
+    files = {name: "model.safetensors" if len(folds) == 1 else f"fold_{name}.safetensors" for name in folds}
+    for name, fold in folds.items():
+        write_tensors(folder / files[name], fold.weights)
+    exported = Exported(
+        configuration=model.configuration,
+        trainer_name=model.first.trainer_name,
+        mirroring_axes=model.first.mirroring_axes,
+        plans=plain(model.plans, f"{model.folder}: plans.json"),
+        dataset_json=plain(model.dataset_json, f"{model.folder}: dataset.json"),
+        parts="encoder" if model.covers else "all",
+        covers=model.covers,
+        folds={name: ExportedFold(file=files[name], sha256=fold.weights_sha256) for name, fold in folds.items()},
+        card=model.stored.card if model.stored is not None else None,
+    )
+    write_json(folder / DESCRIPTION, exported.as_json())
+
+
+def _write_zip(out: Path, folder: Path, inner: str) -> None:
+    with whole(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            member = zipfile.ZipInfo(f"{inner}/{file.relative_to(folder).as_posix()}")  # of 1980, whatever the time
+            member.external_attr = 0o644 << 16
+            member.create_system = 3  # as Unix, wherever it is written
+            member.file_size = file.stat().st_size  # beyond 2 GB it tells the format to make room for the size
+            with file.open("rb") as source, archive.open(member, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _notes(model: Model) -> tuple[str, ...]:
+    notes = []
+    if model.network_class == SWIN:
+        notes.append("Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.")
+    if not knows_trainer(model.first.trainer_name):
+        notes.append(
+            f"Its trainer {model.first.trainer_name} is none of nnU-Net's: name its folder in nnUNet_extTrainer."
+        )
+    return tuple(notes)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder that has its name once all of it is written."""
+    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=_made(out.parent)))
+    try:
+        content = partial / "content"
+        content.mkdir()
+        yield content
+        content.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

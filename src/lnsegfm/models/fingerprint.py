@@ -1,0 +1,129 @@
+"""What nnU-Net wants to know of a data set before it plans, gathered in one process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lnsegfm.datasets.dataset import Case, Dataset
+from lnsegfm.errors import DataError
+from lnsegfm.models.plans import dataset_json
+from lnsegfm.nnunet.environment import engine
+from lnsegfm.progress import Progress, counted
+from lnsegfm.storage import read_json, write_json
+
+VOXELS = 10_000_000
+"""Foreground voxels that are looked at, over the whole data set: of a case that has more than its share, so many."""
+
+
+def fingerprint(cases: Sequence[Case], progress: Progress) -> dict[str, Any]:
+    """Spacings (mm) and shapes (voxels), both (z, y, x), and statistics of foreground intensities by channel.
+
+    nnU-Net draws as many voxels of every case, with replacement; here stands what such draws come to in the limit:
+    every case counts alike, and of its voxels each one.
+
+    Raises:
+        DataError: Nothing is labelled.
+    """
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+
+    progress.stage(f"Reading {counted(len(cases), 'case')} for the plans")
+    spacings, shapes, sizes = [], [], []
+    found: list[np.ndarray] = []
+    for done, case in enumerate(cases, 1):
+        with engine():
+            image, properties = SimpleITKIO().read_images([str(image) for image in case.images])
+            cropped, labels, _ = crop_to_nonzero(image, SimpleITKIO().read_seg(str(case.label))[0])
+        spacings.append([float(v) for v in properties["spacing"]])
+        shapes.append([int(v) for v in cropped.shape[1:]])
+        sizes.append(cropped[0].size / image[0].size)
+        found.append(_some(cropped[:, labels[0] > 0], VOXELS // len(cases)))
+        progress.advance(done, len(cases))
+    seen = [values for values in found if values.shape[1]]
+    if not seen:
+        raise DataError(f"Labels of {counted(len(cases), 'case')}: no voxel of a label is in them. Label some scans.")
+    return {
+        "spacings": spacings,
+        "shapes_after_crop": shapes,
+        "foreground_intensity_properties_per_channel": {
+            str(channel): _statistics([values[channel] for values in seen]) for channel in range(len(found[0]))
+        },
+        "median_relative_size_after_cropping": float(np.median(sizes)),
+    }
+
+
+def _some(values: np.ndarray, most: int) -> np.ndarray:
+    """All columns of (channels, voxels), or some where there are many."""
+    if values.shape[1] <= most:
+        return values
+    return values[:, np.random.default_rng(0).choice(values.shape[1], most, replace=False)]
+
+
+def planned(
+    data: Dataset,
+    cases: Sequence[Case],
+    name: str,
+    found: dict[str, Any],
+    work: Path,
+    *,
+    planner: str = "ExperimentPlanner",
+    gpu_memory_gb: float = 8,
+) -> dict[str, Any]:
+    """Plans by one of nnU-Net's own planners for a data set that lies anywhere.
+
+    Args:
+        data: The data set.
+        cases: Those of its scans that train.
+        name: Its name, ``DatasetXXX_Name``.
+        found: Its fingerprint.
+        work: A folder for the planner; removed afterwards.
+        planner: Class of the planner.
+        gpu_memory_gb: GPU memory that it plans for.
+    """
+    raw, preprocessed = work / "nnUNet_raw" / name, work / "nnUNet_preprocessed" / name
+    listing = {
+        case.name: {"images": [str(image.resolve()) for image in case.images], "label": str(case.label.resolve())}
+        for case in cases
+        if case.label is not None
+    }
+    write_json(raw / "dataset.json", dataset_json(data, len(cases)) | {"dataset": listing})
+    write_json(preprocessed / "dataset_fingerprint.json", found)
+    try:
+        with engine(work):
+            import nnunetv2
+            from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+            folder = Path(nnunetv2.__path__[0]) / "experiment_planning" / "experiment_planners"
+            planner_class = recursive_find_python_class(
+                str(folder), planner, current_module="nnunetv2.experiment_planning.experiment_planners"
+            )
+            planning = planner_class(name, gpu_memory_target_in_gb=gpu_memory_gb)
+            planning.plan_experiment()
+        plans: dict[str, Any] = read_json(preprocessed / f"{planning.plans_identifier}.json")
+        return plans
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _statistics(cases: Sequence[np.ndarray]) -> dict[str, float]:
+    """Of values by case; every case weighs the same, however many it has."""
+    values = np.concatenate(cases).astype(np.float64)
+    weights = np.concatenate([np.full(len(case), 1 / (len(case) * len(cases))) for case in cases])
+    mean = float(weights @ values)
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order])
+    low, median, high = values[order[np.searchsorted(below, np.array((0.005, 0.5, 0.995)) * below[-1])]]
+    return {
+        "mean": mean,
+        "median": float(median),
+        "std": float(np.sqrt(weights @ (values - mean) ** 2)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "percentile_99_5": float(high),
+        "percentile_00_5": float(low),
+    }

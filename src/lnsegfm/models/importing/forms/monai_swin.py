@@ -1,0 +1,138 @@
+"""MONAI's SwinUNETR, whole, and the transformer of its self-supervised pretraining (SwinViT).
+
+MONAI reads a volume as (x, y, z), nnU-Net as (z, y, x): the plans turn the axes, so that the network sees what it was
+trained on. MONAI also turns every scan to RAS; nnU-Net leaves left and right as the file has them, which prediction
+with mirroring evens out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
+from lnsegfm.models.importing.import_options import ImportOptions
+from lnsegfm.models.importing.model_source import Kind, Source
+from lnsegfm.models.importing.recognised import Fold, Found, NotThis
+from lnsegfm.models.importing.state_dict_names import TRANSFORMER, is_swin, state_dict_in
+from lnsegfm.models.importing.swin_plans import swin_architecture
+from lnsegfm.models.importing.synthesise_plans import CT, channel_names, made_plans, require_window
+from lnsegfm.models.importing.validate_plans import described
+from lnsegfm.models.model_folder import STOCK_TRAINER
+from lnsegfm.models.plans import CONFIGURATION
+from lnsegfm.networks.architectures import require_patch
+from lnsegfm.weights.checkpoint import Checkpoint
+
+TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
+TAKES_ENCODER = TAKES - {"labels"}
+X_Y_Z = (2, 1, 0)
+PATCH = (96, 96, 96)
+EXAMPLE = "MONAI's models for abdominal CT used --spacing 2.0 1.5 1.5 --window -175 250."
+AXES_NOTE = (
+    "Its axes are MONAI's (x, y, z), which the plans say; left and right, front and back are as each scan has them: "
+    "MONAI would turn it to RAS."
+)
+
+
+def read(source: Source, options: ImportOptions) -> Found:
+    """Recognise a SwinUNETR of MONAI, which comes without plans.
+
+    Raises:
+        NotThis: It is none, or plans are given.
+        ConfigError: Spacing, intensities or labels are not said.
+    """
+    weights = _weights(source)
+    if not is_swin(weights):
+        started = any(name.startswith(TRANSFORMER) for name in weights)
+        raise NotThis("its weights have no decoder1., which a SwinUNETR has" if started else "")
+    if options.plans is not None or source.beside(*PLANS) is not None:
+        raise NotThis
+    architecture = swin_architecture(weights)
+    if options.labels is None:
+        raise ConfigError(unnamed_outputs(source.path, weights))
+    require_labels(options.labels, source.path, weights)
+    plans, channels = _plans(source, options, architecture, weights)
+    checkpoint = Checkpoint(
+        weights=weights,
+        configuration=CONFIGURATION,
+        plans=plans,
+        dataset_json=described(channels, options.labels),
+        trainer_name=STOCK_TRAINER,
+        mirroring_axes=(0, 1, 2),
+    )
+    fold = Fold("0", source.place, lambda: checkpoint)
+    return Found(form="MONAI SwinUNETR", folds=(fold,), notes=(AXES_NOTE,))
+
+
+def read_encoder(source: Source, options: ImportOptions) -> Found:
+    """Recognise the transformer of a SwinUNETR on its own, as MONAI's self-supervised pretraining saves it.
+
+    Raises:
+        NotThis: It is none.
+        ConfigError: Spacing or intensities are not said.
+    """
+    weights = _weights(source)
+    bare = {name.removeprefix(TRANSFORMER): tensor for name, tensor in weights.items()}
+    if is_swin(weights) or "patch_embed.proj.weight" not in bare or "layers1.0.blocks.0.attn.qkv.weight" not in bare:
+        raise NotThis
+    parts = ("patch_embed.", "layers1", "layers2", "layers3", "layers4")
+    kept = {f"{TRANSFORMER}{name}": tensor for name, tensor in bare.items() if name.startswith(parts)}
+    architecture = swin_architecture(kept)
+    plans, channels = _plans(source, options, architecture, kept)
+    left = sorted({name.partition(".")[0] for name in bare if not name.startswith(parts)})
+    notes = [AXES_NOTE, "It is a pretrained encoder: the rest of the network starts fresh when it is adapted."]
+    notes += [f"Not taken, because they belong to its pretraining: {', '.join(left)[:500]}."] if left else []
+    checkpoint = Checkpoint(
+        weights=kept,
+        configuration=CONFIGURATION,
+        plans=plans,
+        dataset_json=described(channels, None),
+        trainer_name=STOCK_TRAINER,
+        mirroring_axes=(0, 1, 2),
+    )
+    fold = Fold("0", source.place, lambda: checkpoint)
+    return Found(
+        form="MONAI SwinViT, self-supervised encoder", folds=(fold,), covers=(TRANSFORMER,), notes=tuple(notes)
+    )
+
+
+def _weights(source: Source) -> Mapping[str, Tensor]:
+    if source.kind not in (Kind.CHECKPOINT, Kind.TENSORS):
+        raise NotThis
+    weights = state_dict_in(source.content)
+    if weights is None:
+        raise NotThis
+    return weights
+
+
+def _plans(
+    source: Source, options: ImportOptions, architecture: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    embedding = weights[f"{TRANSFORMER}patch_embed.proj.weight"]
+    if embedding.ndim != 5:
+        raise ModelError(f"{source.path}: its weights are for 2D images. Use those of a 3D model.")
+    channels = channel_names(options, int(embedding.shape[1]), CT, str(source.path))
+    patch = options.patch_size or PATCH
+    require_patch(patch, architecture["arch_kwargs"]["strides"])
+    of_ct = any(name.upper() == CT for name in channels)
+    missing = ["--spacing Z Y X"] if options.spacing_mm is None else []
+    missing += ["--window LOW HIGH"] if of_ct and options.window_hu is None else []
+    if options.spacing_mm is None or missing:
+        raise ConfigError(
+            f"{source.path}: a MONAI file does not say which voxel spacing and which intensities it was trained on. "
+            f"Give {' and '.join(missing)}. {EXAMPLE}"
+        )
+    plans = made_plans(
+        "Dataset001_MONAI",
+        architecture,
+        spacing_mm=options.spacing_mm,
+        patch_size=patch,
+        channels=channels,
+        window_hu=options.window_hu,
+        axes=X_Y_Z,
+    )
+    require_window(options, plans["configurations"][CONFIGURATION]["normalization_schemes"], str(source.path), EXAMPLE)
+    return plans, channels

@@ -1,0 +1,121 @@
+"""What a path holds, told by its first bytes and not by its name: a folder, an archive, or a file of weights."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import ModelError
+from lnsegfm.models.importing.safetensors_io import read_tensors
+from lnsegfm.models.model_folder import CHECKPOINT
+from lnsegfm.weights.checkpoint import load_safely
+
+WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
+CHECKPOINTS = (CHECKPOINT, "checkpoint_best.pth", "checkpoint_latest.pth")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+DESCRIPTION = "model.json"
+"""Beside ``*.safetensors`` of this program: what the model is besides its weights."""
+
+
+class Kind(StrEnum):
+    """How a path is read."""
+
+    FOLDER = "folder"
+    ARCHIVE = "archive"
+    CHECKPOINT = "file of torch.save"
+    TENSORS = "safetensors file"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A path and what it holds.
+
+    Args:
+        path: As the user gave it; messages name it.
+        place: Where to read: the path, the file in the folder, the folder that an archive was unpacked to.
+        kind: How to read it.
+        unpacked: It came in an archive.
+    """
+
+    path: Path
+    place: Path
+    kind: Kind
+    unpacked: bool = False
+
+    @cached_property
+    def content(self) -> Any:
+        """What a file of weights holds. Nothing in it is executed.
+
+        Raises:
+            UnsafeFile: Reading it would execute something.
+            ModelError: It is damaged, or no file of weights.
+        """
+        return read_tensors(self.place)[0] if self.kind is Kind.TENSORS else load_safely(self.place)
+
+    def beside(self, *names: str) -> Path | None:
+        """A file of one of these names in the file's folder, or one above where that is a fold's."""
+        folders = [self.place.parent]
+        if self.place.parent.name.startswith("fold_"):
+            folders.append(self.place.parent.parent)
+        places = (folder / name for folder in folders for name in names)
+        return next((place for place in places if place.is_file()), None)
+
+
+def open_source(path: Path) -> Source:
+    """Tell what a path holds.
+
+    Raises:
+        ModelError: There is nothing, or something that is neither a file nor a folder.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: no such file or folder. Check the path.")
+    if path.is_file() and path.name == DESCRIPTION:
+        return Source(path, path.parent, Kind.FOLDER)
+    if not path.is_dir() and not path.is_file():
+        raise ModelError(f"{path}: neither a file nor a folder. Give a model's file or folder.")
+    return narrowed(Source(path, path, Kind.FOLDER if path.is_dir() else _kind_of(path)))
+
+
+def narrowed(source: Source) -> Source:
+    """The file of weights in a folder that holds just one, and no model folder; else what was given."""
+    if source.kind is not Kind.FOLDER or (source.place / DESCRIPTION).is_file() or model_folders(source.place):
+        return source
+    files = [file for file in sorted(source.place.rglob("*")) if file.suffix in WEIGHTS and file.is_file()]
+    files = [file for file in files if file.name == CHECKPOINTS[0]] or files
+    return replace(source, place=files[0], kind=_kind_of(files[0])) if len(files) == 1 else source
+
+
+def model_folders(place: Path) -> tuple[Path, ...]:
+    """Folders at a place or below it that nnU-Net could predict with: plans, dataset.json, a fold with a checkpoint."""
+    folders = (file.parent for file in sorted(place.rglob("plans.json")))
+    return tuple(
+        folder
+        for folder in folders
+        if (folder / "dataset.json").is_file() and any(folder.glob("fold_*/checkpoint_*.pth"))
+    )
+
+
+def _kind_of(file: Path) -> Kind:
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    if start.startswith(b"PK"):
+        return Kind.CHECKPOINT if _is_torch_zip(file) else Kind.ARCHIVE
+    if start[257:262] == b"ustar" or start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        return Kind.ARCHIVE
+    if file.suffix == ".safetensors" or (start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**27):
+        return Kind.TENSORS
+    return Kind.ARCHIVE if file.suffix.lower() in ARCHIVES else Kind.CHECKPOINT
+
+
+def _is_torch_zip(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return file.suffix.lower() not in ARCHIVES
+    return any(re.fullmatch(r"[^/]+/data\.pkl", name) for name in names)

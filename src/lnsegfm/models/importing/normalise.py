@@ -1,0 +1,113 @@
+"""A fold as it was read becomes one that stock nnU-Net predicts with: checked, fitted, its trainer one that exists."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+from lnsegfm.errors import ModelError
+from lnsegfm.models.importing.match_weights import DoesNotFit, fitted, skeleton
+from lnsegfm.models.importing.state_dict_names import is_swin
+from lnsegfm.models.importing.swin_plans import with_swin_plans
+from lnsegfm.models.importing.validate_plans import MALFORMED, plain, require_usable
+from lnsegfm.models.model_folder import STOCK_TRAINER, network_class
+from lnsegfm.networks.architectures import SWIN
+from lnsegfm.nnunet.environment import engine
+from lnsegfm.weights.checkpoint import Checkpoint
+
+
+def settled(
+    read: Checkpoint,
+    where: Path,
+    covers: tuple[str, ...] = (),
+    patch_size: tuple[int, int, int] | None = None,
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Check a fold and make it fit its network to the last tensor.
+
+    Args:
+        read: As its form read it.
+        where: Its file, for the messages.
+        covers: First parts of the names of the weights of an encoder; empty for a whole model.
+        patch_size: Voxels (z, y, x) of the patches that it is applied to; None for those of its plans.
+
+    Returns:
+        The fold, and what had to be done, one line each.
+
+    Raises:
+        ModelError: It cannot be used, or its weights are not its network's; the first differences are named.
+        ConfigError: A patch that the network cannot take.
+    """
+    plans, description = plain(read.plans, f"{where}: plans"), plain(read.dataset_json, f"{where}: dataset.json")
+    fold = replace(read, plans=plans, dataset_json=description)
+    if read.mirroring_axes is not None and not set(read.mirroring_axes) <= {0, 1, 2}:
+        raise ModelError(f"{where}: its mirroring axes {read.mirroring_axes} are none of a volume. Copy it again.")
+    notes: list[str] = []
+    swin = is_swin(fold.weights, whole=not covers)
+    if swin:
+        fold, notes = with_swin_plans(fold, where)
+    if patch_size is not None:
+        fold = with_patch(fold, patch_size, where)
+    fold = replace(fold, plans=plain(fold.plans, f"{where}: plans"))  # pickled lists that are one would be told apart
+    require_usable(fold.plans, fold.configuration, fold.dataset_json, str(where), encoder=bool(covers))
+    if not swin and network_class(fold.plans, fold.configuration) == SWIN:
+        raise ModelError(
+            f"{where}: its plans are for a SwinUNETR, and its weights are not. Give the plans it came with."
+        )
+    fold, said = _in_its_network(fold, where, covers, computes=swin)
+    return fold, (*notes, *said)
+
+
+def _in_its_network(
+    fold: Checkpoint, where: Path, covers: tuple[str, ...], *, computes: bool
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The weights as the network's own, under a trainer that nnU-Net has."""
+    known = knows_trainer(fold.trainer_name)
+    ours = fold if known else replace(fold, trainer_name=STOCK_TRAINER)
+    try:
+        weights, said = fitted(fold.weights, skeleton(ours, computes=computes), covers)
+    except DoesNotFit as error:
+        if known:
+            raise ModelError(
+                f"{where}: its weights do not fit its plans, {error}. Give the plans it came with."
+            ) from None
+        raise ModelError(
+            f"{where}: its trainer {fold.trainer_name} is none of nnU-Net's, and nnU-Net's own builds another network "
+            f"from these plans, {error}. Ask who trained it for plans that describe the network."
+        ) from None
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+    if not known:
+        said = (
+            f"Its trainer {fold.trainer_name} is none of nnU-Net's; the network is the one that nnU-Net's own trainer "
+            f"builds, so {STOCK_TRAINER} stands in its place and stock tools predict.",
+            *said,
+        )
+    return replace(ours, weights=weights), said
+
+
+def knows_trainer(name: str) -> bool:
+    """Whether nnU-Net itself has a trainer of that name, whatever folders the environment names."""
+    import nnunetv2
+
+    with engine():
+        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+        from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+        if name == STOCK_TRAINER or not name.isidentifier():
+            return name == STOCK_TRAINER
+        root = Path(nnunetv2.__path__[0])
+        folder, package = str(root / "training" / "nnUNetTrainer"), "nnunetv2.training.nnUNetTrainer"
+        found = recursive_find_python_class(folder, name, package, str(root))
+    return isinstance(found, type) and issubclass(found, nnUNetTrainer)
+
+
+def with_patch(fold: Checkpoint, patch_size: tuple[int, int, int], where: Path) -> Checkpoint:
+    """The fold with another patch in its plans."""
+    plans = copy.deepcopy(dict(fold.plans))
+    try:
+        axes = plans.get("transpose_forward") or (0, 1, 2)
+        plans["configurations"][fold.configuration]["patch_size"] = [patch_size[axis] for axis in axes]
+    except MALFORMED as error:
+        raise ModelError(f"{where}: not nnU-Net plans ({error!r}). Copy the file again.") from None
+    return replace(fold, plans=plans)

@@ -1,0 +1,78 @@
+"""The table of forms: the first that fits wins, and each says of a source that is not its own why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.models.importing.forms import (
+    bare_weights as bare,
+)
+from lnsegfm.models.importing.forms import (
+    exported_model as exported,
+)
+from lnsegfm.models.importing.forms import (
+    monai_swin as monai,
+)
+from lnsegfm.models.importing.forms import (
+    nnssl_encoder as nnssl,
+)
+from lnsegfm.models.importing.forms import (
+    nnunet_checkpoint as checkpoint,
+)
+from lnsegfm.models.importing.forms import (
+    nnunet_folder as folder,
+)
+from lnsegfm.models.importing.import_options import FLAGS, ImportOptions
+from lnsegfm.models.importing.model_source import Kind, Source
+from lnsegfm.models.importing.recognised import Found, NotThis
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of model.
+
+    Args:
+        name: What people call it.
+        read: Recognises it, or raises `NotThis`.
+        takes: Which options say something that it does not say itself.
+    """
+
+    name: str
+    read: Callable[[Source, ImportOptions], Found]
+    takes: frozenset[str]
+
+
+FORMS: tuple[Form, ...] = (
+    Form("safetensors exported by lnsegfm", exported.read, exported.TAKES),
+    Form("nnU-Net model folder", folder.read, folder.TAKES),
+    Form("nnssl checkpoint", nnssl.read, nnssl.TAKES),
+    Form("nnU-Net checkpoint with plans inside", checkpoint.read, checkpoint.TAKES),
+    Form("MONAI SwinUNETR", monai.read, monai.TAKES),
+    Form("MONAI SwinViT", monai.read_encoder, monai.TAKES_ENCODER),
+    Form("state dict with a plans file", bare.read, bare.TAKES),
+)
+
+
+def recognise(source: Source, options: ImportOptions) -> Found:
+    """Find the form of a source.
+
+    Raises:
+        ModelError: It is of none; one line for each form that came near says why not.
+        ConfigError: An option that the form has no use for.
+    """
+    near = []
+    for form in FORMS:
+        try:
+            found = form.read(source, options)
+        except NotThis as missed:
+            if missed.reason:
+                near.append(f"  {form.name}: {missed.reason}.")
+            continue
+        for name in sorted(options.given - form.takes):
+            raise ConfigError(f"{FLAGS[name]}: {source.path} says that itself ({found.form}). Leave it out.")
+        return found
+    if source.kind is Kind.FOLDER:
+        near.append("  single file of weights: there is none in it, or more than one.")
+    raise ModelError("\n".join([f"{source.path}: not a model in a form that is known.", *near]))

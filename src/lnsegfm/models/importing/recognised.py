@@ -1,0 +1,60 @@
+"""What a form of model gives when it recognises its own, and what it says when it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lnsegfm.registry.model_card import ModelCard
+from lnsegfm.weights.checkpoint import Checkpoint
+
+
+class NotThis(Exception):
+    """A source is not of this form.
+
+    Args:
+        reason: Why, in one line; empty where the form is so far off that nobody wants to know.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One network of a model.
+
+    Args:
+        name: ``0``, ``1``, ... or ``all``.
+        file: Where it came from.
+        read: Reads it, when its turn comes: an ensemble's folds need not be in memory together.
+    """
+
+    name: str
+    file: Path
+    read: Callable[[], Checkpoint]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A model that was recognised, not yet checked.
+
+    Args:
+        form: What it is, for people.
+        folds: Its networks.
+        files: Further files that it was made of.
+        covers: First parts of the names of the weights of an encoder; empty for a whole model.
+        notes: What is to be said of it.
+        citation: What its file asks to cite.
+        card: What its file says of itself.
+    """
+
+    form: str
+    folds: tuple[Fold, ...]
+    files: tuple[Path, ...] = ()
+    covers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    citation: str | None = None
+    card: ModelCard | None = None

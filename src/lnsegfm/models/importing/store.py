@@ -1,0 +1,193 @@
+"""A recognised model becomes the folder of a stored one: nnU-Net's files, safetensors beside them, and its card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import ModelError
+from lnsegfm.models.importing.import_options import ImportOptions
+from lnsegfm.models.importing.model_source import Source
+from lnsegfm.models.importing.normalise import settled
+from lnsegfm.models.importing.recognised import Found
+from lnsegfm.models.importing.safetensors_io import write_tensors
+from lnsegfm.models.model_folder import CHECKPOINT, resolved
+from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, SWIN
+from lnsegfm.nnunet.environment import engine
+from lnsegfm.progress import Progress
+from lnsegfm.registry.model_card import ModelCard, read
+from lnsegfm.registry.stored_model import Source as StoredSource
+from lnsegfm.registry.stored_model import Stored, hash_files
+from lnsegfm.storage import content_hash, sha256, write_json
+from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
+
+WEIGHTS = "weights.safetensors"
+NO_LICENCE = "none stated; ask the authors before use beyond research"
+OTHER = "other"
+SHOWN = 8
+
+
+def store(
+    source: Source,
+    found: Found,
+    name: str,
+    folder: Path,
+    options: ImportOptions,
+    *,
+    card: ModelCard | None,
+    progress: Progress,
+) -> Stored:
+    """Write a model's folder; ``card.json`` comes last.
+
+    Args:
+        source: What it is made of.
+        found: As what that was recognised.
+        name: What the model is called.
+        folder: Where to write.
+        options: What the user said.
+        card: What is known of the model.
+        progress: Told how far it is.
+
+    Raises:
+        ModelError: A fold cannot be used, or folds differ in plans.
+    """
+    hashes: list[str] = []
+    notes = list(found.notes)
+    first: Checkpoint | None = None
+    for done, fold in enumerate(found.folds):
+        progress.advance(done, len(found.folds), f"fold {fold.name}")
+        checkpoint, said = settled(fold.read(), fold.file, found.covers, options.patch_size)
+        notes += [note for note in said if note not in notes]
+        place = folder / f"fold_{fold.name}"
+        write_checkpoint(place / CHECKPOINT, checkpoint)
+        write_tensors(place / WEIGHTS, checkpoint.weights)
+        hashes.append(checkpoint.weights_sha256)
+        if first is None:
+            first = replace(checkpoint, weights={})
+            progress.stage(f"Recognised: {sentence(found, first)}")
+        elif checkpoint.plans != first.plans:
+            raise ModelError(f"{fold.file}: its network is not that of the other folds. Choose folds with --fold.")
+    progress.advance(len(found.folds), len(found.folds))
+    if first is None:
+        raise ModelError(f"{source.path}: it has no folds. Copy the whole model.")
+    write_json(folder / "plans.json", first.plans)
+    write_json(folder / "dataset.json", first.dataset_json)
+    described, said = _card(source, found, first, name, options, card)
+    return Stored(
+        card=described,
+        source=source_of(source, found, sentence(found, first)),
+        parts="encoder" if found.covers else "all",
+        covers=found.covers,
+        notes=tuple(_line(note) for note in (*notes, *said)),
+        files=hash_files(folder),
+        weights_sha256=tuple(hashes),
+        installed_at=datetime.now(UTC).date(),
+    )
+
+
+def sentence(found: Found, fold: Checkpoint) -> str:
+    """What was recognised, in a line."""
+    channels = fold.dataset_json.get("channel_names") or fold.dataset_json.get("modality") or {}
+    labels = [] if found.covers else list(LabelMap.from_dataset_json(fold.dataset_json["labels"]).names.items())
+    words = [f"{name}={value}" for name, value in labels[:SHOWN]]
+    words += [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
+    folds = f", {len(found.folds)} folds" if len(found.folds) > 1 else ""
+    return _line(
+        f"{found.form}, {fold.configuration}, {_architecture(fold)['network_class_name'].rpartition('.')[2]}, "
+        f"{len(channels)} channel{'s' * (len(channels) > 1)}, "
+        f"{'encoder only' if found.covers else 'labels ' + ' '.join(words)}{folds}"
+    )
+
+
+def source_of(source: Source, found: Found, form: str) -> StoredSource:
+    """Name, hash and size of what a model is made of: the file or archive itself; of a folder, the files that count."""
+    path = source.path
+    if path.is_file():
+        return StoredSource(file=_line(path.name), sha256=sha256(path), bytes=path.stat().st_size, form=form)
+    files = {_place(file, path): file for file in (*found.files, *(fold.file for fold in found.folds))}
+    table = {name: sha256(file) for name, file in files.items()}
+    size = sum(file.stat().st_size for file in files.values())
+    return StoredSource(file=_line(path.resolve().name), sha256=content_hash(table), bytes=size, form=form)
+
+
+def _place(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name
+
+
+def _card(
+    source: Source, found: Found, fold: Checkpoint, name: str, options: ImportOptions, given: ModelCard | None
+) -> tuple[ModelCard, tuple[str, ...]]:
+    """What is known of the model by its card, by its file and by what the user said, the last counting; and its notes.
+
+    Of what the network is the file's word counts, of where it comes from the card's.
+    """
+    known = given or found.card
+    said = known.as_json() if known is not None else {}
+    file = {
+        "architecture": architecture_name(fold),
+        "labels": None if found.covers else dict(LabelMap.from_dataset_json(fold.dataset_json["labels"]).names),
+        "channels": _channels(fold.dataset_json),
+        "spacing_mm": _spacing(fold),
+    }
+    if file["architecture"] == OTHER:
+        file["architecture"] = said.get("architecture", OTHER)
+    fields: dict[str, Any] = {
+        "title": f"{name}, imported from {_line(source.path.resolve().name)}",
+        "task": "not said",
+        "licence": NO_LICENCE,
+        "citation": found.citation,
+    }
+    fields |= {key: value for key, value in said.items() if value not in (None, [])}
+    fields |= {key: value for key in ("licence", "citation") if (value := getattr(options, key)) is not None}
+    differing = [key for key in file if said.get(key) not in (None, file[key])]
+    notes = tuple(f"Its card says {key} {said[key]}, its file {file[key]}: the file's counts." for key in differing)
+    return read(ModelCard, {**fields, **file, "name": name}, f"{source.path}: card"), notes
+
+
+def architecture_name(fold: Checkpoint) -> str:
+    """Which of the six architectures a fold is, as far as its plans tell; ``other`` where they do not."""
+    named = _architecture(fold)
+    network, arguments = named["network_class_name"], named["arch_kwargs"]
+    if network.rpartition(".")[2] == PLAIN.rpartition(".")[2]:
+        return "nnunet"
+    if network == SWIN:
+        return "swinunetr-v2" if arguments.get("use_v2") else "swinunetr"
+    if network.rpartition(".")[2] != RESENC.rpartition(".")[2]:
+        return OTHER
+    planned = re.search(r"ResEncUNet(M|L|XL)Plans", str(fold.plans.get("plans_name")))
+    if planned:
+        return f"resenc-{planned[1].lower()}"
+    from lnsegfm.models.importing.forms.nnssl_encoder import FEATURES, STRIDES
+
+    fixed = ARCHITECTURES["resenc-l"].build_plan(FEATURES, STRIDES)["arch_kwargs"]
+    same = all(arguments.get(key) == fixed[key] for key in ("features_per_stage", "n_blocks_per_stage", "strides"))
+    return "resenc-l" if same else OTHER
+
+
+def _architecture(fold: Checkpoint) -> Mapping[str, Any]:
+    with engine():
+        return dict(resolved(fold.plans, fold.configuration)["architecture"])
+
+
+def _channels(dataset_json: Mapping[str, Any]) -> list[str]:
+    names = dataset_json.get("channel_names") or dataset_json.get("modality") or {}
+    values = names.values() if isinstance(names, Mapping) else names
+    return [str(value).strip() or "image" for value in values]
+
+
+def _spacing(fold: Checkpoint) -> list[float]:
+    """(z, y, x), whatever order the plans turn the axes to."""
+    with engine():
+        spacing = resolved(fold.plans, fold.configuration)["spacing"]
+    order = fold.plans.get("transpose_backward") or [0, 1, 2]
+    return [float(spacing[axis]) for axis in order]
+
+
+def _line(text: str) -> str:
+    """A text that may be printed: on one line, without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:2000] or "?"

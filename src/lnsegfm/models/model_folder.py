@@ -1,0 +1,331 @@
+"""A model is a folder as nnU-Net lays it out: plans.json, dataset.json and fold_X/checkpoint_final.pth."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pydoc import ErrorDuringImport, locate
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import ConfigError, DataError, ModelError
+from lnsegfm.nnunet.environment import engine
+from lnsegfm.registry.home import CARD
+from lnsegfm.storage import read_json, write_json
+from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+if TYPE_CHECKING:
+    from lnsegfm.registry.stored_model import Stored
+
+CHECKPOINT = "checkpoint_final.pth"
+STOCK_TRAINER = "nnUNetTrainer"
+# What a plans file may have imported. A file from a stranger must not choose what is called in this process.
+NETWORK_PACKAGES = ("dynamic_network_architectures.", "lnsegfm.networks.")
+ARGUMENT_PACKAGES = ("torch.nn.", "dynamic_network_architectures.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Args:
+        folder: Where it lies.
+        folds: One checkpoint a fold; an ensemble has several.
+        plans: How images are prepared and networks built.
+        dataset_json: Labels, channels and file ending.
+        stored: What an imported model says of itself: licence, citation, source; None for any other.
+    """
+
+    folder: Path
+    folds: tuple[Checkpoint, ...]
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    stored: Stored | None = None
+
+    @property
+    def first(self) -> Checkpoint:
+        """The fold that is adapted."""
+        return self.folds[0]
+
+    @property
+    def configuration(self) -> str:
+        """Name of the configuration in the plans."""
+        return self.first.configuration
+
+    @property
+    def labels(self) -> LabelMap:
+        """What its mask's numbers mean."""
+        return LabelMap.from_dataset_json(self.dataset_json["labels"])
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of its foreground labels; none for a pretrained encoder."""
+        return () if self.covers else tuple(self.labels.names)
+
+    def with_labels(self, names: Mapping[str, str]) -> Model:
+        """The model with some of its labels under other names.
+
+        Args:
+            names: Its label to the new name.
+
+        Raises:
+            ConfigError: It has no such label, or two labels would have one name.
+        """
+        for theirs in names:
+            if theirs not in self.label_names:
+                known = ", ".join(self.label_names) or "none"
+                raise ConfigError(f"--map {theirs}={names[theirs]}: the base has no label {theirs}. It has: {known}.")
+        renamed = {names.get(label, label): value for label, value in self.dataset_json["labels"].items()}
+        if len(renamed) < len(self.dataset_json["labels"]):
+            raise ConfigError(f"--map {names}: two labels of the base would have one name. Map each to its own.")
+        description = {**self.dataset_json, "labels": renamed}
+        folds = tuple(replace(fold, dataset_json=description) for fold in self.folds)
+        return replace(self, folds=folds, dataset_json=description)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the input channels, in their order."""
+        names = self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
+        return tuple(str(names[key]) for key in sorted(names, key=int))
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return len(self.channel_names)
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """Prefixes of the names of the weights it has; empty for a whole model."""
+        return self.stored.covers if self.stored is not None else ()
+
+    @property
+    def network_class(self) -> str:
+        """Import path of its network's class."""
+        return network_class(self.plans, self.configuration)
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a user means: the folder itself, ``model/`` of a run, or an imported model by its name.
+
+    Raises:
+        ModelError: Neither a folder nor the name of an imported model.
+    """
+    if path.is_dir():
+        return path / "model" if (path / "model" / "plans.json").is_file() else path
+    wanted = "Give a folder with plans.json, dataset.json and fold_0/, or a name that `lnsegfm models list` shows."
+    if path.parent != Path() or path.exists():
+        raise ModelError(f"Model {path}: no such folder. {wanted}")
+    from lnsegfm.registry.home import installed, model_place
+
+    if path.name in installed():
+        return model_place(path.name)
+    from lnsegfm.registry.manifest import cards
+
+    if path.name in cards():
+        raise ModelError(f"Model {path}: it is not on this machine. Run: lnsegfm models pull {path}")
+    raise ModelError(f"Model {path}: no such folder, and no model of that name. {wanted}")
+
+
+def read_model(path: Path, *, whole: bool = True) -> Model:
+    """Read a model folder, the model of a run, or an imported model by its name. Nothing in it is executed.
+
+    Args:
+        path: Folder or name.
+        whole: Refuse a model that holds an encoder only, which cannot predict.
+
+    Raises:
+        ModelError: A part is missing or not what it should be.
+        UnsafeFile: A checkpoint would have to execute something to be read.
+    """
+    folder = model_folder(path)
+    for name in ("plans.json", "dataset.json"):
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"Model {path}: {name} is missing. Give a folder with plans.json, dataset.json and fold_0/."
+            )
+    plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
+    found = sorted(folder.glob(f"fold_*/{CHECKPOINT}"), key=lambda file: file.parent.name)
+    numbered = [file for file in found if re.fullmatch(r"fold_\d+", file.parent.name)]
+    files = numbered or found
+    if not files:
+        raise ModelError(f"Model {path}: it has no fold_X/{CHECKPOINT}. Finish its training, or copy the whole folder.")
+    # As in nnU-Net the folder's plans count, which are checked below, and not those inside a checkpoint.
+    folds = tuple(replace(read_checkpoint(file), plans=plans, dataset_json=dataset_json) for file in files)
+    model = Model(folder, folds, plans, dataset_json, _stored(folder))
+    if whole and model.covers:
+        raise ModelError(f"Model {path}: it is a pretrained encoder without a decoder. Adapt it first (finetune).")
+    try:
+        if model.configuration not in plans["configurations"]:
+            raise KeyError(model.configuration)
+        for configuration in plans["configurations"].values():  # all: one may inherit from another
+            require_known_imports(configuration, folder / "plans.json")
+        if not model.channels or not (model.covers or model.labels):
+            raise KeyError("channel_names")
+        if not re.fullmatch(r"(\.\w+)+", str(dataset_json.get("file_ending", ".nii.gz"))):
+            raise ModelError(
+                f"{folder / 'dataset.json'}: file_ending {dataset_json['file_ending']!r} is none. Write .nii.gz."
+            )
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else "not tables of entries"
+        raise ModelError(
+            f"Model {path}: plans.json and dataset.json are not nnU-Net's ({reason}). Copy the folder again."
+        ) from None
+    except DataError as error:
+        raise ModelError(f"{folder / 'dataset.json'}: {error}") from None
+    return model
+
+
+def _stored(folder: Path) -> Stored | None:
+    if not (folder / CARD).is_file():
+        return None  # at once, without pydantic
+    from lnsegfm.registry.stored_model import stored_in
+
+    return stored_in(folder)
+
+
+def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration of plans with what it inherits, in today's form, on its own."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    found = PlansManager(copy.deepcopy(dict(plans))).get_configuration(name).configuration
+    configuration = copy.deepcopy(dict(found))
+    configuration.pop("inherits_from", None)
+    return configuration
+
+
+def network_class(plans: Mapping[str, Any], name: str) -> str:
+    """Import path of the network that a configuration of plans names."""
+    with engine():
+        return str(resolved(plans, name)["architecture"]["network_class_name"])
+
+
+def write_model(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a model folder that stock nnU-Net loads. The checkpoint comes last: with it the model is whole."""
+    write_json(folder / "plans.json", checkpoint.plans)
+    write_json(folder / "dataset.json", checkpoint.dataset_json)
+    write_checkpoint(folder / "fold_0" / CHECKPOINT, checkpoint)
+
+
+def require_known_imports(configuration: Mapping[str, Any], file: Path) -> None:
+    """Refuse plans that would have something imported that is no network.
+
+    Raises:
+        ModelError: The import path lies outside the known packages; the message names it.
+    """
+    architecture = configuration.get("architecture")
+    if architecture is None:  # plans older than 2.2 name one of two classes, which nnU-Net resolves itself
+        return
+    wanted: list[tuple[Any, tuple[str, ...]]] = [(architecture["network_class_name"], NETWORK_PACKAGES)]
+    arguments = architecture["arch_kwargs"]
+    wanted += [(arguments.get(name), ARGUMENT_PACKAGES) for name in architecture["_kw_requires_import"]]
+    for path, packages in wanted:
+        if path is not None and not (str(path).startswith(packages) and _is_layer(str(path), packages)):
+            known = ", ".join(package.rstrip(".") for package in packages)
+            raise ModelError(
+                f"{file}: it wants {path} called, which is no network or layer of {known}. "
+                "Do not use this model unless you trust its source."
+            )
+
+
+def _is_layer(path: str, packages: tuple[str, ...]) -> bool:
+    """Whether a path leads to a class of the packages: their modules hold others, ``torch.hub.load`` among them."""
+    try:
+        found = locate(path)
+    except ErrorDuringImport:
+        return False
+    if found is None:  # not installed; nnU-Net then looks for a class of that name in its own networks
+        return True
+    return isinstance(found, type) and issubclass(found, nn.Module) and f"{found.__module__}.".startswith(packages)
+
+
+def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Module:
+    """Build the network of a checkpoint's plans, freshly initialised, on the CPU.
+
+    Raises:
+        ModelError: Its trainer or its architecture cannot be found.
+    """
+    with engine():
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        plans = PlansManager(dict(checkpoint.plans))
+        configuration = plans.get_configuration(checkpoint.configuration)
+        dataset_json = dict(checkpoint.dataset_json)
+        build = _builder(checkpoint.trainer_name)
+        try:
+            return build(
+                plans,
+                configuration,
+                determine_num_input_channels(plans, configuration, dataset_json),
+                plans.get_label_manager(dataset_json).num_segmentation_heads,
+                deep_supervision,
+            )
+        except Exception as error:  # the plans may ask for anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ModelError(
+                f"Architecture {configuration.network_arch_class_name}: it cannot be built ({reason}). "
+                "Use the plans.json that the model was trained with."
+            ) from None
+
+
+def _builder(trainer: str) -> Callable[[Any, Any, int, int, bool], nn.Module]:
+    """What builds a trainer's network; nnU-Net's own asks the plans alone, and its module loads all of training."""
+    if trainer != STOCK_TRAINER:
+        build: Callable[[Any, Any, int, int, bool], nn.Module] = trainer_class(trainer).build_network_architecture
+        return build
+
+    def from_plans(_: Any, configuration: Any, channels: int, heads: int, deep_supervision: bool) -> nn.Module:
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+        made: nn.Module = get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            channels,
+            heads,
+            allow_init=True,
+            deep_supervision=deep_supervision,
+        )
+        return made
+
+    return from_plans
+
+
+def trainer_class(name: str) -> Any:
+    """The trainer class of a checkpoint; it builds the network.
+
+    Raises:
+        ModelError: nnU-Net has no trainer of that name.
+    """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    if name == STOCK_TRAINER:
+        return nnUNetTrainer
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        return recursive_find_trainer_class_by_name(name)
+    except (RuntimeError, TypeError, AssertionError):  # none of that name; a thing of that name that is no trainer
+        raise ModelError(
+            f"Trainer {name}: nnU-Net has no trainer of that name. Name its folder in nnUNet_extTrainer."
+        ) from None
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put a state dict into the network it belongs to.
+
+    Raises:
+        ModelError: It belongs to another network.
+    """
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ModelError(
+            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). Copy the folder again."
+        ) from None

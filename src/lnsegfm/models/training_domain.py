@@ -1,0 +1,104 @@
+"""What a model has seen: measured on its training cases, or guessed from its plans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.dataset import Case
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.evaluation.domain_ranges import SEEN, Range, Seen, read_seen, write_seen
+from lnsegfm.evaluation.flags import LIMITS
+from lnsegfm.evaluation.mask_statistics import look
+from lnsegfm.imaging.files import read_mask, read_volume
+from lnsegfm.models.model_folder import Model, resolved
+from lnsegfm.models.plans import in_image_order
+from lnsegfm.progress import Progress, counted
+from lnsegfm.weights.checkpoint import Checkpoint
+
+CT = "CTNormalization"
+
+
+def ct_channel(plans: Mapping[str, Any], configuration: str) -> int | None:
+    """The first channel that is normalised as CT; None where there is none, and then nothing is asked about HU."""
+    schemes = resolved(plans, configuration).get("normalization_schemes", [])
+    return schemes.index(CT) if CT in schemes else None
+
+
+def seen_by(model: Model) -> tuple[Seen, ...]:
+    """What a model has seen: as its ``seen.json`` tells, else as far as its plans tell.
+
+    Raises:
+        DataError: A ``seen.json`` that is damaged.
+    """
+    return read_seen(model.folder) or seen_in_plans(model.plans, model.configuration)
+
+
+def seen_in_plans(plans: Mapping[str, Any], configuration: str) -> tuple[Seen, ...]:
+    """The medians and intensities that nnU-Net keeps in its plans; nothing where plans lack them.
+
+    The median HU under a mask may lie between the 0.5th and the 99.5th percentile of the training's foreground voxels,
+    and within two standard deviations of their mean.
+    """
+    try:
+        spacing = in_image_order(plans, plans["original_median_spacing_after_transp"])
+        shape = in_image_order(plans, plans["original_median_shape_after_transp"])
+        z, y, x = (Range(float(s), float(s)) for s in spacing)
+        depth, height, width = (Range(float(n * s), float(n * s)) for n, s in zip(shape, spacing, strict=True))
+        allowed = _allowed_hu(plans, ct_channel(plans, configuration))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return ()
+    return (Seen("plans", 0, (z, y, x), (depth, height, width), foreground_hu=allowed),)
+
+
+def keep_what_was_seen(
+    start: Checkpoint,
+    cases: Sequence[Case],
+    labels: LabelMap,
+    folder: Path,
+    progress: Progress,
+    *,
+    base: Model | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> None:
+    """Measure the training cases and write ``seen.json`` into a model folder; one that is there already stays.
+
+    Args:
+        start: Plans and configuration of the training.
+        cases: What was trained on; none where a method trains nothing.
+        labels: What the cases' masks mean.
+        folder: The model folder.
+        progress: Told how far it is.
+        base: What the training started from; its ranges are kept behind the cases'.
+        renamed: Labels of the base that have another name here.
+    """
+    if (folder / SEEN).is_file():
+        return
+    channel = ct_channel(start.plans, start.configuration)
+    looks = []
+    if cases:
+        progress.stage(f"Reading {counted(len(cases), 'case')} for flags")
+    for done, case in enumerate(cases, 1):
+        if case.label is not None:
+            mask, grid = read_mask(case.label)
+            image = None if channel is None else read_volume(case.images[channel])[0]
+            looks.append(look(image, mask, grid, labels.names))
+        progress.advance(done, len(cases))
+    own = [Seen.over(looks)] if looks else []
+    before = list(seen_by(base)) if base is not None else []
+    named = ("base", *(f"base {number} before it" for number in range(1, len(before))))
+    theirs = [replace(one, source=name).renamed(renamed or {}) for one, name in zip(before, named, strict=False)]
+    write_seen(folder, [*own, *theirs])
+
+
+def _allowed_hu(plans: Mapping[str, Any], channel: int | None) -> Range | None:
+    if channel is None:
+        return None
+    found = {key: float(v) for key, v in plans["foreground_intensity_properties_per_channel"][str(channel)].items()}
+    reach = LIMITS["hu_sd"].value * found["std"]
+    low = max(found["percentile_00_5"], found["mean"] - reach)
+    high = min(found["percentile_99_5"], found["mean"] + reach)
+    return Range(low, high) if math.isfinite(low) and low <= high else None

@@ -1,0 +1,45 @@
+"""What a trainer of nnU-Net would augment with, read from the trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation
+
+
+def settings_of(trainer: Any) -> Augmentation:
+    """The settings of nnU-Net's default augmentation for the plans and labels of an ``nnUNetTrainer``.
+
+    Raises:
+        ConfigError: A 2D configuration, a later stage of a cascade, or labels that are regions.
+    """
+    manager, labels = trainer.configuration_manager, trainer.label_manager
+    if trainer.is_cascaded:
+        raise ConfigError(
+            f"Configuration {trainer.configuration_name}: a later stage of a cascade trains on masks of another one."
+            " Use 3d_fullres."
+        )
+    if len(manager.patch_size) != 3:
+        raise ConfigError(f"Configuration {trainer.configuration_name}: samples are 3D here. Use 3d_fullres.")
+    if labels.has_regions:
+        raise ConfigError(
+            "Labels of regions: a voxel of several labels is not supported here. Give each voxel one value."
+        )
+    (_, angle), in_plane, box, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    depth, height, width = (int(n) for n in manager.patch_size)
+    z, y, x = (int(n) for n in box)
+    return Augmentation(
+        patch=(depth, height, width),
+        box=(z, y, x),
+        angle=float(angle),
+        in_plane=bool(in_plane),
+        mirror_axes=tuple(axes or ()),
+        channels=determine_num_input_channels(trainer.plans_manager, manager, trainer.dataset_json),
+        masked=tuple(channel for channel, masked in enumerate(manager.use_mask_for_norm) if masked),
+        foreground=trainer.oversample_foreground_percent,
+        has_ignore=labels.has_ignore_label,
+        every_label=(-1, *labels.all_labels),
+    )

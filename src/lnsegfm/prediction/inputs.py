@@ -1,0 +1,251 @@
+"""What is to be predicted: images, DICOM in any arrangement, or a list of both."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lnsegfm.datasets.dataset import CHANNEL, Case
+from lnsegfm.errors import DataError, LnSegFmError
+from lnsegfm.imaging.files import ending, image_files, stem, write_volume
+from lnsegfm.prediction.case_names import Names, namer, numbered, require_name
+
+if TYPE_CHECKING:
+    from lnsegfm.imaging.dicom.series import Series
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be predicted.
+
+    Args:
+        case: Its name; of a series that was refused, what the refusal calls it.
+        reason: Why, in one line.
+        named: The reason says itself what it is about, as the refusal of a series does.
+    """
+
+    case: str
+    reason: str
+    named: bool = False
+
+    def __str__(self) -> str:
+        if self.named or self.reason.startswith((f"Case {self.case}", f"Series {self.case}")):
+            return self.reason
+        return f"Case {self.case}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Scans to predict.
+
+    Args:
+        cases: By name; one from DICOM has no image file until it is ``opened``.
+        series: The DICOM series of cases that come from one.
+        refused: What looked like a scan and cannot be used.
+    """
+
+    cases: tuple[Case, ...]
+    series: Mapping[str, Series] = field(default_factory=dict)
+    refused: tuple[Failure, ...] = ()
+
+    @contextmanager
+    def opened(self, case: Case) -> Iterator[Case]:
+        """The case with its image in a file: for DICOM a temporary one, which goes when the block ends.
+
+        Raises:
+            DicomError: The series' pixels cannot be read.
+        """
+        if case.name not in self.series:
+            yield case
+            return
+        from lnsegfm.imaging.dicom.series import read_series
+
+        series = self.series[case.name]
+        with tempfile.TemporaryDirectory(prefix="lnsegfm-") as folder:
+            image = Path(folder) / "scan.nii"
+            write_volume(image, read_series(series), series.grid)
+            try:
+                yield replace(case, images=(image,))
+            except DataError as error:  # nobody knows the temporary file
+                told = (problem.replace(str(image), f"Series {series.name}") for problem in error.problems)
+                raise DataError(*told) from None
+
+
+@contextmanager
+def find_inputs(
+    path: Path,
+    channels: int,
+    *,
+    names: Names = Names.CODE,
+    straighten: bool = False,
+    out: Path | None = None,
+    dicom: bool = False,
+) -> Iterator[Scans]:
+    """The scans that a user means, as long as the block lasts: then the members of zips are removed.
+
+    Args:
+        path: An image; a folder of images; a DICOM file, folder, tree or zip; or a CSV with the column ``path`` (any of
+            these, relative to the CSV) and, if wanted, ``case`` (a name).
+        channels: Of the model. DICOM gives one.
+        names: What DICOM series are called.
+        straighten: Resample sheared series (gantry tilt) instead of refusing them.
+        out: Where masks go: the key of the pseudonyms must not lie there.
+        dicom: Whether DICOM is meant where a folder holds images as well.
+
+    Raises:
+        DataError: Nothing there that could be predicted.
+    """
+    called = namer(names, out)
+    with ExitStack() as unpacked:
+
+        def scans_in(place: Path) -> Scans:
+            if _is_images(place) and not (dicom and place.is_dir() and _holds_dicom(place)):
+                return Scans(find_scans(place, channels))
+            from lnsegfm.imaging.dicom.dicom_zip import opened
+
+            return _dicom(place, unpacked.enter_context(opened(place)), channels, called, straighten)
+
+        yield _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
+
+
+def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
+    """The images that a user means: one, or those of a folder.
+
+    A name that ends in ``_0000``, ``_0001``, ... is a channel of the case before it, as nnU-Net has it; a plain name is
+    a case of its own.
+
+    Raises:
+        DataError: Nothing there, no image in it, or channels missing.
+    """
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        files = image_files(path)
+    else:
+        raise DataError(f"{path}: no such file or folder. Give a scan, or a folder of scans.")
+    if not files:
+        raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM.")
+    scans: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file in files:
+        match = CHANNEL.fullmatch(stem(file))
+        name, channel = (match["case"], int(match["channel"])) if match else (stem(file), 0)
+        if channel in scans[name]:
+            raise DataError(f"{file}: {scans[name][channel].name} is the same case. Rename or remove one of the two.")
+        scans[name][channel] = file
+    problems = [
+        f"Case {name} in {path}: channels {sorted(found)} are there, but the model takes {channels}. Add the others."
+        for name, found in scans.items()
+        if sorted(found) != list(range(channels))
+    ]
+    if problems:
+        raise DataError(*problems)
+    return tuple(Case(name, tuple(scans[name][c] for c in range(channels))) for name in sorted(scans))
+
+
+def _is_images(path: Path) -> bool:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Give a scan, or a folder of scans.")
+    return ending(path) is not None if path.is_file() else bool(image_files(path))
+
+
+def _holds_dicom(folder: Path) -> bool:
+    from lnsegfm.imaging.dicom.file_walk import files_under
+    from lnsegfm.imaging.dicom.headers import is_dicom
+
+    for file in files_under(folder):
+        with suppress(OSError):
+            if is_dicom(file):
+                return True
+    return False
+
+
+def _dicom(path: Path, folder: Path, channels: int, called: Callable[[Series], str], straighten: bool) -> Scans:
+    """The series in ``folder``: ``path``, or what it was unpacked to."""
+    from lnsegfm.imaging.dicom.series import find_series
+
+    found = find_series(folder, straighten=straighten)
+    if not found.series:
+        if found.refused:
+            raise DataError(*(str(refusal) for refusal in found.refused))
+        raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM CT.")
+    if channels != 1:
+        raise DataError(f"{path}: DICOM gives one channel, and the model takes {channels}. Give images by channel.")
+    series: dict[str, Series] = {}
+    taken: set[str] = set()  # without capitals: on some file systems they make no difference
+    for one in found.series:
+        name = next(n for n in numbered(called(one)) if n.casefold() not in taken)
+        taken.add(name.casefold())
+        series[name] = one
+    cases = tuple(Case(name, ()) for name in sorted(series))
+    refused = tuple(Failure(lost.series, str(lost), named=True) for lost in found.refused if not lost.harmless)
+    return Scans(cases, series, refused)
+
+
+def _listed(path: Path, scans_in: Callable[[Path], Scans]) -> Scans:
+    """The scans of a CSV; a row that cannot be used becomes a failure and stops nothing."""
+    cases: dict[str, Case] = {}
+    series: dict[str, Series] = {}
+    failed: list[Failure] = []
+    taken: set[str] = set()
+    for number, place, named in _rows(path):
+        line = f"{path.name}, line {number}"
+        try:
+            if named:
+                require_name(named)
+            if not place:
+                raise DataError("it names no path. Fill it in, or remove the line.")
+            one = scans_in(path.parent / place)
+        except (DataError, OSError) as error:
+            problems = error.problems if isinstance(error, DataError) else (one_line(error),)
+            failed += [Failure(named or line, f"{line}: {problem}", named=True) for problem in problems]
+            continue
+        failed += one.refused
+        for case in one.cases:
+            name = named or case.name
+            if named and len(one.cases) > 1:
+                name = f"{named}_{case.name}"
+            if name.casefold() in taken:
+                reason = f"{name} is another line's case, too. Give each its own in the column case."
+                failed.append(Failure(line, f"{line}: {reason}", named=True))
+                continue
+            taken.add(name.casefold())
+            cases[name] = replace(case, name=name)
+            if case.name in one.series:
+                series[name] = one.series[case.name]
+    if not cases:
+        raise DataError(*([failure.reason for failure in failed] or [f"{path}: it has no line. Name a scan a line."]))
+    return Scans(tuple(cases[name] for name in sorted(cases)), series, tuple(failed))
+
+
+def _rows(path: Path) -> list[tuple[int, str, str]]:
+    """The lines of a CSV that are not blank: the line's number in the file, path and case ("" where not given)."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as text:
+            table = csv.DictReader(text)
+            columns = [column.strip().lower() for column in table.fieldnames or ()]
+            table.fieldnames = columns
+            rows = [(table.line_num, row) for row in table]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Give a CSV with the column path.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: it cannot be read ({error}). Give a CSV in UTF-8 with the column path.") from None
+    if "path" not in columns:
+        raise DataError(f"{path}: its columns are {', '.join(columns) or 'none'}. Give it a header line: path,case.")
+    return [(number, (row["path"] or "").strip(), (row.get("case") or "").strip()) for number, row in rows]
+
+
+def one_line(error: Exception) -> str:
+    """Why something failed, in one line; of a path that the system names, the last part only."""
+    if isinstance(error, LnSegFmError):
+        return str(error).splitlines()[0]
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ({Path(str(error.filename)).name})" if error.filename else ""
+        return f"{error.strerror}{place}. Check the path, its permissions and the space left."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no explanation'}"

@@ -1,0 +1,143 @@
+"""How much of the memory that a prediction may hold is left for what, and whether scans may overlap in time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lnsegfm.datasets.dataset import Case
+from lnsegfm.errors import ConfigError, LnSegFmError
+from lnsegfm.imaging.files import read_grid
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.models.model_folder import Model, resolved
+from lnsegfm.models.plans import in_image_order
+
+if TYPE_CHECKING:
+    from lnsegfm.imaging.dicom.series import Series
+
+GB = 10**9
+_AT_ONCE = 3
+"""Scans there are at once where they overlap: one read, one on the network, one written."""
+LATE = 150_000_000
+"""Bytes of libraries that are loaded, or set themselves up, when the first scan is predicted (measured: 110 MB)."""
+_FEATURES = 48
+"""Channels at full resolution of a network whose plan does not tell them."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What predicting may hold.
+
+    Args:
+        overlap: Whether there is room for three scans at once.
+        rest: Bytes for what the predictor may make smaller; None where nobody asked for a bound.
+    """
+
+    overlap: bool
+    rest: int | None
+
+
+def bytes_of(gigabytes: float | None) -> int | None:
+    """The bound in bytes (1 GB = 10^9); None stays None.
+
+    Raises:
+        ConfigError: It is no amount of memory.
+    """
+    if gigabytes is None:
+        return None
+    if not 0 < gigabytes < math.inf:
+        raise ConfigError(f"--memory {gigabytes:g}: it is a number of GB above 0. Use 8, or leave it out.")
+    return max(1, round(gigabytes * GB))
+
+
+def room(
+    model: Model,
+    cases: Iterable[Case],
+    series: Mapping[str, Series],
+    memory: int | None,
+    *,
+    probabilities: bool = False,
+) -> Room:
+    """What there is room for.
+
+    Args:
+        model: The model.
+        cases: The scans to predict.
+        series: Those of them that are DICOM.
+        memory: Bytes that the process may hold; None takes what the machine has free, where it tells.
+        probabilities: Whether they are kept.
+
+    Raises:
+        ConfigError: The program, the model and the largest scan hold more than that.
+    """
+    network = sum(tensor.numel() * tensor.element_size() for tensor in model.first.weights.values())
+    alone = (
+        resident() + LATE + network + tile_bytes(model)
+    )  # a copy on the device; the weights themselves are there already
+    largest = max((scan_bytes(model, grid, probabilities) for grid in _grids(cases, series)), default=0)
+    if memory is None:
+        free = available()
+        return Room(overlap=free is None or LATE + network + tile_bytes(model) + _AT_ONCE * largest <= free, rest=None)
+    if memory < alone + largest:
+        raise ConfigError(
+            f"--memory {memory / GB:g}: the program, the model and the largest scan alone hold more. Give at least "
+            f"{math.ceil((alone + largest) / GB * 100) / 100:g}."
+        )
+    overlap = alone + _AT_ONCE * largest <= memory
+    return Room(overlap, rest=max(1, memory - alone - (_AT_ONCE if overlap else 1) * largest))
+
+
+def tile_bytes(model: Model) -> int:
+    """What the network holds while it sees one tile, about: its widest layers, in and out, and a skip."""
+    stated = resolved(model.plans, model.configuration)
+    features = stated["architecture"]["arch_kwargs"].get("features_per_stage", [_FEATURES])
+    widest = features[0] if isinstance(features, list | tuple) else features
+    classes = 1 + len(model.label_names)
+    return 4 * math.prod(stated["patch_size"]) * (6 * widest + 4 * classes)
+
+
+def scan_bytes(model: Model, grid: Grid, probabilities: bool = False) -> int:
+    """What one scan holds at its largest, about: read, normalised, resampled, its mask, and what is measured on it.
+
+    A mask that fills much of the scan takes more to be measured: about 20 bytes a voxel of it.
+
+    Args:
+        model: The model.
+        grid: The scan's.
+        probabilities: Whether each class's probability is there, too.
+    """
+    spacing = in_image_order(model.plans, resolved(model.plans, model.configuration)["spacing"])
+    here = math.prod(grid.shape)
+    there = here * math.prod(a / b for a, b in zip(grid.spacing_mm[-len(spacing) :], spacing, strict=True))
+    classes = 1 + len(model.label_names)
+    on_scan = 4 * (1 + 2 * model.channels) + 8 + (4 * classes if probabilities else 0)
+    return round(here * on_scan + there * 4 * (2 * model.channels + classes))
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not tell (it is not Linux)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def available() -> int | None:
+    """Bytes of memory that the machine could still give; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def _grids(cases: Iterable[Case], series: Mapping[str, Series]) -> Iterable[Grid]:
+    for case in cases:
+        try:
+            yield series[case.name].grid if case.name in series else read_grid(case.images[0])
+        except (LnSegFmError, OSError):  # it is told of when its turn comes
+            continue

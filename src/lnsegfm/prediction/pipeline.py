@@ -1,0 +1,145 @@
+"""Scans one after the other through three steps, of which only the middle one needs the network.
+
+While one scan is on the network, a thread prepares the next and another writes what became of the one before: never
+more than these three are there. The network's step stays in the caller's thread, where signals arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from lnsegfm.cores import usable_cores
+from lnsegfm.datasets.dataset import Case
+from lnsegfm.errors import Interrupted
+from lnsegfm.prediction.inputs import Failure, one_line
+
+T = TypeVar("T")
+P = TypeVar("P")
+M = TypeVar("M")
+Told = Callable[[Case, Failure | None], None]
+"""Told of each scan that is finished, in the caller's thread: the case, and what went wrong if anything did."""
+
+
+@dataclass(frozen=True)
+class Steps(Generic[P, M]):
+    """What is done with each scan. ``prepare`` and ``write`` get the scan as ``opened`` gives it.
+
+    Args:
+        opened: Opens a scan's files; they are closed once it is written or has failed.
+        prepare: Reads a scan; may run in a thread.
+        run: Asks the network; runs in the caller's thread.
+        write: Writes what was found; may run in a thread.
+        finish: What is left to do once the scan is closed; may run in a thread.
+    """
+
+    opened: Callable[[Case], AbstractContextManager[Case]]
+    prepare: Callable[[Case], P]
+    run: Callable[[P], M]
+    write: Callable[[Case, M], None]
+    finish: Callable[[Case], None]
+
+
+@dataclass(frozen=True)
+class _Open(Generic[T]):
+    """A scan under way, which whoever leaves it has to close."""
+
+    case: Case
+    scan: Case
+    value: T
+    closing: ExitStack
+
+
+def each(cases: Sequence[Case], steps: Steps[P, M], told: Told, *, overlap: bool = True) -> None:
+    """Put scans through the steps; one that fails in any of them does not stop the others.
+
+    An interruption (`KeyboardInterrupt`, `Interrupted`) stops all: what the network has seen is written, every scan is
+    closed, and then it is raised.
+
+    Args:
+        cases: The scans.
+        steps: What is done with each.
+        told: Told of each scan, in their order.
+        overlap: Whether the next scan is prepared and the last one written while one is on the network. Without, a
+            scan is there alone, and no thread is started.
+    """
+    if not overlap or len(cases) < 2:
+        for case in cases:
+            told(case, _written(steps, _asked(steps, _prepared(steps, case))))
+        return
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer, ExitStack() as left:
+        ahead = [reader.submit(_prepared, steps, cases[0])]
+        behind: list[Future[Failure | None]] = []
+        left.callback(_close, ahead)
+        for number in range(len(cases)):
+            held = ahead[0].result()
+            ahead[:] = [reader.submit(_prepared, steps, following) for following in cases[number + 1 : number + 2]]
+            made = _asked(steps, held)
+            behind.append(writer.submit(_written, steps, made))
+            del held, made  # from here on the scan is the writer's, which lets go of it in the end
+            if number:
+                told(cases[number - 1], behind.pop(0).result())  # waits: there is room for one scan behind
+        told(cases[-1], behind.pop().result())
+
+
+def worthwhile(device: str, threads: int) -> bool:
+    """Whether steps of several scans at once are faster than one after the other: where a core is left for them.
+
+    Args:
+        device: What the network runs on.
+        threads: That its computations take on a CPU.
+    """
+    return device != "cpu" or threads < usable_cores()
+
+
+def _prepared(steps: Steps[P, M], case: Case) -> _Open[P] | Failure:
+    def prepare() -> _Open[P]:
+        with ExitStack() as closing:
+            scan = closing.enter_context(steps.opened(case))
+            return _Open(case, scan, steps.prepare(scan), closing.pop_all())
+
+    return attempt(case, prepare)
+
+
+def _asked(steps: Steps[P, M], held: _Open[P] | Failure) -> _Open[M] | Failure:
+    if isinstance(held, Failure):
+        return held
+
+    def run() -> _Open[M]:
+        with held.closing as closing:
+            return _Open(held.case, held.scan, steps.run(held.value), closing.pop_all())
+
+    return attempt(held.case, run)
+
+
+def _written(steps: Steps[P, M], made: _Open[M] | Failure) -> Failure | None:
+    if isinstance(made, Failure):
+        return made
+
+    def write() -> None:
+        with made.closing:
+            steps.write(made.scan, made.value)
+        steps.finish(made.case)
+
+    return attempt(made.case, write)
+
+
+def attempt(case: Case, function: Callable[[], T]) -> T | Failure:
+    """Do something for a case; what is wrong with it becomes a failure, an interruption goes through."""
+    try:
+        return function()
+    except Interrupted:
+        raise
+    except Exception as error:  # whatever is wrong with one scan, the others are wanted
+        return Failure(case.name, one_line(error))
+
+
+def _close(ahead: Sequence[Future[_Open[P] | Failure]]) -> None:
+    """Close what was prepared and will not be run."""
+    for future in ahead:
+        held = future.result()
+        if isinstance(held, _Open):
+            held.closing.close()

@@ -1,0 +1,270 @@
+"""One model, ready to predict one scan after the other: prepare, run, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.inference.coarse_to_fine import coarse_first
+from lnsegfm.inference.logits_to_mask import LIMIT_BYTES, WayBack, is_default, mask_of, probabilities_of
+from lnsegfm.inference.mirror_agreement import Agreement
+from lnsegfm.inference.sliding_window import Air, sliding_window
+from lnsegfm.inference.speed_presets import Coarse, Setting
+from lnsegfm.models.model_folder import Model, build_network, load_weights
+from lnsegfm.models.training_domain import ct_channel
+from lnsegfm.nnunet.environment import engine
+from lnsegfm.prediction.results import Found, Made, Prepared
+from lnsegfm.storage import whole
+
+__all__ = ["Found", "Made", "Predictor", "Prepared", "ready"]
+
+
+class Predictor:
+    """A model ready to predict.
+
+    Masks are those of stock nnU-Net 2.8.1's ``nnUNetv2_predict`` but for roundings:
+
+    - With ``exact=True`` they are equal voxel for voxel on a CPU: tiles one by one and summed in half precision,
+      resampling by nnU-Net's own functions.
+    - By default tiles are summed in single precision, scans are resampled by matrices in single precision (nnU-Net:
+      splines in double; at most 1e-5 of the intensity range apart), and logits are not rounded to half precision
+      before they are compared. Beside nnU-Net's functions made to sum in single precision, voxels differ where two
+      classes' logits are nearly equal, and nowhere else. nnU-Net sums in half precision, in which the weights of a
+      tile's corners are nearly 0: its logits are up to 0.5 off in the corners of a scan, and ours are not.
+    - ``air`` and ``memory`` change nothing of the mask, ``watch`` neither.
+
+    Plans with other resampling functions or preprocessors, and models of regions, go through nnU-Net's own functions
+    for that part.
+
+    Args:
+        model: The model; the folds of an ensemble are averaged as nnU-Net does.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Average over mirrored copies, along the axes that the model allows.
+        step: Distance of tiles as a share of the patch.
+        watch: Count how far plain and mirrored predictions agree.
+        air: Ask the network once for all tiles that hold nothing but air (`lnsegfm.inference.sliding_window.Air`).
+        memory: Bytes that may be held beyond network, inputs and results: slabs get smaller, tiles go one by one and
+            sums move from CUDA's memory to the CPU's. None holds what is fastest. A bound below what one tile needs
+            is exceeded by it (`lnsegfm.prediction.memory_budget` asks for what there has to be).
+        exact: Round as nnU-Net does; slower, and ``air`` has no effect.
+        coarse: Look at full resolution only near what a coarse look finds (`lnsegfm.inference.coarse_to_fine`).
+
+    Raises:
+        ConfigError: A step, or a memory, that cannot be, or a coarse look by a model of slices.
+        ModelError: The network cannot be built, or the weights are another's.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "cpu",
+        mirroring: bool = True,
+        step: float = 0.5,
+        watch: bool = False,
+        air: bool = True,
+        memory: int | None = None,
+        exact: bool = False,
+        coarse: Coarse | None = None,
+    ) -> None:
+        if not 0 < step <= 1:
+            raise ConfigError(f"step {step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
+        if memory is not None and memory < 1:
+            raise ConfigError(f"memory {memory}: a prediction needs some. Give bytes, or leave it out.")
+        self.model = model
+        self.device = torch.device(device)
+        self.step, self.memory, self.exact, self.coarse = step, memory, exact, coarse
+        self._network = build_network(model.first, deep_supervision=False)
+        for fold in reversed(model.folds):  # the first one stays in it
+            load_weights(self._network, fold.weights)
+        with engine():
+            from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+            from nnunetv2.utilities.label_handling.label_handling import LabelManager
+            from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+            from lnsegfm.nnunet.fast_resampling import with_fast_resampling
+            from lnsegfm.nnunet.preprocessing import ImageOnly, air_value
+            from lnsegfm.transforms.resampling.resample_blockwise import MAX_BYTES
+
+            self._plans = PlansManager(dict(model.plans))
+            stated = self._plans.get_configuration(model.configuration)
+            self._labels = self._plans.get_label_manager(dict(model.dataset_json))
+            default = stated.preprocessor_class is DefaultPreprocessor
+            bound: dict[str, Any] = {} if memory is None else {"max_bytes": min(MAX_BYTES, max(1, memory // 2))}
+            self._way_in = stated if exact else (ImageOnly if default else with_fast_resampling)(stated, **bound)
+            if coarse is not None and len(stated.patch_size) != 3:
+                raise ConfigError("--fast coarse-first: the model looks at slices, not volumes. Use another preset.")
+            self._way_out = stated if exact else with_fast_resampling(stated, **bound)
+            self._slabs = not exact and is_default(stated.configuration)
+            self._slabs &= type(self._labels) is LabelManager and not self._labels.has_regions
+            self._bound = None if exact else air_value(self._plans, stated)
+            self._ct = ct_channel(model.plans, model.configuration)
+        self._air = Air(self._bound) if air and self._slabs and self._bound is not None else None
+        self._axes = tuple(model.first.mirroring_axes or ()) if mirroring else ()
+        self._watch = watch and bool(self._axes)
+
+    def prepare(self, images: Sequence[Path]) -> Prepared:
+        """Read and prepare a scan; may run in another thread than the rest.
+
+        Args:
+            images: One file a channel.
+
+        Raises:
+            DataError: The scan cannot be read, or its channels are not the model's.
+        """
+        from lnsegfm.nnunet.preprocessing import prepare
+
+        if len(images) != self.model.channels:
+            raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
+        return prepare(images, self._plans, self._way_in, self.model.dataset_json, ct=self._ct, bound=self._bound)
+
+    def run(self, prepared: Prepared, *, probabilities: bool = False) -> Made:
+        """Ask the network and find the mask on the scan's own grid, all in memory.
+
+        Args:
+            prepared: The scan.
+            probabilities: Find them too.
+
+        Raises:
+            ModelError: Logits that are not finite.
+        """
+        agreement = Agreement() if self._watch else None
+        logits = self._logits(prepared.volume, agreement)
+        mask, likely = (self._by_slabs if self._slabs else self._by_nnunet)(logits, prepared, probabilities)
+        mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
+        return Made(prepared, mask, mirrored, likely)
+
+    def write(self, made: Made, out: Path, *, first: Callable[[Found], None] | None = None) -> None:
+        """Write a mask.
+
+        Args:
+            made: The prediction.
+            out: The mask's file; its ending chooses the format.
+            first: Told what was found before the mask has its name: what it writes is there once the mask is.
+        """
+        prepared = made.prepared
+        with whole(out) as partial:
+            with engine():
+                prepared.reader.write_seg(made.mask, str(partial), prepared.properties)
+            if first is not None:
+                first(Found(partial, prepared.scan, made.mirrored, made.probabilities))
+
+    def predict(
+        self,
+        images: Sequence[Path],
+        out: Path,
+        *,
+        probabilities: bool = False,
+        first: Callable[[Found], None] | None = None,
+    ) -> None:
+        """Predict one scan and write its mask: `prepare`, `run` and `write` in turn.
+
+        Args:
+            images: One file a channel.
+            out: The mask's file; its ending chooses the format.
+            probabilities: Find them too, for ``first``.
+            first: Told what was found before the mask has its name: what it writes is there once the mask is.
+
+        Raises:
+            DataError: The scan cannot be read, or its channels are not the model's.
+            ModelError: Logits that are not finite.
+        """
+        self.write(self.run(self.prepare(images), probabilities=probabilities), out, first=first)
+
+    @torch.inference_mode()
+    def _logits(self, volume: Tensor, agreement: Agreement | None) -> Tensor:
+        """Averaged over folds, on the network's grid, on the CPU."""
+        total: Tensor | None = None
+        for fold in self.model.folds:
+            if len(self.model.folds) > 1:
+                load_weights(self._network, fold.weights)
+            found = self._window(self._network, volume, agreement)
+            total = found if total is None else total.add_(found)
+        assert total is not None  # a model has at least one fold
+        return total.div_(len(self.model.folds)) if len(self.model.folds) > 1 else total
+
+    def _window(self, network: nn.Module, volume: Tensor, agreement: Agreement | None) -> Tensor:
+        patch = [int(size) for size in self._way_in.patch_size]
+        planar = len(patch) == 2
+        heads = self._labels.num_segmentation_heads
+        difference = self._slabs and heads == 2
+        need = 4 * (2 if difference else heads + 1) * volume[0].numel()
+        aside = self.device.type == "cpu" or self.exact or (self.memory is not None and need > self.memory / 2)
+        window: dict[str, Any] = {
+            "step": self.step,
+            "mirror_axes": [axis + planar for axis in self._axes],
+            "batch": 1 if self.exact or self.memory is not None else None,
+            "device": self.device,
+            "accumulate_on": "cpu" if aside else self.device,
+            "precision": torch.float16 if self.exact else torch.float32,
+            "difference": difference,
+            "quick": not self.exact,
+            "air": self._air,
+            "watch": agreement,
+        }
+        if self.coarse is not None:
+            tiles = partial(sliding_window, network, **window)
+            return coarse_first(tiles, volume, patch, self.coarse, step=self.step, regions=self._labels.has_regions)
+        if not planar:
+            return sliding_window(network, volume, patch, **window).cpu()
+        slices = (volume[:, z : z + 1] for z in range(volume.shape[1]))
+        return torch.cat([sliding_window(_Planar(network), one, (1, *patch), **window).cpu() for one in slices], 1)
+
+    def _by_slabs(
+        self, logits: Tensor, prepared: Prepared, probabilities: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        limit = LIMIT_BYTES if self.memory is None else max(1, min(LIMIT_BYTES, self.memory // 2))
+        way = WayBack.read(self._plans, self._way_out, prepared.properties)
+        mask = mask_of(logits, way, limit_bytes=limit)
+        return mask, probabilities_of(logits, way, limit_bytes=limit) if probabilities else None
+
+    def _by_nnunet(
+        self, logits: Tensor, prepared: Prepared, probabilities: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+        with engine():
+            made = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits,
+                self._plans,
+                self._way_out,
+                self._labels,
+                dict(prepared.properties),
+                return_probabilities=probabilities,
+                num_threads_torch=torch.get_num_threads(),
+            )
+        return made if probabilities else (made, None)
+
+
+def ready(model: Model, setting: Setting, **settings: Any) -> Predictor:
+    """A predictor with a setting.
+
+    Args:
+        model: The model.
+        setting: What its masks depend on.
+        settings: What they do not: ``device``, ``watch``, ``air``, ``memory`` of `Predictor`.
+
+    Raises:
+        ConfigError: The setting is not for this model.
+    """
+    on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")}
+    return Predictor(model, **on, **settings)
+
+
+class _Planar(nn.Module):
+    """A network of slices that takes and gives volumes of one slice."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        found: Tensor = self.network(tiles[:, :, 0])
+        return found[:, :, None]

@@ -1,0 +1,182 @@
+"""What the page says of each case: rows of its tables, as text with the number to sort by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lnsegfm.evaluation.flags import Flag
+from lnsegfm.evaluation.matching import NodeScore
+from lnsegfm.evaluation.nodes import Node
+from lnsegfm.evaluation.scores import METRICS, CaseScore
+from lnsegfm.report.picture_selection import Model
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Args:
+        text: As a person reads it.
+        number: What it is sorted by; None for words and where nothing is defined.
+        small: A second line.
+        link: Name of the case it leads to.
+        dots: Dice of the models on a line from 0 to 1, instead of text.
+    """
+
+    text: str
+    number: float | None = None
+    small: str = ""
+    link: str | None = None
+    dots: tuple[float | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, a longer one for the pointer, and whether it holds numbers."""
+
+    title: str
+    hint: str = ""
+    words: bool = False
+
+
+def case_columns(models: Sequence[Model], *, flags: bool) -> list[Column]:
+    """The columns of the table of cases: for one model its metrics, for two what changed."""
+    judged = models[-1].evaluation
+    mean = "mean over labels" if len(judged.labels.names) > 1 else ""
+    columns = [Column("Case", words=True)]
+    if len(models) == 1:
+        columns += [Column(metric.title, mean) for key, metric in METRICS.items() if key != "assd_mm"]
+    else:
+        columns += [Column("Dice of both", f"{models[0].name} hollow, {models[1].name} filled; sorted by the latter")]
+        columns += [Column(f"Dice {m.name}", mean) for m in models] + [Column("Change", "Dice; paired")]
+    if judged.node_labels:
+        columns.append(Column("Nodes", "in the reference"))
+        for kind in ("Found", "Invented"):
+            columns += [Column(f"{kind} {m.name}" if len(models) > 1 else kind, _HINTS[kind]) for m in models]
+    return columns + ([Column("Look", "reasons to look at this case")] if flags else [])
+
+
+_HINTS = {
+    "Found": "reference nodes with a predicted node of their own, at any overlap",
+    "Invented": "predicted nodes that touch no reference node",
+}
+
+
+def case_row(name: str, models: Sequence[Model], flags: Sequence[Flag], *, flagged: bool) -> list[Cell]:
+    """The row of one case, as ``case_columns`` says."""
+    scores = [m.evaluation.case(name) for m in models]
+    cells = [Cell(name, link=name)]
+    if len(models) == 1:
+        for key, metric in METRICS.items():
+            if key != "assd_mm":
+                value = scores[0].value(key)
+                cells.append(Cell(metric.text(value, signed=metric.better == "zero"), _number(value)))
+    else:
+        dice = [score.mean_dice for score in scores]
+        change = dice[1] - dice[0]
+        cells.append(Cell("", _number(dice[1]), dots=tuple(_number(d) for d in dice)))
+        cells += [Cell(METRICS["dice"].text(d), _number(d)) for d in dice]
+        cells.append(Cell(METRICS["dice"].text(change, signed=True), _number(change)))
+    if models[-1].evaluation.node_labels:
+        counts = [_counts(score) for score in scores]
+        cells.append(Cell(str(counts[-1][0]), counts[-1][0]))
+        for which in (1, 2):
+            cells += [Cell(str(count[which]), count[which]) for count in counts]
+    if flagged:
+        cells.append(Cell(", ".join(dict.fromkeys(flag.kind for flag in flags)) or "–", len(flags)))
+    return cells
+
+
+def case_line(score: CaseScore) -> str:
+    """A case in a few words: its Dice, and what became of its nodes."""
+    parts = [f"Dice {METRICS['dice'].text(score.mean_dice)}"]
+    if any(found.nodes is not None for found in score.labels.values()):
+        nodes, found, invented = _counts(score)
+        parts += [f"{found} of {nodes} nodes found", f"{invented} invented"]
+    return " · ".join(parts)
+
+
+def _counts(score: CaseScore) -> tuple[int, int, int]:
+    """Nodes of the reference, those found at any overlap, and invented ones, over the labels that are nodes."""
+    nodes = [found.nodes for found in score.labels.values() if found.nodes is not None]
+    return (
+        sum(len(n.reference) for n in nodes),
+        sum(len(n.matched()) for n in nodes),
+        sum(len(n.invented()) for n in nodes),
+    )
+
+
+def score_rows(name: str, models: Sequence[Model]) -> list[dict[str, object]]:
+    """A case's metrics: one row a label and model."""
+    rows: list[dict[str, object]] = []
+    for label in models[-1].evaluation.labels.names:
+        for model in models:
+            score = model.evaluation.case(name).labels.get(label)
+            if score is None:
+                continue
+            rows.append(
+                {
+                    "label": label,
+                    "model": model.name,
+                    "known": score.known,
+                    "values": [metric.text(getattr(score, key)) for key, metric in METRICS.items()],
+                    "reference_ml": f"{score.reference_ml:.2f}",
+                    "prediction_ml": f"{score.prediction_ml:.2f}",
+                }
+            )
+    return rows
+
+
+def node_rows(name: str, models: Sequence[Model]) -> list[dict[str, object]]:
+    """A case's nodes: those of the reference with what became of them, then predicted ones that are none of them.
+
+    Each row has ``state`` for each model; a predicted node has one for its own model only.
+    """
+    rows: list[dict[str, object]] = []
+    for label in models[-1].evaluation.node_labels:
+        scores = [_nodes(m.evaluation.case(name), label) for m in models]
+        if (judged := scores[-1]) is None:
+            continue
+        for node in judged.reference:
+            rows.append(_node_row(label, "reference", node) | {"state": [_fate(s, node.id) for s in scores]})
+        for m, score in enumerate(scores):
+            status = score.prediction_status() if score is not None else {}
+            for node in score.prediction if score is not None else ():
+                if status[node.id] != "found":
+                    state = [status[node.id] if i == m else "" for i in range(len(models))]
+                    rows.append(_node_row(label, models[m].name, node) | {"state": state})
+    return rows
+
+
+def _nodes(score: CaseScore, label: str) -> NodeScore | None:
+    found = score.labels.get(label)
+    return found.nodes if found is not None else None
+
+
+def _node_row(label: str, of: str, node: Node) -> dict[str, object]:
+    return {
+        "label": label,
+        "of": of,
+        "id": node.id,
+        "slice": node.slice_number,
+        "centre": ", ".join(f"{round(v, 1) + 0.0:.1f}" for v in node.centre_mm),
+        "short": f"{node.short_axis_mm:.1f}",
+        "long": f"{node.long_axis_mm:.1f}",
+        "volume": f"{node.volume_ml:.2f}",
+        "category": node.category + (", at the border" if node.touches_border else ""),
+    }
+
+
+def _fate(score: NodeScore | None, number: int) -> str:
+    """What became of a reference node: ``found (IoU 0.62)``, ``merged`` or ``missed``."""
+    if score is None:
+        return "missed"
+    iou = {pair.reference: pair.iou for pair in score.matched()}
+    status = score.reference_status().get(number, "missed")
+    return f"found (IoU {iou[number]:.2f})" if status == "found" else str(status)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

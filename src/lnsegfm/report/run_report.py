@@ -1,0 +1,54 @@
+"""The report of a fine-tuning run, made of what its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.errors import DataError
+from lnsegfm.evaluation.evaluation_files import write_evaluation
+from lnsegfm.evaluation.flags import Flag
+from lnsegfm.report.page import write_page
+from lnsegfm.report.verdict import from_json
+
+FORMAT = "lnsegfm.run/2"
+PAGE = "report.html"
+_PROVENANCE = ("identity", "base", "model", "versions", "recipe")
+
+
+def write_run_report(
+    folder: Path, record: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None
+) -> None:
+    """Write ``report.html``, and beside the masks of both models their figures as JSON and CSV.
+
+    Args:
+        folder: The run's.
+        record: What its ``run.json`` holds.
+        progress: Called after each case is drawn with how many are done, how many there are, and the case's name.
+
+    Raises:
+        DataError: The record is of another version, or a mask or scan that pictures are drawn of is gone.
+    """
+    if record.get("format") != FORMAT:
+        raise DataError(
+            f"{folder}: its run.json is of format {record.get('format')!r}, not {FORMAT}. "
+            "Run the same finetune command again: it keeps the model and makes the evidence anew."
+        )
+    comparison, remembered = (
+        from_json(record[part], folder) if record[part] is not None else None for part in ("result", "remembered")
+    )
+    if comparison is not None:
+        write_evaluation(folder / "predictions" / "adapted", comparison.adapted)
+        write_evaluation(folder / "predictions" / "base", comparison.base)
+    write_page(
+        folder / PAGE,
+        title=f"{record['recipe']['method']} on {Path(record['data']['folder']).name}",
+        facts=record["facts"],
+        comparison=comparison,
+        losses=record["losses"],
+        provenance={key: record[key] for key in _PROVENANCE},
+        flags={case: [Flag.from_json(flag) for flag in flags] for case, flags in record["flags"].items()},
+        remembered=remembered,
+        progress=progress,
+    )

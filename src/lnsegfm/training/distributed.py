@@ -1,0 +1,160 @@
+"""Several processes that train one model, a GPU each: nnU-Net's data-parallel training (DDP) around our loop.
+
+Each process makes its share of every batch; gradients are averaged. The first process writes what there is to write.
+"""
+
+from __future__ import annotations
+
+import queue
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+from lnsegfm import errors
+from lnsegfm.cores import usable_cores
+from lnsegfm.errors import ConfigError, Interrupted, LnSegFmError
+from lnsegfm.progress import Progress, Silent
+from lnsegfm.training.in_memory_trainer import signals
+
+WAIT = timedelta(minutes=30)
+SAVING_S, LEAVING_S = 600.0, 1.0
+
+
+def require_processes(processes: int, batch_size: int, device: str) -> None:
+    """Refuse more processes than there is work or hardware for.
+
+    Raises:
+        ConfigError: Fewer patches a step than processes, or fewer GPUs, or a device that trains alone.
+    """
+    if processes < 2:
+        return
+    if batch_size < processes:
+        raise ConfigError(f"--gpus {processes}: a step has {batch_size} patches only. Use --batch-size {processes}.")
+    if device == "cuda" and torch.cuda.device_count() < processes:
+        raise ConfigError(f"--gpus {processes}: this machine has {torch.cuda.device_count()}. Use as many at most.")
+    if device == "mps":
+        raise ConfigError(f"--gpus {processes}: mps trains alone. Use --gpus 1.")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What each process is told.
+
+    Args:
+        arguments: Of `lnsegfm.training.train_model.train_here`, without progress.
+        processes: How many there are.
+        meeting: File by which they find each other.
+    """
+
+    arguments: dict[str, Any]
+    processes: int
+    meeting: str
+
+
+def train_together(arguments: dict[str, Any], processes: int, progress: Progress) -> None:
+    """Train in several processes; returns when the model is written.
+
+    Args:
+        arguments: Of `lnsegfm.training.train_model.train_here`, without progress; prepared scans lie in files.
+        processes: How many.
+        progress: Told by the first of them how far it is.
+
+    Raises:
+        Interrupted: A signal arrived; the state is saved.
+        LnSegFmError: What the first process to fail said.
+        RuntimeError: A process died without a word.
+    """
+    context = mp.get_context("spawn")
+    messages = context.Queue()
+    with TemporaryDirectory(prefix="lnsegfm-") as folder:
+        task = Task(arguments, processes, f"{folder}/meeting")
+        crew = [context.Process(target=_work, args=(rank, task, messages), daemon=False) for rank in range(processes)]
+        try:
+            with signals() as arrived:
+                for process in crew:
+                    process.start()
+                _watch(crew, messages, arrived, progress)
+        finally:
+            for process in crew:
+                if process.is_alive():
+                    process.kill()
+                process.join()
+
+
+def _watch(crew: Sequence[Any], messages: Any, arrived: list[int], progress: Progress) -> None:
+    told = False
+    while True:
+        if arrived and not told:
+            told = True
+            for process in crew:
+                process.terminate()
+        try:
+            kind, *content = messages.get(timeout=0.2)
+        except queue.Empty:
+            codes = [process.exitcode for process in crew]
+            if all(code == 0 for code in codes):
+                return
+            if any(code not in (None, 0) for code in codes):
+                if arrived:
+                    raise Interrupted("Interrupted; the same command continues.") from None
+                raise RuntimeError(f"A training process died (exit codes {codes}).") from None
+            continue
+        if kind == "stage":
+            progress.stage(*content)
+        elif kind == "advance":
+            progress.advance(*content)
+        else:
+            name, text = content
+            for process in crew:  # all stop at the same step; the first is perhaps still saving
+                process.join(timeout=SAVING_S if name == Interrupted.__name__ else LEAVING_S)
+            error = getattr(errors, name, None)
+            raise error(text) if error is not None else RuntimeError(text)
+
+
+class Relay:
+    """Tells the progress of the first process to the one that started it."""
+
+    def __init__(self, messages: Any) -> None:
+        self._messages = messages
+
+    def stage(self, text: str) -> None:
+        """Pass on."""
+        self._messages.put(("stage", text))
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """Pass on."""
+        self._messages.put(("advance", done, total, note))
+
+
+def _work(rank: int, task: Task, messages: Any) -> None:
+    from lnsegfm.training.train_model import train_here
+
+    cuda = task.arguments["device"] == "cuda"
+    if cuda:
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(max(1, usable_cores() // task.processes))
+    try:
+        torch.distributed.init_process_group(
+            "nccl" if cuda else "gloo",
+            init_method=f"file://{task.meeting}",
+            rank=rank,
+            world_size=task.processes,
+            timeout=WAIT,
+        )
+        progress: Progress = Relay(messages) if rank == 0 else Silent()
+        train_here(**task.arguments, progress=progress)
+        torch.distributed.barrier()  # nobody leaves before the model is written
+    except LnSegFmError as error:
+        messages.put(("error", type(error).__name__, str(error)))
+    except BaseException:
+        messages.put(("error", "", traceback.format_exc()))
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

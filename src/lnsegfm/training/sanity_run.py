@@ -1,0 +1,84 @@
+"""The proof of a run: its method's trial steps on a second trainer, of which nothing stays."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lnsegfm.methods.method import Method
+from lnsegfm.methods.proof import Proof, prove
+from lnsegfm.networks.cpu_allocator import reused_memory
+from lnsegfm.nnunet.environment import engine
+from lnsegfm.progress import Progress
+from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule
+from lnsegfm.training.prepared_cases import Shot
+from lnsegfm.weights.checkpoint import Checkpoint
+
+
+def try_out(
+    start: Checkpoint,
+    method: Method,
+    shots: Sequence[Shot],
+    schedule: Schedule,
+    work: Path,
+    device: str,
+    progress: Progress,
+) -> Proof:
+    """Take a run's first steps on its first batches and see that its method moves what it says.
+
+    The run itself starts as if this had not been: weights, optimizer, scaler and random numbers are others. Processes
+    that train together do it in step.
+
+    Args:
+        start: Plans, description and weights that the run starts from.
+        method: What moves.
+        shots: Its prepared scans, on one device.
+        schedule: How long and how fast.
+        work: Folder for what nnU-Net puts down.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        progress: Told what was seen.
+
+    Raises:
+        ConfigError: The method does not do what it says.
+    """
+    with _random_numbers_kept():
+        with engine(work):
+            trainer = MemoryTrainer.ready(start, method, schedule, device)
+        with reused_memory(trainer.device):
+            proof = _proof(trainer, shots, schedule)
+    del trainer
+    gc.collect()  # the run's own trainer takes its place in memory
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    progress.stage(f"Proof: {proof.line()}")
+    return proof
+
+
+def _proof(trainer: MemoryTrainer, shots: Sequence[Shot], schedule: Schedule) -> Proof:
+    batches = trainer.feed(shots, schedule.seed)
+
+    def step(number: int) -> None:
+        iteration = number % schedule.iterations
+        trainer.take(iteration, batches[iteration], schedule.seed)
+
+    return prove(trainer.method, trainer.network, trainer.optimizer, step)
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+        if on_gpu:
+            torch.cuda.set_rng_state_all(on_gpu)

@@ -1,0 +1,1 @@
+"""Volumes to other volumes: resampling and augmentation. torch, no nnU-Net."""

@@ -1,0 +1,112 @@
+"""Training batches from scans in memory: the random choices are drawn, then only the voxels needed are read.
+
+What stands in a batch follows from (seed, iteration) on one kind of device, whoever makes it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.training.prepared_cases import Shot
+from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, draw_batch
+from lnsegfm.transforms.augmentation.intensity_transforms import change_intensities
+from lnsegfm.transforms.augmentation.spatial_transforms import sample
+
+
+def augment(shot: Shot, draw: Draw, settings: Augmentation) -> tuple[Tensor, Tensor]:
+    """Make one sample: image (C, z, y, x) in float32, labels (1, z, y, x) in int16, none below 0."""
+    image, labels = sample(shot.image, shot.labels, draw, settings)
+    change_intensities(image, draw, in_plane=settings.in_plane)
+    if draw.mirrored:
+        image, labels = image.flip([axis - 3 for axis in draw.mirrored]), labels.flip(draw.mirrored)
+    for channel in settings.masked:
+        image[channel].masked_fill_(labels < 0, 0)
+    return image, labels.clamp_(min=0)[None]
+
+
+def at_resolutions(labels: Tensor, scales: Sequence[Sequence[float]]) -> list[Tensor]:
+    """Labels (..., z, y, x) at the resolutions of the network's outputs: of every few voxels the middle one."""
+    return [_nearest(labels, [round(n * s) for n, s in zip(labels.shape[-3:], scale, strict=True)]) for scale in scales]
+
+
+def _nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
+    for axis, (n, wanted) in enumerate(zip(labels.shape[-3:], size, strict=True), -3):
+        if n != wanted:
+            step = torch.tensor(n / wanted, dtype=torch.float32)  # torch's own rounding
+            at = ((torch.arange(wanted) + 0.5) * step).long().clamp_(max=n - 1)
+            labels = labels.index_select(axis, at.to(labels.device))
+    return labels
+
+
+class AugmentedBatches(Dataset[dict[str, Any]]):
+    """Batch number i is drawn and augmented from (seed, i) alone, on the device where the scans lie.
+
+    Args:
+        shots: Scans, all on one device.
+        settings: What is drawn from.
+        size: Samples of a batch.
+        scales: Resolutions of the network's outputs as shares of the patch's; None gives one target and no list.
+        seed: Of the run.
+        rank: Which of several processes that train together this is.
+    """
+
+    def __init__(
+        self,
+        shots: Sequence[Shot],
+        settings: Augmentation,
+        size: int,
+        seed: int,
+        *,
+        scales: Sequence[Sequence[float]] | None = None,
+        rank: int = 0,
+    ) -> None:
+        if not shots:
+            raise ConfigError("Scans 0: nothing to train on. Give at least one labelled scan.")
+        self._shots, self._settings, self._size = list(shots), settings, size
+        self._seed, self._scales, self._rank = seed, scales, rank
+
+    def __getitem__(self, iteration: int) -> dict[str, Any]:
+        """Data (B, C, z, y, x), target (B, 1, z, y, x), a list where deep supervision is on, and the cases' names."""
+        draws = draw_batch(self._settings, self._shots, self._size, self._seed, iteration, self._rank)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums over several threads differ in the last bit
+        try:
+            with torch.no_grad():
+                samples = [augment(self._shots[draw.case], draw, self._settings) for draw in draws]
+                data, labels = (torch.stack(parts) for parts in zip(*samples, strict=True))
+                target = labels if self._scales is None else at_resolutions(labels, self._scales)
+        finally:
+            torch.set_num_threads(threads)
+        return {"data": data, "target": target, "keys": [self._shots[draw.case].name for draw in draws]}
+
+    def over(self, iterations: range, workers: int, *, pin: bool) -> Iterable[dict[str, Any]]:
+        """Give the batches of these iterations in their order, made here or by worker processes.
+
+        Raises:
+            ConfigError: Workers for scans that lie on a GPU, which makes them itself.
+        """
+        if workers == 0:
+            return (self[i] for i in iterations)
+        if self._shots[0].image.device.type != "cpu":
+            raise ConfigError(f"Workers {workers}: scans on a GPU are augmented there. Use 0 workers.")
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=list(iterations),
+            num_workers=workers,
+            prefetch_factor=2,
+            pin_memory=pin,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+        )
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,1 @@
+"""Resampling of images, labels and logits, one matrix an axis."""

@@ -1,0 +1,220 @@
+"""Base against adapted on the cases that were held out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.check import require_usable
+from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
+from lnsegfm.datasets.labels import LabelMap, node_labels
+from lnsegfm.errors import DataError
+from lnsegfm.evaluation.flags import Flag, read_flags
+from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelScore
+from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case
+from lnsegfm.models.model_folder import Model
+from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.progress import Progress, counted
+from lnsegfm.report.comparison import Comparison
+from lnsegfm.report.verdict import verdict
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What cases that were not trained on show.
+
+    Args:
+        comparison: Base against adapted on the held-out cases; None where none was held out.
+        flags: Why to look at a prediction of the adapted model, by case.
+        remembered: Base against adapted on the cases that the user wants kept; None where none were named.
+    """
+
+    comparison: Comparison | None = None
+    flags: Mapping[str, tuple[Flag, ...]] = field(default_factory=dict)
+    remembered: Comparison | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether it helped, in plain words."""
+        if self.comparison is None:
+            return "No scan was held out: there is no evidence of whether this helped."
+        return verdict(self.comparison)
+
+
+def collect(
+    held_out: Sequence[Case],
+    data: Dataset,
+    base: Model,
+    adapted: Model,
+    out: Path,
+    *,
+    remember: Dataset | None,
+    device: str,
+    mirroring: bool,
+    progress: Progress,
+) -> Evidence:
+    """Predict and compare what was held out and what is to be remembered; masks that are there already are kept.
+
+    Args:
+        held_out: Cases of ``data`` that were not trained on.
+        data: The labelled scans.
+        base: The model one started from.
+        adapted: The model that was made from it.
+        out: The run's folder; masks go to ``predictions`` and ``remembered``.
+        remember: Scans of the base's own task.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Average over mirrored copies.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: A case that one of the models cannot predict.
+    """
+    how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
+    comparison = remembered = None
+    if held_out:
+        comparison = gather(held_out, data, base, adapted, out / "predictions", **how)
+    if remember is not None:
+        progress.stage(f"What the base could: {counted(len(remember.labelled), 'case')} of {remember.root}")
+        remembered = gather(remember.labelled, remember, base, adapted, out / "remembered", **how)
+    found = read_flags(out / "predictions" / "adapted")
+    flags = {case.name: found[case.name] for case in held_out if found.get(case.name)}
+    return Evidence(comparison, flags, remembered)
+
+
+def to_remember(root: Path, base: Model, progress: Progress) -> Dataset:
+    """The cases on which forgetting is measured, checked.
+
+    Raises:
+        DataError: Cases that cannot be used, or labels that the base does not know.
+    """
+    data = open_dataset(root, default_labels=None if base.covers else base.labels)
+    progress.stage(f"Checking {counted(len(data.cases), 'case')} to remember")
+    require_usable(data, progress=progress.advance)
+    if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
+        raise DataError(
+            f"--remember {root}: the base cannot predict it (it knows {base.labels} on "
+            f"{', '.join(base.channel_names)}). Name scans of what the base was trained for."
+        )
+    return data
+
+
+def gather(
+    cases: Sequence[Case],
+    data: Dataset,
+    base: Model,
+    adapted: Model,
+    folder: Path,
+    *,
+    device: str,
+    mirroring: bool,
+    progress: Progress,
+) -> Comparison:
+    """Predict cases with both models and compare; masks that are there already are kept.
+
+    A base that knows none of the labels, or takes other channels, is not asked.
+
+    Args:
+        cases: Cases of ``data`` with a reference.
+        data: What their labels are called, and whose they are.
+        base: The model one started from.
+        adapted: The model that was made from it.
+        folder: The masks go to its ``base`` and ``adapted``.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Average over mirrored copies.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: A case that one of the models cannot predict.
+    """
+    how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
+    masks = masks_of(adapted, "adapted model", cases, folder / "adapted", **how)
+    after = score(cases, masks, data.labels, adapted, subjects=data.subjects)
+    fits = base.channels == adapted.channels
+    if fits and any(label in base.label_names for label in data.labels.names):
+        masks = masks_of(base, "base", cases, folder / "base", **how)
+        before = score(cases, masks, data.labels, base, subjects=data.subjects)
+    else:
+        reason = (
+            f"knows none of the labels ({data.labels})"
+            if fits
+            else f"is for other channels ({', '.join(base.channel_names)})"
+        )
+        progress.stage(f"The base {reason}: it is not asked")
+        before = _ignorant(after)
+    return Comparison(before, after)
+
+
+def masks_of(
+    model: Model,
+    name: str,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    device: str,
+    mirroring: bool,
+    progress: Progress,
+) -> dict[str, Path]:
+    """Predict cases; masks that are there already are kept. Gives the mask's file by case.
+
+    Raises:
+        DataError: A case that the model cannot predict; all of them are listed.
+    """
+    progress.stage(f"Predicting {counted(len(cases), 'case')} with the {name}")
+    found = predict_cases(model, cases, folder, device=device, mirroring=mirroring, progress=progress)
+    if found.failed:
+        raise DataError(*map(str, found.failed))
+    ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
+    return {case.name: folder / f"{case.name}{ending}" for case in cases}
+
+
+def score(
+    cases: Sequence[Case],
+    masks: Mapping[str, Path],
+    labels: LabelMap,
+    model: Model,
+    *,
+    subjects: Mapping[str, str] | None = None,
+    scoring: Scoring | None = None,
+) -> Evaluation:
+    """Score a model's masks against the references, labels matched by name."""
+    scoring = scoring or Scoring(node_labels=node_labels(labels.names))
+    known = Known(images={case.name: case.images[0] for case in cases if case.images}, subjects=subjects or {})
+    scores = (
+        evaluate_case(case.name, masks[case.name], case.label, labels, model.labels, scoring=scoring, known=known)
+        for case in cases
+        if case.label is not None
+    )
+    return Evaluation(
+        labels,
+        tuple(scores),
+        tolerance_mm=scoring.tolerance_mm,
+        node_labels=scoring.node_labels,
+        prediction_labels=model.labels,
+    )
+
+
+def _ignorant(of_another: Evaluation) -> Evaluation:
+    """The scores of a model that knows none of the labels: its masks count as empty."""
+
+    def nothing(found: LabelScore) -> LabelScore:
+        overlap = 0.0 if found.reference_ml else math.nan
+        nodes = replace(found.nodes, prediction=(), pairs=(), unjudged=()) if found.nodes is not None else None
+        volume = found.reference_ml
+        return LabelScore(overlap, volume, 0.0, -volume, nsd=overlap, known=False, nodes=nodes)
+
+    def files(found: CaseFiles | None) -> CaseFiles | None:
+        return replace(found, prediction=None) if found is not None else None
+
+    cases = (
+        CaseScore(
+            case.case,
+            {label: nothing(found) for label, found in case.labels.items()},
+            case.subject,
+            files(case.files),
+        )
+        for case in of_another.cases
+    )
+    return replace(of_another, cases=tuple(cases), prediction_labels=None)

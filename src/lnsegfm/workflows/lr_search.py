@@ -1,0 +1,168 @@
+"""A learning rate chosen on the shots alone, in the same way for every method.
+
+The last half of the shots, in the order in which they were drawn, is left out; each rate trains on the others for the
+run's own number of iterations, and predicts those left out as whole scans. The rate with the highest mean Dice is
+taken, the smaller one of two that tie. No held-out case plays a part.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.dataset import Case
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import DataError, Diverged
+from lnsegfm.evaluation.scoring import Scoring
+from lnsegfm.methods.method import Method
+from lnsegfm.models.model_folder import read_model
+from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.progress import Progress
+from lnsegfm.storage import read_json, write_json
+from lnsegfm.training.in_memory_trainer import Schedule
+from lnsegfm.training.train_model import train_model
+from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.workflows.held_out_comparison import score
+
+CHOICE = "lr_choice.json"
+TRIED = "work/lr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a rate is chosen for.
+
+    Args:
+        start: Plans, description and weights that the run starts from.
+        method: What moves.
+        cases: The shots, in the order in which they were drawn.
+        labels: What their masks' numbers mean.
+        schedule: Of the run; its rate is the one taken where a single shot leaves nothing to choose by.
+        rates: What to try.
+        mirroring: Mirror patches at prediction.
+    """
+
+    start: Checkpoint
+    method: Method
+    cases: Sequence[Case]
+    labels: LabelMap
+    schedule: Schedule
+    rates: Sequence[float]
+    mirroring: bool
+
+    @property
+    def left_out(self) -> Sequence[Case]:
+        """The shots that the rates are compared on: the last half, at least one; none of a single shot."""
+        number = len(self.cases)
+        return self.cases[number - max(1, number // 2) :] if number > 1 else ()
+
+    @property
+    def trained_on(self) -> Sequence[Case]:
+        """The others."""
+        return self.cases[: len(self.cases) - len(self.left_out)]
+
+
+def choose_lr(
+    question: Question, out: Path, *, device: str, workers: int | None, progress: Progress
+) -> Mapping[str, Any]:
+    """Choose a learning rate; give it, under ``lr``, with the figures of the choice.
+
+    Args:
+        question: What it is chosen for.
+        out: The run's folder; what was tried before a stop is not tried again.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        workers: Processes that make batches.
+        progress: Told how far it is.
+
+    Raises:
+        Diverged: No rate gave a training whose loss stayed a number.
+        Interrupted: A signal arrived; the state is saved.
+    """
+    file = out / CHOICE
+    if file.is_file():
+        found: dict[str, Any] = read_json(file)
+        return found
+    names = {key: [case.name for case in getattr(question, key)] for key in ("trained_on", "left_out")}
+    choice: dict[str, Any] = {"lr": question.schedule.lr, **names, "dice": {}}
+    if question.left_out:
+        for number, rate in enumerate(sorted(question.rates), 1):
+            progress.stage(f"Learning rate {rate:g} ({number} of {len(question.rates)}), without {names['left_out']}")
+            choice["dice"][str(rate)] = _try(question, rate, out, device=device, workers=workers, progress=progress)
+        choice["lr"] = best(choice["dice"])
+    progress.stage(told(choice))
+    write_json(file, choice)
+    return choice
+
+
+def best(dice: Mapping[str, float | None]) -> float:
+    """The rate with the highest Dice, the smaller one of two that tie; None counts as no result.
+
+    Raises:
+        Diverged: There is no result.
+    """
+    found = {float(rate): value for rate, value in dice.items() if value is not None}
+    if not found:
+        raise Diverged(
+            f"Learning rates {', '.join(dice)}: with each of them the loss became no number. "
+            "Give a smaller --lr, or check the images' intensities."
+        )
+    return min(found, key=lambda rate: (-found[rate], rate))
+
+
+def told(choice: Mapping[str, Any]) -> str:
+    """The choice in a line."""
+    if not choice["left_out"]:
+        return f"Learning rate {choice['lr']:g}: one shot leaves nothing to choose by, so the recipe's is taken"
+    figures = ", ".join(
+        f"{rate}: {'diverged' if value is None else format(value, '.3f')}" for rate, value in choice["dice"].items()
+    )
+    shots = len(choice["left_out"]) + len(choice["trained_on"])
+    return (
+        f"Learning rate {choice['lr']:g}, chosen by Dice on {len(choice['left_out'])} of the {shots} shots ({figures})"
+    )
+
+
+def _try(
+    question: Question, rate: float, out: Path, *, device: str, workers: int | None, progress: Progress
+) -> float | None:
+    """Mean Dice on the shots left out of what a rate trains; None where the loss became no number."""
+    folder = out / TRIED / str(rate)
+    file = folder.with_name(f"{rate}.json")
+    if not file.is_file():
+        try:
+            train_model(
+                question.start,
+                question.method,
+                question.trained_on,
+                replace(question.schedule, lr=rate),
+                folder,
+                device=device,
+                workers=workers,
+                progress=progress,
+            )
+            write_json(file, {"dice": _dice(question, folder, device, progress)})
+        except Diverged as error:
+            progress.stage(str(error))
+            write_json(file, {"dice": None})
+        shutil.rmtree(folder, ignore_errors=True)
+    found: float | None = read_json(file)["dice"]
+    return found
+
+
+def _dice(question: Question, folder: Path, device: str, progress: Progress) -> float:
+    """Mean over cases of the mean over labels; 1 for a case where neither mask holds any, which is as it should be."""
+    model, masks = read_model(folder / "model"), folder / "predictions"
+    found = predict_cases(
+        model, question.left_out, masks, device=device, mirroring=question.mirroring, flags=False, progress=progress
+    )
+    if found.failed:
+        raise DataError(*map(str, found.failed))
+    ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
+    files = {case.name: masks / f"{case.name}{ending}" for case in question.left_out}
+    scores = score(question.left_out, files, question.labels, model, scoring=Scoring(surfaces=False)).cases
+    return statistics.fmean(1.0 if math.isnan(case.mean_dice) else case.mean_dice for case in scores)

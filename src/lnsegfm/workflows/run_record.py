@@ -1,0 +1,130 @@
+"""What a run leaves for people and programs: run.json and report.html."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.methods.proof import Proof
+from lnsegfm.models.model_folder import CHECKPOINT
+from lnsegfm.progress import Progress, counted
+from lnsegfm.report.run_report import FORMAT, write_run_report
+from lnsegfm.report.verdict import forgetting, to_json
+from lnsegfm.storage import sha256, write_json
+from lnsegfm.training.loss_history import warning
+from lnsegfm.workflows.held_out_comparison import Evidence
+from lnsegfm.workflows.lr_search import told
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the result."""
+    return {name: version(name) for name in ("lnsegfm", "nnunetv2", "torch", "numpy", "SimpleITK")} | {
+        "python": platform.python_version()
+    }
+
+
+def record_run(
+    out: Path,
+    resolved: Mapping[str, Any],
+    course: Mapping[str, Any],
+    adapter: Mapping[str, int],
+    evidence: Evidence,
+    *,
+    device: str,
+    lr: float,
+    lr_choice: Mapping[str, Any] | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write the report, then run.json, which says that the run is finished."""
+    checkpoint = out / "model" / "fold_0" / CHECKPOINT
+    record = {
+        **resolved,
+        "format": FORMAT,
+        "versions": versions(),
+        "device": device,
+        "training": {"lr": lr, **{key: value for key, value in course.items() if key not in ("losses", "proof")}},
+        "proof": course.get("proof"),
+        "lr_choice": lr_choice,
+        "adapter": {**adapter, "checkpoint_bytes": checkpoint.stat().st_size},
+        "model": {"sha256": sha256(checkpoint)},
+        "result": to_json(evidence.comparison, out) if evidence.comparison else None,
+        "remembered": to_json(evidence.remembered, out) if evidence.remembered else None,
+        "flags": {case: [flag.to_json() for flag in flags] for case, flags in evidence.flags.items()},
+        "losses": course["losses"],
+    }
+    record["facts"] = _facts(record) | _remembered(evidence)
+    progress.stage("Drawing the report")
+    write_run_report(out, record, progress.advance)
+    write_json(out / "run.json", record)
+    return record
+
+
+def _remembered(evidence: Evidence) -> dict[str, str]:
+    return {"What the base could": forgetting(evidence.remembered)} if evidence.remembered else {}
+
+
+def megabytes(number: float) -> str:
+    """Bytes for a person."""
+    return f"{number / 1e6:.2f} MB" if number >= 1e4 else f"{number / 1e3:.1f} kB"
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, str]:
+    moves, training, adapter = record["moves"], record["training"], record["adapter"]
+    settings = ", ".join(f"{k}={v}" for k, v in record["recipe"]["settings"].items() if v is not None)
+    return {
+        "Base model": ", ".join(filter(None, (record["base"].get("name"), str(record["base"]["folder"])))),
+        "Data": str(record["data"]["folder"]),
+        "Method": f"{record['recipe']['method']}" + (f" ({settings})" if settings else ""),
+        "Trained on": f"{counted(len(record['shots']), 'scan')}: {', '.join(record['shots'])}",
+        "Held out": counted(len(record["held_out"]), "scan"),
+        "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
+        f"stopped by {training['stopped_by']}",
+        **_course(record),
+        "May move": f"{moves['parameters']:,} of {moves['total']:,} parameters in {moves['tensors']} tensors",
+        "One step moves": f"at most {moves['per_step']:,} ({moves['per_step'] / moves['total']:.3%})",
+        "Moved in the end": f"{adapter['entries']:,} entries"
+        if adapter["entries"] != moves["total"]
+        else "all entries",
+        "Adapter": f"{megabytes(adapter['bytes'])}; the full checkpoint has {megabytes(adapter['checkpoint_bytes'])}",
+        "Heads": f"kept {', '.join(record['transfer']['labels_kept']) or 'none'}; "
+        f"new {', '.join(record['transfer']['labels_new']) or 'none'}",
+        **_taken_over(record["transfer"]),
+        **_terms(record["base"]),
+    }
+
+
+def _course(record: Mapping[str, Any]) -> dict[str, str]:
+    """Learning rate, what the proof showed, and a warning if there is one."""
+    if not record["training"]["iterations"]:
+        return {}
+    warm_up, choice, proof = record["recipe"]["warm_up"], record["lr_choice"], record["proof"]
+    rise = f", after a rise over {warm_up} iterations" if warm_up else ""
+    facts = {"Learning rate": (told(choice) if choice else f"{record['training']['lr']:g}") + rise}
+    ran_away = warning(record["training"]["ran_away"])
+    if ran_away is not None:
+        facts["Warning"] = ran_away
+    if proof is not None:
+        facts["Proof at the start"] = Proof.from_json(proof).line()
+    return facts
+
+
+def _taken_over(transfer: Mapping[str, Any]) -> dict[str, str]:
+    """What became of the base's weights, a line for each stretch of the network."""
+    if not (transfer["adapted"] or transfer["fresh"] or transfer["unused"]):
+        return {"Taken from the base": "everything, as it is"}
+    facts = {}
+    for group in transfer["groups"]:
+        number = group["parameters"]
+        fates = [f"{number[fate]:,} {fate}" for fate in ("matched", "adapted", "fresh") if number[fate]]
+        told = f"{', '.join(fates) or '0'} parameters"
+        facts[f"From the base: {group['name']}"] = "; ".join([told, *group["notes"]])
+    if transfer["unused"]:
+        facts["From the base: unused"] = f"{len(transfer['unused'])} tensors"
+    return facts
+
+
+def _terms(base: Mapping[str, Any]) -> dict[str, str]:
+    return {f"Base's {key}": base[key] for key in ("licence", "citation") if base.get(key)}

@@ -1,0 +1,18 @@
+"""Whether two prepared scans are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lnsegfm.training.prepared_cases import Shot
+
+
+def same(one: Shot, other: Shot) -> bool:
+    return (
+        one.name == other.name
+        and torch.equal(one.image, other.image)
+        and torch.equal(one.labels, other.labels)
+        and list(one.locations) == list(other.locations)
+        and all(np.array_equal(places, other.locations[key]) for key, places in one.locations.items())
+    )
