@@ -28,8 +28,8 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
 from lnsegfm.methods.method import MOMENTUM, WEIGHT_DECAY
-from lnsegfm.models.planning import topology
 from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, has_deep_supervision
+from lnsegfm.nnunet.planners import topology
 from lnsegfm.storage import write_json
 from machine import machine
 from memory import peak_mib

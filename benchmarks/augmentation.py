@@ -25,9 +25,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from benchmarks.machine import machine
 from lnsegfm.storage import write_json
-from lnsegfm.training.prepared_cases import Shot
 from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 
 REQUIRED = 5.0
 """Times less CPU time a sample."""

@@ -66,8 +66,9 @@ def write_network(folder: Path, features: tuple[int, ...], patch: tuple[int, ...
     """A model folder."""
     import torch
 
-    from lnsegfm.models.model_folder import build_network, write_model
+    from lnsegfm.models.model_folder import write_model
     from lnsegfm.models.planning import Preset, preset_plans
+    from lnsegfm.nnunet.network_building import build_network
     from lnsegfm.weights.checkpoint import Checkpoint
 
     torch.manual_seed(0)

@@ -107,7 +107,7 @@ def prediction(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
 def preparation(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     """Shots read, resampled and normalised."""
     from lnsegfm.progress import Silent
-    from lnsegfm.training.train_model import scans
+    from lnsegfm.training.train_process import scans
 
     planned = plan_of(scene.folder, int(shots))
     cases = planned.cases(planned.split.shots)
@@ -117,7 +117,7 @@ def preparation(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
 def iteration(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     """A training step of the full method, batch included."""
     from lnsegfm.progress import Silent
-    from lnsegfm.training.in_memory_trainer import Schedule
+    from lnsegfm.training.schedule import Schedule
     from lnsegfm.training.train_model import train_model
 
     planned = plan_of(scene.folder, int(shots))

@@ -67,7 +67,8 @@ def stock(task: str, data: np.ndarray, new_shape: tuple[int, ...]) -> np.ndarray
 def ours(task: str, data: np.ndarray, new_shape: tuple[int, ...]) -> np.ndarray:
     import torch
 
-    from lnsegfm.inference.logits_to_mask import WayBack, mask_of, separate_axis
+    from lnsegfm.inference.logits_to_mask import WayBack, mask_of
+    from lnsegfm.transforms.resampling.anisotropy import separate_axis
     from lnsegfm.transforms.resampling.resample_images import resample_image, resample_labels
 
     if task.startswith("export"):

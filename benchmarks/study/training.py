@@ -20,17 +20,19 @@ from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.evaluation.overlap import dice
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
-from lnsegfm.models.model_folder import build_network, load_weights, read_model
+from lnsegfm.models.model_folder import read_model
 from lnsegfm.models.plans import adapted_architecture
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
-from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule
+from lnsegfm.training.in_memory_trainer import MemoryTrainer
 from lnsegfm.training.prepared_cache import ShotCache
 from lnsegfm.training.prepared_cases import prepare
+from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state import aliases, raw
+from lnsegfm.weights.state import aliases, load_weights, raw
 from lnsegfm.workflows.finetune import Plan, plan
 
 STEP = 0.75

@@ -36,7 +36,9 @@ def floor(setting: Setting, prepared: Prepared, place: Path) -> dict[str, Any]:
 
 
 def measure(base: Path, data: Path, scans: list[str], cores: int) -> dict[str, Any]:
-    from lnsegfm.models.model_folder import build_network, load_weights, read_model
+    from lnsegfm.models.model_folder import read_model
+    from lnsegfm.nnunet.network_building import build_network
+    from lnsegfm.weights.state import load_weights
 
     model = read_model(base)
     configuration = model.plans["configurations"][model.configuration]

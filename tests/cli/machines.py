@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from lnsegfm.models.model_folder import build_network, write_model
+from lnsegfm.models.model_folder import write_model
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans
 

@@ -19,7 +19,8 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.inference.logits_to_mask import WayBack, is_default, mask_of, probabilities_of, separate_axis
+from lnsegfm.inference.logits_to_mask import WayBack, is_default, mask_of, probabilities_of
+from lnsegfm.transforms.resampling.anisotropy import separate_axis
 
 SETTINGS = {
     "resampling_fn_probabilities": "resample_data_or_seg_to_shape",

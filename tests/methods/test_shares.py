@@ -8,8 +8,8 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
 from lnsegfm.methods.table import METHODS
-from lnsegfm.models.planning import topology
 from lnsegfm.networks.architectures import ARCHITECTURES
+from lnsegfm.nnunet.planners import topology
 
 
 @pytest.fixture(scope="module")

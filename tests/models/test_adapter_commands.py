@@ -22,7 +22,7 @@ from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import CHECKPOINT, read_model
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
-from lnsegfm.training.train_model import FACTORS
+from lnsegfm.training.train_process import FACTORS
 from lnsegfm.weights.adapter import CARD, TENSORS
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw

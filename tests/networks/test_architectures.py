@@ -15,7 +15,6 @@ from torch import nn
 
 from lnsegfm.errors import ConfigError, ModelError, UnknownName
 from lnsegfm.methods.table import METHODS
-from lnsegfm.models.planning import topology
 from lnsegfm.networks.architectures import (
     ARCHITECTURES,
     SWIN,
@@ -26,6 +25,7 @@ from lnsegfm.networks.architectures import (
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.swin_unetr import CLASS_PATH, SwinUNETR, arguments_of
+from lnsegfm.nnunet.planners import topology
 from tests.networks.tiny import SWIN as SMALL_SWIN
 from tests.networks.tiny import SWINS, TINY
 

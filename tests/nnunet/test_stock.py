@@ -14,10 +14,11 @@ import SimpleITK as sitk
 import torch
 
 from lnsegfm.cli.env_command import TRAINERS
-from lnsegfm.models.model_folder import build_network, read_model
+from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint

@@ -23,9 +23,10 @@ from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.probabilities import read_probabilities
 from lnsegfm.evaluation.references import masks_in
 from lnsegfm.imaging.files import read_grid, read_mask
-from lnsegfm.models.model_folder import Model, build_network, read_model, write_model
+from lnsegfm.models.model_folder import Model, read_model, write_model
 from lnsegfm.models.training_domain import keep_what_was_seen, seen_by
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction import predict_cases as predicting
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases

@@ -22,8 +22,9 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.mask_statistics import FOREGROUND
 from lnsegfm.imaging.dicom.series import read_series, series_of
 from lnsegfm.imaging.files import read_mask
-from lnsegfm.models.model_folder import Model, build_network, read_model, write_model
+from lnsegfm.models.model_folder import Model, read_model, write_model
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import NEAR_BOUND, air_value, prepare, reader_for, require_volume
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predictor import Found, Predictor

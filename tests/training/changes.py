@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from lnsegfm.methods.method import Method
-from lnsegfm.models.model_folder import build_network, read_model
+from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.parts import Part, parts_of
 from lnsegfm.networks.role import Role
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import raw
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lnsegfm.training.prepared_cases import Shot
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 
 
 def same(one: Shot, other: Shot) -> bool:

@@ -19,17 +19,19 @@ from torch import Tensor
 from lnsegfm.cli.env_command import NETWORKS, TRAINERS, env
 from lnsegfm.errors import ConfigError, RunMismatch, UnsafeFile
 from lnsegfm.methods.table import METHODS
-from lnsegfm.models.model_folder import STOCK_TRAINER, build_network, load_weights, read_model
+from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.reparametrize import is_reparametrized
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.training import named_trainers
 from lnsegfm.training.nnunet_trainer import TRAINING, NamedTrainer, default_lr
 from lnsegfm.weights.checkpoint import load_safely, read_checkpoint
-from lnsegfm.weights.state import raw
+from lnsegfm.weights.state import load_weights, raw
 from tests.nnunet.stock import NAME, QUICK, nnunet_world
 
 SETTINGS = {"nnUNetTrainer_gps": "passes=1", "nnUNetTrainer_lora": "rank=2", "nnUNetTrainer_dora": "where=decoder"}

@@ -18,13 +18,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.errors import ConfigError
-from lnsegfm.models.model_folder import STOCK_TRAINER
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.progress import Silent
 from lnsegfm.training import prepared_cache as caching
 from lnsegfm.training import prepared_cases as module
 from lnsegfm.training.prepared_cache import ShotCache
-from lnsegfm.training.prepared_cases import Shot, prepare
-from lnsegfm.training.train_model import on_gpu, scans
+from lnsegfm.training.prepared_cases import prepare
+from lnsegfm.training.train_process import on_gpu, scans
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans, write_scenes
 from tests.training.same import same

@@ -18,13 +18,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.full import Full
-from lnsegfm.models.model_folder import STOCK_TRAINER, build_network
 from lnsegfm.nnunet.augmentation_settings import settings_of
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Silent
 from lnsegfm.training import prepared_cases as module
-from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule
-from lnsegfm.training.prepared_cases import Shot, prepare
+from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.prepared_cases import prepare
+from lnsegfm.training.schedule import Schedule
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans, write_scenes
 from tests.training.same import same

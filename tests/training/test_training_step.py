@@ -11,11 +11,12 @@ import torch
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.table import METHODS
-from lnsegfm.models.model_folder import build_network
 from lnsegfm.nnunet.environment import engine, seed_everything
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.recipe import PRECISIONS, Recipe
-from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule
+from lnsegfm.training.in_memory_trainer import MemoryTrainer
 from lnsegfm.training.precision import autocast_to, needs_scaling, require_precision
+from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans
 

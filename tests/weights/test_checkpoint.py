@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lnsegfm.errors import LnSegFmError, ModelError, UnsafeFile
-from lnsegfm.models.model_folder import build_network
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.checkpoint import Checkpoint, load_safely, read_checkpoint, save, write_checkpoint
 from lnsegfm.weights.state import weights_hash
 from tests.scenes import small_plans

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lnsegfm.models.model_folder import build_network
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, raw, weights_hash
 from tests.scenes import small_plans

@@ -17,11 +17,13 @@ import torch
 from lnsegfm.errors import ConfigError, RunMismatch, TransferError
 from lnsegfm.methods.full import Full
 from lnsegfm.methods.table import METHODS, load_method
-from lnsegfm.models.model_folder import build_network, read_model
+from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.environment import engine
-from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule
+from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw, weights_hash

@@ -29,8 +29,9 @@ from lnsegfm.methods.table import METHODS
 from lnsegfm.recipe import AUTO
 from lnsegfm.training import in_memory_trainer as fitting
 from lnsegfm.training import train_model as training
-from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule, WarmUp
+from lnsegfm.training.in_memory_trainer import MemoryTrainer
 from lnsegfm.training.loss_history import FEWEST, Course, warning
+from lnsegfm.training.schedule import Schedule, WarmUp
 from lnsegfm.workflows import lr_search as choosing
 from lnsegfm.workflows.finetune import finetune, plan
 from lnsegfm.workflows.lr_search import Question, best, told

@@ -62,7 +62,7 @@ def env(
             raise ConfigError(f"--set {text}: not NAME=VALUE. Write --set gamma=2.")
     if lr is not None and not 0 < lr < float("inf"):
         raise ConfigError(f"--lr {lr}: a step needs a finite length above 0. Use for example 0.01.")
-    folder = str(files("lnsegfm.nnunet").joinpath("ext"))
+    folder = str(files("lnsegfm.training").joinpath("ext"))
     there = [path for path in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if path and path != folder]
     lines = {"nnUNet_extTrainer": os.pathsep.join([*there, folder])}
     for variable, value in (("EPOCHS", epochs), ("ITERATIONS", iterations), ("LR", lr), ("SET", " ".join(set_ or ()))):

@@ -21,11 +21,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls 
 from torch import Tensor
 
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.transforms.resampling.anisotropy import separate_axis
 
 LIMIT_BYTES = 64 * 2**20
 """Memory of a slab's temporary tensors; larger slabs are no faster."""
-ANISOTROPY = 3.0
-"""Beyond this ratio of spacings nnU-Net takes the coarse axis by nearest neighbour (its ``ANISO_THRESHOLD``)."""
 _DEFAULT = {"is_seg": False, "order": 1, "order_z": 0}
 _TEMPORARIES = 4  # numbers a voxel of a slab: the value, the best so far, and torch's own while it interpolates
 
@@ -96,24 +95,6 @@ def is_default(settings: Mapping[str, Any]) -> bool:
     return settings.get("resampling_fn_probabilities") == "resample_data_or_seg_to_shape" and all(
         given.get(name) == value for name, value in _DEFAULT.items()
     )
-
-
-def separate_axis(current: Sequence[float], new: Sequence[float], force: bool | None = None) -> int | None:
-    """The axis that nnU-Net resamples by itself: the one coarse axis of the first spacing that is anisotropic.
-
-    Args:
-        current: Spacing in mm before resampling.
-        new: Spacing in mm after it.
-        force: The plan's ``force_separate_z``: True takes the coarsest axis of ``current`` however fine, False none.
-    """
-    if force is False:
-        return None
-    for spacing in (current, new):
-        coarsest = max(spacing)
-        if force or coarsest / min(spacing) > ANISOTROPY:
-            axes = [axis for axis, one in enumerate(spacing) if coarsest / one == 1]
-            return axes[0] if len(axes) == 1 else None  # two coarse axes: nnU-Net interpolates all three
-    return None
 
 
 @torch.inference_mode()

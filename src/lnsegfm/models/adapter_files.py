@@ -16,20 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError, RunMismatch, TransferError
-from lnsegfm.models.model_folder import (
-    Model,
-    build_network,
-    load_weights,
-    read_model,
-    require_known_imports,
-    write_model,
-)
+from lnsegfm.models.model_folder import Model, read_model, write_model
 from lnsegfm.models.plans import in_image_order
+from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import PARTIAL, write_json
 from lnsegfm.weights.adapter import Adapter, files_of
 from lnsegfm.weights.adapter_parts import stretches
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state import load_weights
 
 ORIGIN = "origin.json"
 TERMS = ("name", "licence", "citation")

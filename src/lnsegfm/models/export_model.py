@@ -18,11 +18,11 @@ from pathlib import Path
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.forms.exported_model import Exported, ExportedFold
 from lnsegfm.models.importing.model_source import DESCRIPTION
-from lnsegfm.models.importing.normalise import knows_trainer
 from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, plain
 from lnsegfm.models.model_folder import CHECKPOINT, Model, read_model
 from lnsegfm.networks.architectures import SWIN
+from lnsegfm.nnunet.lookup import knows_trainer
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import PARTIAL, whole, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint

@@ -13,6 +13,7 @@ from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.errors import DataError
 from lnsegfm.models.plans import dataset_json
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.planners import read_cropped, run_planner
 from lnsegfm.progress import Progress, counted
 from lnsegfm.storage import read_json, write_json
 
@@ -29,19 +30,14 @@ def fingerprint(cases: Sequence[Case], progress: Progress) -> dict[str, Any]:
     Raises:
         DataError: Nothing is labelled.
     """
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-    from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
-
     progress.stage(f"Reading {counted(len(cases), 'case')} for the plans")
     spacings, shapes, sizes = [], [], []
     found: list[np.ndarray] = []
     for done, case in enumerate(cases, 1):
-        with engine():
-            image, properties = SimpleITKIO().read_images([str(image) for image in case.images])
-            cropped, labels, _ = crop_to_nonzero(image, SimpleITKIO().read_seg(str(case.label))[0])
-        spacings.append([float(v) for v in properties["spacing"]])
+        cropped, labels, spacing, share = read_cropped(case.images, case.label)
+        spacings.append(spacing)
         shapes.append([int(v) for v in cropped.shape[1:]])
-        sizes.append(cropped[0].size / image[0].size)
+        sizes.append(share)
         found.append(_some(cropped[:, labels[0] > 0], VOXELS // len(cases)))
         progress.advance(done, len(cases))
     seen = [values for values in found if values.shape[1]]
@@ -95,16 +91,8 @@ def planned(
     write_json(preprocessed / "dataset_fingerprint.json", found)
     try:
         with engine(work):
-            import nnunetv2
-            from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
-            folder = Path(nnunetv2.__path__[0]) / "experiment_planning" / "experiment_planners"
-            planner_class = recursive_find_python_class(
-                str(folder), planner, current_module="nnunetv2.experiment_planning.experiment_planners"
-            )
-            planning = planner_class(name, gpu_memory_target_in_gb=gpu_memory_gb)
-            planning.plan_experiment()
-        plans: dict[str, Any] = read_json(preprocessed / f"{planning.plans_identifier}.json")
+            identifier = run_planner(planner, name, gpu_memory_gb)
+        plans: dict[str, Any] = read_json(preprocessed / f"{identifier}.json")
         return plans
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pydoc import ErrorDuringImport, locate
 from typing import TYPE_CHECKING, Any
-
-from torch import Tensor, nn
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError, ModelError
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.plan_configuration import network_class
+from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.registry.home import CARD
 from lnsegfm.storage import read_json, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -23,10 +20,6 @@ if TYPE_CHECKING:
     from lnsegfm.registry.stored_model import Stored
 
 CHECKPOINT = "checkpoint_final.pth"
-STOCK_TRAINER = "nnUNetTrainer"
-# What a plans file may have imported. A file from a stranger must not choose what is called in this process.
-NETWORK_PACKAGES = ("dynamic_network_architectures.", "lnsegfm.networks.")
-ARGUMENT_PACKAGES = ("torch.nn.", "dynamic_network_architectures.")
 
 
 @dataclass(frozen=True)
@@ -188,144 +181,8 @@ def _stored(folder: Path) -> Stored | None:
     return stored_in(folder)
 
 
-def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A configuration of plans with what it inherits, in today's form, on its own."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    found = PlansManager(copy.deepcopy(dict(plans))).get_configuration(name).configuration
-    configuration = copy.deepcopy(dict(found))
-    configuration.pop("inherits_from", None)
-    return configuration
-
-
-def network_class(plans: Mapping[str, Any], name: str) -> str:
-    """Import path of the network that a configuration of plans names."""
-    with engine():
-        return str(resolved(plans, name)["architecture"]["network_class_name"])
-
-
 def write_model(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a model folder that stock nnU-Net loads. The checkpoint comes last: with it the model is whole."""
     write_json(folder / "plans.json", checkpoint.plans)
     write_json(folder / "dataset.json", checkpoint.dataset_json)
     write_checkpoint(folder / "fold_0" / CHECKPOINT, checkpoint)
-
-
-def require_known_imports(configuration: Mapping[str, Any], file: Path) -> None:
-    """Refuse plans that would have something imported that is no network.
-
-    Raises:
-        ModelError: The import path lies outside the known packages; the message names it.
-    """
-    architecture = configuration.get("architecture")
-    if architecture is None:  # plans older than 2.2 name one of two classes, which nnU-Net resolves itself
-        return
-    wanted: list[tuple[Any, tuple[str, ...]]] = [(architecture["network_class_name"], NETWORK_PACKAGES)]
-    arguments = architecture["arch_kwargs"]
-    wanted += [(arguments.get(name), ARGUMENT_PACKAGES) for name in architecture["_kw_requires_import"]]
-    for path, packages in wanted:
-        if path is not None and not (str(path).startswith(packages) and _is_layer(str(path), packages)):
-            known = ", ".join(package.rstrip(".") for package in packages)
-            raise ModelError(
-                f"{file}: it wants {path} called, which is no network or layer of {known}. "
-                "Do not use this model unless you trust its source."
-            )
-
-
-def _is_layer(path: str, packages: tuple[str, ...]) -> bool:
-    """Whether a path leads to a class of the packages: their modules hold others, ``torch.hub.load`` among them."""
-    try:
-        found = locate(path)
-    except ErrorDuringImport:
-        return False
-    if found is None:  # not installed; nnU-Net then looks for a class of that name in its own networks
-        return True
-    return isinstance(found, type) and issubclass(found, nn.Module) and f"{found.__module__}.".startswith(packages)
-
-
-def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Module:
-    """Build the network of a checkpoint's plans, freshly initialised, on the CPU.
-
-    Raises:
-        ModelError: Its trainer or its architecture cannot be found.
-    """
-    with engine():
-        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        plans = PlansManager(dict(checkpoint.plans))
-        configuration = plans.get_configuration(checkpoint.configuration)
-        dataset_json = dict(checkpoint.dataset_json)
-        build = _builder(checkpoint.trainer_name)
-        try:
-            return build(
-                plans,
-                configuration,
-                determine_num_input_channels(plans, configuration, dataset_json),
-                plans.get_label_manager(dataset_json).num_segmentation_heads,
-                deep_supervision,
-            )
-        except Exception as error:  # the plans may ask for anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ModelError(
-                f"Architecture {configuration.network_arch_class_name}: it cannot be built ({reason}). "
-                "Use the plans.json that the model was trained with."
-            ) from None
-
-
-def _builder(trainer: str) -> Callable[[Any, Any, int, int, bool], nn.Module]:
-    """What builds a trainer's network; nnU-Net's own asks the plans alone, and its module loads all of training."""
-    if trainer != STOCK_TRAINER:
-        build: Callable[[Any, Any, int, int, bool], nn.Module] = trainer_class(trainer).build_network_architecture
-        return build
-
-    def from_plans(_: Any, configuration: Any, channels: int, heads: int, deep_supervision: bool) -> nn.Module:
-        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-        made: nn.Module = get_network_from_plans(
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
-            channels,
-            heads,
-            allow_init=True,
-            deep_supervision=deep_supervision,
-        )
-        return made
-
-    return from_plans
-
-
-def trainer_class(name: str) -> Any:
-    """The trainer class of a checkpoint; it builds the network.
-
-    Raises:
-        ModelError: nnU-Net has no trainer of that name.
-    """
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    if name == STOCK_TRAINER:
-        return nnUNetTrainer
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    try:
-        return recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, TypeError, AssertionError):  # none of that name; a thing of that name that is no trainer
-        raise ModelError(
-            f"Trainer {name}: nnU-Net has no trainer of that name. Name its folder in nnUNet_extTrainer."
-        ) from None
-
-
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put a state dict into the network it belongs to.
-
-    Raises:
-        ModelError: It belongs to another network.
-    """
-    try:
-        network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise ModelError(
-            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). Copy the folder again."
-        ) from None

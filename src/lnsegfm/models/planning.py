@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case, Dataset
-from lnsegfm.errors import ConfigError, UnknownName
+from lnsegfm.errors import UnknownName
 from lnsegfm.models.fingerprint import fingerprint, planned
-from lnsegfm.models.model_folder import resolved
 from lnsegfm.models.plans import CONFIGURATION, dataset_name
 from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, SWIN_GB_PER_VOXEL, Architecture, require_patch
+from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.planners import topology
 from lnsegfm.progress import Progress
 
 DEFAULT = "default"
 """nnU-Net's own planner, its SGD at 1e-2 and 250,000 iterations."""
 RELEASE = "release"
 """The patch and schedule of the paper's release: nnU-Net's SGD at 1e-2, 2000 epochs of 250 iterations, batch 2."""
-
-SMALLEST_EDGE = 4
-"""Voxels that nnU-Net leaves at the bottom of a U-Net."""
 
 
 @dataclass(frozen=True)
@@ -150,27 +148,6 @@ def set_patch(
         plan = architecture.build_plan(features, strides, kernels, checkpointing=checkpointing)
     configuration["patch_size"] = list(patch_size)
     configuration["architecture"] = plan
-
-
-def topology(
-    spacing_mm: Sequence[float], patch_size: Sequence[int]
-) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]:
-    """Strides and kernel extents of nnU-Net's networks for a patch, both a stage and (z, y, x).
-
-    Raises:
-        ConfigError: A patch that cannot be halved as often as nnU-Net would.
-    """
-    from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-
-    _, strides, kernels, padded, _ = get_pool_and_conv_props(
-        tuple(spacing_mm), tuple(patch_size), SMALLEST_EDGE, 999999
-    )
-    if [int(p) for p in padded] != list(patch_size):
-        raise ConfigError(
-            f"Patch size {' '.join(map(str, patch_size))}: the network cannot halve it as often as it wants to. "
-            f"Use {' '.join(str(int(p)) for p in padded)}."
-        )
-    return strides, kernels
 
 
 def swin_patch(patch_size: Sequence[int], image_size: Sequence[float], gpu_memory_gb: float) -> tuple[int, ...]:

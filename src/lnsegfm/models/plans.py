@@ -15,8 +15,11 @@ from typing import Any
 from lnsegfm.datasets.dataset import Dataset
 from lnsegfm.errors import ModelError
 from lnsegfm.methods.method import Method
-from lnsegfm.models.model_folder import Model, require_known_imports, resolved
+from lnsegfm.models.model_folder import Model
 from lnsegfm.networks.architectures import require_patch
+from lnsegfm.nnunet.lookup import normalization_for
+from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
 
 CONFIGURATION = "3d_fullres"
@@ -142,14 +145,11 @@ def _set_channels(
     intensities: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Normalise each channel as the base does one of that name, and a channel that is new to it as nnU-Net would."""
-    from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
-
     known = plans["foreground_intensity_properties_per_channel"]
     places = [theirs.index(name) if name in theirs else None for name in ours]
     old_schemes, old_masks = configuration["normalization_schemes"], configuration["use_mask_for_norm"]
     configuration["normalization_schemes"] = [
-        get_normalization_scheme(name).__name__ if i is None else old_schemes[i]
-        for name, i in zip(ours, places, strict=True)
+        normalization_for(name) if i is None else old_schemes[i] for name, i in zip(ours, places, strict=True)
     ]
     configuration["use_mask_for_norm"] = [False if i is None else old_masks[i] for i in places]
     plans["foreground_intensity_properties_per_channel"] = {

@@ -14,8 +14,9 @@ from lnsegfm.evaluation.domain_ranges import SEEN, Range, Seen, read_seen, write
 from lnsegfm.evaluation.flags import LIMITS
 from lnsegfm.evaluation.mask_statistics import look
 from lnsegfm.imaging.files import read_mask, read_volume
-from lnsegfm.models.model_folder import Model, resolved
+from lnsegfm.models.model_folder import Model
 from lnsegfm.models.plans import in_image_order
+from lnsegfm.nnunet.plan_configuration import resolved
 from lnsegfm.progress import Progress, counted
 from lnsegfm.weights.checkpoint import Checkpoint
 

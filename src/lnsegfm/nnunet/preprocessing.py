@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.nnunet.environment import engine
 from lnsegfm.nnunet.fast_resampling import FastResampling
-from lnsegfm.prediction.results import Prepared
 
 NEAR_BOUND = 1e-5
 """Of the intensity range: voxels so close above CT's lower bound are set to it. Resampling rounds them that far."""
@@ -124,3 +125,22 @@ def _read_whole(image: Path) -> tuple[np.ndarray, Grid]:
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise DataError(f"{image}: it holds NaN or infinite voxels. Replace them, for example by -1024 HU.")
     return voxels, grid
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan that waits for the network.
+
+    Args:
+        images: Its files, one a channel.
+        volume: (channels, z, y, x) normalised, on the network's grid, float32.
+        properties: What nnU-Net notes on the way, for the way back.
+        reader: nnU-Net's reader, which also writes the mask.
+        scan: HU (z, y, x); None where the model takes no CT.
+    """
+
+    images: tuple[Path, ...]
+    volume: Tensor
+    properties: Mapping[str, Any]
+    reader: Any
+    scan: np.ndarray | None

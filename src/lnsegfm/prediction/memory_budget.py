@@ -13,8 +13,9 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, LnSegFmError
 from lnsegfm.imaging.files import read_grid
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.models.model_folder import Model, resolved
+from lnsegfm.models.model_folder import Model
 from lnsegfm.models.plans import in_image_order
+from lnsegfm.nnunet.plan_configuration import resolved
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series

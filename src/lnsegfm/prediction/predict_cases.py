@@ -18,11 +18,12 @@ from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.inference.speed_presets import chosen
 from lnsegfm.models.model_folder import Model
 from lnsegfm.nnunet.environment import without_warnings
+from lnsegfm.nnunet.preprocessing import Prepared
 from lnsegfm.prediction.inputs import Failure
 from lnsegfm.prediction.memory_budget import room
 from lnsegfm.prediction.pipeline import Steps, attempt, each, worthwhile
 from lnsegfm.prediction.predictor import Predictor, ready
-from lnsegfm.prediction.results import Found, Made, Prepared
+from lnsegfm.prediction.results import Found, Made
 from lnsegfm.prediction.writers.dicom_exports import Exports
 from lnsegfm.prediction.writers.sidecars import Beside, Wanted
 from lnsegfm.progress import Progress, Silent

@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.inference.coarse_to_fine import coarse_first
-from lnsegfm.inference.logits_to_mask import LIMIT_BYTES, WayBack, is_default, mask_of, probabilities_of
+from lnsegfm.inference.logits_to_mask import LIMIT_BYTES, WayBack, mask_of, probabilities_of
 from lnsegfm.inference.mirror_agreement import Agreement
 from lnsegfm.inference.sliding_window import Air, sliding_window
 from lnsegfm.inference.speed_presets import Coarse, Setting
-from lnsegfm.models.model_folder import Model, build_network, load_weights
+from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel
 from lnsegfm.nnunet.environment import engine
-from lnsegfm.prediction.results import Found, Made, Prepared
+from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.nnunet.preprocessing import Prepared
+from lnsegfm.prediction.results import Found, Made
 from lnsegfm.storage import whole
+from lnsegfm.weights.state import load_weights
 
 __all__ = ["Found", "Made", "Predictor", "Prepared", "ready"]
 
@@ -85,28 +88,16 @@ class Predictor:
         for fold in reversed(model.folds):  # the first one stays in it
             load_weights(self._network, fold.weights)
         with engine():
-            from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-            from nnunetv2.utilities.label_handling.label_handling import LabelManager
-            from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+            from lnsegfm.nnunet.prediction_plans import PredictionPlans
 
-            from lnsegfm.nnunet.fast_resampling import with_fast_resampling
-            from lnsegfm.nnunet.preprocessing import ImageOnly, air_value
-            from lnsegfm.transforms.resampling.resample_blockwise import MAX_BYTES
-
-            self._plans = PlansManager(dict(model.plans))
-            stated = self._plans.get_configuration(model.configuration)
-            self._labels = self._plans.get_label_manager(dict(model.dataset_json))
-            default = stated.preprocessor_class is DefaultPreprocessor
-            bound: dict[str, Any] = {} if memory is None else {"max_bytes": min(MAX_BYTES, max(1, memory // 2))}
-            self._way_in = stated if exact else (ImageOnly if default else with_fast_resampling)(stated, **bound)
-            if coarse is not None and len(stated.patch_size) != 3:
-                raise ConfigError("--fast coarse-first: the model looks at slices, not volumes. Use another preset.")
-            self._way_out = stated if exact else with_fast_resampling(stated, **bound)
-            self._slabs = not exact and is_default(stated.configuration)
-            self._slabs &= type(self._labels) is LabelManager and not self._labels.has_regions
-            self._bound = None if exact else air_value(self._plans, stated)
-            self._ct = ct_channel(model.plans, model.configuration)
-        self._air = Air(self._bound) if air and self._slabs and self._bound is not None else None
+            self._plans = PredictionPlans.read(
+                model.plans, model.configuration, model.dataset_json, exact=exact, memory=memory
+            )
+        if coarse is not None and len(self._plans.patch_size) != 3:
+            raise ConfigError("--fast coarse-first: the model looks at slices, not volumes. Use another preset.")
+        self._ct = ct_channel(model.plans, model.configuration)
+        skips_air = air and self._plans.default_export and self._plans.air is not None
+        self._air = Air(self._plans.air) if skips_air and self._plans.air is not None else None
         self._axes = tuple(model.first.mirroring_axes or ()) if mirroring else ()
         self._watch = watch and bool(self._axes)
 
@@ -123,7 +114,8 @@ class Predictor:
 
         if len(images) != self.model.channels:
             raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
-        return prepare(images, self._plans, self._way_in, self.model.dataset_json, ct=self._ct, bound=self._bound)
+        plans = self._plans
+        return prepare(images, plans.plans, plans.preprocessing, self.model.dataset_json, ct=self._ct, bound=plans.air)
 
     def run(self, prepared: Prepared, *, probabilities: bool = False) -> Made:
         """Ask the network and find the mask on the scan's own grid, all in memory.
@@ -137,7 +129,7 @@ class Predictor:
         """
         agreement = Agreement() if self._watch else None
         logits = self._logits(prepared.volume, agreement)
-        mask, likely = (self._by_slabs if self._slabs else self._by_nnunet)(logits, prepared, probabilities)
+        mask, likely = self._exported(logits, prepared, probabilities)
         mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
         return Made(prepared, mask, mirrored, likely)
 
@@ -191,10 +183,10 @@ class Predictor:
         return total.div_(len(self.model.folds)) if len(self.model.folds) > 1 else total
 
     def _window(self, network: nn.Module, volume: Tensor, agreement: Agreement | None) -> Tensor:
-        patch = [int(size) for size in self._way_in.patch_size]
+        patch = self._plans.patch_size
         planar = len(patch) == 2
-        heads = self._labels.num_segmentation_heads
-        difference = self._slabs and heads == 2
+        heads = self._plans.labels.num_segmentation_heads
+        difference = self._plans.default_export and heads == 2
         need = 4 * (2 if difference else heads + 1) * volume[0].numel()
         aside = self.device.type == "cpu" or self.exact or (self.memory is not None and need > self.memory / 2)
         window: dict[str, Any] = {
@@ -211,36 +203,24 @@ class Predictor:
         }
         if self.coarse is not None:
             tiles = partial(sliding_window, network, **window)
-            return coarse_first(tiles, volume, patch, self.coarse, step=self.step, regions=self._labels.has_regions)
+            return coarse_first(
+                tiles, volume, patch, self.coarse, step=self.step, regions=self._plans.labels.has_regions
+            )
         if not planar:
             return sliding_window(network, volume, patch, **window).cpu()
         slices = (volume[:, z : z + 1] for z in range(volume.shape[1]))
         return torch.cat([sliding_window(_Planar(network), one, (1, *patch), **window).cpu() for one in slices], 1)
 
-    def _by_slabs(
+    def _exported(
         self, logits: Tensor, prepared: Prepared, probabilities: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
+        plans = self._plans
+        if not plans.default_export:
+            return plans.stock_export(logits, prepared.properties, probabilities=probabilities)
         limit = LIMIT_BYTES if self.memory is None else max(1, min(LIMIT_BYTES, self.memory // 2))
-        way = WayBack.read(self._plans, self._way_out, prepared.properties)
+        way = WayBack.read(plans.plans, plans.export, prepared.properties)
         mask = mask_of(logits, way, limit_bytes=limit)
         return mask, probabilities_of(logits, way, limit_bytes=limit) if probabilities else None
-
-    def _by_nnunet(
-        self, logits: Tensor, prepared: Prepared, probabilities: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-
-        with engine():
-            made = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits,
-                self._plans,
-                self._way_out,
-                self._labels,
-                dict(prepared.properties),
-                return_probabilities=probabilities,
-                num_threads_torch=torch.get_num_threads(),
-            )
-        return made if probabilities else (made, None)
 
 
 def ready(model: Model, setting: Setting, **settings: Any) -> Predictor:

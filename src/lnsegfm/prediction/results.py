@@ -5,31 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from lnsegfm.evaluation.flags import Overlap
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A scan that waits for the network.
-
-    Args:
-        images: Its files, one a channel.
-        volume: (channels, z, y, x) normalised, on the network's grid, float32.
-        properties: What nnU-Net notes on the way, for the way back.
-        reader: nnU-Net's reader, which also writes the mask.
-        scan: HU (z, y, x); None where the model takes no CT.
-    """
-
-    images: tuple[Path, ...]
-    volume: Tensor
-    properties: Mapping[str, Any]
-    reader: Any
-    scan: np.ndarray | None
+from lnsegfm.nnunet.preprocessing import Prepared
 
 
 @dataclass(frozen=True, eq=False)

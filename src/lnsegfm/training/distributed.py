@@ -20,7 +20,7 @@ from lnsegfm import errors
 from lnsegfm.cores import usable_cores
 from lnsegfm.errors import ConfigError, Interrupted, LnSegFmError
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.training.in_memory_trainer import signals
+from lnsegfm.training.loop import signals
 
 WAIT = timedelta(minutes=30)
 SAVING_S, LEAVING_S = 600.0, 1.0
@@ -47,7 +47,7 @@ class Task:
     """What each process is told.
 
     Args:
-        arguments: Of `lnsegfm.training.train_model.train_here`, without progress.
+        arguments: Of `lnsegfm.training.train_process.train_here`, without progress.
         processes: How many there are.
         meeting: File by which they find each other.
     """
@@ -61,7 +61,7 @@ def train_together(arguments: dict[str, Any], processes: int, progress: Progress
     """Train in several processes; returns when the model is written.
 
     Args:
-        arguments: Of `lnsegfm.training.train_model.train_here`, without progress; prepared scans lie in files.
+        arguments: Of `lnsegfm.training.train_process.train_here`, without progress; prepared scans lie in files.
         processes: How many.
         progress: Told by the first of them how far it is.
 
@@ -133,7 +133,7 @@ class Relay:
 
 
 def _work(rank: int, task: Task, messages: Any) -> None:
-    from lnsegfm.training.train_model import train_here
+    from lnsegfm.training.train_process import train_here
 
     cuda = task.arguments["device"] == "cuda"
     if cuda:

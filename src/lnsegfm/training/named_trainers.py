@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.models.model_folder import resolved
 from lnsegfm.networks.architectures import find_architecture, require_patch
+from lnsegfm.nnunet.plan_configuration import resolved
 from lnsegfm.training.nnunet_trainer import NamedTrainer
 
 

@@ -29,11 +29,11 @@ from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.methods.dense import Dense
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS, load_method
-from lnsegfm.models.model_folder import STOCK_TRAINER
 from lnsegfm.models.plans import adapted_architecture
 from lnsegfm.networks.architectures import has_deep_supervision
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.reparametrize import is_reparametrized
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.storage import whole
 from lnsegfm.weights.checkpoint import load_safely, save
 

@@ -6,6 +6,7 @@ back takes a tenth of the time of preparing it.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -25,7 +26,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.registry.home import home
 from lnsegfm.storage import PARTIAL, content_hash, sha256, whole
-from lnsegfm.training.prepared_cases import Shot, by_label, by_text
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 
 FOLDER = "prepared"
 SIZE = "LNSEGFM_CACHE_GB"
@@ -147,3 +148,14 @@ class ShotCache:
 @cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in MADE_BY}
+
+
+def by_text(locations: Mapping[Any, np.ndarray]) -> dict[str, Any]:
+    """Places of labels under names that a file may have: a label's key is a number, or several for annotated voxels."""
+    return {json.dumps(key): places for key, places in locations.items()}
+
+
+def by_label(written: Mapping[str, np.ndarray]) -> dict[Any, np.ndarray]:
+    """The places that `by_text` named."""
+    keys = {text: json.loads(text) for text in written}
+    return {tuple(key) if isinstance(key, list) else key: written[text] for text, key in keys.items()}

@@ -16,8 +16,9 @@ from lnsegfm.methods.proof import Proof, prove
 from lnsegfm.networks.cpu_allocator import reused_memory
 from lnsegfm.nnunet.environment import engine
 from lnsegfm.progress import Progress
-from lnsegfm.training.in_memory_trainer import MemoryTrainer, Schedule
-from lnsegfm.training.prepared_cases import Shot
+from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.schedule import Schedule
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 from lnsegfm.weights.checkpoint import Checkpoint
 
 

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lnsegfm.errors import ModelError
 
 
 def aliases(weights: Mapping[str, Tensor]) -> dict[str, str]:
@@ -41,3 +43,18 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(raw(tensor).numpy().tobytes())
     return digest.hexdigest()
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put a state dict into the network it belongs to.
+
+    Raises:
+        ModelError: It belongs to another network.
+    """
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ModelError(
+            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). Copy the folder again."
+        ) from None

@@ -18,16 +18,18 @@ from lnsegfm.methods.method import Method, Moved
 from lnsegfm.methods.table import METHODS
 from lnsegfm.models.adapter_files import ORIGIN, gives
 from lnsegfm.models.fingerprint import fingerprint
-from lnsegfm.models.model_folder import Model, build_network, read_model
+from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans, in_image_order
 from lnsegfm.models.training_domain import keep_what_was_seen
 from lnsegfm.nnunet.environment import choose_device, seed_everything
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Progress, Silent, counted
 from lnsegfm.recipe import AUTO, Recipe
 from lnsegfm.storage import content_hash, read_json, sha256, write_json
-from lnsegfm.training.in_memory_trainer import Schedule
 from lnsegfm.training.precision import require_precision
-from lnsegfm.training.train_model import FACTORS, train_model
+from lnsegfm.training.schedule import Schedule
+from lnsegfm.training.train_model import train_model
+from lnsegfm.training.train_process import FACTORS
 from lnsegfm.weights.adapter import Adapter, size_of
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.factors import read_factors

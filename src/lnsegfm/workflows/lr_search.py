@@ -24,7 +24,7 @@ from lnsegfm.models.model_folder import read_model
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.progress import Progress
 from lnsegfm.storage import read_json, write_json
-from lnsegfm.training.in_memory_trainer import Schedule
+from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.workflows.held_out_comparison import score

@@ -15,7 +15,7 @@ from lnsegfm.datasets.shots import draw_shots
 from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.methods.full import Full
-from lnsegfm.models.model_folder import CHECKPOINT, STOCK_TRAINER, build_network, read_model
+from lnsegfm.models.model_folder import CHECKPOINT, read_model
 from lnsegfm.models.planning import DEFAULT, RELEASE, find_preset, plans_for, set_patch
 from lnsegfm.models.plans import (
     CONFIGURATION,
@@ -29,10 +29,12 @@ from lnsegfm.models.plans import (
 from lnsegfm.models.training_domain import keep_what_was_seen
 from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import choose_device, seed_everything
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Progress, Silent, counted
 from lnsegfm.storage import content_hash, sha256, write_json
 from lnsegfm.training.distributed import require_processes
-from lnsegfm.training.in_memory_trainer import Schedule
+from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases

@@ -15,7 +15,9 @@ import torch
 
 from lnsegfm.errors import LnSegFmError
 from lnsegfm.models.install import install
-from lnsegfm.models.model_folder import build_network, load_weights, read_model
+from lnsegfm.models.model_folder import read_model
+from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.weights.state import load_weights
 
 ROUNDS, SEED = 60, 0
 JUNK: list[Any] = [None, True, -1, 0, 3, 2**70, 1.5, "", "os.system", "3d_fullres", [], [1, 2], {}, {"a": []}, [[[]]]]

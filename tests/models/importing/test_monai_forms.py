@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import LnSegFmError
 from lnsegfm.models.importing.swin_plans import DEFAULTS
-from lnsegfm.models.model_folder import build_network, load_weights, read_model
+from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import SWIN
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from lnsegfm.weights.state import raw, weights_hash
+from lnsegfm.weights.state import load_weights, raw, weights_hash
 from tests.models.importing.producers import DATASET_JSON
 from tests.scenes import small_plans
 

@@ -18,8 +18,9 @@ from torch import nn
 
 from lnsegfm.errors import LnSegFmError
 from lnsegfm.models.importing.forms import nnssl_encoder as nnssl
-from lnsegfm.models.model_folder import build_network, read_model
+from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import PLAIN, RESENC
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.state import raw
 
 FEATURES = (4, 4, 6, 6, 8, 8)

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from lnsegfm.errors import ConfigError, LnSegFmError, ModelError
-from lnsegfm.models.model_folder import build_network, load_weights, read_model
+from lnsegfm.models.model_folder import read_model
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.registry.stored_model import verify
 from lnsegfm.weights.checkpoint import read_checkpoint, save, write_checkpoint
-from lnsegfm.weights.state import raw, weights_hash
+from lnsegfm.weights.state import load_weights, raw, weights_hash
 from tests.models.importing.producers import DATASET, exported_by_nnunet, trained_by_nnunet
 from tests.scenes import small_plans
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lnsegfm.errors import ModelError
-from lnsegfm.models.model_folder import build_network, read_model
+from lnsegfm.models.model_folder import read_model
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import weights_hash
 from tests.models.importing.producers import DATASET_JSON

@@ -15,9 +15,9 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy.stats import binomtest, ks_2samp
 
-from lnsegfm.training.prepared_cases import Shot
 from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, Rates, draw, draw_batch
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 
 PATCH = (8, 10, 12)
 CHANNELS = 2

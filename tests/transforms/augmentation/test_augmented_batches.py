@@ -23,10 +23,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.training.prepared_cases import Shot
 from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, Rates, draw_batch
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches, at_resolutions, augment
 from lnsegfm.transforms.augmentation.intensity_transforms import change_intensities
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 from lnsegfm.transforms.augmentation.spatial_transforms import sample
 
 PLAIN = Draw(case=0, lower=(0, 0, 0))

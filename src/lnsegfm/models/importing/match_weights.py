@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsegfm.errors import ModelError
-from lnsegfm.models.model_folder import build_network
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import raw
 

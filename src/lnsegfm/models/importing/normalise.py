@@ -11,9 +11,9 @@ from lnsegfm.models.importing.match_weights import DoesNotFit, fitted, skeleton
 from lnsegfm.models.importing.state_dict_names import is_swin
 from lnsegfm.models.importing.swin_plans import with_swin_plans
 from lnsegfm.models.importing.validate_plans import MALFORMED, plain, require_usable
-from lnsegfm.models.model_folder import STOCK_TRAINER, network_class
 from lnsegfm.networks.architectures import SWIN
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.lookup import STOCK_TRAINER, knows_trainer
+from lnsegfm.nnunet.plan_configuration import network_class
 from lnsegfm.weights.checkpoint import Checkpoint
 
 
@@ -84,22 +84,6 @@ def _in_its_network(
             *said,
         )
     return replace(ours, weights=weights), said
-
-
-def knows_trainer(name: str) -> bool:
-    """Whether nnU-Net itself has a trainer of that name, whatever folders the environment names."""
-    import nnunetv2
-
-    with engine():
-        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-        from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
-        if name == STOCK_TRAINER or not name.isidentifier():
-            return name == STOCK_TRAINER
-        root = Path(nnunetv2.__path__[0])
-        folder, package = str(root / "training" / "nnUNetTrainer"), "nnunetv2.training.nnUNetTrainer"
-        found = recursive_find_python_class(folder, name, package, str(root))
-    return isinstance(found, type) and issubclass(found, nnUNetTrainer)
 
 
 def with_patch(fold: Checkpoint, patch_size: tuple[int, int, int], where: Path) -> Checkpoint:

@@ -16,9 +16,10 @@ from lnsegfm.models.importing.model_source import Source
 from lnsegfm.models.importing.normalise import settled
 from lnsegfm.models.importing.recognised import Found
 from lnsegfm.models.importing.safetensors_io import write_tensors
-from lnsegfm.models.model_folder import CHECKPOINT, resolved
+from lnsegfm.models.model_folder import CHECKPOINT
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, SWIN
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.plan_configuration import resolved
 from lnsegfm.progress import Progress
 from lnsegfm.registry.model_card import ModelCard, read
 from lnsegfm.registry.stored_model import Source as StoredSource

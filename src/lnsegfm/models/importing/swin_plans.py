@@ -13,9 +13,10 @@ from torch import Tensor
 from lnsegfm.errors import LnSegFmError, ModelError
 from lnsegfm.models.importing.state_dict_names import HEAD, TRANSFORMER
 from lnsegfm.models.importing.validate_plans import MALFORMED
-from lnsegfm.models.model_folder import STOCK_TRAINER, resolved
 from lnsegfm.networks.architectures import SWIN, SWIN_HALVINGS
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.plan_configuration import resolved
 from lnsegfm.weights.checkpoint import Checkpoint
 
 EDGE = 2**SWIN_HALVINGS

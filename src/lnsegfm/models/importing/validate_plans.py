@@ -10,9 +10,11 @@ from typing import Any
 
 from lnsegfm.datasets.labels import BACKGROUND, LabelMap
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
-from lnsegfm.models.model_folder import require_known_imports, resolved
 from lnsegfm.models.plans import CONFIGURATION, require_divisible
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.lookup import is_own_part
+from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
 
 CONFIGURATION_NAME = r"\w[\w.-]{0,99}"
@@ -153,32 +155,17 @@ def _positive(value: Any) -> bool:
 
 def _require_own_parts(plans: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> None:
     """What plans name without an import path, nnU-Net takes from its modules, and these hold more than their own."""
-    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
-    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
-    kinds: list[tuple[Any, str, type | None]] = [
-        (plans["image_reader_writer"], "imageio", BaseReaderWriter),
-        (plans.get("label_manager", "LabelManager"), "utilities.label_handling", LabelManager),
-        (settings["preprocessor_name"], "preprocessing", DefaultPreprocessor),
+    kinds: list[tuple[Any, str, str | None]] = [
+        (plans["image_reader_writer"], "imageio", "reader"),
+        (plans.get("label_manager", "LabelManager"), "utilities.label_handling", "label manager"),
+        (settings["preprocessor_name"], "preprocessing", "preprocessor"),
     ]
-    kinds += [(name, "preprocessing.normalization", ImageNormalization) for name in settings["normalization_schemes"]]
+    kinds += [(name, "preprocessing.normalization", "normalization") for name in settings["normalization_schemes"]]
     functions = ("resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities")
     kinds += [(settings[name], "preprocessing.resampling", None) for name in functions]
-    for name, package, kind in kinds:
-        found = _in_nnunet(str(name), package)
-        own = getattr(found, "__module__", "").startswith(f"nnunetv2.{package}")
-        if not (own and (issubclass(found, kind) if kind and isinstance(found, type) else kind is None)):
+    for name, package, base in kinds:
+        if not is_own_part(str(name), package, base):
             raise ModelError(f"{where}: it names {name}, which is none of nnU-Net's own. Use plans that nnU-Net made.")
-
-
-def _in_nnunet(name: str, package: str) -> Any:
-    import nnunetv2
-    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
-    folder = Path(nnunetv2.__path__[0], *package.split("."))
-    return recursive_find_python_class(str(folder), name, f"nnunetv2.{package}") if name.isidentifier() else None
 
 
 def _require_labels(dataset_json: Mapping[str, Any], where: str, encoder: bool) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.training.prepared_cases import Shot
 from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, draw_batch
 from lnsegfm.transforms.augmentation.intensity_transforms import change_intensities
+from lnsegfm.transforms.augmentation.prepared_case import Shot
 from lnsegfm.transforms.augmentation.spatial_transforms import sample
 
 

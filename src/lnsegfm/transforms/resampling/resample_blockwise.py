@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.transforms.resampling.anisotropy import ANISOTROPY_THRESHOLD, separate_axis
 from lnsegfm.transforms.resampling.axis_weights import Block, block, in_plane, weights, weights_between_slices
 
 MAX_BYTES = 2**28
@@ -36,7 +37,7 @@ class Rule:
     order: int = 3
     order_z: int = 0
     force_separate_z: bool | None = None
-    anisotropy_threshold: float = 3.0
+    anisotropy_threshold: float = ANISOTROPY_THRESHOLD
 
     def __post_init__(self) -> None:
         for name in ("order", "order_z"):
@@ -44,13 +45,8 @@ class Rule:
                 raise ConfigError(f"{name} {getattr(self, name)}: a spline has an order of 0 to 5. Use 1 or 3.")
 
     def apart(self, current_spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]) -> int | None:
-        """The axis of (z, y, x) that is resampled apart from the others, by nnU-Net's own rule; None for none."""
-        from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
-
-        apart, axis = determine_do_sep_z_and_axis(
-            cast(bool, self.force_separate_z), current_spacing_mm, new_spacing_mm, self.anisotropy_threshold
-        )
-        return int(cast(int, axis)) if apart else None
+        """The axis of (z, y, x) that is resampled apart from the others, by nnU-Net's rule; None for none."""
+        return separate_axis(current_spacing_mm, new_spacing_mm, self.force_separate_z, self.anisotropy_threshold)
 
 
 @torch.no_grad()

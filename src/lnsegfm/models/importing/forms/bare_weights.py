@@ -15,9 +15,10 @@ from lnsegfm.models.importing.model_source import Kind, Source
 from lnsegfm.models.importing.recognised import Fold, Found, NotThis
 from lnsegfm.models.importing.state_dict_names import outputs, state_dict_in
 from lnsegfm.models.importing.validate_plans import MALFORMED, described, read_table
-from lnsegfm.models.model_folder import STOCK_TRAINER, resolved
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.plan_configuration import resolved
 from lnsegfm.weights.checkpoint import Checkpoint
 
 TAKES = frozenset({"plans", "dataset_json", "labels", "channels", "configuration", "patch_size"})

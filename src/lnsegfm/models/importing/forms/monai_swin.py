@@ -21,9 +21,9 @@ from lnsegfm.models.importing.state_dict_names import TRANSFORMER, is_swin, stat
 from lnsegfm.models.importing.swin_plans import swin_architecture
 from lnsegfm.models.importing.synthesise_plans import CT, channel_names, made_plans, require_window
 from lnsegfm.models.importing.validate_plans import described
-from lnsegfm.models.model_folder import STOCK_TRAINER
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import require_patch
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.weights.checkpoint import Checkpoint
 
 TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})

@@ -17,9 +17,9 @@ from lnsegfm.models.importing.recognised import Fold, Found, NotThis
 from lnsegfm.models.importing.state_dict_names import state_dict_in
 from lnsegfm.models.importing.synthesise_plans import channel_names, made_plans, require_window
 from lnsegfm.models.importing.validate_plans import MALFORMED, described, plain, read_table
-from lnsegfm.models.model_folder import STOCK_TRAINER
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.weights.checkpoint import Checkpoint
 
 TAKES = frozenset({"channels", "spacing_mm", "window_hu", "patch_size", "configuration"})

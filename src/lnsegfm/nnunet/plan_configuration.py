@@ -1,0 +1,33 @@
+"""A configuration of nnU-Net plans on its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from lnsegfm.nnunet.environment import engine
+
+
+def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration of plans with what it inherits, in today's form, on its own."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    found = PlansManager(copy.deepcopy(dict(plans))).get_configuration(name).configuration
+    configuration = copy.deepcopy(dict(found))
+    configuration.pop("inherits_from", None)
+    return configuration
+
+
+def network_class(plans: Mapping[str, Any], name: str) -> str:
+    """Import path of the network that a configuration of plans names."""
+    with engine():
+        return str(resolved(plans, name)["architecture"]["network_class_name"])
+
+
+def managers(plans: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """nnU-Net's ``PlansManager`` of plans and its ``ConfigurationManager`` of one of their configurations."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(plans))
+    return manager, manager.get_configuration(name)

@@ -1,0 +1,64 @@
+"""A labelled scan as training uses it, whole: image, labels, and where each label lies."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lnsegfm.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A prepared scan with its labels, whole.
+
+    Args:
+        name: Of the case.
+        image: (C, Z, Y, X) in float32.
+        labels: (Z, Y, X) in int16; -1 where the scan has no data.
+        locations: Some voxels of each label, (N, 4): channel, z, y, x.
+    """
+
+    name: str
+    image: Tensor
+    labels: Tensor
+    locations: Mapping[Any, np.ndarray]
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 4 or self.image.shape[1:] != self.labels.shape:
+            raise DataError(
+                f"Case {self.name}: an image of {tuple(self.image.shape)} and labels of {tuple(self.labels.shape)}."
+                " Use (C, Z, Y, X) and (Z, Y, X) of the same voxels."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x."""
+        z, y, x = self.labels.shape
+        return z, y, x
+
+    @classmethod
+    def prepared(cls, name: str, image: np.ndarray, labels: np.ndarray, locations: Mapping[Any, np.ndarray]) -> Shot:
+        """What nnU-Net's preprocessing gives, labels (1, Z, Y, X); no voxel is copied, nor one changed."""
+        return cls(
+            name=name,
+            image=_tensor(image, np.float32),
+            labels=_tensor(labels, np.int16)[0],
+            locations={key: np.asarray(places) for key, places in locations.items()},
+        )
+
+    def to(self, device: str) -> Shot:
+        """The same on a device."""
+        return replace(self, image=self.image.to(device), labels=self.labels.to(device))
+
+
+def _tensor(array: np.ndarray, kind: type) -> Tensor:
+    with warnings.catch_warnings():  # torch warns of a file that is mapped to be read; nothing writes into a scan
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.asarray(array, dtype=kind))
