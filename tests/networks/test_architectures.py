@@ -24,6 +24,7 @@ from lnsegfm.networks.architectures import (
 )
 from lnsegfm.networks.parts import parts_of
 from lnsegfm.networks.role import Role
+from lnsegfm.networks.spatial_adapter import adapted_class
 from lnsegfm.networks.swin_unetr import CLASS_PATH, SwinUNETR, arguments_of
 from lnsegfm.nnunet.planners import topology
 from tests.networks.tiny import SWIN as SMALL_SWIN
@@ -126,6 +127,8 @@ def test_the_deep_supervision_switch_is_accepted_and_off(name: str) -> None:
             network.decoder.deep_supervision = state
             assert torch.equal(network(image), before)
     assert not has_deep_supervision(CLASS_PATH)
+    assert not has_deep_supervision(adapted_class(CLASS_PATH))
+    assert has_deep_supervision(adapted_class("somewhere.PlainConvUNet"))
     assert CLASS_PATH == SWIN == f"{SwinUNETR.__module__}.{SwinUNETR.__qualname__}"
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.networks.role import Role
-from lnsegfm.networks.spatial_adapter import SpatialAdapter
+from lnsegfm.networks.spatial_adapter import SpatialAdapterModule
 from lnsegfm.networks.swin_unetr import SwinUNETR
 from tests.networks.tiny import SWIN, UNET
 
@@ -41,8 +41,8 @@ def test_the_named_class_holds_what_the_method_trained(name: str, width: int | N
     path, settings = method.architecture(f"{cls.__module__}.{name}", arguments)
     module, _, named = path.rpartition(".")
     assert module in {"lnsegfm.networks.spatial_adapter", "lnsegfm.networks.spatial_adapter_swin"}
-    assert named == name
-    made: Any = getattr(import_module(module), name)(**settings)
+    assert named == {"SwinUNETR": "SpatialAdapterSwinUNETR"}.get(name, name)
+    made: Any = getattr(import_module(module), named)(**settings)
     made.load_state_dict(trained.state_dict())
     x = torch.randn(shape)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_the_seed_alone_decides_the_first_values() -> None:
 
 def test_the_adapter_is_the_residual_that_it_says() -> None:
     torch.manual_seed(0)
-    adapter = SpatialAdapter(3, 4)
+    adapter = SpatialAdapterModule(3, 4)
     x = torch.randn(2, 3, 5, 6, 7)
     assert torch.equal(adapter(x), x)
     nn.init.normal_(adapter.up.weight)

@@ -25,7 +25,7 @@ from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.reparametrize import Factors
 from lnsegfm.weights.adapter import CARD, TENSORS, Adapter
-from lnsegfm.weights.adapter_parts import stretches
+from lnsegfm.weights.adapter_groups import adapter_groups
 from lnsegfm.weights.factors import made_of, read_factors, save_factors
 from lnsegfm.weights.state import weights_hash
 from tests.networks.tiny import TINY, loss_of
@@ -170,7 +170,7 @@ def test_stretches_tell_what_is_held_and_how_far_it_moved() -> None:
     model["decoder.seg_layers.1.weight"] = torch.zeros(5)
     base["decoder.encoder.stages.0.weight"] = base["encoder.stages.0.weight"]
     adapter = Adapter.between(base, model, {})
-    encoder, head = stretches(adapter, base)
+    encoder, head = adapter_groups(adapter, base)
     assert (encoder.name, encoder.tensors, encoder.numbers) == ("encoder.stages", 1, 1)
     assert (encoder.held["entries"], head.held["whole"], head.tensors) == (1, 1, 2)
     assert encoder.movement is not None
@@ -179,7 +179,7 @@ def test_stretches_tell_what_is_held_and_how_far_it_moved() -> None:
     assert encoder.movement.relative_change == pytest.approx(math.sqrt((2.0**2 / 16) / 2.0**2))
     assert (head.movement.entries, head.movement.moved, head.movement.new) == (8, 5, 5)
     assert head.movement.relative_change == 0
-    assert [s.movement for s in stretches(adapter)] == [None, None]
+    assert [s.movement for s in adapter_groups(adapter)] == [None, None]
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def model_bytes(run_folder: Path) -> bytes:
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_runs_moves_what_it_says_and_nothing_else(world, name):
-    """On phantoms, from the base to a model that predicts, with its proof and its adapter."""
+    """On phantoms, from the base to a model that predicts, with its sanity check and its adapter."""
     settings = load_method(name, {"passes": "1"} if name == "gps" else {}).settings()
     method = METHODS[name](**settings)
     run = world.run(f"run-{name}", name, settings=settings, iterations=3)
@@ -46,13 +46,13 @@ def test_every_method_runs_moves_what_it_says_and_nothing_else(world, name):
     assert_changed_as_meant(method, base, run.folder)
 
     record = json.loads((run.folder / "run.json").read_text())
-    moves, proof = record["moves"], record["proof"]
-    assert proof["steps"] == (2 if method.learns else 0)
-    assert {key: proof[key] for key in ("tensors", "parameters", "total")} == {
+    moves, report = record["moves"], record["sanity_check"]
+    assert report["steps"] == (2 if method.learns else 0)
+    assert {key: report[key] for key in ("tensors", "parameters", "total")} == {
         key: moves[key] for key in ("tensors", "parameters", "total")
     }
-    assert 0 < proof["moved"] <= 2 * moves["per_step"] or not method.learns
-    assert all(".seg_layers." in name for name in proof["silent"])
+    assert 0 < report["moved"] <= 2 * moves["per_step"] or not method.learns
+    assert all(".seg_layers." in name for name in report["silent"])
     assert record["result"]["verdict"]
     assert len(list((run.folder / "predictions" / "adapted").glob("*.nii.gz"))) == 2
     rebuilt = Adapter.load(run.folder).apply(base.weights)

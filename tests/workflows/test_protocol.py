@@ -1,4 +1,4 @@
-"""One protocol for all methods: proof at the start, recipes, warm-up, rates chosen on the shots, runs that ran away."""
+"""One protocol for all methods: sanity check, recipes, warm-up, rates chosen on the shots, runs that ran away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import lnsegfm
 from lnsegfm.cli.finetune_command import announce
 from lnsegfm.errors import Diverged, Interrupted
 from lnsegfm.methods.lora import LoRA
-from lnsegfm.methods.proof import STEPS
+from lnsegfm.methods.sanity_check import STEPS
 from lnsegfm.methods.table import METHODS
 from lnsegfm.recipe import AUTO
 from lnsegfm.training import in_memory_trainer as fitting
@@ -35,10 +35,10 @@ from lnsegfm.training.schedule import Schedule, WarmUp
 from lnsegfm.workflows import lr_search as choosing
 from lnsegfm.workflows.finetune import finetune, plan
 from lnsegfm.workflows.lr_search import Question, best, told
-from tests.methods.test_proof import DeadLoRA
+from tests.methods.test_sanity_check import DeadLoRA
 from tests.workflows.test_finetune import command, model_bytes
 
-# -- proof at the start --------------------------------------------------------------------------------------------
+# -- sanity check at the start ---------------------------------------------------------------------------------------
 
 
 def test_a_method_that_trains_nothing_is_refused_before_training(world, tmp_path, monkeypatch, lnsegfm_here):
@@ -58,17 +58,17 @@ def test_a_method_that_trains_nothing_is_refused_before_training(world, tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_proof_leaves_no_trace_in_the_run(world, tmp_path, monkeypatch, workers):
+def test_the_sanity_check_leaves_no_trace_in_the_run(world, tmp_path, monkeypatch, workers):
     """With dropout, whose random numbers a trial would use up."""
     recipe = world.recipe("lora", settings=LoRA(dropout=0.5).settings(), iterations=4, shots=1)
     planned = plan(world.clinic, world.base, recipe)
-    proven = finetune(planned, tmp_path / "proven", device="cpu", workers=workers)
+    checked = finetune(planned, tmp_path / "checked", device="cpu", workers=workers)
     monkeypatch.setattr(training, "try_out", lambda *_: Mock(to_json=lambda: None))
     plain = finetune(planned, tmp_path / "plain", device="cpu", workers=0)
-    assert plain.record["proof"] is None
-    assert proven.record["proof"]["steps"] == 2
-    assert plain.record["losses"] == proven.record["losses"]
-    assert model_bytes(plain.folder) == model_bytes(proven.folder)
+    assert plain.record["sanity_check"] is None
+    assert checked.record["sanity_check"]["steps"] == 2
+    assert plain.record["losses"] == checked.record["losses"]
+    assert model_bytes(plain.folder) == model_bytes(checked.folder)
 
 
 @contextmanager
@@ -90,29 +90,30 @@ def power_cut(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
             yield
 
 
-def test_a_training_that_goes_on_keeps_its_first_proof(world, tmp_path, monkeypatch):
+def test_a_training_that_goes_on_keeps_its_first_sanity_check(world, tmp_path, monkeypatch):
     planned = plan(world.clinic, world.base, world.recipe(iterations=4, shots=1))
     whole = finetune(planned, tmp_path / "whole", device="cpu", workers=0)
     out = tmp_path / "run"
     with power_cut(monkeypatch, after=STEPS + 2):
         finetune(planned, out, device="cpu", workers=0)
-    file = out / "work" / "proof.json"
-    proof = json.loads(file.read_text())
-    assert proof == whole.record["proof"]
-    file.write_text(json.dumps(proof | {"moved": 12345}))
+    file = out / "work" / "sanity_check.json"
+    report = json.loads(file.read_text())
+    assert report == whole.record["sanity_check"]
+    file.write_text(json.dumps(report | {"moved": 12345}))
     again = finetune(planned, out, device="cpu", workers=0)
-    assert again.record["proof"] == proof | {"moved": 12345}
+    assert again.record["sanity_check"] == report | {"moved": 12345}
     assert again.record["losses"] == whole.record["losses"]
     assert model_bytes(out) == model_bytes(whole.folder)
 
 
-def test_the_report_and_the_record_tell_the_proof(run):
+def test_the_report_and_the_record_hold_the_sanity_check(run):
     record = json.loads((run.folder / "run.json").read_text())
-    assert record["proof"]["share"] == record["proof"]["parameters"] / record["proof"]["total"] == 1
-    assert sum(record["proof"]["roles"].values()) == record["proof"]["tensors"]
+    report = record["sanity_check"]
+    assert report["share"] == report["parameters"] / report["total"] == 1
+    assert sum(report["roles"].values()) == report["tensors"]
     page = (run.folder / "report.html").read_text()
-    assert "Proof at the start" in page
-    assert f"{record['proof']['moved']:,} entries moved" in page
+    assert "Sanity check" in page
+    assert f"{report['moved']:,} entries moved" in page
     assert record["training"]["lr"] == record["recipe"]["lr"] == 0.01
     assert record["lr_choice"] is None
     assert record["training"]["ran_away"] is None
@@ -429,7 +430,7 @@ def test_a_choice_that_was_killed_goes_on_and_ends_in_the_same_bytes(world, tmp_
 
     done = subprocess.run(auto_command(world, out), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Proof:") <= 3
+    assert done.stderr.count("Sanity check:") <= 3
     record = json.loads((out / "run.json").read_text())
     assert record["lr_choice"] == json.loads(json.dumps(undisturbed.record["lr_choice"]))
     assert model_bytes(out) == model_bytes(undisturbed.folder)

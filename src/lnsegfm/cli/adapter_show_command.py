@@ -20,11 +20,11 @@ def show_adapter(
     adapter: Annotated[Path, typer.Argument(help="The folder of a run or of an adapter's two files, or one of these.")],
     base: Annotated[
         Path | None,
-        typer.Option(help="A base, by folder or name: does the adapter fit it, and how far did each part move?"),
+        typer.Option(help="A base, by folder or name: does the adapter fit it, and how much did each group change?"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an adapter is: method, base and its terms, labels, what it holds of each part of the network."""
+    """Show what an adapter is: method, base and its terms, labels, what it holds of each module group."""
     from lnsegfm.cli.console import console
     from lnsegfm.models.adapter_files import describe
 
@@ -42,7 +42,7 @@ def show_adapter(
         facts.add_row(what, Text(plain(text)))
     terminal = Console()
     terminal.print(facts)
-    terminal.print(_parts(told["parts"]))
+    terminal.print(_module_groups(told["module_groups"]))
     print("Not for clinical use.")
 
 
@@ -72,22 +72,22 @@ def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{name} {number}" for name, number in told["versions"].items()) or "not known"
 
 
-def _parts(parts: Sequence[Mapping[str, Any]]) -> Table:
+def _module_groups(groups: Sequence[Mapping[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    moved = all(part["movement"] for part in parts)
-    columns = ["part", "tensors", "held", "new values", "bytes"]
-    table = Table(*columns, *(["entries", "moved", "relative change"] if moved else []))
+    compared = all(group["movement"] for group in groups)
+    columns = ["module group", "tensors", "held", "new values", "bytes"]
+    table = Table(*columns, *(["entries", "moved", "relative change"] if compared else []))
     for column in table.columns[1:]:
         column.justify = "right"
     table.columns[2].justify = "left"
-    for part in parts:
-        held = [f"{part['held'][form]} {word}" for form, word in FORMS if part["held"][form]]
-        cells = [str(part["tensors"]), ", ".join(held) or "unchanged", f"{part['numbers']:,}", f"{part['bytes']:,}"]
-        if moved:
-            cells += _moved(part["movement"])
-        table.add_row(Text(plain(part["name"])), *cells)
+    for group in groups:
+        held = [f"{group['held'][form]} {word}" for form, word in FORMS if group["held"][form]]
+        cells = [str(group["tensors"]), ", ".join(held) or "unchanged", f"{group['numbers']:,}", f"{group['bytes']:,}"]
+        if compared:
+            cells += _moved(group["movement"])
+        table.add_row(Text(plain(group["name"])), *cells)
     return table
 
 

@@ -23,7 +23,7 @@ from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import PARTIAL, write_json
 from lnsegfm.weights.adapter import Adapter, files_of
-from lnsegfm.weights.adapter_parts import stretches
+from lnsegfm.weights.adapter_groups import adapter_groups
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import load_weights
 
@@ -268,7 +268,7 @@ def describe(place: Path, base: Path | None = None, *, progress: Progress | None
         }
     weights = start.first.weights if start is not None and told["given_base"]["fits"] else None
     with reading(file):
-        told["parts"] = [stretch.to_json() for stretch in stretches(adapter, weights)]
+        told["module_groups"] = [group.to_json() for group in adapter_groups(adapter, weights)]
     return told
 
 

@@ -224,7 +224,7 @@ def find_architecture(name: str) -> Architecture:
 
 def has_deep_supervision(network_class: str) -> bool:
     """Whether a network of that import path gives outputs at several resolutions for nnU-Net's loss."""
-    return not network_class.endswith(".SwinUNETR")
+    return not network_class.endswith("SwinUNETR")
 
 
 def require_patch(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:

@@ -22,14 +22,15 @@ from lnsegfm.networks.cards import last_layer
 
 NAME = "spatial_adapter"
 ADAPTED = {
-    "PlainConvUNet": __name__,
-    "ResidualEncoderUNet": __name__,
-    "SwinUNETR": "lnsegfm.networks.spatial_adapter_swin",
+    "PlainConvUNet": f"{__name__}.PlainConvUNet",
+    "ResidualEncoderUNet": f"{__name__}.ResidualEncoderUNet",
+    "SwinUNETR": "lnsegfm.networks.spatial_adapter_swin.SpatialAdapterSwinUNETR",
 }
-"""Modules of the classes with an adapter; MONAI takes seconds to load, so what needs it has a module of its own."""
+"""Class of a plain network -> import path of the same network with an adapter. MONAI takes seconds to load, so the
+class that needs it has a module of its own."""
 
 
-class SpatialAdapter(Added):
+class SpatialAdapterModule(Added):
     """x + up(LeakyReLU(down(x))) with two 3x3x3 convolutions; ``up`` is zero at the start, so nothing changes.
 
     Args:
@@ -75,14 +76,14 @@ def attach(
         raise ConfigError("Head: none is named. Name the layer before which the adapter is to stand.")
     layer = last_layer(network, head)
     there = getattr(layer, NAME, None)
-    if isinstance(there, SpatialAdapter):
+    if isinstance(there, SpatialAdapterModule):
         return there.down.out_channels
     if not isinstance(layer, (_ConvNd, _ConvTransposeNd)) or layer.weight.dim() != 5:
         raise ConfigError(
             f"Head {type(layer).__name__}: a spatial adapter stands before a 3D convolution. Use another method."
         )
     width = width or layer.in_channels
-    adapter = SpatialAdapter(layer.in_channels, width, generator)
+    adapter = SpatialAdapterModule(layer.in_channels, width, generator)
     layer.add_module(NAME, adapter.to(layer.weight.device, layer.weight.dtype))
     layer.register_forward_pre_hook(_adapt)
     return width
@@ -117,4 +118,4 @@ def adapted_class(path: str) -> str:
     name = path.rpartition(".")[2]
     if name not in ADAPTED:
         raise ConfigError(f"Network {name}: it has no class with a spatial adapter. Use another method.")
-    return f"{ADAPTED[name]}.{name}"
+    return ADAPTED[name]

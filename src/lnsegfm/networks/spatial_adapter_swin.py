@@ -8,7 +8,7 @@ from lnsegfm.networks import swin_unetr
 from lnsegfm.networks.spatial_adapter import attach
 
 
-class SwinUNETR(swin_unetr.SwinUNETR):
+class SpatialAdapterSwinUNETR(swin_unetr.SwinUNETR):
     """MONAI's SwinUNETR with a spatial adapter of ``adapter_width`` channels."""
 
     def __init__(self, *args: Any, adapter_width: int, **kwargs: Any) -> None:

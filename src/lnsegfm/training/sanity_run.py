@@ -1,4 +1,4 @@
-"""The proof of a run: its method's trial steps on a second trainer, of which nothing stays."""
+"""The sanity check of a run: its method's first steps on a second trainer, which is discarded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lnsegfm.methods.method import Method
-from lnsegfm.methods.proof import Proof, prove
+from lnsegfm.methods.sanity_check import SanityReport, run_sanity_check
 from lnsegfm.networks.cpu_allocator import reused_memory
 from lnsegfm.nnunet.environment import engine
 from lnsegfm.progress import Progress
@@ -30,7 +30,7 @@ def try_out(
     work: Path,
     device: str,
     progress: Progress,
-) -> Proof:
+) -> SanityReport:
     """Take a run's first steps on its first batches and see that its method moves what it says.
 
     The run itself starts as if this had not been: weights, optimizer, scaler and random numbers are others. Processes
@@ -52,23 +52,23 @@ def try_out(
         with engine(work):
             trainer = MemoryTrainer.ready(start, method, schedule, device)
         with reused_memory(trainer.device):
-            proof = _proof(trainer, shots, schedule)
+            report = _check(trainer, shots, schedule)
     del trainer
     gc.collect()  # the run's own trainer takes its place in memory
     if device == "cuda":
         torch.cuda.empty_cache()
-    progress.stage(f"Proof: {proof.line()}")
-    return proof
+    progress.stage(f"Sanity check: {report.line()}")
+    return report
 
 
-def _proof(trainer: MemoryTrainer, shots: Sequence[Shot], schedule: Schedule) -> Proof:
+def _check(trainer: MemoryTrainer, shots: Sequence[Shot], schedule: Schedule) -> SanityReport:
     batches = trainer.feed(shots, schedule.seed)
 
     def step(number: int) -> None:
         iteration = number % schedule.iterations
         trainer.take(iteration, batches[iteration], schedule.seed)
 
-    return prove(trainer.method, trainer.network, trainer.optimizer, step)
+    return run_sanity_check(trainer.method, trainer.network, trainer.optimizer, step)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.methods.method import Method
-from lnsegfm.methods.proof import nothing_to_prove
+from lnsegfm.methods.sanity_check import empty_sanity_report
 from lnsegfm.models.model_folder import CHECKPOINT, write_model
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Progress
@@ -48,7 +48,8 @@ def train_model(
         processes: Processes that train together (DDP), on a GPU each where ``device`` is ``cuda``.
 
     Raises:
-        ConfigError: The method does not do what it says (`lnsegfm.methods.proof`), or the loss is no number any more.
+        ConfigError: The method does not train what it declares (`lnsegfm.methods.sanity_check`), or the loss is not
+            finite.
         Interrupted: A signal arrived; the state is saved.
     """
     if (out / "model" / "fold_0" / CHECKPOINT).is_file() and (out / "course.json").is_file():
@@ -56,8 +57,8 @@ def train_model(
         course: dict[str, Any] = read_json(out / "course.json")
         return course
     if not method.learns:
-        proof = nothing_to_prove(build_network(start, deep_supervision=True))
-        course = summary(Course(0, [], 0.0)) | {"proof": proof.to_json()}
+        report = empty_sanity_report(build_network(start, deep_supervision=True))
+        course = summary(Course(0, [], 0.0)) | {"sanity_check": report.to_json()}
         write_json(out / "course.json", course)
         write_model(out / "model", start)
         return course

@@ -1,4 +1,4 @@
-"""Training in one process, alone or as one of several: prepared scans, the proof, the loop, the model folder."""
+"""Training in one process, alone or as one of several: prepared scans, the sanity check, the loop, the model folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lnsegfm.weights.factors import save_factors
 STATE = "work/training.pt"
 
 
-PROOF = "work/proof.json"
+SANITY = "work/sanity_check.json"
 
 
 FACTORS = "work/factors.safetensors"
@@ -61,14 +61,14 @@ def train_here(
     shots = scans(start, cases, out, progress, on_disk=on_disk)
     if device == "cuda" and not workers and not on_disk:
         shots = on_gpu(shots)
-    proof = None
+    report = None
     if not (out / STATE).is_file():
-        proof = try_out(start, method, shots, schedule, out / "work", device, progress).to_json()
+        report = try_out(start, method, shots, schedule, out / "work", device, progress).to_json()
     with engine(out / "work"):
         trainer = MemoryTrainer.ready(start, method, schedule, device)
     first = trainer.local_rank == 0
-    if first and proof is not None:
-        write_json(out / PROOF, proof)
+    if first and report is not None:
+        write_json(out / SANITY, report)
     if first:
         clear_partials((out / STATE).parent)
     if workers is None:
@@ -76,7 +76,7 @@ def train_here(
         workers = max(1, min(8, usable_cores() - 1)) if beside else 0
     went = summary(fit(trainer, shots, schedule, out / STATE, workers=workers, progress=progress))
     if first:
-        went["proof"] = read_json(out / PROOF) if (out / PROOF).is_file() else None
+        went["sanity_check"] = read_json(out / SANITY) if (out / SANITY).is_file() else None
         network = unwrap(trainer.network)
         save_factors(out / FACTORS, method.merge(network))
         write_json(out / "course.json", went)

@@ -32,7 +32,7 @@ LONGEST_CARD = 64 * 2**20
 """Bytes. Plans, names and settings take some thousands."""
 
 
-class Held(NamedTuple):
+class StoredTensor(NamedTuple):
     """What an adapter holds of one tensor.
 
     Args:
@@ -151,14 +151,14 @@ class Adapter:
         return {name: model[name] for name in self.card["names"]}
 
     @property
-    def held(self) -> tuple[Held, ...]:
+    def held(self) -> tuple[StoredTensor, ...]:
         """What it holds, tensor by tensor."""
-        found = [Held(name, "whole", tensor.numel(), tensor.nbytes) for name, tensor in self.whole.items()]
+        found = [StoredTensor(name, "whole", tensor.numel(), tensor.nbytes) for name, tensor in self.whole.items()]
         for name, values in self.values.items():
-            found.append(Held(name, "entries", values.numel(), values.nbytes + self.indices[name].nbytes))
+            found.append(StoredTensor(name, "entries", values.numel(), values.nbytes + self.indices[name].nbytes))
         for name, factors in self.factors.items():
             numbers = sum(tensor.numel() for tensor in factors.tensors.values())
-            found.append(Held(name, "factors", numbers, _bytes_of(factors)))
+            found.append(StoredTensor(name, "factors", numbers, _bytes_of(factors)))
         return tuple(found)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 from lnsegfm.networks.parts import Part
 from lnsegfm.networks.role import Role
 from lnsegfm.weights.fit_tensor import fit_convolution, fit_table, same_family
-from lnsegfm.weights.transfer_report import Fate
+from lnsegfm.weights.transfer_report import TransferStatus
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Decision:
         fresh: Entries that stay fresh in a tensor that is adapted: the rows of new labels.
     """
 
-    fate: Fate
+    fate: TransferStatus
     value: Tensor | None = None
     notes: tuple[str, ...] = ()
     difference: str = ""
@@ -70,19 +70,19 @@ def decide(
     name, shape = names[0], tuple(tensor.shape)
     there = [alias for alias in names if alias in base]
     if not there:
-        return Decision(Fate.FRESH, None, ("not in the base",), f"{name} {shape} is not in the base")
+        return Decision(TransferStatus.FRESH, None, ("not in the base",), f"{name} {shape} is not in the base")
     source = base[there[0]]
     for alias in there[1:]:
         if not _equal(base[alias], source):
             told = f"{name} {shape} is two tensors in the base, {there[0]} and {alias}"
-            return Decision(Fate.FRESH, None, ("two tensors in the base",), told)
+            return Decision(TransferStatus.FRESH, None, ("two tensors in the base",), told)
     if not same_family(source.dtype, tensor.dtype):
         kind = str(source.dtype).removeprefix("torch.")
-        return Decision(Fate.FRESH, None, (f"{kind} in the base",), f"{name} {shape} is {kind} in the base")
+        return Decision(TransferStatus.FRESH, None, (f"{kind} in the base",), f"{name} {shape} is {kind} in the base")
     if part is not None and part.role is Role.HEAD and change.labels != change.base_labels:
         return _decide_head(source, part, change)
     if source.shape == tensor.shape:
-        return Decision(Fate.MATCHED, source)
+        return Decision(TransferStatus.MATCHED, source)
     fitted = None
     if part is not None and part.role is Role.POSITION:
         fitted = fit_table(source.to(tensor.dtype), tensor, part.module)
@@ -90,7 +90,7 @@ def decide(
         known = {"base_channels": change.base_channels, "channels": change.channels}
         fitted = fit_convolution(source.to(tensor.dtype), tensor, part.module, **known)
     if fitted is not None:
-        return Decision(Fate.ADAPTED, fitted.value, fitted.notes)
+        return Decision(TransferStatus.ADAPTED, fitted.value, fitted.notes)
     return _other_shape(name, source, tensor)
 
 
@@ -106,12 +106,12 @@ def _decide_head(source: Tensor, part: Part, change: Change) -> Decision:
     for i, j in change.rows:
         value.select(axis, i).copy_(source.select(axis, j))
     fresh = value.numel() * (len(change.labels) - len(change.rows)) // len(change.labels)
-    return Decision(Fate.ADAPTED, value, fresh=fresh) if change.rows else Decision(Fate.FRESH)
+    return Decision(TransferStatus.ADAPTED, value, fresh=fresh) if change.rows else Decision(TransferStatus.FRESH)
 
 
 def _other_shape(name: str, source: Tensor, tensor: Tensor) -> Decision:
     told = f"{name} {tuple(tensor.shape)} is {tuple(source.shape)} in the base"
-    return Decision(Fate.FRESH, None, ("another shape in the base",), told)
+    return Decision(TransferStatus.FRESH, None, ("another shape in the base",), told)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

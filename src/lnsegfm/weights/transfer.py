@@ -19,9 +19,9 @@ from lnsegfm.networks.parts import NORMS, Part, parts_of
 from lnsegfm.networks.role import Role
 from lnsegfm.weights.decision import Change, Decision, decide
 from lnsegfm.weights.state import aliases
-from lnsegfm.weights.transfer_report import Fate, Fates, Group, Transfer, listed
+from lnsegfm.weights.transfer_report import StatusCounts, Transfer, TransferGroup, TransferStatus, listed
 
-__all__ = ["Fate", "Fates", "Group", "Transfer", "transfer"]
+__all__ = ["StatusCounts", "Transfer", "TransferGroup", "TransferStatus", "transfer"]
 
 HEAD = "head"
 
@@ -41,12 +41,12 @@ class Place:
         return self.part is not None and self.part.role is Role.HEAD
 
     @property
-    def parameters(self) -> Fates:
+    def parameters(self) -> StatusCounts:
         """Its entries by fate; a running statistic has none."""
         if self.part is None:
-            return Fates()
+            return StatusCounts()
         fresh = self.decision.fresh
-        return Fates().plus(self.decision.fate, self.tensor.numel() - fresh).plus(Fate.FRESH, fresh)
+        return StatusCounts().plus(self.decision.fate, self.tensor.numel() - fresh).plus(TransferStatus.FRESH, fresh)
 
     @property
     def group(self) -> str:
@@ -100,12 +100,12 @@ def transfer(
         if place.decision.value is not None:
             place.tensor.copy_(place.decision.value)
     kept, new = _labels(places, change)
-    named = {fate: tuple(p.names[0] for p in places if p.decision.fate is fate) for fate in Fate}
+    named = {fate: tuple(p.names[0] for p in places if p.decision.fate is fate) for fate in TransferStatus}
     return Transfer(
         groups=_groups(places, kept, new),
-        matched=named[Fate.MATCHED],
-        adapted=named[Fate.ADAPTED],
-        fresh=named[Fate.FRESH],
+        matched=named[TransferStatus.MATCHED],
+        adapted=named[TransferStatus.ADAPTED],
+        fresh=named[TransferStatus.FRESH],
         unused=_unused(base, network.state_dict()),
         labels_kept=kept,
         labels_new=new,
@@ -151,7 +151,7 @@ def _share(places: Sequence[Place], covers: Sequence[str], minimum: float) -> fl
         TransferError: It is too small, or the network has nothing of what the base should have.
     """
     wanted = [p for p in places if not p.is_head and p.names[0].startswith(tuple(covers) or "")]
-    counts = sum((p.parameters for p in wanted), Fates())
+    counts = sum((p.parameters for p in wanted), StatusCounts())
     if covers and not counts.total:
         raise TransferError(
             f"Parts {', '.join(covers)} of the base: no parameter of the network has a name that begins so. "
@@ -173,7 +173,7 @@ def _share(places: Sequence[Place], covers: Sequence[str], minimum: float) -> fl
 def _labels(places: Sequence[Place], change: Change) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Labels whose head is the base's, and those whose head is fresh."""
     head = [p for p in places if p.is_head]
-    whole = bool(head) and all(p.decision.fate is not Fate.FRESH for p in head)
+    whole = bool(head) and all(p.decision.fate is not TransferStatus.FRESH for p in head)
     known = set(change.base_labels) if whole else set()
     return (
         tuple(label for label in change.labels[1:] if label in known),
@@ -181,13 +181,13 @@ def _labels(places: Sequence[Place], change: Change) -> tuple[tuple[str, ...], t
     )
 
 
-def _groups(places: Sequence[Place], kept: Sequence[str], new: Sequence[str]) -> tuple[Group, ...]:
+def _groups(places: Sequence[Place], kept: Sequence[str], new: Sequence[str]) -> tuple[TransferGroup, ...]:
     members: dict[str, list[Place]] = {}
     for place in places:
         members.setdefault(place.group, []).append(place)
     groups = []
     for name, inside in members.items():
-        tensors, parameters = Fates(), Fates()
+        tensors, parameters = StatusCounts(), StatusCounts()
         notes: dict[str, None] = {}
         if any(p.is_head for p in inside):
             notes[f"labels kept: {', '.join(kept) or 'none'}" + (f"; new: {', '.join(new)}" if new else "")] = None
@@ -195,7 +195,7 @@ def _groups(places: Sequence[Place], kept: Sequence[str], new: Sequence[str]) ->
             tensors = tensors.plus(place.decision.fate)
             parameters += place.parameters
             notes |= dict.fromkeys(place.decision.notes)
-        groups.append(Group(name, tensors, parameters, tuple(notes)))
+        groups.append(TransferGroup(name, tensors, parameters, tuple(notes)))
     return tuple(groups)
 
 

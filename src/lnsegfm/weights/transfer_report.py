@@ -10,7 +10,7 @@ from typing import Any
 SHOWN = 5
 
 
-class Fate(StrEnum):
+class TransferStatus(StrEnum):
     """What became of one tensor of the network."""
 
     MATCHED = "matched"
@@ -22,7 +22,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
-class Fates:
+class StatusCounts:
     """How many of something had which fate."""
 
     matched: int = 0
@@ -34,12 +34,12 @@ class Fates:
         """All of them."""
         return self.matched + self.adapted + self.fresh
 
-    def plus(self, fate: Fate, number: int = 1) -> Fates:
+    def plus(self, fate: TransferStatus, number: int = 1) -> StatusCounts:
         """With some more."""
-        return Fates(**{**asdict(self), fate.value: getattr(self, fate) + number})
+        return StatusCounts(**{**asdict(self), fate.value: getattr(self, fate) + number})
 
-    def __add__(self, other: Fates) -> Fates:
-        return Fates(self.matched + other.matched, self.adapted + other.adapted, self.fresh + other.fresh)
+    def __add__(self, other: StatusCounts) -> StatusCounts:
+        return StatusCounts(self.matched + other.matched, self.adapted + other.adapted, self.fresh + other.fresh)
 
     def shares(self) -> tuple[str, str, str]:
         """Each as a share of all."""
@@ -47,7 +47,7 @@ class Fates:
 
 
 @dataclass(frozen=True)
-class Group:
+class TransferGroup:
     """A stretch of the network that a person knows: ``encoder.stages``, ``swinViT.layers1``, ``head``.
 
     Args:
@@ -58,8 +58,8 @@ class Group:
     """
 
     name: str
-    tensors: Fates
-    parameters: Fates
+    tensors: StatusCounts
+    parameters: StatusCounts
     notes: tuple[str, ...] = ()
 
 
@@ -78,7 +78,7 @@ class Transfer:
         share: Share of the parameters that the base should have, head excluded, that are matched or adapted.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[TransferGroup, ...]
     matched: tuple[str, ...]
     adapted: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -88,9 +88,9 @@ class Transfer:
     share: float
 
     @property
-    def parameters(self) -> Fates:
+    def parameters(self) -> StatusCounts:
         """Parameters of the whole network by fate."""
-        return sum((group.parameters for group in self.groups), Fates())
+        return sum((group.parameters for group in self.groups), StatusCounts())
 
     def summary(self) -> str:
         """One line for a person."""
@@ -106,9 +106,9 @@ class Transfer:
 
     def lines(self) -> tuple[str, ...]:
         """A table for a person: a line for each group, then the whole network and what is unused."""
-        whole = sum((group.tensors for group in self.groups), Fates())
+        whole = sum((group.tensors for group in self.groups), StatusCounts())
         rows = [("part", "tensors", "parameters", "matched", "adapted", "new", "")]
-        for group in (*self.groups, Group("all", whole, self.parameters)):
+        for group in (*self.groups, TransferGroup("all", whole, self.parameters)):
             number = f"{group.parameters.total:,}"
             rows.append(
                 (group.name, str(group.tensors.total), number, *group.parameters.shares(), "; ".join(group.notes))

@@ -185,7 +185,8 @@ def finetune(
 
     Raises:
         RunMismatch: ``out`` holds another run.
-        ConfigError: The method does not do what it says (`lnsegfm.methods.proof`), or the loss is no number any more.
+        ConfigError: The method does not train what it declares (`lnsegfm.methods.sanity_check`), or the loss is not
+            finite.
         Interrupted: A signal arrived during training; its state is saved.
     """
     progress = progress or Silent()

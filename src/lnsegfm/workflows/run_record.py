@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.methods.proof import Proof
+from lnsegfm.methods.sanity_check import SanityReport
 from lnsegfm.models.model_folder import CHECKPOINT
 from lnsegfm.progress import Progress, counted
 from lnsegfm.report.run_report import FORMAT, write_run_report
@@ -45,8 +45,11 @@ def record_run(
         "format": FORMAT,
         "versions": versions(),
         "device": device,
-        "training": {"lr": lr, **{key: value for key, value in course.items() if key not in ("losses", "proof")}},
-        "proof": course.get("proof"),
+        "training": {
+            "lr": lr,
+            **{key: value for key, value in course.items() if key not in ("losses", "sanity_check")},
+        },
+        "sanity_check": course.get("sanity_check"),
         "lr_choice": lr_choice,
         "adapter": {**adapter, "checkpoint_bytes": checkpoint.stat().st_size},
         "model": {"sha256": sha256(checkpoint)},
@@ -97,17 +100,17 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _course(record: Mapping[str, Any]) -> dict[str, str]:
-    """Learning rate, what the proof showed, and a warning if there is one."""
+    """Learning rate, the result of the sanity check, and a warning if there is one."""
     if not record["training"]["iterations"]:
         return {}
-    warm_up, choice, proof = record["recipe"]["warm_up"], record["lr_choice"], record["proof"]
+    warm_up, choice, report = record["recipe"]["warm_up"], record["lr_choice"], record["sanity_check"]
     rise = f", after a rise over {warm_up} iterations" if warm_up else ""
     facts = {"Learning rate": (told(choice) if choice else f"{record['training']['lr']:g}") + rise}
     ran_away = warning(record["training"]["ran_away"])
     if ran_away is not None:
         facts["Warning"] = ran_away
-    if proof is not None:
-        facts["Proof at the start"] = Proof.from_json(proof).line()
+    if report is not None:
+        facts["Sanity check"] = SanityReport.from_json(report).line()
     return facts
 
 

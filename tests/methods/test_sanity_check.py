@@ -1,4 +1,4 @@
-"""What the proof at the start sees: every method as it is, and methods that are broken on purpose."""
+"""What the sanity check at the start sees: every method as it is, and methods that are broken on purpose."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lnsegfm.methods.gps import GPS
 from lnsegfm.methods.head import Head
 from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.method import Method
-from lnsegfm.methods.proof import STEPS, Proof, nothing_to_prove, prove
+from lnsegfm.methods.sanity_check import STEPS, SanityReport, empty_sanity_report, run_sanity_check
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.added import Added
 from lnsegfm.networks.parts import parts_of
@@ -39,7 +39,7 @@ def trial(
     method: Method,
     loss: Callable[..., torch.Tensor] = loss_of,
     damage: Callable[[Any], None] = lambda _: None,
-) -> Proof:
+) -> SanityReport:
     network, head = tiny.make()
     optimizer = method.optimizer(network, lr=LR, head=head)
     damage(network)
@@ -49,7 +49,7 @@ def trial(
         loss(network(tiny.batch(number)), number).backward()
         optimizer.step()
 
-    return prove(method, network, optimizer, step, head)
+    return run_sanity_check(method, network, optimizer, step, head)
 
 
 LEARNING = sorted(name for name, cls in METHODS.items() if cls.learns)
@@ -57,40 +57,40 @@ LEARNING = sorted(name for name, cls in METHODS.items() if cls.learns)
 
 @pytest.mark.parametrize("name", LEARNING)
 @pytest.mark.parametrize("network", TINY)
-def test_every_method_on_every_network_is_proven(network: str, name: str) -> None:
+def test_every_method_on_every_network_passes(network: str, name: str) -> None:
     if network in {"decoder": NO_DECODER, "spatial-adapter": NO_3D_HEAD}.get(name, ()):
         pytest.skip("the method refuses this network")
     method = METHODS[name]()
-    proof = trial(TINY[network], method)
+    report = trial(TINY[network], method)
     plain, head = TINY[network].make()
     moved = method.moved(plain, head)
-    assert (proof.tensors, proof.parameters, proof.total) == (moved.tensors, moved.parameters, moved.total)
-    assert proof.steps == STEPS
-    assert proof.silent == ()
-    assert sum(proof.roles.values()) == proof.tensors
-    assert 0 < proof.moved <= STEPS * moved.per_step or name == "gps"
-    assert "\n" not in proof.line()
+    assert (report.tensors, report.parameters, report.total) == (moved.tensors, moved.parameters, moved.total)
+    assert report.steps == STEPS
+    assert report.silent == ()
+    assert sum(report.roles.values()) == report.tensors
+    assert 0 < report.moved <= STEPS * moved.per_step or name == "gps"
+    assert "\n" not in report.line()
 
 
 def test_the_counts_are_those_of_the_network() -> None:
-    proof = trial(TINY["plain-unet"], DGST())
+    report = trial(TINY["plain-unet"], DGST())
     network, _ = TINY["plain-unet"].make()
     parts = parts_of(network)
-    assert proof.tensors == len(parts)
-    assert proof.share == 1
-    assert proof.kept == 0
-    assert proof.to_json()["roles"]["head"] == sum(part.role is Role.HEAD for part in parts)
+    assert report.tensors == len(parts)
+    assert report.share == 1
+    assert report.kept == 0
+    assert report.to_json()["roles"]["head"] == sum(part.role is Role.HEAD for part in parts)
     head = trial(TINY["plain-unet"], Head())
     assert head.moved == head.parameters == sum(p.parameter.numel() for p in parts if p.role is Role.HEAD)
     assert head.kept == len(parts) - head.tensors
     assert 0 < head.share < 0.1
 
 
-def test_nothing_is_proven_of_a_method_that_takes_no_step() -> None:
+def test_the_report_of_a_method_that_takes_no_step_is_empty() -> None:
     network, _ = TINY["plain-unet"].make()
-    proof = nothing_to_prove(network)
-    assert (proof.steps, proof.moved, proof.parameters, proof.share) == (0, 0, 0, 0)
-    assert proof.kept == len(parts_of(network))
+    report = empty_sanity_report(network)
+    assert (report.steps, report.moved, report.parameters, report.share) == (0, 0, 0, 0)
+    assert report.kept == len(parts_of(network))
 
 
 def test_a_choice_that_is_made_before_training_moves_nothing_yet() -> None:
@@ -115,10 +115,10 @@ def zero_weight(outputs: Sequence[torch.Tensor], seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("loss", [left_out, zero_weight])
 @pytest.mark.parametrize("method", [Full(), Head(), LoRA(), DGST()])
 def test_heads_of_outputs_that_the_loss_leaves_out_are_told_and_not_refused(method: Method, loss: Any) -> None:
-    proof = trial(TINY["plain-unet"], method, loss)
-    assert proof.silent == ("decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias")
-    assert proof.steps == STEPS
-    assert "2 of the head get none" in proof.line()
+    report = trial(TINY["plain-unet"], method, loss)
+    assert report.silent == ("decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias")
+    assert report.steps == STEPS
+    assert "2 of the head get none" in report.line()
 
 
 def test_a_head_without_any_gradient_is_refused() -> None:
@@ -131,7 +131,7 @@ def test_a_head_without_any_gradient_is_refused() -> None:
         optimizer.step()
 
     with pytest.raises(ConfigError, match=r"Method head: 4 of 4 tensors are meant to train but without a gradient"):
-        prove(Head(), network, optimizer, step)
+        run_sanity_check(Head(), network, optimizer, step)
 
 
 # -- the release's LoRA, rebuilt -----------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_the_releases_lora_is_refused() -> None:
     assert message.endswith("Use another method, or mend this one.")
 
 
-def test_the_same_that_also_replaces_what_runs_is_proven() -> None:
+def test_the_same_that_also_replaces_what_runs_passes() -> None:
     """So it is the construction that was refused, not the layer."""
 
     def mend(network: nn.Module) -> None:
@@ -207,7 +207,7 @@ class DecaysAll(SGD):
         return super().step(closure)
 
 
-def leak(network: Any, optimizer: Any, tensors: list[torch.Tensor]) -> Proof:
+def leak(network: Any, optimizer: Any, tensors: list[torch.Tensor]) -> SanityReport:
     optimizer.others = tensors
 
     def step(number: int) -> None:
@@ -215,7 +215,7 @@ def leak(network: Any, optimizer: Any, tensors: list[torch.Tensor]) -> Proof:
         loss_of(network(TINY["plain-unet"].batch(number)), number).backward()
         optimizer.step()
 
-    return prove(Leaking(), network, optimizer, step)
+    return run_sanity_check(Leaking(), network, optimizer, step)
 
 
 def test_a_tensor_that_should_stay_and_decays_is_named() -> None:
@@ -309,7 +309,7 @@ def test_steps_that_a_scaler_leaves_out_do_not_count(skipped: int) -> None:
         scaler.step(optimizer)
         scaler.update()
 
-    assert prove(LoRA(), network, optimizer, step).steps == STEPS
+    assert run_sanity_check(LoRA(), network, optimizer, step).steps == STEPS
     assert calls == list(range(STEPS + skipped))
 
 
@@ -326,7 +326,7 @@ def test_gradients_that_are_never_finite_are_told() -> None:
         scaler.update()
 
     with pytest.raises(ConfigError, match="no trial step had finite gradients"):
-        prove(Full(), network, optimizer, step)
+        run_sanity_check(Full(), network, optimizer, step)
 
 
 def test_a_tensor_that_a_later_step_reaches_is_alive() -> None:

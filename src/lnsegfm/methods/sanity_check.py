@@ -34,7 +34,7 @@ NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class SanityReport:
     """What the trial steps of a method showed.
 
     Args:
@@ -67,7 +67,7 @@ class Proof:
         return asdict(self) | {"share": round(self.share, 8)}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Proof:
+    def from_json(cls, content: Mapping[str, Any]) -> SanityReport:
         """Read what `to_json` gives."""
         known = {key: value for key, value in content.items() if key != "share"}
         return cls(**known | {"silent": tuple(content["silent"])})
@@ -84,13 +84,13 @@ class Proof:
         )
 
 
-def prove(
+def run_sanity_check(
     method: Method,
     network: nn.Module,
     optimizer: Optimizer,
     step: Callable[[int], Any],
     head: Sequence[nn.Module] | None = None,
-) -> Proof:
+) -> SanityReport:
     """Take trial steps and see that they move what the method means to move, and nothing else.
 
     The network and the optimizer are changed by it: give copies.
@@ -106,7 +106,7 @@ def prove(
         ConfigError: A tensor that is meant to train gets no gradient or is not in the optimizer, one that is meant to
             stay changed, or a step changed more entries of a weight than the method allows.
     """
-    trial = _Trial(method, network, optimizer, head)
+    trial = _SanityRun(method, network, optimizer, head)
     with _without_chance(network):
         for number in range(STEPS + MORE + SKIPS):
             if trial.take(step, number):
@@ -119,10 +119,10 @@ def prove(
             f"Method {method.name}: no trial step had finite gradients. Lower --lr, or check the images' intensities."
         )
     trial.require_alive()
-    return trial.proof()
+    return trial.report()
 
 
-class _Trial:
+class _SanityRun:
     """A network before and after trial steps."""
 
     def __init__(
@@ -223,10 +223,10 @@ class _Trial:
             "Nothing was trained. Use another method, or mend this one."
         )
 
-    def proof(self) -> Proof:
+    def report(self) -> SanityReport:
         """What was seen."""
         statistics = self._statistics()
-        return Proof(
+        return SanityReport(
             steps=self.steps,
             tensors=len(self.trained),
             parameters=sum(part.parameter.numel() for part in self.trained),
@@ -238,12 +238,12 @@ class _Trial:
         )
 
 
-def nothing_to_prove(network: nn.Module) -> Proof:
+def empty_sanity_report(network: nn.Module) -> SanityReport:
     """The proof of a method that takes no step."""
     parts = parts_of(network)
     total = sum(part.parameter.numel() for part in parts)
     buffers = len(dict(unwrap(network).named_buffers()))
-    return Proof(steps=0, tensors=0, parameters=0, total=total, moved=0, kept=len(parts) + buffers)
+    return SanityReport(steps=0, tensors=0, parameters=0, total=total, moved=0, kept=len(parts) + buffers)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Movement:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class AdapterGroup:
     """What an adapter holds of a stretch of the network.
 
     Args:
@@ -59,7 +59,7 @@ class Stretch:
         return {**vars(self), "movement": vars(self.movement) if self.movement else None}
 
 
-def stretches(adapter: Adapter, base: Mapping[str, Tensor] | None = None) -> tuple[Stretch, ...]:
+def adapter_groups(adapter: Adapter, base: Mapping[str, Tensor] | None = None) -> tuple[AdapterGroup, ...]:
     """An adapter, stretch by stretch in the network's order.
 
     Args:
@@ -77,7 +77,7 @@ def stretches(adapter: Adapter, base: Mapping[str, Tensor] | None = None) -> tup
         movement = None if base is None or model is None else _movement(base, {m: model[m] for m in members})
         forms = {form: sum(one.form == form for one in inside) for form in FORMS}
         numbers, size = sum(one.numbers for one in inside), sum(one.bytes for one in inside)
-        found.append(Stretch(name, len(members), forms, numbers, size, movement))
+        found.append(AdapterGroup(name, len(members), forms, numbers, size, movement))
     return tuple(found)
 
 
