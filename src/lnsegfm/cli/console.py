@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lnsegfm.progress import Progress
+from lnsegfm.progress import Progress, StoppedBySignals
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -50,7 +50,7 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-class Terminal:
+class Terminal(StoppedBySignals):
     """A bar for each piece of work."""
 
     def __init__(self, bars: Bars) -> None:
@@ -74,7 +74,7 @@ class Terminal:
             self._task = None
 
 
-class Lines:
+class Lines(StoppedBySignals):
     """A line now and then, with rate and time left."""
 
     def __init__(self) -> None:

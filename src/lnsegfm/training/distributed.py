@@ -5,9 +5,10 @@ Each process makes its share of every batch; gradients are averaged. The first p
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from tempfile import TemporaryDirectory
@@ -19,8 +20,7 @@ import torch.multiprocessing as mp
 from lnsegfm import errors
 from lnsegfm.cores import usable_cores
 from lnsegfm.errors import ConfigError, Interrupted, LnSegFmError
-from lnsegfm.progress import Progress, Silent
-from lnsegfm.training.loop import signals
+from lnsegfm.progress import Progress, StoppedBySignals
 
 WAIT = timedelta(minutes=30)
 SAVING_S, LEAVING_S = 600.0, 1.0
@@ -66,7 +66,8 @@ def train_together(arguments: dict[str, Any], processes: int, progress: Progress
         progress: Told by the first of them how far it is.
 
     Raises:
-        Interrupted: A signal arrived; the state is saved.
+        Interrupted: Asked to stop (`Progress.stoppable`); the state is saved.
+        KeyboardInterrupt: It arrived; the state is saved.
         LnSegFmError: What the first process to fail said.
         RuntimeError: A process died without a word.
     """
@@ -76,10 +77,15 @@ def train_together(arguments: dict[str, Any], processes: int, progress: Progress
         task = Task(arguments, processes, f"{folder}/meeting")
         crew = [context.Process(target=_work, args=(rank, task, messages), daemon=False) for rank in range(processes)]
         try:
-            with signals() as arrived:
+            with progress.stoppable() as stop:
                 for process in crew:
                     process.start()
-                _watch(crew, messages, arrived, progress)
+                try:
+                    _watch(crew, messages, stop, progress)
+                except KeyboardInterrupt:
+                    with contextlib.suppress(Interrupted, RuntimeError):
+                        _watch(crew, messages, lambda: True, progress)
+                    raise
         finally:
             for process in crew:
                 if process.is_alive():
@@ -87,11 +93,11 @@ def train_together(arguments: dict[str, Any], processes: int, progress: Progress
                 process.join()
 
 
-def _watch(crew: Sequence[Any], messages: Any, arrived: list[int], progress: Progress) -> None:
-    told = False
+def _watch(crew: Sequence[Any], messages: Any, stop: Callable[[], bool], progress: Progress) -> None:
+    stopped = False
     while True:
-        if arrived and not told:
-            told = True
+        if not stopped and stop():
+            stopped = True
             for process in crew:
                 process.terminate()
         try:
@@ -101,7 +107,7 @@ def _watch(crew: Sequence[Any], messages: Any, arrived: list[int], progress: Pro
             if all(code == 0 for code in codes):
                 return
             if any(code not in (None, 0) for code in codes):
-                if arrived:
+                if stopped:
                     raise Interrupted("Interrupted; the same command continues.") from None
                 raise RuntimeError(f"A training process died (exit codes {codes}).") from None
             continue
@@ -117,7 +123,7 @@ def _watch(crew: Sequence[Any], messages: Any, arrived: list[int], progress: Pro
             raise error(text) if error is not None else RuntimeError(text)
 
 
-class Relay:
+class Relay(StoppedBySignals):
     """Tells the progress of the first process to the one that started it."""
 
     def __init__(self, messages: Any) -> None:
@@ -148,7 +154,7 @@ def _work(rank: int, task: Task, messages: Any) -> None:
             world_size=task.processes,
             timeout=WAIT,
         )
-        progress: Progress = Relay(messages) if rank == 0 else Silent()
+        progress: Progress = Relay(messages) if rank == 0 else StoppedBySignals()
         train_here(**task.arguments, progress=progress)
         torch.distributed.barrier()  # nobody leaves before the model is written
     except LnSegFmError as error:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from lnsegfm.progress import Progress
 from lnsegfm.training.in_memory_trainer import MemoryTrainer
 from lnsegfm.training.loss_history import Course, warning
 from lnsegfm.training.schedule import Schedule
+from lnsegfm.training.whole_steps import WholeSteps
 from lnsegfm.transforms.augmentation.prepared_case import Shot
 from lnsegfm.weights.checkpoint import load_safely, save
 
@@ -39,47 +39,71 @@ def fit(
         trainer: Initialised, with the weights to start from.
         shots: Prepared scans, on one device.
         schedule: How long.
-        state_file: Where the state is kept; saved now and then, and when SIGINT or SIGTERM arrives.
+        state_file: Where the state is kept; saved now and then, and when training is stopped.
         workers: Processes that make batches; 0 makes them here.
-        progress: Told loss, rate and time left.
+        progress: Reported to, and asked after each step whether to stop (`Progress.stoppable`).
 
     Raises:
-        Interrupted: A signal arrived; the state is saved.
+        Interrupted: Asked to stop; the state is saved.
+        KeyboardInterrupt: It arrived; the state after the last whole step is saved, or, where it arrived while the
+            optimizer changed weights, stays what was saved before. Either way the same call continues to the same bytes.
         Diverged: The loss is no number any more.
     """
     course = _restore(trainer, state_file)
     batches = trainer.feed(shots, schedule.seed)
-    started, saved = time.monotonic() - course.seconds, time.monotonic()
     first = course.iteration
     progress.stage(f"Training: {schedule.iterations} iterations" + (f", continued at {first}" if first else ""))
-    remaining = range(first, schedule.iterations)
-    feed = iter(batches.over(remaining, workers, pin=trainer.device.type == "cuda"))
-    with signals() as arrived, reused_memory(trainer.device):
-        for iteration in remaining:
-            if _over(course, schedule):
-                break
-            loss = trainer.take(iteration, next(feed), schedule.seed)
-            stopped, loss, seconds = agree(bool(arrived), loss, time.monotonic() - started, trainer.device)
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"Loss at iteration {iteration}: not a finite number. Lower --lr, or check the images' intensities."
-                )
-            course.iteration = iteration + 1
-            course.add(loss)
-            course.seconds = seconds
-            if stopped:
-                _store(trainer, course, state_file)
-                raise Interrupted(f"Interrupted at iteration {course.iteration}; the same command continues.")
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                _store(trainer, course, state_file)
-                saved = time.monotonic()
-            progress.advance(course.iteration, schedule.iterations, f"loss {course.curve[-1]:.3f}")
+    feed = iter(batches.over(range(first, schedule.iterations), workers, pin=trainer.device.type == "cuda"))
+    steps = WholeSteps(trainer)
+    try:
+        with progress.stoppable() as stop, reused_memory(trainer.device), steps.watching(trainer):
+            _iterate(trainer, feed, course, schedule, state_file, steps=steps, stop=stop, progress=progress)
+    except KeyboardInterrupt:
+        if steps.whole:
+            _store(trainer, course, state_file)
+        raise
     _over(course, schedule)
     _store(trainer, course, state_file)
     told = warning(course.ran_away())
     if told is not None:
         progress.stage(told)
     return course
+
+
+def _iterate(
+    trainer: MemoryTrainer,
+    feed: Iterator[dict[str, Any]],
+    course: Course,
+    schedule: Schedule,
+    state_file: Path,
+    *,
+    steps: WholeSteps,
+    stop: Callable[[], bool],
+    progress: Progress,
+) -> None:
+    """Take the steps that are left, saving now and then."""
+    started, saved = time.monotonic() - course.seconds, time.monotonic()
+    for iteration in range(course.iteration, schedule.iterations):
+        if _over(course, schedule):
+            break
+        batch = next(feed)
+        steps.start()
+        loss = trainer.take(iteration, batch, schedule.seed)
+        stopped, loss, seconds = agree(stop(), loss, time.monotonic() - started, trainer.device)
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"Loss at iteration {iteration}: not a finite number. Lower --lr, or check the images' intensities."
+            )
+        course.add(loss)
+        course.iteration, course.seconds = iteration + 1, seconds
+        steps.finish()
+        if stopped:
+            _store(trainer, course, state_file)
+            raise Interrupted(f"Interrupted at iteration {course.iteration}; the same command continues.")
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            _store(trainer, course, state_file)
+            saved = time.monotonic()
+        progress.advance(course.iteration, schedule.iterations, f"loss {course.curve[-1]:.3f}")
 
 
 def _over(course: Course, schedule: Schedule) -> bool:
@@ -132,20 +156,3 @@ def agree(stop: bool, loss: float, seconds: float, device: torch.device) -> tupl
     torch.distributed.all_gather(every, own)
     found = torch.stack(every)
     return bool(found[:, 0].any()), float(found[:, 1].mean()), float(found[:, 2].max())
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; the list is empty until one arrives."""
-    arrived: list[int] = []
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda n, _: arrived.append(n))
-    except ValueError:  # not the main thread: whoever owns it handles signals
-        pass
-    try:
-        yield arrived
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
