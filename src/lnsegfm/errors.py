@@ -60,4 +60,4 @@ class RunMismatch(LnSegFmError, ValueError):
 
 
 class Interrupted(LnSegFmError):
-    """SIGINT or SIGTERM arrived; the state is saved and the same command continues. Exit code 130."""
+    """Work was asked to stop, by SIGINT for one; its state is saved and the same command continues. Exit code 130."""

@@ -15,6 +15,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
+from tests.listening import OnAdvance
 
 GRID = Grid((4, 5, 6), (2.0, 1.0, 1.0), (-10.0, -20.0, 30.0))
 LABELS = LabelMap({"node": 1}, ignore=2)
@@ -57,7 +58,7 @@ def test_nothing_amiss(folder):
     dataset = opened(folder)
     seen = []
 
-    assert check(dataset, progress=lambda *state: seen.append(state)) == []
+    assert check(dataset, progress=OnAdvance(lambda *state: seen.append(state))) == []
     assert check_case(dataset.cases[0], LABELS) == []
     require_usable(dataset)
     assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]

@@ -16,6 +16,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.phantom import make_case, preset, write_dataset
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.storage import sha256
+from tests.listening import OnAdvance
 
 SMALL = replace(preset("base"), spacing_mm=(4.0, 4.0, 4.0), size_mm=(80.0, 150.0, 150.0), node_count=(4, 8))
 
@@ -111,7 +112,7 @@ def test_the_same_call_makes_only_what_is_missing(dataset, tmp_path):
     before = (out / "imagesTr" / "phantom_neck_000_0000.nii.gz").stat().st_mtime_ns
     (out / "imagesTr" / ".partial-1-phantom_neck_001_0000.nii.gz").write_bytes(b"half")
     told = []
-    write_dataset(out, cases=2, domain=SMALL, seed=4, progress=lambda *args: told.append(args))
+    write_dataset(out, cases=2, domain=SMALL, seed=4, progress=OnAdvance(lambda *args: told.append(args)))
     assert (out / "imagesTr" / "phantom_neck_000_0000.nii.gz").stat().st_mtime_ns == before
     assert contents(out) == contents(dataset)
     assert told == [(1, 2, "phantom_neck_000"), (2, 2, "phantom_neck_001")]
@@ -122,7 +123,7 @@ def test_a_stopped_run_leaves_no_dataset_card(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_dataset(tmp_path / "set", cases=2, domain=SMALL, seed=4, progress=stop)
+        write_dataset(tmp_path / "set", cases=2, domain=SMALL, seed=4, progress=OnAdvance(stop))
     assert not (tmp_path / "set" / "dataset.json").exists()
 
 

@@ -18,6 +18,7 @@ from lnsegfm.evaluation.scores import MEAN, METRICS, CaseScore, Evaluation, Labe
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case, evaluate_folders
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
+from tests.listening import OnAdvance
 
 GRID = Grid((4, 5, 10), (10.0, 10.0, 10.0))  # 1 ml a voxel
 LABELS = LabelMap({"node": 1, "vessel": 2})
@@ -234,7 +235,7 @@ def test_references_may_be_a_dataset(folders, tmp_path):
 
 def test_progress_is_told(folders):
     seen = []
-    evaluate_folders(*folders, LABELS, progress=lambda *state: seen.append(state))
+    evaluate_folders(*folders, LABELS, progress=OnAdvance(lambda *state: seen.append(state)))
 
     assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lnsegfm.progress import Progress
 from lnsegfm.registry.download import PIECE
 from lnsegfm.registry.model_card import HttpsLocation, ModelCard
 from lnsegfm.registry.stored_model import Source, Stored, hash_files
@@ -81,7 +82,7 @@ def store(home: Path) -> Callable[..., Path]:
     return store
 
 
-class Told:
+class Told(Progress):
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.steps: list[tuple[int, int, str]] = []

@@ -20,6 +20,7 @@ from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.doctor_page import write_doctor_page
 from lnsegfm.report.pictures import Scene, draw_place
+from tests.listening import OnAdvance
 
 from .parsed import Page
 
@@ -111,7 +112,7 @@ def test_of_a_dataset_on_disk(tmp_path):
         write_mask(tmp_path / "data" / "labels" / f"{k}.nii.gz", mask, GRID)
     dataset, told = open_dataset(tmp_path / "data", LabelMap({"node": 1}, ignore=2)), []
 
-    write_doctor_page(tmp_path / "page.html", diagnose(dataset), progress=lambda *state: told.append(state))
+    write_doctor_page(tmp_path / "page.html", diagnose(dataset), progress=OnAdvance(lambda *state: told.append(state)))
 
     assert told == [(1, 2, "0"), (2, 2, "1")]
     assert (tmp_path / "page.html").stat().st_size < 200_000

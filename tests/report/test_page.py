@@ -17,6 +17,7 @@ from lnsegfm.evaluation.scoring import Scoring
 from lnsegfm.imaging.files import write_mask
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.page import write_evaluation_page, write_page
+from tests.listening import OnAdvance
 
 from .parsed import Page
 from .scores import box, compare, evaluation, nodes, score, shifted, write_scan
@@ -315,7 +316,7 @@ def test_a_scan_that_is_gone_is_named(tmp_path):
 
 def test_progress_is_told_case_by_case(scans, tmp_path):
     told = []
-    write(tmp_path / "report.html", comparison=compare(scans), progress=lambda *step: told.append(step))
+    write(tmp_path / "report.html", comparison=compare(scans), progress=OnAdvance(lambda *step: told.append(step)))
 
     assert told == [(1, 3, EVIL), (2, 3, "fair"), (3, 3, "good")]
 

@@ -35,6 +35,7 @@ from lnsegfm.training.schedule import Schedule, WarmUp
 from lnsegfm.workflows import lr_search as choosing
 from lnsegfm.workflows.finetune import finetune, plan
 from lnsegfm.workflows.lr_search import Question, best, told
+from tests.listening import Stages
 from tests.methods.test_sanity_check import DeadLoRA
 from tests.workflows.test_finetune import command, model_bytes
 
@@ -232,20 +233,11 @@ def test_a_run_that_destroys_its_base_says_so(world, tmp_path, capsys):
     """A rate far too high; nothing is hidden in the record, the report or on the terminal."""
     from lnsegfm.cli.finetune_command import show
 
-    lines: list[str] = []
-
-    class Listener:
-        def stage(self, text: str) -> None:
-            lines.append(text)
-
-        def advance(self, *_: Any) -> None:
-            pass
-
+    listener = Stages()
+    lines = listener.lines
     settings = METHODS["full"]().settings()
     recipe = world.recipe("full", settings=settings, iterations=FEWEST, lr=100.0, shots=2)
-    run = finetune(
-        plan(world.clinic, world.base, recipe), tmp_path / "run", device="cpu", workers=0, progress=Listener()
-    )
+    run = finetune(plan(world.clinic, world.base, recipe), tmp_path / "run", device="cpu", workers=0, progress=listener)
     found = run.record["training"]["ran_away"]
     assert found is not None
     assert found["end"] > found["loss"] + 2
@@ -342,18 +334,11 @@ def test_a_finished_choice_is_not_made_again(world, chosen, monkeypatch):
 
 
 def test_one_shot_takes_the_recipes_rate_and_says_so(world, tmp_path):
-    lines: list[str] = []
-
-    class Listener:
-        def stage(self, text: str) -> None:
-            lines.append(text)
-
-        def advance(self, *_: Any) -> None:
-            pass
-
+    listener = Stages()
+    lines = listener.lines
     planned = plan(world.clinic, world.base, world.recipe(lr=AUTO, lr_default=0.007, iterations=2, shots=1))
     announce(planned, lines.append)
-    run = finetune(planned, tmp_path / "run", device="cpu", workers=0, progress=Listener())
+    run = finetune(planned, tmp_path / "run", device="cpu", workers=0, progress=listener)
     assert run.record["training"]["lr"] == 0.007
     assert run.record["lr_choice"]["left_out"] == []
     assert any("one shot leaves nothing to choose by" in line for line in lines)

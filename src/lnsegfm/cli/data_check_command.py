@@ -62,12 +62,12 @@ def check(
         diagnosis = _diagnosed(data, dataset, progress)
         if fix and out is not None and dataset is not None:
             progress.stage("Writing the mended copy")
-            record = mend(dataset, diagnosis, fix, out, progress=progress.advance)
+            record = mend(dataset, diagnosis, fix, out, progress=progress)
         if html is not None:
             from lnsegfm.report.doctor_page import write_doctor_page
 
             progress.stage("Drawing the page")
-            write_doctor_page(html, diagnosis, progress=progress.advance)
+            write_doctor_page(html, diagnosis, progress=progress)
     if as_json:
         print_json(diagnosis.to_json())
     else:
@@ -108,10 +108,10 @@ def _diagnosed(data: Path, dataset: Dataset | None, progress: Progress) -> Diagn
     if dataset is not None:
         from lnsegfm.datasets.doctor import diagnose
 
-        return diagnose(dataset, progress=progress.advance)
+        return diagnose(dataset, progress=progress)
     from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
 
-    return diagnose_tree(data, progress=progress.advance)
+    return diagnose_tree(data, progress=progress)
 
 
 def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:

@@ -102,7 +102,7 @@ def convert(
 
     with console() as progress:
         progress.stage(f"Looking through {source}")
-        result = convert_set(card, source, out, options, progress=progress.advance)
+        result = convert_set(card, source, out, options, progress=progress)
     print_json(_facts(card, result)) if as_json else _print_result(card, result)
     if result.failed:
         raise typer.Exit(1 if result.written or result.kept else 2)

@@ -79,5 +79,5 @@ def phantom(
     }
     chosen = replace(preset(domain.value, site.value), **{k: v for k, v in asked.items() if v is not None})
     with console() as progress:
-        write_dataset(out, cases=cases, domain=chosen, seed=seed, first=first, progress=progress.advance)
+        write_dataset(out, cases=cases, domain=chosen, seed=seed, first=first, progress=progress)
     print(f"{cases} {site.value} phantoms ({domain.value}, seed {seed}) are in {out}")

@@ -50,9 +50,7 @@ def demo(
         device = choose_device(device)
         for name, domain, cases in (("base", "base", BASE_CASES), ("clinic", "far", SHOTS + HELD_OUT)):
             progress.stage(f"Making {cases} phantoms of the domain {domain}")
-            write_dataset(
-                out / f"phantoms-{name}", cases=cases, domain=preset(domain), seed=seed, progress=progress.advance
-            )
+            write_dataset(out / f"phantoms-{name}", cases=cases, domain=preset(domain), seed=seed, progress=progress)
         from lnsegfm.cli.finetune_command import announce, show
         from lnsegfm.cli.pretrain_command import show as show_base
         from lnsegfm.workflows.finetune import finetune, plan

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lnsegfm.cli.shared_options import AsJson, Labels, print_json, require_folder
+from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
     from lnsegfm.evaluation.scores import Evaluation
@@ -77,7 +77,7 @@ def evaluate(
             connectivity=connectivity,
             subjects=subjects,
             partial=True,
-            progress=progress.advance,
+            progress=progress,
         )
 
     with console() as progress:
@@ -88,7 +88,7 @@ def evaluate(
             other = scored(against)
         if out is not None:
             progress.stage("Drawing the page")
-            _write(out, predictions, references, evaluation, against, other, progress.advance)
+            _write(out, predictions, references, evaluation, against, other, progress)
     if as_json:
         print_json(_result(evaluation, against, other, predictions))
     else:
@@ -123,7 +123,7 @@ def _write(
     evaluation: Evaluation,
     against: Path | None,
     other: Evaluation | None,
-    advance: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> None:
     from lnsegfm.evaluation.evaluation_files import write_evaluation
     from lnsegfm.evaluation.flags import read_flags
@@ -134,10 +134,10 @@ def _write(
     facts = {"Predictions": str(predictions), "References": str(references)}
     # the page first: a scan that cannot be drawn is met before anything is written
     if other is None or against is None:
-        write_report(out / PAGE, evaluation, facts, flags, advance)
+        write_report(out / PAGE, evaluation, facts, flags, progress)
     else:
         facts["Compared with"] = str(against)
-        write_comparison(out, compared(other, against, evaluation, predictions), facts, flags, advance)
+        write_comparison(out, compared(other, against, evaluation, predictions), facts, flags, progress)
         write_evaluation(out / "against", other)
     write_evaluation(out, evaluation)
 

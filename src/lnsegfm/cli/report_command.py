@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +9,7 @@ import typer
 
 from lnsegfm.cli.shared_options import AsJson, print_json, require_folder
 from lnsegfm.errors import ConfigError, DataError
-
-Advance = Callable[[int, int, str], None]
+from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
     from lnsegfm.evaluation.scores import Evaluation
@@ -44,10 +42,10 @@ def report(
 
     with console() as progress:
         if run is not None:
-            page, figures = _anew(run, progress.advance)
+            page, figures = _anew(run, progress)
         elif compare is not None and out is not None:
             require_folder(out)
-            page, figures = _side_by_side(*compare, out, progress.advance)
+            page, figures = _side_by_side(*compare, out, progress)
     if as_json:
         from lnsegfm.storage import read_json
 
@@ -58,7 +56,7 @@ def report(
     print("Not for clinical use.")
 
 
-def _anew(folder: Path, advance: Advance) -> tuple[Path, Path]:
+def _anew(folder: Path, progress: Progress) -> tuple[Path, Path]:
     from lnsegfm.evaluation.evaluation_files import EVALUATION, read_evaluation, write_evaluation
     from lnsegfm.evaluation.flags import read_flags
     from lnsegfm.report.report_files import write_report
@@ -66,24 +64,24 @@ def _anew(folder: Path, advance: Advance) -> tuple[Path, Path]:
     from lnsegfm.storage import read_json
 
     if (folder / "run.json").is_file():
-        write_run_report(folder, read_json(folder / "run.json"), advance)
+        write_run_report(folder, read_json(folder / "run.json"), progress)
         return folder / PAGE, folder / "run.json"
     evaluation = read_evaluation(folder)
     places = {case.files.prediction.parent for case in evaluation.cases if case.files and case.files.prediction}
     scored = {case.case for case in evaluation.cases}
     flags = {case: found for place in sorted(places) for case, found in read_flags(place).items() if case in scored}
     write_evaluation(folder, evaluation)
-    write_report(folder / PAGE, evaluation, {}, flags, advance)
+    write_report(folder / PAGE, evaluation, {}, flags, progress)
     return folder / PAGE, folder / EVALUATION
 
 
-def _side_by_side(first: Path, second: Path, out: Path, advance: Advance) -> tuple[Path, Path]:
+def _side_by_side(first: Path, second: Path, out: Path, progress: Progress) -> tuple[Path, Path]:
     from lnsegfm.report.report_files import COMPARISON, PAGE, compared, write_comparison
 
     comparison = compared(_evaluation(first), first, _evaluation(second), second)
     if not comparison.cases:
         raise DataError(f"{first} and {second}: they have no case in common. Evaluate the same cases with both.")
-    write_comparison(out, comparison, {"First": str(first), "Second": str(second)}, None, advance)
+    write_comparison(out, comparison, {"First": str(first), "Second": str(second)}, None, progress)
     return out / PAGE, out / COMPARISON
 
 

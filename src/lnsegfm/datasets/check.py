@@ -15,8 +15,7 @@ from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import ImageError, read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
-
-Progress = Callable[[int, int, str], None]  # cases done, cases in all, the name of the last one
+from lnsegfm.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem
 
     Args:
         dataset: The dataset. Every image and label of it is read.
-        progress: Called after each case with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
     """
     return list(examine(dataset, progress=progress).problems)
 
@@ -126,7 +125,7 @@ def examine(dataset: Dataset, *, progress: Progress | None = None, look: Look | 
     for done, case in enumerate(dataset.cases, start=1):
         cases.append(examine_case(case, dataset.labels, look))
         if progress is not None:
-            progress(done, len(dataset.cases), case.name)
+            progress.advance(done, len(dataset.cases), case.name)
     problems = [
         *(problem for case in cases for problem in case.problems),
         *(problem for case in dataset.cases for problem in _missing_channels(case, dataset.channels)),

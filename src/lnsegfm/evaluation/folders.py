@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lnsegfm.datasets.labels import LabelMap, node_labels
@@ -16,6 +16,7 @@ from lnsegfm.evaluation.references import (
 )
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
+from lnsegfm.progress import Progress
 
 
 def evaluate(
@@ -29,7 +30,7 @@ def evaluate(
     connectivity: int = 26,
     subjects: str | Path | None = None,
     partial: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a folder of masks against references: overlap, surface distances and nodes.
 
@@ -43,7 +44,7 @@ def evaluate(
         connectivity: Neighbours (6, 18 or 26) of a voxel that belong to the same node.
         subjects: CSV with the columns case and subject; the dataset's ``subjects.csv`` unless given.
         partial: A case that cannot be scored becomes a line of ``failures``.
-        progress: Called after each case with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
 
     Raises:
         DataError: Folders, files or cases that cannot be used.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelSco
 from lnsegfm.evaluation.surface import surface_distances
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def evaluate_folders(
     scoring: Scoring | None = None,
     known: Known | None = None,
     partial: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score every reference's prediction; all or nothing, unless ``partial``.
 
@@ -183,7 +184,7 @@ def evaluate_folders(
         scoring: What is measured.
         known: What is known of the cases besides.
         partial: A case that cannot be scored becomes a line of ``failures``.
-        progress: Called after each case with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
 
     Raises:
         DataError: Predictions that are missing, cannot be read or have another grid, one line for each; where
@@ -202,7 +203,7 @@ def evaluate_folders(
         except DataError as error:
             failures += error.problems
         if progress is not None:
-            progress(done, len(pairs), name)
+            progress.advance(done, len(pairs), name)
     if failures and not (partial and scores):
         raise DataError(*failures)
     return Evaluation(

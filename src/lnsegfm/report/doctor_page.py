@@ -16,11 +16,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from scipy import ndimage
 
-from lnsegfm.datasets.check import Progress
 from lnsegfm.datasets.doctor.diagnose import Diagnosis, Looked, Shown
 from lnsegfm.datasets.doctor.finding import FIXES, SEVERITIES, Finding
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.box import bounding_box
+from lnsegfm.progress import Progress
 from lnsegfm.report.pictures import BASE_COLOUR, PREDICTION_COLOUR, REFERENCE_COLOUR, Kind, Scene, draw_place
 from lnsegfm.storage import write_text
 
@@ -36,7 +36,7 @@ def write_doctor_page(path: Path, diagnosis: Diagnosis, *, progress: Progress | 
         path: The HTML file.
         diagnosis: What was found. Its cases are read again for the pictures; of one that cannot be read the page
             says so.
-        progress: Called after each case with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
     """
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -163,7 +163,7 @@ def _cases(
             "without": without,
         }
         if progress is not None:
-            progress(done, len(ranked), looked.case)
+            progress.advance(done, len(ranked), looked.case)
 
 
 def _drawn(case: str, shown: Shown) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.scores import METRICS, Evaluation
+from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import BASE, Comparison
 from lnsegfm.report.page_rows import case_columns, case_line, case_row, node_rows, score_rows
 from lnsegfm.report.page_summary import headline, limits, metric_rows, paired_rows, plots_of, size_rows
@@ -29,8 +30,6 @@ from lnsegfm.report.picture_selection import Model, pictures_of
 from lnsegfm.report.pictures import BASE_COLOUR, PREDICTION_COLOUR, REFERENCE_COLOUR
 from lnsegfm.report.verdict import called, forgetting, notes, verdict
 from lnsegfm.storage import write_text
-
-_Progress = Callable[[int, int, str], None]
 
 MOST_PICTURES, MOST_OF_A_CASE = 300, 6
 CURVE_POINTS = 200
@@ -45,7 +44,7 @@ def write_evaluation_page(
     flags: Mapping[str, Sequence[Flag]] | None = None,
     facts: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
-    progress: _Progress | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the page of one model's evaluation, whole or not at all.
 
@@ -56,7 +55,7 @@ def write_evaluation_page(
         flags: Reasons to look at a case's prediction, by case; None where nobody looked for any.
         facts: What was evaluated, in the order to show it.
         provenance: Versions, hashes, settings: nested tables and lists are laid out flat.
-        progress: Called after each case is drawn with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
 
     Raises:
         DataError: A file of a case cannot be read, or lies on another grid than the reference.
@@ -85,7 +84,7 @@ def write_page(
     provenance: Mapping[str, Any] | None = None,
     flags: Mapping[str, Sequence[Flag]] | None = None,
     remembered: Comparison | None = None,
-    progress: _Progress | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the page of a comparison, whole or not at all.
 
@@ -99,7 +98,7 @@ def write_page(
         provenance: Versions, hashes, seed: nested tables and lists are laid out flat.
         flags: Reasons to look at a case's adapted prediction, by case; None where nobody looked for any.
         remembered: Base against adapted on cases that the user wants kept; None where none were named.
-        progress: Called after each case is drawn with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
 
     Raises:
         DataError: A file of a case cannot be read, or lies on another grid than the reference.
@@ -175,7 +174,7 @@ def _write(path: Path, about: Mapping[str, Any], said: Mapping[str, Any], body: 
 
 
 def _body(
-    models: Sequence[Model], flags: Mapping[str, Sequence[Flag]] | None, progress: _Progress | None
+    models: Sequence[Model], flags: Mapping[str, Sequence[Flag]] | None, progress: Progress | None
 ) -> dict[str, Any]:
     """What the page says of all cases and of each."""
     if not models:
@@ -188,7 +187,7 @@ def _body(
     for item in _cases(models, ranked, anchors, flagged):
         cases.append(item)
         if progress is not None:
-            progress(len(cases), len(ranked), item["case"])
+            progress.advance(len(cases), len(ranked), item["case"])
     return {
         "models": models,
         "several_labels": len(judged.labels.names) > 1,

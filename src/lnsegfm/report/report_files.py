@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.scores import Evaluation
+from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.page import write_evaluation_page, write_page
 from lnsegfm.report.verdict import to_json
@@ -27,7 +28,7 @@ def write_report(
     evaluation: Evaluation,
     facts: Mapping[str, str],
     flags: Mapping[str, Sequence[Flag]] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the page of one model's masks."""
     write_evaluation_page(
@@ -40,7 +41,7 @@ def write_comparison(
     comparison: Comparison,
     facts: Mapping[str, str],
     flags: Mapping[str, Sequence[Flag]] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the page of two models' masks, and its figures as JSON."""
     write_page(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.evaluation_files import write_evaluation
 from lnsegfm.evaluation.flags import Flag
+from lnsegfm.progress import Progress
 from lnsegfm.report.page import write_page
 from lnsegfm.report.verdict import from_json
 
@@ -17,15 +18,13 @@ PAGE = "report.html"
 _PROVENANCE = ("identity", "base", "model", "versions", "recipe")
 
 
-def write_run_report(
-    folder: Path, record: Mapping[str, Any], progress: Callable[[int, int, str], None] | None = None
-) -> None:
+def write_run_report(folder: Path, record: Mapping[str, Any], progress: Progress | None = None) -> None:
     """Write ``report.html``, and beside the masks of both models their figures as JSON and CSV.
 
     Args:
         folder: The run's.
         record: What its ``run.json`` holds.
-        progress: Called after each case is drawn with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
 
     Raises:
         DataError: The record is of another version, or a mask or scan that pictures are drawn of is gone.

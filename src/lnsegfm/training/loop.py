@@ -45,8 +45,8 @@ def fit(
 
     Raises:
         Interrupted: Asked to stop; the state is saved.
-        KeyboardInterrupt: It arrived; the state after the last whole step is saved, or, where it arrived while the
-            optimizer changed weights, stays what was saved before. Either way the same call continues to the same bytes.
+        KeyboardInterrupt: It arrived; the state after the last whole step is saved, or, where the optimizer was just
+            changing weights, that which was saved before is left. The same call continues to the same bytes.
         Diverged: The loss is no number any more.
     """
     course = _restore(trainer, state_file)

@@ -50,7 +50,7 @@ def train_model(
     Raises:
         ConfigError: The method does not train what it declares (`lnsegfm.methods.sanity_check`), or the loss is not
             finite.
-        Interrupted: A signal arrived; the state is saved.
+        Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     if (out / "model" / "fold_0" / CHECKPOINT).is_file() and (out / "course.json").is_file():
         progress.stage("The model is there already")

@@ -157,7 +157,7 @@ def plan(
     dataset = open_dataset(data, labels, default_labels=None if base.covers else base.labels)
     _require_mapped(recipe, dataset)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    require_usable(dataset, progress=progress.advance)
+    require_usable(dataset, progress=progress)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
     kept = to_remember(remember, base, progress) if remember is not None else None
     start, report, moved = _start(base, dataset, split, recipe, method, plans, progress)
@@ -187,7 +187,7 @@ def finetune(
         RunMismatch: ``out`` holds another run.
         ConfigError: The method does not train what it declares (`lnsegfm.methods.sanity_check`), or the loss is not
             finite.
-        Interrupted: A signal arrived during training; its state is saved.
+        Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     progress = progress or Silent()
     device = choose_device(device)

@@ -92,7 +92,7 @@ def to_remember(root: Path, base: Model, progress: Progress) -> Dataset:
     """
     data = open_dataset(root, default_labels=None if base.covers else base.labels)
     progress.stage(f"Checking {counted(len(data.cases), 'case')} to remember")
-    require_usable(data, progress=progress.advance)
+    require_usable(data, progress=progress)
     if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
         raise DataError(
             f"--remember {root}: the base cannot predict it (it knows {base.labels} on "

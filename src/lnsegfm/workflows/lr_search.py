@@ -81,7 +81,7 @@ def choose_lr(
 
     Raises:
         Diverged: No rate gave a training whose loss stayed a number.
-        Interrupted: A signal arrived; the state is saved.
+        Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     file = out / CHOICE
     if file.is_file():

@@ -162,14 +162,14 @@ def pretrain(
         DataError: Cases that cannot be used; all of them are listed.
         ModelError: A plans file that cannot be used.
         RunMismatch: ``out`` holds another run.
-        Interrupted: A signal arrived during training; its state is saved.
+        Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     progress = progress or Silent()
     device = choose_device(device)
     method, lr, iterations = training.recipe()
     dataset = open_dataset(data, labels)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    require_usable(dataset, progress=progress.advance)
+    require_usable(dataset, progress=progress)
     names = [case.name for case in dataset.labelled]
     split = draw_shots(names, len(names) - training.count_held_out(len(names)))
     cases = {case.name: case for case in dataset.cases}

@@ -60,7 +60,7 @@ def record_run(
     }
     record["facts"] = _facts(record) | _remembered(evidence)
     progress.stage("Drawing the report")
-    write_run_report(out, record, progress.advance)
+    write_run_report(out, record, progress)
     write_json(out / "run.json", record)
     return record
 

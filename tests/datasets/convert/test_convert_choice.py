@@ -19,6 +19,7 @@ from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.files import read_mask
 from tests.datasets.convert.clinic import GRID, NODE, OTHER, ct, filled, rtstruct, scan
 from tests.imaging.dicom.scanner import write_series
+from tests.listening import OnAdvance
 
 ROI = ("LN*=lymph_node",)
 
@@ -160,7 +161,7 @@ def test_a_message_about_a_slice_stands_in_the_dataset_without_the_name_of_its_f
             file.write_bytes(file.read_bytes()[:-100])
 
     options = Options(roi=ROI, unlabelled=True)
-    (line,) = convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", options, progress=harm).failed
+    (line,) = convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", options, progress=OnAdvance(harm)).failed
     assert "File Schmidt-" in line
     assert "cannot be decoded" in (tmp_path / "out" / "conversion.json").read_text()
     assert "Schmidt" not in (tmp_path / "out" / "conversion.json").read_text()

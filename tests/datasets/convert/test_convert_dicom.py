@@ -15,6 +15,7 @@ from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_mask, read_volume
 from tests.datasets.convert.clinic import GRID, NODE, OTHER, all_text, bytes_under, ct, filled, rtstruct, scan
+from tests.listening import OnAdvance
 
 LN = ("LN*=lymph_node",)
 DICOM = SETS["dicom"]
@@ -216,7 +217,7 @@ def test_an_interrupted_conversion_goes_on_and_comes_to_the_same_bytes(tmp_path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(DICOM, tmp_path / "in", tmp_path / "out", options, progress=stop)
+        convert(DICOM, tmp_path / "in", tmp_path / "out", options, progress=OnAdvance(stop))
     assert not (tmp_path / "out" / "dataset.json").exists()
     assert not record(tmp_path / "out")["complete"]
     result = convert(DICOM, tmp_path / "in", tmp_path / "out", options)

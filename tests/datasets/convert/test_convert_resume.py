@@ -16,6 +16,7 @@ from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask, write_mask, write_volume
 from tests.datasets.convert.clinic import GRID, NODE, OTHER, bytes_under, ct, filled, rtstruct, scan
+from tests.listening import OnAdvance
 
 LN = Options(roi=("LN*=lymph_node",))
 DICOM = SETS["dicom"]
@@ -175,7 +176,7 @@ def test_a_second_converter_waits_for_the_first(tmp_path):
             run(tmp_path)
         told.append(refused)
 
-    convert(DICOM, tmp_path / "in", tmp_path / "out", LN, progress=meanwhile)
+    convert(DICOM, tmp_path / "in", tmp_path / "out", LN, progress=OnAdvance(meanwhile))
     assert len(told) == 1
     assert not list((tmp_path / "out").glob(".partial-*"))
 

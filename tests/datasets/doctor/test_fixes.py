@@ -12,6 +12,7 @@ from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.datasets.doctor import FIXES, diagnose, mend
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_grid, read_mask, read_volume, write_mask, write_volume
+from tests.listening import OnAdvance
 
 from .scenes import GRID, LABELS, doctored, image, kinds, label, make, mask, patient
 
@@ -204,7 +205,7 @@ def test_an_interrupted_mend_leaves_nothing(folder, cases):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mend(dataset, diagnose(dataset), ["clip-hu"], out, progress=stop)
+        mend(dataset, diagnose(dataset), ["clip-hu"], out, progress=OnAdvance(stop))
 
     assert [path.name for path in folder.parent.iterdir()] == ["data"]
 

@@ -13,6 +13,7 @@ from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.series import read_series
 from tests.imaging.dicom.scanner import write_series
+from tests.listening import OnAdvance
 
 from .scenes import GRID, kinds, patient
 
@@ -27,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
 def test_whole_series_show_nothing(tree):
     seen = []
 
-    diagnosis = diagnose_tree(tree, progress=lambda *state: seen.append(state))
+    diagnosis = diagnose_tree(tree, progress=OnAdvance(lambda *state: seen.append(state)))
 
     assert kinds(diagnosis) == []
     assert [case.case for case in diagnosis.cases] == ["1.2.3.0", "1.2.3.1"]

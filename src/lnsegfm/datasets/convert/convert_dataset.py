@@ -8,7 +8,7 @@ No file holds a date, so a repeated conversion gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,9 @@ from lnsegfm.datasets.convert.conversion_record import (
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError, LnSegFmError
 from lnsegfm.imaging.files import write_mask, write_volume
+from lnsegfm.progress import Progress
 from lnsegfm.storage import PARTIAL, clear_partials, read_json, write_json
 
-Progress = Callable[[int, int, str], None]
 _LOCK = f"{PARTIAL}convert.lock"
 _SHOWN = 20  # reasons that are told where nothing can be converted
 _PLACES = {True: ("imagesTr", "labelsTr"), False: ("imagesTs", "labelsTs")}
@@ -75,7 +75,7 @@ def convert(
         source: The folder that holds it.
         out: Folder for the dataset: new, or one that the same source was converted to.
         options: What is asked for.
-        progress: Called with (cases done, cases in all, name of the case).
+        progress: Reported to after each case.
 
     Raises:
         ConfigError: An option that means nothing to this set.
@@ -103,7 +103,7 @@ def convert(
         for done, scan in enumerate(plan.scans, start=1):
             run.take(scan)
             if progress is not None:
-                progress(done, len(plan.scans), scan.name)
+                progress.advance(done, len(plan.scans), scan.name)
         run.keep_others()
         conclude(out, card, plan, identity, run.records, run.failed)
     return Converted(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lnsegfm.datasets.check import Examination, Problem, Progress, Seen, examine
+from lnsegfm.datasets.check import Examination, Problem, Seen, examine
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.doctor.cohort_checks import Cohort
 from lnsegfm.datasets.doctor.finding import Finding, Severity, ordered
@@ -18,6 +18,7 @@ from lnsegfm.datasets.doctor.splits import judge_splits, test_images
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.progress import Progress
 
 FORMAT = "lnsegfm.doctor/1"
 _FIX_OF = {"label-geometry": "copy-header", "nan": "nan-to-air", "same-image": "drop-duplicates"}
@@ -87,7 +88,7 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
 
     Args:
         dataset: The dataset; the images in its ``imagesTs`` are looked at for scans that are in both sets.
-        progress: Called after each case with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
     """
     cohort = Cohort(dataset.labels, ct=dataset.channels[0].lower().startswith("ct"))
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.check import Progress
 from lnsegfm.datasets.doctor.cohort_checks import Cohort, holds_hu
 from lnsegfm.datasets.doctor.diagnose import Diagnosis, Looked, Shown
 from lnsegfm.datasets.doctor.dicom_annotations import WHOLE_PATIENT, Drawings, Shape, judge_shapes, read_drawings
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence, ordered
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.series import Found, Refusal, Series, find_series, read_series
+from lnsegfm.progress import Progress
 
 
 def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
@@ -21,7 +21,7 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
 
     Args:
         root: Where it is.
-        progress: Called after each series with how many are done, how many there are, and the series' UID.
+        progress: Reported to after each series.
 
     Raises:
         DataError: There is no CT series, whole or broken, no structure set and no segmentation.
@@ -39,7 +39,7 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
         ]
         _look(series, shapes, cohort, findings)
         if progress is not None:
-            progress(done, len(found.series), series.name)
+            progress.advance(done, len(found.series), series.name)
         if not shapes and any(drawings.on):
             what = "no structure set and no segmentation was drawn on it, as on other series here"
             findings.append(

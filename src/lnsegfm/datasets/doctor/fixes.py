@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from lnsegfm.datasets.check import Progress
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.doctor.diagnose import Diagnosis
 from lnsegfm.datasets.doctor.finding import FIXES
@@ -21,6 +20,7 @@ from lnsegfm.datasets.labels import node_labels
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_grid, read_mask, read_volume, write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.progress import Progress
 from lnsegfm.storage import PARTIAL, read_json, whole, write_json
 
 RECORD = "fixes.json"
@@ -45,7 +45,7 @@ def mend(
         diagnosis: What ``diagnose`` said of it.
         fixes: Names of ``FIXES``.
         out: A folder that does not exist or is empty.
-        progress: Called after each case with how many are done, how many there are, and the case's name.
+        progress: Reported to after each case.
 
     Returns:
         What ``fixes.json`` holds.
@@ -89,7 +89,7 @@ def _copy(
                     place = out / path.relative_to(dataset.root)
                     done += _write(case, path, place, asked[case.name, path], dataset)
         if progress is not None:
-            progress(number, len(dataset.cases), case.name)
+            progress.advance(number, len(dataset.cases), case.name)
     left_out = _copy_the_rest(dataset, out, dropped)
     record = {
         "format": FORMAT,

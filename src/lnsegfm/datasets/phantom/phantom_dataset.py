@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ from lnsegfm.datasets.phantom.domain import Domain
 from lnsegfm.datasets.phantom.phantom_case import IGNORE, LYMPH_NODE, VERSION, PhantomCase, case_name, make_case
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import write_volume
+from lnsegfm.progress import Progress
 from lnsegfm.storage import clear_partials, read_json, write_json
-
-Progress = Callable[[int, int, str], None]
 
 
 def write_dataset(
@@ -29,7 +27,7 @@ def write_dataset(
         domain: What population they are drawn from.
         seed: Which draw.
         first: Number of the first case.
-        progress: Called with (cases done, cases asked for, name of the case) after every case.
+        progress: Reported to after each case.
 
     Raises:
         ConfigError: A number that cannot be.
@@ -47,7 +45,7 @@ def write_dataset(
         if not _sidecar(out, name).is_file():
             _write_case(out, make_case(domain, seed, index))
         if progress is not None:
-            progress(done, cases, name)
+            progress.advance(done, cases, name)
     write_json(out / "dataset.json", _dataset_json(domain, len(list((out / "nodes").glob("phantom_*.json")))))
 
 
