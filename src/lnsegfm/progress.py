@@ -10,11 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-def counted(number: int, thing: str) -> str:
-    """How many there are of a thing whose plural has an s: ``1 case``, ``2 cases``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 class Progress:
     """What long work reports to. Does nothing: a subclass overrides what it wants to know."""
 

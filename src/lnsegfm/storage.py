@@ -19,7 +19,7 @@ PARTIAL = ".partial-"
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other processes that ask for the same from writing to ``folder`` while the block lasts; it is made.
 
     The lock is the operating system's and lies on the folder itself: it goes with the process, however that ends.
@@ -50,7 +50,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a place beside ``path`` to write to; rename it to ``path`` when the block ends well.
 
     The file is flushed to disk before the rename. When the block raises, nothing is left behind. The place keeps the
@@ -69,7 +69,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

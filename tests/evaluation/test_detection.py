@@ -17,7 +17,7 @@ from lnsegfm.evaluation.detection import (
     pair_errors,
     size_bins,
 )
-from lnsegfm.evaluation.matching import NodeScore, Pair
+from lnsegfm.evaluation.matching import NodePair, NodeScore
 from lnsegfm.evaluation.nodes import Node
 
 
@@ -42,7 +42,7 @@ def node(number: int, short_mm: float, volume_ml: float = 1.0) -> Node:
 FIRST = NodeScore(
     reference=(node(1, 12, 2.0), node(2, 9.9, 1.0), node(3, 4), node(4, 3)),
     prediction=(node(1, 10, 1.5), node(2, 8.9, 1.5), node(3, 6), node(4, 2.9), node(5, 20)),
-    pairs=(Pair(1, 1, 60, 0.6), Pair(1, 3, 10, 0.1), Pair(2, 2, 40, 0.4), Pair(3, 2, 20, 0.2)),
+    pairs=(NodePair(1, 1, 60, 0.6), NodePair(1, 3, 10, 0.1), NodePair(2, 2, 40, 0.4), NodePair(3, 2, 20, 0.2)),
     unjudged=(5,),
 )
 EMPTY = NodeScore((), (), ())

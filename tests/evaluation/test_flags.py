@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.domain_ranges import SEEN, LabelSeen, Range, Seen, read_seen, write_seen
 from lnsegfm.evaluation.flags import FLAGS, LIMITS, Flag, Overlap, flags_of, read_flags, write_flags
-from lnsegfm.evaluation.mask_statistics import FOREGROUND, Look, look
+from lnsegfm.evaluation.mask_statistics import FOREGROUND, MaskStatistics, measure_mask
 from lnsegfm.imaging.grid import Grid
 
 SHAPE = (20, 30, 40)
@@ -40,20 +40,20 @@ def ball(*boxes: tuple[slice, slice, slice], value: int = 1) -> np.ndarray:
     return mask
 
 
-def seen_in(*looks: Look) -> tuple[Seen, ...]:
+def seen_in(*looks: MaskStatistics) -> tuple[Seen, ...]:
     return (Seen.over(looks),)
 
 
-def kinds(found: Look, seen: tuple[Seen, ...] = (), **more: object) -> list[str]:
+def kinds(found: MaskStatistics, seen: tuple[Seen, ...] = (), **more: object) -> list[str]:
     return [flag.kind for flag in flags_of("a", found, seen, **more)]
 
 
-def only(found: Look, seen: tuple[Seen, ...] = (), **more: object) -> Flag:
+def only(found: MaskStatistics, seen: tuple[Seen, ...] = (), **more: object) -> Flag:
     (flag,) = flags_of("a", found, seen, **more)
     return flag
 
 
-GOOD = look(scan(), ball(), GRID, {"node": 1})
+GOOD = measure_mask(scan(), ball(), GRID, {"node": 1})
 
 
 def test_what_is_measured():
@@ -62,7 +62,7 @@ def test_what_is_measured():
     mask[0, 12, 12] = 2
     image[mask == 1] = 70
     image[mask == 2] = 200
-    found = look(image, mask, GRID, LABELS)
+    found = measure_mask(image, mask, GRID, LABELS)
     assert found.spacing_mm == (2.0, 1.0, 0.5)
     assert found.extent_mm == (40.0, 30.0, 20.0)
     assert found.axes == ("head-foot", "front-back", "left-right")
@@ -75,16 +75,16 @@ def test_what_is_measured():
 
 
 def test_without_a_ct_nothing_is_said_of_hu():
-    found = look(None, ball(), GRID, LABELS)
+    found = measure_mask(None, ball(), GRID, LABELS)
     assert (found.scan_hu, found.foreground_hu, found.labels["node"].hu) == (None, None, None)
     assert kinds(found, (replace(TRAINED, foreground_hu=Range(0, 1)),)) == []
 
 
 def test_arrays_of_another_shape_are_refused():
     with pytest.raises(DataError, match="does not fill its grid"):
-        look(None, ball()[1:], GRID, LABELS)
+        measure_mask(None, ball()[1:], GRID, LABELS)
     with pytest.raises(DataError, match="does not fill its grid"):
-        look(scan()[1:], ball(), GRID, LABELS)
+        measure_mask(scan()[1:], ball(), GRID, LABELS)
 
 
 def test_nothing_to_say_of_a_good_case():
@@ -92,14 +92,14 @@ def test_nothing_to_say_of_a_good_case():
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Look:
+def cases(draw: st.DrawFn) -> MaskStatistics:
     """Scans of any intensities, spacings and sizes with random masks, now and then empty or full."""
     shape = draw(st.tuples(*[st.integers(2, 9)] * 3))
     spacing = draw(st.tuples(*[st.floats(0.1, 9)] * 3))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     image = random.normal(draw(st.floats(-2000, 3000)), draw(st.floats(0, 900)), shape)
     mask = (random.uniform(size=shape) < draw(st.sampled_from([0, 0.02, 0.3, 1]))) * random.integers(1, 3, shape)
-    return look(image, mask, Grid(shape=shape, spacing_mm=spacing), LABELS)
+    return measure_mask(image, mask, Grid(shape=shape, spacing_mm=spacing), LABELS)
 
 
 @settings(deadline=None, max_examples=150)
@@ -146,7 +146,7 @@ def test_several_labels_and_all_together():
 
 @pytest.mark.parametrize("offset", [1000, 1024])
 def test_a_scan_stored_with_an_offset(offset):
-    found = look(scan() + offset, ball(), GRID, LABELS)
+    found = measure_mask(scan() + offset, ball(), GRID, LABELS)
     flag = only(found)
     assert (flag.kind, flag.value, flag.limit) == ("hu-scale", offset - 1000, LIMITS["hu_no_air"].value)
     assert "1024 was added" in flag.reason
@@ -155,7 +155,7 @@ def test_a_scan_stored_with_an_offset(offset):
 
 @pytest.mark.parametrize(("air", "body"), [(0, 1), (0, 255), (-2.5, 3.0)])
 def test_a_scan_that_was_windowed_or_normalised(air, body):
-    flag = only(look(scan(air, body), ball(), GRID, LABELS))
+    flag = only(measure_mask(scan(air, body), ball(), GRID, LABELS))
     assert (flag.kind, flag.limit) == ("hu-scale", LIMITS["hu_no_fat"].value)
     assert "neither air nor fat" in flag.reason
 
@@ -165,14 +165,16 @@ def test_scans_that_are_hu():
     metal = scan()
     metal[:, 10, 10:12] = 3071
     for image in (cut_out, metal, scan(air=-3024)):
-        assert kinds(look(image, ball(), GRID, LABELS)) == []
+        assert kinds(measure_mask(image, ball(), GRID, LABELS)) == []
 
 
 def test_an_odd_scale_that_the_training_had_too():
-    odd = look(scan() + 1024, ball(), GRID, LABELS)
+    odd = measure_mask(scan() + 1024, ball(), GRID, LABELS)
     assert kinds(odd, seen_in(odd)) == []
-    assert "hu-scale" in kinds(odd, seen_in(look(scan(body=1500), ball(), GRID, LABELS)))  # as bright, but with air
-    assert kinds(odd, seen_in(look(scan(), ball(), GRID, LABELS))) == ["hu-scale", "hu"]
+    assert "hu-scale" in kinds(
+        odd, seen_in(measure_mask(scan(body=1500), ball(), GRID, LABELS))
+    )  # as bright, but with air
+    assert kinds(odd, seen_in(measure_mask(scan(), ball(), GRID, LABELS))) == ["hu-scale", "hu"]
 
 
 def test_hu_under_the_mask_against_plans():
@@ -181,12 +183,12 @@ def test_hu_under_the_mask_against_plans():
     assert kinds(GOOD, (plans,)) == []
     image = scan()
     image[ball() == 1] = 180
-    flag = only(look(image, ball(), GRID, LABELS), (plans,))
+    flag = only(measure_mask(image, ball(), GRID, LABELS), (plans,))
     assert (flag.kind, flag.value, flag.limit) == ("hu", 180, 120)
     assert flag.reason == "The median under the mask is 180 HU; the model knows 0 to 120 HU (plans)."
 
 
-def under(hu: float) -> Look:
+def under(hu: float) -> MaskStatistics:
     return replace(GOOD, labels={"node": replace(GOOD.labels["node"], hu=hu)})
 
 
@@ -220,7 +222,7 @@ def test_hu_may_be_as_in_the_base_or_in_the_training():
 # geometry
 
 
-def at(spacing: tuple[float, float, float], extent: tuple[float, float, float] = (40, 30, 20)) -> Look:
+def at(spacing: tuple[float, float, float], extent: tuple[float, float, float] = (40, 30, 20)) -> MaskStatistics:
     return replace(GOOD, spacing_mm=spacing, extent_mm=extent)
 
 
@@ -265,18 +267,18 @@ def test_geometry_against_the_medians_of_plans():
 def test_the_face_that_a_mask_touches(index, face):
     mask = ball()
     mask[index] = 1
-    flag = only(look(scan(), mask, GRID, LABELS))
+    flag = only(measure_mask(scan(), mask, GRID, LABELS))
     assert (flag.kind, flag.value, flag.limit) == ("border", 1, 0)
     assert f"Label node touches the scan's border at the {face} (1 voxel);" in flag.reason
     mask[index] = 0
-    assert kinds(look(scan(), mask, GRID, LABELS)) == []
+    assert kinds(measure_mask(scan(), mask, GRID, LABELS)) == []
 
 
 def test_faces_follow_the_direction_of_the_scan():
     turned = replace(GRID, direction=(-1, 0, 0, 0, 0, -1, 0, -1, 0))  # x to the right, y to the foot, z to the front
     mask = ball()
     mask[0, 9, 9] = mask[9, 0, 9] = mask[9, 9, 0] = 1
-    found = look(None, mask, turned, LABELS)
+    found = measure_mask(None, mask, turned, LABELS)
     assert found.axes == ("front-back", "head-foot", "left-right")
     assert set(found.labels["node"].faces) == {"back", "head", "left"}
 
@@ -285,7 +287,7 @@ def test_at_45_degrees_each_face_has_its_own_name():
     half = math.sqrt(0.5)
     for sign in (1, -1):
         oblique = replace(GRID, direction=(1, 0, 0, 0, half, -half * sign, 0, half * sign, half))
-        found = look(None, np.ones(SHAPE, np.uint8), oblique, LABELS)
+        found = measure_mask(None, np.ones(SHAPE, np.uint8), oblique, LABELS)
         assert set(found.axes) == {"head-foot", "front-back", "left-right"}
         assert set(found.labels["node"].faces) == {"foot", "head", "front", "back", "left", "right"}
 
@@ -294,11 +296,11 @@ def test_at_45_degrees_each_face_has_its_own_name():
 
 
 def test_nothing_found():
-    flag = only(look(scan(), ball(value=0), GRID, LABELS), (TRAINED,))
+    flag = only(measure_mask(scan(), ball(value=0), GRID, LABELS), (TRAINED,))
     assert (flag.kind, flag.reason) == ("nothing-found", "Nothing was found at all.")
 
 
-def with_volume(volume: float, pieces: int = 1) -> Look:
+def with_volume(volume: float, pieces: int = 1) -> MaskStatistics:
     return replace(GOOD, labels={"node": replace(GOOD.labels["node"], volume_ml=volume, pieces=pieces)})
 
 
@@ -324,13 +326,13 @@ def test_volumes_belong_to_the_models_own_training():
 @pytest.mark.parametrize(("absent", "expected"), [(0, ["volume"]), (1, [])])
 def test_a_label_that_every_training_case_had(absent, expected):
     labels = {name: LabelSeen(Range(0.01, 10), Range(1, 3), absent=absent) for name in LABELS}
-    assert kinds(look(scan(), ball(), GRID, LABELS), (replace(TRAINED, labels=labels),)) == expected
+    assert kinds(measure_mask(scan(), ball(), GRID, LABELS), (replace(TRAINED, labels=labels),)) == expected
 
 
 def test_a_mask_that_fills_the_scan():
     half = np.zeros(SHAPE, np.uint8)
     half[1:-1, 1:-1, 1:-6] = 1
-    flag = only(look(scan(), half, GRID, LABELS))
+    flag = only(measure_mask(scan(), half, GRID, LABELS))
     assert (flag.kind, flag.limit) == ("volume", 0.5)
     assert flag.value == pytest.approx(18 * 28 * 33 / 24000)
 
@@ -371,8 +373,8 @@ def test_what_was_seen_is_kept(tmp_path: Path):
     mask = ball()
     mask[0] = 2
     seen = (
-        Seen.over([GOOD, look(scan(), mask, GRID, {"node": 1})]),
-        Seen.over([look(None, mask, GRID, LABELS)], "base"),
+        Seen.over([GOOD, measure_mask(scan(), mask, GRID, {"node": 1})]),
+        Seen.over([measure_mask(None, mask, GRID, LABELS)], "base"),
     )
     assert read_seen(tmp_path) == ()
     write_seen(tmp_path, seen)
@@ -381,8 +383,8 @@ def test_what_was_seen_is_kept(tmp_path: Path):
 
 
 def test_cases_without_a_label_are_counted():
-    empty = look(scan(), ball(value=0), GRID, LABELS)
-    seen = Seen.over([look(scan(), ball(), GRID, LABELS), empty, look(scan(), ball(), GRID, LABELS)])
+    empty = measure_mask(scan(), ball(value=0), GRID, LABELS)
+    seen = Seen.over([measure_mask(scan(), ball(), GRID, LABELS), empty, measure_mask(scan(), ball(), GRID, LABELS)])
     assert seen.labels["node"].absent == 1
     assert seen.labels["node"].volume_ml == Range(0.2, 0.2)
     assert "vessel" not in seen.labels

@@ -13,7 +13,7 @@ from scipy import ndimage
 from lnsegfm.datasets.phantom import Domain, make_case
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.components import components
-from lnsegfm.evaluation.matching import NodeScore, Pair, compare_nodes, matched
+from lnsegfm.evaluation.matching import NodePair, NodeScore, compare_nodes, matched
 from lnsegfm.evaluation.nodes import measure_nodes
 from lnsegfm.imaging.grid import Grid
 
@@ -46,7 +46,7 @@ def test_a_mask_against_itself():
 def test_shifted_nodes_have_the_iou_of_their_overlap():
     (pair,) = score(bars((12, 22)), bars((10, 20))).pairs
 
-    assert pair == Pair(reference=1, prediction=1, voxels=8 * 12, iou=8 / 12)
+    assert pair == NodePair(reference=1, prediction=1, voxels=8 * 12, iou=8 / 12)
     shifted = score(bars((12, 22)), bars((10, 20)))
     assert shifted.matched(8 / 12) == (pair,)
     assert shifted.matched(0.67) == ()
@@ -65,7 +65,7 @@ def test_dropped_and_invented_nodes():
 def test_one_prediction_over_two_nodes_finds_one_of_them():
     merged = score(bars((0, 20)), bars((0, 10), (12, 20)))
 
-    assert merged.matched() == (Pair(1, 1, 120, 0.5),)
+    assert merged.matched() == (NodePair(1, 1, 120, 0.5),)
     assert merged.merged == (1, 2)
     assert merged.merged_groups == {1: (1, 2)}
     assert merged.touched == (1, 2)
@@ -76,7 +76,7 @@ def test_one_prediction_over_two_nodes_finds_one_of_them():
 def test_two_predictions_in_one_node_are_one_found_and_one_part():
     split = score(bars((0, 12), (14, 20)), bars((0, 20)))
 
-    assert split.matched() == (Pair(1, 1, 144, 0.6),)
+    assert split.matched() == (NodePair(1, 1, 144, 0.6),)
     assert split.split == (1,)
     assert split.split_groups == {1: (1, 2)}
     assert split.prediction_status() == {1: "found", 2: "part"}
@@ -94,23 +94,23 @@ def test_below_the_threshold_a_touched_node_is_missed_and_what_touches_it_invent
 
 def test_the_best_partner_for_all_is_chosen_not_for_each():
     """Greedy matching would take (1, 1) with 0.5 and leave only 0.05 for the second node."""
-    pairs = (Pair(1, 1, 1, 0.5), Pair(1, 2, 1, 0.4), Pair(2, 1, 1, 0.45), Pair(2, 2, 1, 0.05))
+    pairs = (NodePair(1, 1, 1, 0.5), NodePair(1, 2, 1, 0.4), NodePair(2, 1, 1, 0.45), NodePair(2, 2, 1, 0.05))
 
     assert [(p.reference, p.prediction) for p in matched(pairs)] == [(1, 2), (2, 1)]
     assert [(p.reference, p.prediction) for p in matched(pairs, 0.42)] == [(1, 1)]
 
 
 @st.composite
-def tables(draw) -> tuple[Pair, ...]:
+def tables(draw) -> tuple[NodePair, ...]:
     """Overlaps of up to five by five nodes."""
     rows, columns = draw(st.integers(0, 5)), draw(st.integers(0, 5))
     values = st.one_of(st.just(0.0), st.floats(0.01, 1))
     table = draw(st.lists(values, min_size=rows * columns, max_size=rows * columns))
     places = itertools.product(range(1, rows + 1), range(1, columns + 1))
-    return tuple(Pair(r, c, 1, iou) for (r, c), iou in zip(places, table, strict=True) if iou > 0)
+    return tuple(NodePair(r, c, 1, iou) for (r, c), iou in zip(places, table, strict=True) if iou > 0)
 
 
-def best_total(pairs: tuple[Pair, ...], iou: float) -> float:
+def best_total(pairs: tuple[NodePair, ...], iou: float) -> float:
     """The largest total of any one-to-one choice, by trying them all."""
     best = 0.0
     by_reference = [[p for p in pairs if p.reference == r and p.iou >= iou] for r in {p.reference for p in pairs}]
@@ -311,7 +311,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match=r"^IoU threshold 1.5"):
         score(mask, mask).matched(1.5)
     with pytest.raises(DataError, match="overlap so"):
-        NodeScore((), (), (Pair(1, 1, 1, 0.5),))
+        NodeScore((), (), (NodePair(1, 1, 1, 0.5),))
     with pytest.raises(DataError, match=r"^Unjudged nodes"):
         NodeScore((), (), (), (1,))
     with pytest.raises(DataError, match="not what was written"):

@@ -29,7 +29,7 @@ from lnsegfm.prediction.case_names import MAX_NAME, Names, identity, namer
 from lnsegfm.prediction.inputs import Failure, Scans, find_inputs
 from lnsegfm.prediction.predict_cases import Predictions, as_json
 from lnsegfm.prediction.writers.dicom_exports import Exports, Format
-from lnsegfm.storage import alone
+from lnsegfm.storage import locked
 from tests.imaging.dicom.scanner import write_series
 from tests.scenes import SHAPE as SCENE
 from tests.scenes import scene
@@ -530,9 +530,9 @@ def test_refused_series_are_named_once_and_the_rest_is_done(lnsegfm_here, world:
 
 def test_two_runs_in_one_folder_and_masks_over_scans_are_refused(lnsegfm_here, world: World, clinic, tmp_path):
     out = tmp_path / "out"
-    with alone(out):
+    with locked(out):
         done = lnsegfm_here("predict", world.base, clinic, "--out", out, *QUICK)
-        with pytest.raises(RunMismatch), alone(out):
+        with pytest.raises(RunMismatch), locked(out):
             pass
     assert done.returncode == 2
     assert f"lnsegfm: {out}: another run writes there now." in done.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.matching import NodeScore, Pair
+from lnsegfm.evaluation.matching import NodePair, NodeScore
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import MEAN, CaseScore, Evaluation, LabelScore
 from lnsegfm.evaluation.statistics import mean, paired
@@ -246,7 +246,7 @@ def test_nodes_are_compared_case_by_case():
         for case, n in enumerate(counts):
             reference = tuple(node(i + 1) for i in range(4))
             prediction = tuple(node(i + 1) for i in range(n + 1))  # the last one is invented
-            pairs = tuple(Pair(i + 1, i + 1, 1, 0.5) for i in range(n))
+            pairs = tuple(NodePair(i + 1, i + 1, 1, 0.5) for i in range(n))
             score = LabelScore(0.5, 1.0, 1.0, 0.0, nodes=NodeScore(reference, prediction, pairs))
             cases.append(CaseScore(f"case_{case}", {"lymph_node": score}))
         return Evaluation(LabelMap({"lymph_node": 1}), tuple(cases), node_labels=("lymph_node",))

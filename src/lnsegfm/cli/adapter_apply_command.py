@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.shared_options import AsJson, print_json, require_folder
+from lnsegfm.messages import printable
 
 
 def apply(
@@ -32,11 +33,9 @@ def apply(
     if as_json:
         print_json({"out": str(done.out), "written": done.written, **told})
         return
-    from lnsegfm.cli.adapter_show_command import plain
-
     print(f"Model    {done.out}" + ("" if done.written else " (it was there already)"))
-    print(f"Made by  {plain(told['method'])}")
+    print(f"Made by  {printable(told['method'])}")
     for key, word in (("name", "Base"), ("licence", "Licence"), ("citation", "Cite")):
         if told["base"].get(key):
-            print(f"{word:8} {plain(told['base'][key])}")
+            print(f"{word:8} {printable(told['base'][key])}")
     print("Not for clinical use.")

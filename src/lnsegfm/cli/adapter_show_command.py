@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lnsegfm.cli.shared_options import AsJson, print_json
+from lnsegfm.messages import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,16 +40,11 @@ def show_adapter(
 
     facts = Table(show_header=False)
     for what, text in _facts(told):
-        facts.add_row(what, Text(plain(text)))
+        facts.add_row(what, Text(printable(text)))
     terminal = Console()
     terminal.print(facts)
     terminal.print(_module_groups(told["module_groups"]))
     print("Not for clinical use.")
-
-
-def plain(text: str) -> str:
-    """A text from a stranger's file without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -87,7 +83,7 @@ def _module_groups(groups: Sequence[Mapping[str, Any]]) -> Table:
         cells = [str(group["tensors"]), ", ".join(held) or "unchanged", f"{group['numbers']:,}", f"{group['bytes']:,}"]
         if compared:
             cells += _moved(group["movement"])
-        table.add_row(Text(plain(group["name"])), *cells)
+        table.add_row(Text(printable(group["name"])), *cells)
     return table
 
 

@@ -45,11 +45,6 @@ def console() -> Iterator[Progress]:
         yield Terminal(bars)
 
 
-def printable(text: str) -> str:
-    """A line without what would move a terminal's cursor: messages hold names from files of strangers."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 class Terminal(StoppedBySignals):
     """A bar for each piece of work."""
 

@@ -10,6 +10,7 @@ import typer
 
 from lnsegfm.cli.shared_options import AsJson, Labels, print_json
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.messages import counted, printable
 
 if TYPE_CHECKING:
     from lnsegfm.datasets.dataset import Dataset
@@ -79,7 +80,7 @@ def check(
             print(f"Page     {html}")
     errors = diagnosis.of("error")
     for finding in errors:
-        print(f"lnsegfm: {_printable(str(finding))}", file=sys.stderr)
+        print(f"lnsegfm: {printable(str(finding))}", file=sys.stderr)
     if errors:
         raise typer.Exit(2)
 
@@ -123,10 +124,10 @@ def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:
     if warnings or notes:
         _print_findings([*warnings, *notes])
     if not errors and not warnings:
-        aside = f" ({_counted(notes, 'note')})" if notes else ""
+        aside = f" ({counted(len(notes), 'note')})" if notes else ""
         print(f"{cases}, nothing amiss{aside}.")
     elif not errors:
-        print(f"{cases}, no errors, {_counted(warnings, 'warning')}, {_counted(notes, 'note')}.")
+        print(f"{cases}, no errors, {counted(len(warnings), 'warning')}, {counted(len(notes), 'note')}.")
 
 
 def _print_facts(dataset: Dataset | None, diagnosis: Diagnosis) -> None:
@@ -138,17 +139,17 @@ def _print_facts(dataset: Dataset | None, diagnosis: Diagnosis) -> None:
     table = Table(show_header=False)
     table.add_row("cases" if dataset else "series", str(facts["cases"]))
     if dataset is not None:
-        table.add_row("channels", escape(_printable(", ".join(dataset.channels))))
+        table.add_row("channels", escape(printable(", ".join(dataset.channels))))
     if facts["spacing_mm"]["smallest"]:
         low, high = (" x ".join(f"{v:.4g}" for v in facts["spacing_mm"][end]) for end in ("smallest", "largest"))
         table.add_row("spacing mm (z, y, x)", low if low == high else f"{low} to {high}")
     for name, cases in facts.get("cases_with_label", {}).items():
         table.add_row(
-            escape(_printable(f"label {name}={facts['labels'][name]}")), f"in {cases} of {facts['cases']} cases"
+            escape(printable(f"label {name}={facts['labels'][name]}")), f"in {cases} of {facts['cases']} cases"
         )
     for held, noun in (("structures", "structures"), ("segmentations", "segments")):
         for path, names in facts.get(held, {}).items():
-            table.add_row(escape(_printable(f"{noun} of {Path(path).name}")), escape(_printable(", ".join(names))))
+            table.add_row(escape(printable(f"{noun} of {Path(path).name}")), escape(printable(", ".join(names))))
     if dataset is not None:
         table.add_row("labels named by", dataset.labels_from)
     Console().print(table)
@@ -171,20 +172,12 @@ def _print_findings(findings: list[Finding]) -> None:
         same, told = list(group), (severity, kind)
         for f in same[:_MOST_OF_A_KIND]:
             place = f.case or (f.file.name if f.file else "all")
-            table.add_row(*told, *(escape(_printable(text)) for text in (place, f.what)))
+            table.add_row(*told, *(escape(printable(text)) for text in (place, f.what)))
             told = ("", "")
         if len(same) > _MOST_OF_A_KIND:
             table.add_row("", "", "...", f"{len(same) - _MOST_OF_A_KIND} more of this kind: --json or --html")
         for remedy, fix in dict.fromkeys((f.remedy, f.fix) for f in same[:_MOST_OF_A_KIND]):
             offer = f" (--fix {fix})" if fix else ""
-            table.add_row("", "", "", f"-> {escape(_printable(remedy))}{offer}")
+            table.add_row("", "", "", f"-> {escape(printable(remedy))}{offer}")
         table.add_section()
     Console().print(table)
-
-
-def _counted(findings: tuple[Finding, ...], what: str) -> str:
-    return f"1 {what}" if len(findings) == 1 else f"{len(findings)} {what}s"
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -13,7 +13,6 @@ from lnsegfm import __version__
 from lnsegfm.cli.adapter_apply_command import apply
 from lnsegfm.cli.adapter_show_command import show_adapter
 from lnsegfm.cli.architectures_command import architectures
-from lnsegfm.cli.console import printable
 from lnsegfm.cli.data_check_command import check
 from lnsegfm.cli.data_convert_command import convert
 from lnsegfm.cli.data_phantom_command import phantom
@@ -34,6 +33,7 @@ from lnsegfm.cli.pretrain_command import pretrain
 from lnsegfm.cli.report_command import report
 from lnsegfm.cores import share_threads
 from lnsegfm.errors import Interrupted, LnSegFmError
+from lnsegfm.messages import printable
 
 app = typer.Typer(
     name="lnsegfm",

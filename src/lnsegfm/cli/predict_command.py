@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from lnsegfm.cli.console import console, printable
+from lnsegfm.cli.console import console
 from lnsegfm.cli.shared_options import AsJson, Device, Memory, Mirroring, Straighten, print_json, require_folder
 from lnsegfm.errors import ConfigError
 from lnsegfm.inference.speed_presets import PRESETS, chosen
-from lnsegfm.progress import counted
+from lnsegfm.messages import counted, printable
 
 
 def predict(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.mask_statistics import Look
+from lnsegfm.evaluation.mask_statistics import MaskStatistics
 from lnsegfm.storage import read_json, write_json
 
 SEEN = "seen.json"
@@ -98,7 +98,7 @@ class Seen:
     labels: Mapping[str, LabelSeen] = field(default_factory=dict)
 
     @classmethod
-    def over(cls, looks: Sequence[Look], source: str = "training") -> Seen:
+    def over(cls, looks: Sequence[MaskStatistics], source: str = "training") -> Seen:
         """The ranges over the cases of a training.
 
         Raises:
@@ -177,7 +177,7 @@ def read_seen(folder: Path) -> tuple[Seen, ...]:
         raise DataError(f"{file}: {error}") from None
 
 
-def _label_over(looks: Sequence[Look], name: str) -> LabelSeen | None:
+def _label_over(looks: Sequence[MaskStatistics], name: str) -> LabelSeen | None:
     found = [one.labels[name] for one in looks if one.labels[name].pieces]
     volume, pieces = Range.of(one.volume_ml for one in found), Range.of(one.pieces for one in found)
     if volume is None or pieces is None:

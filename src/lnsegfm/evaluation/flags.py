@@ -13,7 +13,7 @@ from typing import Any
 
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.domain_ranges import LabelSeen, Range, Seen
-from lnsegfm.evaluation.mask_statistics import FOREGROUND, Look
+from lnsegfm.evaluation.mask_statistics import FOREGROUND, MaskStatistics
 from lnsegfm.storage import read_json, write_json
 
 FLAGS = "flags.json"
@@ -109,7 +109,7 @@ class Overlap:
 
 
 def flags_of(
-    case: str, found: Look, seen: Sequence[Seen] = (), mirrored: Mapping[str, Overlap] | None = None
+    case: str, found: MaskStatistics, seen: Sequence[Seen] = (), mirrored: Mapping[str, Overlap] | None = None
 ) -> tuple[Flag, ...]:
     """Every reason to look at a case.
 
@@ -153,7 +153,7 @@ def _mirroring(mirrored: Mapping[str, Overlap]) -> Raised:
             yield "mirroring", reason, overlap.disagreement, limit
 
 
-def _hu_scale(found: Look, seen: Sequence[Seen]) -> Raised:
+def _hu_scale(found: MaskStatistics, seen: Sequence[Seen]) -> Raised:
     if found.scan_hu is None:
         return
     low, high = found.scan_hu
@@ -170,7 +170,7 @@ def _hu_scale(found: Look, seen: Sequence[Seen]) -> Raised:
         yield "hu-scale", reason, low, no_fat
 
 
-def _hu(found: Look, seen: Sequence[Seen]) -> Raised:
+def _hu(found: MaskStatistics, seen: Sequence[Seen]) -> Raised:
     """The median under each label whose range is known, and under the foreground where no label's is."""
     general = [(one, one.foreground_hu) for one in seen if one.foreground_hu is not None]
     medians: dict[str, tuple[float, list[tuple[Seen, Range]]]] = {}
@@ -219,7 +219,7 @@ def _geometry(
         yield kind, *worst[1:]
 
 
-def _border(found: Look) -> Raised:
+def _border(found: MaskStatistics) -> Raised:
     for name, label in found.labels.items():
         if label.faces:
             faces = " and ".join(f"{face} ({n} voxel{'s' * (n > 1)})" for face, n in label.faces.items())
@@ -227,7 +227,7 @@ def _border(found: Look) -> Raised:
             yield "border", reason, max(label.faces.values()), LIMITS["border"].value
 
 
-def _amount(found: Look, trained: Seen | None) -> Raised:
+def _amount(found: MaskStatistics, trained: Seen | None) -> Raised:
     if not any(label.pieces for label in found.labels.values()):
         yield "nothing-found", "Nothing was found at all.", 0.0, 0.0
         return

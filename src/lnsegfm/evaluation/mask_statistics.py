@@ -23,7 +23,7 @@ _FACES = (("right", "left"), ("front", "back"), ("foot", "head"))  # towards sma
 
 
 @dataclass(frozen=True)
-class LabelLook:
+class LabelStatistics:
     """One label of a mask.
 
     Args:
@@ -40,7 +40,7 @@ class LabelLook:
 
 
 @dataclass(frozen=True)
-class Look:
+class MaskStatistics:
     """One scan and its mask.
 
     Args:
@@ -59,10 +59,10 @@ class Look:
     scan_hu: tuple[float, float] | None
     share: float
     foreground_hu: float | None
-    labels: Mapping[str, LabelLook]
+    labels: Mapping[str, LabelStatistics]
 
 
-def look(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping[str, int]) -> Look:
+def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping[str, int]) -> MaskStatistics:
     """Measure a scan and its mask.
 
     Args:
@@ -80,11 +80,13 @@ def look(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping
             raise DataError(f"{what} {array.shape}: it does not fill its grid {grid.shape}. Pass its own grid.")
     patient = _patient_axes(grid)
     boxes = ndimage.find_objects(mask, max_label=max(labels.values()))
-    found = {name: _look_at(image, mask, grid, patient, value, boxes[value - 1]) for name, value in labels.items()}
+    found = {
+        name: _measure_label(image, mask, grid, patient, value, boxes[value - 1]) for name, value in labels.items()
+    }
     foreground = np.isin(mask, list(labels.values()))
     depth, height, width = (n * spacing for n, spacing in zip(grid.shape, grid.spacing_mm, strict=True))
     first, second, third = (_AXES[axis] for axis, _ in patient)
-    return Look(
+    return MaskStatistics(
         spacing_mm=grid.spacing_mm,
         extent_mm=(depth, height, width),
         axes=(first, second, third),
@@ -95,16 +97,16 @@ def look(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping
     )
 
 
-def _look_at(
+def _measure_label(
     image: np.ndarray | None,
     mask: np.ndarray,
     grid: Grid,
     patient: tuple[tuple[int, int], ...],
     value: int,
     box: tuple[slice, ...] | None,
-) -> LabelLook:
+) -> LabelStatistics:
     if box is None:
-        return LabelLook(0.0, 0, None, {})
+        return LabelStatistics(0.0, 0, None, {})
     here = mask[box] == value
     faces: dict[str, int] = {}
     for array_axis, (axis, sign) in enumerate(patient):
@@ -112,7 +114,7 @@ def _look_at(
         for touches, index, towards in ends:
             if touches:
                 faces[_FACES[axis][towards > 0]] = int(np.take(here, index, axis=array_axis).sum())
-    return LabelLook(
+    return LabelStatistics(
         volume_ml=float(here.sum() * grid.voxel_volume_ml),
         pieces=len(components(here)),
         hu=None if image is None else float(np.median(image[box][here])),

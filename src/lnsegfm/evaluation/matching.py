@@ -26,7 +26,7 @@ PredictionStatus = Literal["found", "part", "invented", "unjudged"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class NodePair:
     """A reference node and a predicted node that share voxels.
 
     Args:
@@ -61,7 +61,7 @@ class NodeScore:
 
     reference: tuple[Node, ...]
     prediction: tuple[Node, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[NodePair, ...]
     unjudged: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class NodeScore:
         if strangers := set(self.unjudged) - predictions:
             raise DataError(f"Unjudged nodes {sorted(strangers)}: there are none with these ids. Compare again.")
 
-    def matched(self, iou: float = 0.0) -> tuple[Pair, ...]:
+    def matched(self, iou: float = 0.0) -> tuple[NodePair, ...]:
         """The pairs that are one node: one to one, of the largest total IoU, by reference id.
 
         Args:
@@ -169,14 +169,14 @@ class NodeScore:
             return cls(
                 reference=tuple(Node.from_json(node) for node in content["reference"]),
                 prediction=tuple(Node.from_json(node) for node in content["prediction"]),
-                pairs=tuple(Pair(**pair) for pair in content["pairs"]),
+                pairs=tuple(NodePair(**pair) for pair in content["pairs"]),
                 unjudged=tuple(content["unjudged"]),
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"Nodes {content!r:.80}: not what was written ({error}). Evaluate again.") from None
 
 
-def matched(pairs: Iterable[Pair], iou: float = 0.0) -> tuple[Pair, ...]:
+def matched(pairs: Iterable[NodePair], iou: float = 0.0) -> tuple[NodePair, ...]:
     """One-to-one pairs of the largest total IoU among those of at least ``iou``, by reference id.
 
     Raises:
@@ -241,7 +241,7 @@ def mostly_ignored(pieces: Components, judged: tuple[int, ...]) -> tuple[int, ..
     return tuple(n for n, (all_, known) in enumerate(zip(pieces.sizes, judged, strict=True), 1) if 2 * known <= all_)
 
 
-def overlaps(prediction: Components, reference: Components, judged: tuple[int, ...]) -> tuple[Pair, ...]:
+def overlaps(prediction: Components, reference: Components, judged: tuple[int, ...]) -> tuple[NodePair, ...]:
     """Pieces that share voxels, by reference id and then prediction id.
 
     Args:
@@ -257,7 +257,7 @@ def overlaps(prediction: Components, reference: Components, judged: tuple[int, .
     for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
         theirs, ours = divmod(key, width)
         union = reference.sizes[theirs - 1] + judged[ours - 1] - count
-        pairs.append(Pair(reference=theirs, prediction=ours, voxels=count, iou=count / union))
+        pairs.append(NodePair(reference=theirs, prediction=ours, voxels=count, iou=count / union))
     return tuple(pairs)
 
 

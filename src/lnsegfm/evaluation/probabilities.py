@@ -11,7 +11,7 @@ import numpy as np
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.storage import whole
+from lnsegfm.storage import atomic_write
 
 KEY = "probabilities"
 ENDING = ".npz"
@@ -20,7 +20,7 @@ _ROUNDING = 1e-3  # float16 keeps three digits below 1
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
     """Write probabilities (background and labels, z, y, x) in half precision, compressed, whole or not at all."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         np.savez_compressed(partial, probabilities=probabilities.astype(np.float16))
 
 

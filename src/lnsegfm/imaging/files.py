@@ -16,7 +16,7 @@ import SimpleITK as sitk  # the name everybody in the field gives it
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.storage import whole
+from lnsegfm.storage import atomic_write
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _CHUNK = 1 << 20  # bytes that are unpacked at a time
@@ -120,7 +120,7 @@ def write_volume(path: Path, voxels: np.ndarray, grid: Grid) -> None:
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
     image.SetDirection(grid.direction)
-    with whole(path) as place, _quiet():
+    with atomic_write(path) as place, _quiet():
         sitk.WriteImage(image, str(place), useCompression=True)
 
 

@@ -24,7 +24,7 @@ from lnsegfm.models.model_folder import CHECKPOINT, Model, read_model
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import knows_trainer
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import PARTIAL, whole, write_json
+from lnsegfm.storage import PARTIAL, atomic_write, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
 
 
@@ -149,7 +149,7 @@ def _write_safetensors(folder: Path, model: Model, folds: dict[str, Checkpoint])
 
 
 def _write_zip(out: Path, folder: Path, inner: str) -> None:
-    with whole(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             member = zipfile.ZipInfo(f"{inner}/{file.relative_to(folder).as_posix()}")  # of 1980, whatever the time
             member.external_attr = 0o644 << 16

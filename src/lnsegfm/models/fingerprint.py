@@ -11,10 +11,11 @@ import numpy as np
 
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.errors import DataError
+from lnsegfm.messages import counted
 from lnsegfm.models.plans import dataset_json
 from lnsegfm.nnunet.environment import engine
 from lnsegfm.nnunet.planners import read_cropped, run_planner
-from lnsegfm.progress import Progress, counted
+from lnsegfm.progress import Progress
 from lnsegfm.storage import read_json, write_json
 
 VOXELS = 10_000_000

@@ -12,12 +12,13 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.evaluation.domain_ranges import SEEN, Range, Seen, read_seen, write_seen
 from lnsegfm.evaluation.flags import LIMITS
-from lnsegfm.evaluation.mask_statistics import look
+from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
+from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.plans import in_image_order
 from lnsegfm.nnunet.plan_configuration import resolved
-from lnsegfm.progress import Progress, counted
+from lnsegfm.progress import Progress
 from lnsegfm.weights.checkpoint import Checkpoint
 
 CT = "CTNormalization"
@@ -86,7 +87,7 @@ def keep_what_was_seen(
         if case.label is not None:
             mask, grid = read_mask(case.label)
             image = None if channel is None else read_volume(case.images[channel])[0]
-            looks.append(look(image, mask, grid, labels.names))
+            looks.append(measure_mask(image, mask, grid, labels.names))
         progress.advance(done, len(cases))
     own = [Seen.over(looks)] if looks else []
     before = list(seen_by(base)) if base is not None else []

@@ -27,7 +27,7 @@ from lnsegfm.prediction.results import Found, Made
 from lnsegfm.prediction.writers.dicom_exports import Exports
 from lnsegfm.prediction.writers.sidecars import Beside, Wanted
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import alone, clear_partials, content_hash, read_json, write_json
+from lnsegfm.storage import clear_partials, content_hash, locked, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def predict_cases(
         there = room(model, todo, series, memory, probabilities=probabilities)
         predictor = ready(model, setting, device=device, watch=flags, air=air, memory=there.rest)
         overlap = there.overlap and worthwhile(predictor.device.type, torch.get_num_threads())
-    with alone(out):
+    with locked(out):
         _claim(out, made_by, overwrite)
         write_json(out / "dataset.json", dict(model.dataset_json))
         failed: list[Failure] = list(exports.claim(places, overwrite=overwrite)) if exports is not None else []

@@ -23,7 +23,7 @@ from lnsegfm.nnunet.environment import engine
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import Prepared
 from lnsegfm.prediction.results import Found, Made
-from lnsegfm.storage import whole
+from lnsegfm.storage import atomic_write
 from lnsegfm.weights.state import load_weights
 
 __all__ = ["Found", "Made", "Predictor", "Prepared", "ready"]
@@ -142,7 +142,7 @@ class Predictor:
             first: Told what was found before the mask has its name: what it writes is there once the mask is.
         """
         prepared = made.prepared
-        with whole(out) as partial:
+        with atomic_write(out) as partial:
             with engine():
                 prepared.reader.write_seg(made.mask, str(partial), prepared.properties)
             if first is not None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from scipy import ndimage
 
@@ -21,12 +17,12 @@ from lnsegfm.datasets.doctor.finding import FIXES, SEVERITIES, Finding
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.box import bounding_box
 from lnsegfm.progress import Progress
-from lnsegfm.report.pictures import BASE_COLOUR, PREDICTION_COLOUR, REFERENCE_COLOUR, Kind, Scene, draw_place
+from lnsegfm.report.pictures import Kind, Scene, draw_place
+from lnsegfm.report.templates import render_page
 from lnsegfm.storage import write_text
 
 MOST_PICTURES = 300
 _MOST_VOXELS = 20_000_000  # of a box in which a mask's pieces are told apart
-_TEMPLATE = "doctor.html.j2"
 
 
 def write_doctor_page(path: Path, diagnosis: Diagnosis, *, progress: Progress | None = None) -> None:
@@ -38,26 +34,13 @@ def write_doctor_page(path: Path, diagnosis: Diagnosis, *, progress: Progress | 
             says so.
         progress: Reported to after each case.
     """
-    script = _part("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(_part),
-    )
-    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", str(text))
     diagnosis = without_names(diagnosis)
     ranked = _worst_first(diagnosis)
     anchors = {looked.case: f"case-{rank}" for rank, looked in enumerate(ranked, start=1)}
-    page = environment.get_template(_TEMPLATE).render(
+    page = render_page(
+        "doctor.html.j2",
         title="Data check: DICOM" if diagnosis.dicom else f"Data check: {diagnosis.source.name or diagnosis.source}",
         dicom=diagnosis.dicom,
-        style=Markup(_part("page.css")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-        colours={"reference": REFERENCE_COLOUR, "base": BASE_COLOUR, "prediction": PREDICTION_COLOUR},
         **_summary(diagnosis),
         findings=[_row(finding, anchors) for finding in diagnosis.findings],
         fixes=[(name, FIXES[name]) for name in FIXES if any(f.fix == name for f in diagnosis.findings)],
@@ -215,7 +198,3 @@ def _words(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_words(v) for v in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _part(name: str) -> str:
-    return files("lnsegfm.report").joinpath(name).read_text(encoding="utf-8")

@@ -6,17 +6,12 @@ cases, then each case with its pictures, the worst one first, then what the run 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from lnsegfm.evaluation.flags import Flag
@@ -26,8 +21,8 @@ from lnsegfm.report.comparison import BASE, Comparison
 from lnsegfm.report.page_rows import case_columns, case_line, case_row, node_rows, score_rows
 from lnsegfm.report.page_summary import headline, limits, metric_rows, paired_rows, plots_of, size_rows
 from lnsegfm.report.page_summary import node_rows as nodes_over_cases
-from lnsegfm.report.picture_selection import Model, pictures_of
-from lnsegfm.report.pictures import BASE_COLOUR, PREDICTION_COLOUR, REFERENCE_COLOUR
+from lnsegfm.report.picture_selection import ScoredModel, pictures_of
+from lnsegfm.report.templates import render_page
 from lnsegfm.report.verdict import called, forgetting, notes, verdict
 from lnsegfm.storage import write_text
 
@@ -60,7 +55,7 @@ def write_evaluation_page(
     Raises:
         DataError: A file of a case cannot be read, or lies on another grid than the reference.
     """
-    models = [Model("prediction", evaluation)]
+    models = [ScoredModel("prediction", evaluation)]
     content = {
         "kind": "open",
         "headline": headline(models[0]),
@@ -133,10 +128,13 @@ def _outcome(comparison: Comparison | None) -> tuple[str, str]:
     }[comparison.outcome]
 
 
-def _models(comparison: Comparison | None) -> list[Model]:
+def _models(comparison: Comparison | None) -> list[ScoredModel]:
     if comparison is None:
         return []
-    return [Model(comparison.names[0], comparison.base, "base"), Model(comparison.names[1], comparison.adapted)]
+    return [
+        ScoredModel(comparison.names[0], comparison.base, "base"),
+        ScoredModel(comparison.names[1], comparison.adapted),
+    ]
 
 
 def _remembered(comparison: Comparison | None) -> dict[str, Any] | None:
@@ -147,22 +145,9 @@ def _remembered(comparison: Comparison | None) -> dict[str, Any] | None:
 
 
 def _write(path: Path, about: Mapping[str, Any], said: Mapping[str, Any], body: Mapping[str, Any]) -> None:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(_part),
-    )
-    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", str(text))
-    script = _part("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template("page.html.j2").render(
+    page = render_page(
+        "page.html.j2",
         title=about["title"],
-        style=Markup(_part("page.css")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-        colours={"reference": REFERENCE_COLOUR, "base": BASE_COLOUR, "prediction": PREDICTION_COLOUR},
         facts=[(name, str(value)) for name, value in about["facts"].items()],
         curve=_curve(about["losses"]) if about["losses"] is not None else None,
         provenance=list(_flat(about["provenance"])),
@@ -174,7 +159,7 @@ def _write(path: Path, about: Mapping[str, Any], said: Mapping[str, Any], body: 
 
 
 def _body(
-    models: Sequence[Model], flags: Mapping[str, Sequence[Flag]] | None, progress: Progress | None
+    models: Sequence[ScoredModel], flags: Mapping[str, Sequence[Flag]] | None, progress: Progress | None
 ) -> dict[str, Any]:
     """What the page says of all cases and of each."""
     if not models:
@@ -204,7 +189,10 @@ def _body(
 
 
 def _cases(
-    models: Sequence[Model], ranked: Sequence[str], anchors: Mapping[str, str], flagged: Mapping[str, Sequence[Flag]]
+    models: Sequence[ScoredModel],
+    ranked: Sequence[str],
+    anchors: Mapping[str, str],
+    flagged: Mapping[str, Sequence[Flag]],
 ) -> Iterator[dict[str, Any]]:
     left = MOST_PICTURES
     for rank, case in enumerate(ranked):
@@ -229,7 +217,7 @@ def _cases(
         }
 
 
-def _drawn(models: Sequence[Model], pictures: int) -> str:
+def _drawn(models: Sequence[ScoredModel], pictures: int) -> str:
     """What is drawn, and what is left out."""
     judged = models[-1].evaluation
     said = []
@@ -248,10 +236,6 @@ def _drawn(models: Sequence[Model], pictures: int) -> str:
     if any(case.files is None or case.files.image is None for case in judged.cases):
         said.append("Where the scan is not known, masks are drawn filled on black.")
     return " ".join(said)
-
-
-def _part(name: str) -> str:
-    return files("lnsegfm.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _curve(losses: Sequence[float]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.matching import NodeScore
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import METRICS, CaseScore
-from lnsegfm.report.picture_selection import Model
+from lnsegfm.report.picture_selection import ScoredModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class CaseColumn:
     """A column: its heading, a longer one for the pointer, and whether it holds numbers."""
 
     title: str
@@ -41,21 +41,23 @@ class Column:
     words: bool = False
 
 
-def case_columns(models: Sequence[Model], *, flags: bool) -> list[Column]:
+def case_columns(models: Sequence[ScoredModel], *, flags: bool) -> list[CaseColumn]:
     """The columns of the table of cases: for one model its metrics, for two what changed."""
     judged = models[-1].evaluation
     mean = "mean over labels" if len(judged.labels.names) > 1 else ""
-    columns = [Column("Case", words=True)]
+    columns = [CaseColumn("Case", words=True)]
     if len(models) == 1:
-        columns += [Column(metric.title, mean) for key, metric in METRICS.items() if key != "assd_mm"]
+        columns += [CaseColumn(metric.title, mean) for key, metric in METRICS.items() if key != "assd_mm"]
     else:
-        columns += [Column("Dice of both", f"{models[0].name} hollow, {models[1].name} filled; sorted by the latter")]
-        columns += [Column(f"Dice {m.name}", mean) for m in models] + [Column("Change", "Dice; paired")]
+        columns += [
+            CaseColumn("Dice of both", f"{models[0].name} hollow, {models[1].name} filled; sorted by the latter")
+        ]
+        columns += [CaseColumn(f"Dice {m.name}", mean) for m in models] + [CaseColumn("Change", "Dice; paired")]
     if judged.node_labels:
-        columns.append(Column("Nodes", "in the reference"))
+        columns.append(CaseColumn("Nodes", "in the reference"))
         for kind in ("Found", "Invented"):
-            columns += [Column(f"{kind} {m.name}" if len(models) > 1 else kind, _HINTS[kind]) for m in models]
-    return columns + ([Column("Look", "reasons to look at this case")] if flags else [])
+            columns += [CaseColumn(f"{kind} {m.name}" if len(models) > 1 else kind, _HINTS[kind]) for m in models]
+    return columns + ([CaseColumn("Look", "reasons to look at this case")] if flags else [])
 
 
 _HINTS = {
@@ -64,7 +66,7 @@ _HINTS = {
 }
 
 
-def case_row(name: str, models: Sequence[Model], flags: Sequence[Flag], *, flagged: bool) -> list[Cell]:
+def case_row(name: str, models: Sequence[ScoredModel], flags: Sequence[Flag], *, flagged: bool) -> list[Cell]:
     """The row of one case, as ``case_columns`` says."""
     scores = [m.evaluation.case(name) for m in models]
     cells = [Cell(name, link=name)]
@@ -108,7 +110,7 @@ def _counts(score: CaseScore) -> tuple[int, int, int]:
     )
 
 
-def score_rows(name: str, models: Sequence[Model]) -> list[dict[str, object]]:
+def score_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, object]]:
     """A case's metrics: one row a label and model."""
     rows: list[dict[str, object]] = []
     for label in models[-1].evaluation.labels.names:
@@ -129,7 +131,7 @@ def score_rows(name: str, models: Sequence[Model]) -> list[dict[str, object]]:
     return rows
 
 
-def node_rows(name: str, models: Sequence[Model]) -> list[dict[str, object]]:
+def node_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, object]]:
     """A case's nodes: those of the reference with what became of them, then predicted ones that are none of them.
 
     Each row has ``state`` for each model; a predicted node has one for its own model only.

@@ -10,8 +10,9 @@ from lnsegfm.evaluation.detection import IOU_CRITERIA
 from lnsegfm.evaluation.node_summary import NodeFigures
 from lnsegfm.evaluation.scores import MEAN, METRICS, Evaluation
 from lnsegfm.evaluation.statistics import Estimate, Interval, mean
+from lnsegfm.messages import counted
 from lnsegfm.report.comparison import Comparison
-from lnsegfm.report.picture_selection import Model
+from lnsegfm.report.picture_selection import ScoredModel
 from lnsegfm.report.plots import Curve, Plot, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes, spoken
 from lnsegfm.report.verdict import limits as limits_of
 
@@ -59,7 +60,7 @@ def paired_rows(comparison: Comparison) -> Iterator[Row]:
             }
 
 
-def node_rows(models: Sequence[Model]) -> Iterator[Row]:
+def node_rows(models: Sequence[ScoredModel]) -> Iterator[Row]:
     """Nodes over all cases: one row a label of nodes, criterion and model."""
     for label in models[-1].evaluation.node_labels:
         for iou in IOU_CRITERIA:
@@ -82,7 +83,7 @@ def node_rows(models: Sequence[Model]) -> Iterator[Row]:
                 }
 
 
-def size_rows(models: Sequence[Model]) -> Iterator[Row]:
+def size_rows(models: Sequence[ScoredModel]) -> Iterator[Row]:
     """One row a label of nodes and bin of short axes: share found by each criterion, and invented nodes, by model."""
     for label in models[-1].evaluation.node_labels:
         bins = [_bins(m, label, iou) for iou in IOU_CRITERIA for m in models]
@@ -100,7 +101,7 @@ def criterion(iou: float) -> str:
     return f"IoU ≥ {iou:g}" if iou else "any overlap"
 
 
-def plots_of(models: Sequence[Model]) -> Iterator[Plot]:
+def plots_of(models: Sequence[ScoredModel]) -> Iterator[Plot]:
     """The plots that these evaluations have the numbers for."""
     judged = models[-1].evaluation
     if len(models) == 2:
@@ -118,7 +119,7 @@ def plots_of(models: Sequence[Model]) -> Iterator[Plot]:
     yield from _volume_plots(models)
 
 
-def _node_plots(models: Sequence[Model], label: str) -> Iterator[Plot]:
+def _node_plots(models: Sequence[ScoredModel], label: str) -> Iterator[Plot]:
     bins = {m.name: _bins(m, label, 0.0) for m in models}
     detections = [figures.detection for figures in bins[models[-1].name]]
     if all(bins.values()) and any(found.nodes for found in detections):
@@ -137,7 +138,7 @@ def _node_plots(models: Sequence[Model], label: str) -> Iterator[Plot]:
         yield _named(plot_froc(curves), label, models[-1].evaluation)
 
 
-def _volume_plots(models: Sequence[Model]) -> Iterator[Plot]:
+def _volume_plots(models: Sequence[ScoredModel]) -> Iterator[Plot]:
     """For one model a plot of all labels; for two a plot a label."""
     labels = list(models[-1].evaluation.labels.names)
     groups = [[(m.name, m, label) for m in models] for label in labels]
@@ -152,18 +153,18 @@ def _volume_plots(models: Sequence[Model]) -> Iterator[Plot]:
             yield _named(plot, group[0][2], models[-1].evaluation) if len(models) == 2 else plot
 
 
-def headline(model: Model) -> str:
+def headline(model: ScoredModel) -> str:
     """One model's figures in a line: mean Dice with its interval, and the nodes that it found."""
     evaluation = model.evaluation
     row = evaluation.rows[-1]
     dice = _mean_dice(evaluation, row)
     mean_of = ", mean over labels," if row == MEAN else ""
-    parts = [f"Dice {spoken(dice, 3)}{mean_of} over {_plural(dice.n, 'case')}" if dice.n else "No case has a Dice"]
+    parts = [f"Dice {spoken(dice, 3)}{mean_of} over {counted(dice.n, 'case')}" if dice.n else "No case has a Dice"]
     for label in evaluation.node_labels:
         if (summary := model.nodes(label, 0.0)) is not None:
             found = summary.all_sizes.detection
             named = f"{label}: " if len(evaluation.labels.names) > 1 else ""
-            parts.append(f"{named}{found.found} of {_plural(found.nodes, 'node')} found, {found.invented} invented")
+            parts.append(f"{named}{found.found} of {counted(found.nodes, 'node')} found, {found.invented} invented")
     return "; ".join(parts) + "."
 
 
@@ -179,7 +180,7 @@ def limits(evaluation: Evaluation) -> list[str]:
         said.append("A node that the model found and the human overlooked counts as invented.")
     for label in evaluation.labels.names:
         if without := sum(not case.labels[label].known for case in evaluation.cases):
-            said.append(f"{label}: the model does not know it ({_plural(without, 'case')}): its mask counts as empty.")
+            said.append(f"{label}: the model does not know it ({counted(without, 'case')}): its mask counts as empty.")
     if evaluation.failures:
         said.append(f"Not every case could be scored: {' '.join(evaluation.failures)}")
     return said
@@ -196,7 +197,7 @@ def _interval(interval: Interval | None, key: str, n: int, *, signed: bool = Fal
     return " to ".join(METRICS[key].text(end, signed=signed) for end in (interval.low, interval.high))
 
 
-def _bins(model: Model, label: str, iou: float) -> tuple[NodeFigures, ...]:
+def _bins(model: ScoredModel, label: str, iou: float) -> tuple[NodeFigures, ...]:
     summary = model.nodes(label, iou)
     return summary.by_size if summary is not None else ()
 
@@ -237,7 +238,3 @@ def _text(value: float, decimals: int, *, signed: bool = False) -> str:
     if math.isnan(value):
         return "n/a"
     return f"{round(value, decimals) + 0.0:{'+' if signed else ''}.{decimals}f}"
-
-
-def _plural(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

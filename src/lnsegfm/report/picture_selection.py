@@ -24,7 +24,7 @@ MISSED, INVENTED, FOUND = 3, 2, 1
 
 
 @dataclass(frozen=True)
-class Model:
+class ScoredModel:
     """One of the models of a report.
 
     Args:
@@ -69,7 +69,7 @@ class _Sight:
     words: str
 
 
-def pictures_of(case: str, models: Sequence[Model], *, most: int) -> list[Picture]:
+def pictures_of(case: str, models: Sequence[ScoredModel], *, most: int) -> list[Picture]:
     """Draw a case.
 
     Args:
@@ -103,7 +103,7 @@ def _worst_first(score: CaseScore) -> list[str]:
     return sorted(score.labels, key=lambda label: (math.isnan(score.labels[label].dice), score.labels[label].dice))
 
 
-def _prediction(model: Model, case: str) -> Path | None:
+def _prediction(model: ScoredModel, case: str) -> Path | None:
     files = model.evaluation.case(case).files
     return files.prediction if files is not None else None
 
@@ -136,7 +136,7 @@ class _Arrays:
                 same(path, other)
         return cls(grid, image, reference, masks)
 
-    def scene(self, label: str, models: Sequence[Model]) -> Scene:
+    def scene(self, label: str, models: Sequence[ScoredModel]) -> Scene:
         labels = models[-1].evaluation.labels
         masks: dict[Kind, np.ndarray] = {"reference": self.reference == labels.names[label]}
         for model in models:
@@ -148,7 +148,7 @@ class _Arrays:
         return Scene(self.grid, self.image_hu, masks)
 
 
-def _sights(case: str, label: str, models: Sequence[Model], scene: Scene) -> Iterator[_Sight]:
+def _sights(case: str, label: str, models: Sequence[ScoredModel], scene: Scene) -> Iterator[_Sight]:
     scores = [m.evaluation.case(case).labels.get(label) for m in models]
     nodes = [score.nodes if score is not None else None for score in scores]
     named = len(models[-1].evaluation.labels.names) > 1

@@ -14,6 +14,7 @@ from rich.text import Text
 from lnsegfm.evaluation.detection import IOU_CRITERIA
 from lnsegfm.evaluation.scores import MEAN, METRICS, Evaluation
 from lnsegfm.evaluation.statistics import Estimate
+from lnsegfm.messages import printable
 from lnsegfm.report.comparison import Comparison, Difference
 from lnsegfm.report.verdict import dice_text, interval_text, notes
 
@@ -174,4 +175,4 @@ def _estimate(found: Estimate, decimals: int) -> str:
 
 
 def _plain(name: str) -> Text:
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name))
+    return Text(printable(name))

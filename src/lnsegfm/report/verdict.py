@@ -10,6 +10,7 @@ from typing import Any
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.scores import METRICS, Evaluation, nan_to_none
 from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP, KINDS, Interval
+from lnsegfm.messages import counted
 from lnsegfm.report.comparison import ADAPTED, BASE, Comparison, Difference, NodeDifference
 
 FEW = 10
@@ -81,7 +82,7 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     for label in comparison.labels:
         without = len(comparison.cases) - comparison.difference(label).n
         if without:
-            number = "1 case" if without == 1 else f"{without} cases"
+            number = counted(without, "case")
             said.append(f"{label}: {number} not counted, because the Dice of one or both models is not defined.")
     if failures := {*comparison.base.failures, *comparison.adapted.failures}:
         said.append(f"Not every case could be scored: {' '.join(sorted(failures))}")
@@ -102,8 +103,7 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 def forgetting(comparison: Comparison) -> str:
     """One sentence on what the adapted model lost of what the base could."""
     found = comparison.difference()
-    cases = "1 case" if found.n == 1 else f"{found.n} cases"
-    where = f"On the {cases} to remember"
+    where = f"On the {counted(found.n, 'case')} to remember"
     if found.outcome == "no evidence":
         return f"{where}: the Dice of both models is defined on none, so nothing says what was forgotten."
     detail = _detail(comparison, found)
@@ -165,8 +165,9 @@ def limits(subjects: int) -> tuple[str, ...]:
     """What so many subjects can show and what not."""
     if subjects == 0:
         return ()
+    number = counted(subjects, "subject")
     if subjects < FEWEST:
-        return (f"{_subjects(subjects)}: no interval can be given. Figures from so few say what happened there only.",)
+        return (f"{number}: no interval can be given. Figures from so few say what happened there only.",)
     said = []
     if subjects < FEWEST_FOR_BOOTSTRAP:
         smallest = 2.0 ** (1 - subjects)
@@ -176,13 +177,13 @@ def limits(subjects: int) -> tuple[str, ...]:
             else f"the smallest p that a test without assumptions can give is {smallest:.2g}"
         )
         said.append(
-            f"{_subjects(subjects)}: {reach}; the interval supposes that subjects differ as a normal distribution "
+            f"{number}: {reach}; the interval supposes that subjects differ as a normal distribution "
             "does. Read it as a hint: where a few cases fail badly, intervals from so few miss the truth about one "
             "time in eight instead of one in twenty."
         )
     elif subjects < 2 * FEW:
         said.append(
-            f"{_subjects(subjects)}: enough for a large difference, not for a small one. Where a few cases fail "
+            f"{number}: enough for a large difference, not for a small one. Where a few cases fail "
             "badly, intervals from so few miss the truth about one time in eight instead of one in twenty."
         )
     return tuple(said)
@@ -259,10 +260,6 @@ def _node_labels(comparison: Comparison) -> tuple[str, ...]:
 
 def _cases(comparison: Comparison, found: Difference) -> str:
     noun = "held-out case" if comparison.names == (BASE, ADAPTED) else "case"
-    number = f"1 {noun}" if found.n == 1 else f"{found.n} {noun}s"
+    number = counted(found.n, noun)
     clusters = found.paired.effect.clusters
-    return number if clusters == found.n else f"{number} of {_subjects(clusters)}"
-
-
-def _subjects(n: int) -> str:
-    return "1 subject" if n == 1 else f"{n} subjects"
+    return number if clusters == found.n else f"{number} of {counted(clusters, 'subject')}"

@@ -34,7 +34,7 @@ from lnsegfm.networks.architectures import has_deep_supervision
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.reparametrize import is_reparametrized
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
-from lnsegfm.storage import whole
+from lnsegfm.storage import atomic_write
 from lnsegfm.weights.checkpoint import load_safely, save
 
 SGD_LR, ADAMW_LR = 1e-2, 1e-3
@@ -165,7 +165,7 @@ class NamedTrainer(MethodTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
-        with whole(Path(filename)) as place:
+        with atomic_write(Path(filename)) as place:
             super().save_checkpoint(str(place))
             save(place, self._shared(load_safely(place)))
 

@@ -25,7 +25,7 @@ import numpy as np
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.registry.home import home
-from lnsegfm.storage import PARTIAL, content_hash, sha256, whole
+from lnsegfm.storage import PARTIAL, atomic_write, content_hash, sha256
 from lnsegfm.transforms.augmentation.prepared_case import Shot
 
 FOLDER = "prepared"
@@ -126,7 +126,7 @@ class ShotCache:
             return
         with suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with whole(self._file(key)) as partial:
+            with atomic_write(self._file(key)) as partial:
                 np.savez(partial, **arrays)
             self._trim()
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case
+from lnsegfm.messages import counted
 from lnsegfm.nnunet.environment import engine
-from lnsegfm.progress import Progress, counted
-from lnsegfm.storage import clear_partials, whole
+from lnsegfm.progress import Progress
+from lnsegfm.storage import atomic_write, clear_partials
 from lnsegfm.training.prepared_cache import ShotCache, by_label, by_text
 from lnsegfm.transforms.augmentation.prepared_case import Shot
 
@@ -79,9 +80,9 @@ def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str
 def _keep(folder: Path, shot: Shot) -> None:
     """Write a prepared scan; the places of its labels come last and say that it is whole."""
     for part, array in (("data", shot.image.numpy()), ("labels", shot.labels.numpy())):
-        with whole(folder / f"{shot.name}.{part}.npy") as partial:
+        with atomic_write(folder / f"{shot.name}.{part}.npy") as partial:
             np.save(partial, array)
-    with whole(folder / f"{shot.name}.npz") as partial:
+    with atomic_write(folder / f"{shot.name}.npz") as partial:
         np.savez(partial, **by_text(shot.locations))
 
 

@@ -14,6 +14,7 @@ from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import Split, draw_shots
 from lnsegfm.errors import ConfigError
+from lnsegfm.messages import counted
 from lnsegfm.methods.method import Method, Moved
 from lnsegfm.methods.table import METHODS
 from lnsegfm.models.adapter_files import ORIGIN, gives
@@ -23,7 +24,7 @@ from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, give
 from lnsegfm.models.training_domain import keep_what_was_seen
 from lnsegfm.nnunet.environment import choose_device, seed_everything
 from lnsegfm.nnunet.network_building import build_network
-from lnsegfm.progress import Progress, Silent, counted
+from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO, Recipe
 from lnsegfm.storage import content_hash, read_json, sha256, write_json
 from lnsegfm.training.precision import require_precision

@@ -15,9 +15,10 @@ from lnsegfm.errors import DataError
 from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelScore
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case
+from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.prediction.predict_cases import predict_cases
-from lnsegfm.progress import Progress, counted
+from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.verdict import verdict
 

@@ -21,11 +21,12 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Scoring
 from lnsegfm.inference.speed_presets import FULL, PRESETS, Setting
+from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.prediction.predictor import Predictor, ready
-from lnsegfm.progress import Progress, Silent, counted
-from lnsegfm.storage import alone, read_json, write_json
+from lnsegfm.progress import Progress, Silent
+from lnsegfm.storage import locked, read_json, write_json
 from lnsegfm.workflows.held_out_comparison import score
 from lnsegfm.workflows.run_folder import RECIPE
 
@@ -94,7 +95,7 @@ def measure(run: Path, *, device: str = "auto", progress: Progress | None = None
     held = held_out(run)
     work = run / "work" / "presets"
     try:
-        with alone(work):
+        with locked(work):
             found = _compared(held, work, device, progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -14,6 +14,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots
 from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.scores import Evaluation
+from lnsegfm.messages import counted
 from lnsegfm.methods.full import Full
 from lnsegfm.models.model_folder import CHECKPOINT, read_model
 from lnsegfm.models.planning import DEFAULT, RELEASE, find_preset, plans_for, set_patch
@@ -31,7 +32,7 @@ from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import choose_device, seed_everything
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.network_building import build_network
-from lnsegfm.progress import Progress, Silent, counted
+from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import content_hash, sha256, write_json
 from lnsegfm.training.distributed import require_processes
 from lnsegfm.training.schedule import Schedule

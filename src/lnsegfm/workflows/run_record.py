@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.messages import counted
 from lnsegfm.methods.sanity_check import SanityReport
 from lnsegfm.models.model_folder import CHECKPOINT
-from lnsegfm.progress import Progress, counted
+from lnsegfm.progress import Progress
 from lnsegfm.report.run_report import FORMAT, write_run_report
 from lnsegfm.report.verdict import forgetting, to_json
 from lnsegfm.storage import sha256, write_json

@@ -21,7 +21,7 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_grid, read_mask, read_volume, write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.progress import Progress
-from lnsegfm.storage import PARTIAL, read_json, whole, write_json
+from lnsegfm.storage import PARTIAL, atomic_write, read_json, write_json
 
 RECORD = "fixes.json"
 FORMAT = "lnsegfm.fixes/1"
@@ -138,7 +138,7 @@ def _write(case: Case, path: Path, place: Path, fixes: set[str], dataset: Datase
         if done:
             write_volume(place, volume, grid)
     if not done:
-        with whole(place) as partial:
+        with atomic_write(place) as partial:
             shutil.copyfile(path, partial)
     return [
         {"fix": fix, "case": case.name, "file": str(place.relative_to(_root_of(place, path, dataset))), "what": what}
@@ -200,12 +200,12 @@ def _copy_the_rest(dataset: Dataset, out: Path, dropped: set[str]) -> list[str]:
         if name == "dataset.json" and dropped:
             write_json(out / name, _without(read_json(source), dataset, dropped))
             continue
-        with whole(out / name) as partial:
+        with atomic_write(out / name) as partial:
             shutil.copyfile(source, partial)
     for folder in _FOLDERS:
         for path in sorted((dataset.root / folder).rglob("*")) if (dataset.root / folder).is_dir() else []:
             if path.is_file():
-                with whole(out / path.relative_to(dataset.root)) as partial:
+                with atomic_write(out / path.relative_to(dataset.root)) as partial:
                     shutil.copyfile(path, partial)
     return left_out
 

@@ -11,6 +11,7 @@ from lnsegfm.datasets.doctor.finding import Finding, Severity
 from lnsegfm.datasets.doctor.pieces import find_specks
 from lnsegfm.datasets.labels import node_labels
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.messages import counted
 
 OUTSIDE_SHARE, AIR_SHARE, AIR_HU = 0.05, 0.5, -300.0
 MANY_SPECKS, MANY_NODES = 10, 3  # of a node label each speck counts as a node where nodes are counted
@@ -36,8 +37,8 @@ def judge_specks(
     if (specks := find_specks(there, grid, nodes=nodes)) is None:
         return []
     ml = specks.voxels * grid.voxel_volume_ml
-    voxels = "1 voxel" if specks.voxels == 1 else f"{specks.voxels} voxels"
-    pieces = "1 tiny piece" if specks.count == 1 else f"{specks.count} tiny pieces"
+    voxels = counted(specks.voxels, "voxel")
+    pieces = counted(specks.count, "tiny piece")
     what = f"{named} has {pieces} ({voxels}, {ml:.3f} ml) beside one of {specks.largest} voxels"
     severity: Severity = "warning" if specks.count >= (MANY_NODES if nodes else MANY_SPECKS) else "note"
     remedy = "Look at them; remove them if they are slips of the pen or of a resampling"

@@ -21,7 +21,7 @@ from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.structure_set import mismatch
 from lnsegfm.imaging.dicom.structures import roi_voxels
-from lnsegfm.storage import whole
+from lnsegfm.storage import atomic_write
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 """Colours that the colour-blind tell apart: Okabe and Ito, https://jfly.uni-koeln.de/color, without black."""
@@ -101,7 +101,7 @@ def write_rtstruct(
     data.StructureSetROISequence = [_described(piece, series, algorithm) for piece in pieces]
     data.ROIContourSequence = [_drawn(piece, series) for piece in pieces]
     data.RTROIObservationsSequence = [_observed(piece, interpreted_type) for piece in pieces]
-    with whole(path) as place:
+    with atomic_write(path) as place:
         data.save_as(place, enforce_file_format=True)
         _read_back(place, path, pieces, series)
 

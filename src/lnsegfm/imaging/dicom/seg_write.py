@@ -22,7 +22,7 @@ from lnsegfm.imaging.dicom.seg_read import read_seg
 from lnsegfm.imaging.dicom.segments import THRESHOLD, voxels
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.values import quiet
-from lnsegfm.storage import whole
+from lnsegfm.storage import atomic_write
 
 NOT_CLINICAL = "Not for clinical use"
 
@@ -101,7 +101,7 @@ def write_seg(
     numbers, texts = _numbered(mask, labels, series, instances, names or {})
     with quiet():
         data = encode(numbers, texts, series, origin, kind)
-        with whole(path) as place:
+        with atomic_write(path) as place:
             data.save_as(place, enforce_file_format=True)
             _refuse_difference(place, numbers, texts, series)
 

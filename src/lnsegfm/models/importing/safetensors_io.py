@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lnsegfm.errors import ModelError
-from lnsegfm.storage import whole
+from lnsegfm.storage import atomic_write
 from lnsegfm.weights.state import aliases
 
 METADATA = "lnsegfm"
@@ -32,7 +32,7 @@ def write_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
         name: weights[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in sorted(named)
     }
     same = {alias: name for name, names in named.items() for alias in names if alias != name}
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         safetensors.torch.save_file(tensors, partial, {METADATA: json.dumps({"aliases": same}, sort_keys=True)})
 
 

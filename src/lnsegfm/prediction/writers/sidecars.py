@@ -12,7 +12,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import node_labels
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.flags import flags_of, read_flags, write_flags
-from lnsegfm.evaluation.mask_statistics import look
+from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.evaluation.nodes import measure_nodes, nodes_csv, nodes_json
 from lnsegfm.evaluation.probabilities import ENDING, write_probabilities
 from lnsegfm.imaging.files import read_mask, read_volume
@@ -77,7 +77,7 @@ class Beside:
                 )
             write_probabilities(self._file(case, ENDING), found.probabilities)
         if self.wanted.flags:
-            measured = look(found.scan, mask, grid, self.labels.names)
+            measured = measure_mask(found.scan, mask, grid, self.labels.names)
             write_flags(self.out, {case.name: flags_of(case.name, measured, self._seen, found.mirrored)})
         elif case.name in self._looked_at:
             write_flags(self.out, {case.name: None})
@@ -89,7 +89,7 @@ class Beside:
         mask, grid = read_mask(file)
         if self._lacks_flags(case):
             scan = None if self._ct is None else read_volume(case.images[self._ct])[0]
-            measured = look(scan, mask, grid, self.labels.names)
+            measured = measure_mask(scan, mask, grid, self.labels.names)
             write_flags(self.out, {case.name: flags_of(case.name, measured, self._seen)})
         if self._lacks_nodes(case):
             self._write_nodes(case, mask, grid)
