@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation import peak_mib
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.storage import read_json, write_json
 
 SHAPE, SPACING_MM, NETWORK_MM = (96, 128, 128), (2.0, 1.2, 1.2), (2.2, 1.35, 1.35)
@@ -133,7 +134,7 @@ def predicted(folder: Path, scans: int, overlap: bool, settings: dict[str, Any])
     model, cases = read_model(folder / "model"), find_scans(folder / "scans", 1)[:scans]
     with TemporaryDirectory(dir=folder) as name:
         out, before, start = Path(name), peak_mib(), time.time()
-        found = predicting.predict_cases(model, cases, out, mirroring=settings["mirroring"], nodes=True)
+        found = predicting.predict_cases(model, cases, out, PredictOptions(mirroring=settings["mirroring"], nodes=True))
         seconds = time.time() - start
         assert not found.failed, found.failed
         # a file's ctime is that of its renaming to a mask

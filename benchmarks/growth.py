@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.machine import machine
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.storage import write_json
 
 VOLUMES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -97,7 +98,7 @@ def prediction(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
     out = scene.folder / f"masks-{times:g}"
 
     def predict() -> None:
-        found = predict_cases(model, [case], out, mirroring=False, overwrite=True)
+        found = predict_cases(model, [case], out, PredictOptions(mirroring=False, overwrite=True))
         if found.failed:
             raise RuntimeError(f"Prediction at {times:g} times the volume: {found.failed[0]}.")
 

@@ -22,6 +22,7 @@ from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import CHECKPOINT, read_model
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.training.train_process import FACTORS
 from lnsegfm.weights.adapter import CARD, TENSORS
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
@@ -108,12 +109,12 @@ def test_masks_of_the_applied_model_are_the_runs(method, world, runs, sent, tmp_
     shutil.copy(world.clinic / "imagesTr" / "case_0_0000.nii.gz", images)
     out = apply_adapter(world.base, sent[method], tmp_path / "model").out
     scans = find_scans(images, 1)
-    predict_cases(read_model(runs[method].folder), scans, tmp_path / "theirs", mirroring=False)
+    predict_cases(read_model(runs[method].folder), scans, tmp_path / "theirs", PredictOptions(mirroring=False))
     if method == "lora":
         done = stock_predict(out, images, tmp_path / "made", "--disable_tta")
         assert done.returncode == 0, done.stderr
     else:
-        predict_cases(read_model(out), scans, tmp_path / "made", mirroring=False)
+        predict_cases(read_model(out), scans, tmp_path / "made", PredictOptions(mirroring=False))
     np.testing.assert_array_equal(*(voxels(tmp_path / name / "case_0.nii.gz") for name in ("made", "theirs")))
 
 

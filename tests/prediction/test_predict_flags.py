@@ -30,6 +30,7 @@ from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction import predict_cases as predicting
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Found, Predictor
 from lnsegfm.progress import Silent
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -98,8 +99,9 @@ def test_overlap_is_counted_and_the_masks_are_as_without(model, scans, tmp_path)
     np.testing.assert_array_equal(read_mask(tmp_path / "watched.nii.gz")[0], read_mask(tmp_path / "stock.nii.gz")[0])
 
     with engine():
-        data, _, _ = stock._way_in.preprocessor_class(verbose=False).run_case(
-            [str(images[0])], None, stock._plans, stock._way_in, dict(model.dataset_json)
+        plans = stock._plans
+        data, _, _ = plans.preprocessing.preprocessor_class(verbose=False).run_case(
+            [str(images[0])], None, plans.plans, plans.preprocessing, dict(model.dataset_json)
         )
     x, network = torch.from_numpy(data)[None].float(), stock._network
     assert x.shape[2:] == (16, 16, 16)
@@ -124,8 +126,8 @@ def test_nothing_to_compare_without_mirroring(model, scans, tmp_path):
 
 
 def test_masks_do_not_depend_on_what_lies_beside_them(model, scans, tmp_path):
-    predict_cases(model, scans, tmp_path / "bare", flags=False)
-    predict_cases(model, scans, tmp_path / "all", nodes=True, probabilities=True)
+    predict_cases(model, scans, tmp_path / "bare", PredictOptions(flags=False))
+    predict_cases(model, scans, tmp_path / "all", PredictOptions(nodes=True, probabilities=True))
     assert names(tmp_path / "bare") == ["case_0.nii.gz", "case_1.nii.gz"]
     for case in scans:
         one, other = (tmp_path / folder / f"{case.name}.nii.gz" for folder in ("bare", "all"))
@@ -152,7 +154,7 @@ def test_flags_are_written_and_survive_going_on(model, scans, tmp_path, monkeypa
     assert marked in second.flags
     assert read_flags(out)["case_0"] == (marked,)
 
-    again = predict_cases(model, scans, out, overwrite=True)
+    again = predict_cases(model, scans, out, PredictOptions(overwrite=True))
     assert marked not in again.flags
     assert json.loads(json.dumps(predicting.as_json(again)))["flags"] == [flag.to_json() for flag in again.flags]
 
@@ -174,9 +176,9 @@ def test_flags_are_there_once_the_mask_is(model, scans, tmp_path):
 
 def test_masks_of_before_are_looked_at_without_a_network(model, scans, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    predict_cases(model, scans, out, flags=False)
+    predict_cases(model, scans, out, PredictOptions(flags=False))
     monkeypatch.setattr(predicting, "Predictor", None)
-    found = predict_cases(model, scans, out, nodes=True)
+    found = predict_cases(model, scans, out, PredictOptions(nodes=True))
     assert (found.done, found.skipped, found.failed) == ((), ("case_0", "case_1"), ())
     assert sorted(read_flags(out)) == ["case_0", "case_1"]
     assert {"case_0.nodes.csv", "case_1.nodes.json"} <= set(names(out))
@@ -184,15 +186,15 @@ def test_masks_of_before_are_looked_at_without_a_network(model, scans, tmp_path,
 
 def test_masks_made_anew_do_not_keep_what_lay_beside_them(model, scans, tmp_path):
     out = tmp_path / "out"
-    predict_cases(model, scans, out, nodes=True, probabilities=True)
-    predict_cases(model, scans[:1], out, flags=False, overwrite=True)
+    predict_cases(model, scans, out, PredictOptions(nodes=True, probabilities=True))
+    predict_cases(model, scans[:1], out, PredictOptions(flags=False, overwrite=True))
     assert [name for name in names(out) if name.startswith("case_0")] == ["case_0.nii.gz"]
     assert list(read_flags(out)) == ["case_1"]
 
 
 def test_one_case_that_fails_does_not_stop_the_rest(model, scans, tmp_path):
     out = tmp_path / "out"
-    predict_cases(model, scans, out, flags=False)
+    predict_cases(model, scans, out, PredictOptions(flags=False))
     scans[0].images[0].write_bytes(b"no scan")
     found = predict_cases(model, scans, out)
     assert [failure.case for failure in found.failed] == ["case_0"]
@@ -203,7 +205,7 @@ def test_one_case_that_fails_does_not_stop_the_rest(model, scans, tmp_path):
 
 
 def test_nodes_are_those_of_the_labels_named_so(model, scans, tmp_path):
-    predict_cases(model, scans[:1], tmp_path, nodes=True)
+    predict_cases(model, scans[:1], tmp_path, PredictOptions(nodes=True))
     content = json.loads((tmp_path / "case_0.nodes.json").read_text())
     mask, _ = read_mask(tmp_path / "case_0.nii.gz")
     assert list(content["labels"]) == ["node"]
@@ -214,7 +216,7 @@ def test_nodes_are_those_of_the_labels_named_so(model, scans, tmp_path):
 
 def test_all_labels_are_measured_where_none_is_named_as_nodes(scans, tmp_path, model):
     other = replace(model, dataset_json=dict(model.dataset_json) | {"labels": {"background": 0, "a": 1, "b": 2}})
-    predict_cases(other, scans[:1], tmp_path, nodes=True)
+    predict_cases(other, scans[:1], tmp_path, PredictOptions(nodes=True))
     assert list(json.loads((tmp_path / "case_0.nodes.json").read_text())["labels"]) == ["a", "b"]
 
 
@@ -231,7 +233,7 @@ def test_probabilities_are_those_of_stock_nnunet(change, scans, tmp_path):
     model = write_random(tmp_path / "model", change)
     write_image(tmp_path / "scans" / "framed.nii.gz", np.pad(scene(9)[0], 3))  # zeros around: nnU-Net crops them
     cases = find_scans(tmp_path / "scans", 1)
-    predict_cases(model, cases, tmp_path / "ours", probabilities=True, exact=True)
+    predict_cases(model, cases, tmp_path / "ours", PredictOptions(probabilities=True, exact=True))
     with engine():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -263,7 +265,7 @@ def test_probabilities_that_are_missing_are_predicted(model, scans, tmp_path):
     predict_cases(model, scans, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.nii.gz")}
     (tmp_path / "case_1.npz").write_bytes(b"there")
-    found = predict_cases(model, scans, tmp_path, probabilities=True)
+    found = predict_cases(model, scans, tmp_path, PredictOptions(probabilities=True))
     assert (found.done, found.skipped) == (("case_0",), ("case_1",))
     assert (tmp_path / "case_0.npz").is_file()
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

@@ -25,6 +25,7 @@ from lnsegfm.models.planning import RELEASE, plans_for, swin_patch
 from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, SWIN_GB_PER_VOXEL
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.weights.adapter import Adapter
@@ -80,7 +81,7 @@ def test_it_predicts_the_voxels_that_stock_nnunet_predicts(trained: Trained, tmp
     source = sorted((trained.clinic / "imagesTr").glob("*.nii.gz"))[0]
     (images / source.name).write_bytes(source.read_bytes())
     model = read_model(trained.base.folder)
-    predict_cases(model, find_scans(images, 1), tmp_path / "ours", mirroring=False, exact=True)
+    predict_cases(model, find_scans(images, 1), tmp_path / "ours", PredictOptions(mirroring=False, exact=True))
     done = stock_predict(trained.base.model, images, tmp_path / "stock", "--disable_tta")
     assert done.returncode == 0, done.stderr
 

@@ -30,8 +30,9 @@ from lnsegfm.prediction import memory_budget as memories
 from lnsegfm.prediction import pipeline
 from lnsegfm.prediction import predict_cases as predicting
 from lnsegfm.prediction.inputs import find_scans
-from lnsegfm.prediction.memory_budget import GB, LATE, bytes_of, room, scan_bytes, tile_bytes
+from lnsegfm.prediction.memory_budget import LATE, room, scan_bytes, tile_bytes
 from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.prediction.predict_options import GB, PredictOptions
 from lnsegfm.prediction.predictor import Predictor, ready
 from lnsegfm.workflows.preset_benchmark import FILE, measure, price, rows
 from tests.cli.machines import write_machine
@@ -83,12 +84,13 @@ def test_every_setting_is_claimed_as_its_own(model, scans, tmp_path):
     assert Setting().to_json() == {"mirroring": True, "step": 0.5}
     for name in PRESETS:
         out = tmp_path / name
-        assert predict_cases(model, scans[:1], out, fast=name).done == ("case_0",)
+        assert predict_cases(model, scans[:1], out, PredictOptions(fast=name)).done == ("case_0",)
         kept = json.loads((out / "masks.json").read_text())
         assert kept == {"model": [model.first.weights_sha256]} | PRESETS[name].to_json()
         with pytest.raises(RunMismatch, match="other settings"):
             predict_cases(model, scans[:1], out)
-    assert predict_cases(model, scans[:1], tmp_path / "no-mirroring", mirroring=False).skipped == ("case_0",)
+    again = predict_cases(model, scans[:1], tmp_path / "no-mirroring", PredictOptions(mirroring=False))
+    assert again.skipped == ("case_0",)
 
 
 # coarse first
@@ -182,8 +184,8 @@ def test_models_of_slices_do_not_look_coarsely(model):
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_no_amount_of_memory(value):
     with pytest.raises(ConfigError, match="it is a number of GB above 0"):
-        bytes_of(value)
-    assert (bytes_of(None), bytes_of(1.5)) == (None, 1_500_000_000)
+        PredictOptions(memory=value)
+    assert (PredictOptions().memory_bytes, PredictOptions(memory=1.5).memory_bytes) == (None, 1_500_000_000)
 
 
 def test_scans_overlap_where_there_is_room_for_three(model, scans, monkeypatch):
@@ -210,7 +212,7 @@ def test_a_scan_needs_more_the_larger_it_is_and_a_damaged_one_is_left_for_its_tu
     assert scan_bytes(model, Grid((20, 24, 28), (2.0, 1.0, 1.5)), probabilities=True) > small
     scans[0].images[0].write_bytes(b"no scan")
     assert room(model, scans, {}, None).overlap
-    found = predict_cases(model, scans, tmp_path / "out", fast="no-mirroring")
+    found = predict_cases(model, scans, tmp_path / "out", PredictOptions(fast="no-mirroring"))
     assert ([f.case for f in found.failed], found.done) == (["case_0"], ("case_1", "case_2"))
 
 
@@ -220,13 +222,16 @@ def test_masks_do_not_depend_on_memory_overlap_or_air(model, scans, tmp_path, mo
     real = predicting.each
     monkeypatch.setattr(predicting, "each", lambda *a, overlap: overlaps.append(overlap) or real(*a, overlap=overlap))
     monkeypatch.setattr(pipeline, "usable_cores", lambda: 2)
-    predict_cases(model, scans, tmp_path / "free", mirroring=False, nodes=True, probabilities=True)
+    predict_cases(model, scans, tmp_path / "free", PredictOptions(mirroring=False, nodes=True, probabilities=True))
     monkeypatch.setattr(memories, "resident", lambda: 0)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.first.weights.values())
     one = scan_bytes(model, Grid((20, 24, 28), (2.0, 1.0, 1.5)), probabilities=True)
     bound = LATE + weights + tile_bytes(model) + 2 * one
     predict_cases(
-        model, scans, tmp_path / "bound", mirroring=False, nodes=True, probabilities=True, memory=bound, air=False
+        model,
+        scans,
+        tmp_path / "bound",
+        PredictOptions(mirroring=False, nodes=True, probabilities=True, memory=bound / GB, air=False),
     )
     assert overlaps == [True, False]
     files = {path.name: path.read_bytes() for path in (tmp_path / "free").iterdir()}
@@ -243,14 +248,15 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.inputs import find_scans
+from lnsegfm.prediction.predict_options import PredictOptions
 
 model, scans, out = (Path(name) for name in sys.argv[1:])
 model, cases = read_model(model), find_scans(scans, 1)
 try:
-    predict_cases(model, cases, out, memory=1)
+    predict_cases(model, cases, out, PredictOptions(memory=1e-9))
 except ConfigError as error:
     least = float(re.search("Give at least ([0-9.]+)[.]", str(error)).group(1)) * 1e9
-found = predict_cases(model, cases, out, mirroring=False, step=1.0, memory=round(least))
+found = predict_cases(model, cases, out, PredictOptions(mirroring=False, step=1.0, memory=least / 1e9))
 status = Path("/proc/self/status").read_text()
 print(len(found.done), least, int(re.search("VmHWM:[^0-9]*([0-9]+)", status).group(1)) * 1024)
 """

@@ -12,8 +12,9 @@ import typer
 from lnsegfm.cli.console import console
 from lnsegfm.cli.shared_options import AsJson, Device, Memory, Mirroring, Straighten, print_json, require_folder
 from lnsegfm.errors import ConfigError
-from lnsegfm.inference.speed_presets import PRESETS, chosen
+from lnsegfm.inference.speed_presets import PRESETS
 from lnsegfm.messages import counted, printable
+from lnsegfm.prediction.predict_options import PredictOptions
 
 
 def predict(
@@ -86,25 +87,38 @@ def predict(
     require_folder(out)
     if out.resolve() in (scans.resolve(), scans.resolve().parent if scans.is_file() else None):
         raise ConfigError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
-    if not 0 < step <= 1:
-        raise ConfigError(f"--step {step}: windows must touch or overlap. Use a share above 0, at most 1.")
-    chosen(fast, mirroring=mirroring, step=step, exact=exact)
+    options = PredictOptions(
+        device=device,
+        mirroring=mirroring,
+        step=step,
+        fast=fast,
+        exact=exact,
+        air=air,
+        memory=memory,
+        flags=flags,
+        overwrite=overwrite,
+        nodes=nodes,
+        probabilities=probabilities,
+        formats=tuple(part.strip() for part in format_.split(",")),
+        per_node=per_node,
+        names=names,
+        straighten=straighten,
+    )
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.models.model_folder import read_model
     from lnsegfm.nnunet.environment import choose_device
     from lnsegfm.prediction.case_names import Names, one_of
     from lnsegfm.prediction.inputs import find_inputs
-    from lnsegfm.prediction.memory_budget import bytes_of
     from lnsegfm.prediction.predict_cases import as_json as summary
     from lnsegfm.prediction.predict_cases import model_title, predict_cases
     from lnsegfm.prediction.writers.dicom_exports import Exports, Format
     from lnsegfm.workflows.preset_benchmark import price
 
-    formats = tuple(one_of(Format, part.strip(), "--format") for part in format_.split(","))
+    formats = tuple(one_of(Format, kind, "--format") for kind in options.formats)
     naming = one_of(Names, names, "--names")
-    dicom, limit = formats != (Format.NIFTI,), bytes_of(memory)
+    dicom = formats != (Format.NIFTI,)
     with console() as progress, ExitStack() as unpacked:
-        device = choose_device(device)
+        choose_device(device)
         loaded = read_model(model)
         inputs = unpacked.enter_context(
             find_inputs(scans, loaded.channels, names=naming, straighten=straighten, out=out, dicom=dicom)
@@ -115,24 +129,7 @@ def predict(
         if fast is not None:
             progress.stage(price(loaded, fast))
         progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
-        done = predict_cases(
-            loaded,
-            inputs.cases,
-            out,
-            device=device,
-            mirroring=mirroring,
-            step=step,
-            fast=fast,
-            exact=exact,
-            air=air,
-            memory=limit,
-            overwrite=overwrite,
-            flags=flags,
-            nodes=nodes,
-            probabilities=probabilities,
-            exports=exports,
-            progress=progress,
-        )
+        done = predict_cases(loaded, inputs.cases, out, options, exports=exports, progress=progress)
     if as_json:
         print_json(summary(done))
     else:

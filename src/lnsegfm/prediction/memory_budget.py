@@ -16,11 +16,11 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.plans import in_image_order
 from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.prediction.predict_options import GB
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series
 
-GB = 10**9
 _AT_ONCE = 3
 """Scans there are at once where they overlap: one read, one on the network, one written."""
 LATE = 150_000_000
@@ -40,19 +40,6 @@ class Room:
 
     overlap: bool
     rest: int | None
-
-
-def bytes_of(gigabytes: float | None) -> int | None:
-    """The bound in bytes (1 GB = 10^9); None stays None.
-
-    Raises:
-        ConfigError: It is no amount of memory.
-    """
-    if gigabytes is None:
-        return None
-    if not 0 < gigabytes < math.inf:
-        raise ConfigError(f"--memory {gigabytes:g}: it is a number of GB above 0. Use 8, or leave it out.")
-    return max(1, round(gigabytes * GB))
 
 
 def room(

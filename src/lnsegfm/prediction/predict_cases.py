@@ -15,13 +15,13 @@ import torch
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.evaluation.flags import Flag, read_flags
-from lnsegfm.inference.speed_presets import chosen
 from lnsegfm.models.model_folder import Model
-from lnsegfm.nnunet.environment import without_warnings
+from lnsegfm.nnunet.environment import choose_device, without_warnings
 from lnsegfm.nnunet.preprocessing import Prepared
 from lnsegfm.prediction.inputs import Failure
 from lnsegfm.prediction.memory_budget import room
 from lnsegfm.prediction.pipeline import Steps, attempt, each, worthwhile
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Predictor, ready
 from lnsegfm.prediction.results import Found, Made
 from lnsegfm.prediction.writers.dicom_exports import Exports
@@ -53,18 +53,8 @@ def predict_cases(
     model: Model,
     cases: Sequence[Case],
     out: Path,
+    options: PredictOptions | None = None,
     *,
-    device: str = "cpu",
-    mirroring: bool = True,
-    step: float = 0.5,
-    fast: str | None = None,
-    exact: bool = False,
-    air: bool = True,
-    memory: int | None = None,
-    overwrite: bool = False,
-    flags: bool = True,
-    nodes: bool = False,
-    probabilities: bool = False,
     exports: Exports | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -78,17 +68,7 @@ def predict_cases(
         model: The model.
         cases: The scans.
         out: Folder of the masks; a case's mask is named as the case.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        mirroring: See `Predictor`.
-        step: See `Predictor`.
-        fast: A faster setting by its name (`lnsegfm.inference.speed_presets`), which settles mirroring and step.
-        exact: See `Predictor`.
-        air: See `Predictor`; the masks do not depend on it.
-        memory: Bytes that the process may hold, about; the masks do not depend on it.
-        overwrite: Predict also what is there already.
-        flags: Write ``flags.json``, the reasons to look at a case (`lnsegfm.evaluation.flags`).
-        nodes: Write ``CASE.nodes.csv`` and ``CASE.nodes.json``, the measured nodes of a mask.
-        probabilities: Write ``CASE.npz``, each class's probability in each voxel.
+        options: How, and what is written besides the masks.
         exports: Writes DICOM and records beside the masks, and opens scans that are DICOM.
         progress: Told how far it is.
 
@@ -97,19 +77,20 @@ def predict_cases(
         ConfigError: A mask would take the place of a scan, or settings that cannot be, or less memory than
             the program, the model and the largest scan hold.
     """
-    progress = progress or Silent()
-    setting = chosen(fast, mirroring=mirroring, step=step, exact=exact)
+    progress, options = progress or Silent(), options or PredictOptions()
+    setting, overwrite, flags = options.setting, options.overwrite, options.flags
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
     _require_apart(out, cases, places)
-    beside = Beside(model, out, Wanted(flags=flags, nodes=nodes, probabilities=probabilities))
+    beside = Beside(model, out, Wanted(flags=flags, nodes=options.nodes, probabilities=options.probabilities))
     todo = [case for case in cases if overwrite or not places[case.name].is_file() or beside.needs_network(case)]
     made_by = {"model": [fold.weights_sha256 for fold in model.folds]} | setting.to_json()
     predictor, overlap = None, False
     if todo:
         series = exports.scans.series if exports is not None else {}
-        there = room(model, todo, series, memory, probabilities=probabilities)
-        predictor = ready(model, setting, device=device, watch=flags, air=air, memory=there.rest)
+        there = room(model, todo, series, options.memory_bytes, probabilities=options.probabilities)
+        device = choose_device(options.device)
+        predictor = ready(model, setting, device=device, watch=flags, air=options.air, memory=there.rest)
         overlap = there.overlap and worthwhile(predictor.device.type, torch.get_num_threads())
     with locked(out):
         _claim(out, made_by, overwrite)
@@ -133,7 +114,7 @@ def predict_cases(
             progress.advance(finished, len(todo) + len(rest), case.name)
 
         if predictor is not None:
-            steps = _steps(predictor, places, beside, exports, probabilities)
+            steps = _steps(predictor, places, beside, exports, options.probabilities)
             with without_warnings:
                 each(todo, steps, told, overlap=overlap)
         for case in rest:

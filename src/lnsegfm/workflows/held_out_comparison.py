@@ -18,6 +18,7 @@ from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.verdict import verdict
@@ -164,7 +165,7 @@ def masks_of(
         DataError: A case that the model cannot predict; all of them are listed.
     """
     progress.stage(f"Predicting {counted(len(cases), 'case')} with the {name}")
-    found = predict_cases(model, cases, folder, device=device, mirroring=mirroring, progress=progress)
+    found = predict_cases(model, cases, folder, PredictOptions(device=device, mirroring=mirroring), progress=progress)
     if found.failed:
         raise DataError(*map(str, found.failed))
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))

@@ -22,6 +22,7 @@ from lnsegfm.evaluation.scoring import Scoring
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress
 from lnsegfm.storage import read_json, write_json
 from lnsegfm.training.schedule import Schedule
@@ -157,9 +158,8 @@ def _try(
 def _dice(question: Question, folder: Path, device: str, progress: Progress) -> float:
     """Mean over cases of the mean over labels; 1 for a case where neither mask holds any, which is as it should be."""
     model, masks = read_model(folder / "model"), folder / "predictions"
-    found = predict_cases(
-        model, question.left_out, masks, device=device, mirroring=question.mirroring, flags=False, progress=progress
-    )
+    options = PredictOptions(device=device, mirroring=question.mirroring, flags=False)
+    found = predict_cases(model, question.left_out, masks, options, progress=progress)
     if found.failed:
         raise DataError(*map(str, found.failed))
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))

@@ -16,6 +16,7 @@ import torch
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.export_model import export
 from lnsegfm.models.model_folder import read_model, write_model
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.weights.checkpoint import read_checkpoint
 from lnsegfm.weights.state import weights_hash
 from tests.models.importing.producers import DATASET, Trained, exported_by_nnunet
@@ -84,7 +85,9 @@ def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images
     )
     stocked = stock_predict(tmp_path / "model", images, tmp_path / "stock", "--disable_tta")
     assert stocked.returncode == 0, stocked.stderr
-    ours = predict_cases(read_model(Path("it")), find_scans(images, 1), tmp_path / "ours", mirroring=False)
+    ours = predict_cases(
+        read_model(Path("it")), find_scans(images, 1), tmp_path / "ours", PredictOptions(mirroring=False)
+    )
     assert ours.failed == ()
     for name, mask in voxels(tmp_path / "stock").items():
         assert mask.any()

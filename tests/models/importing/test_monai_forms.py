@@ -25,6 +25,7 @@ from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import load_weights, raw, weights_hash
 from tests.models.importing.producers import DATASET_JSON
@@ -79,7 +80,9 @@ def test_a_monai_network_sees_here_what_it_saw_there(tmp_path, take):
     image.SetSpacing((1.0, 1.5, 2.0))
     (tmp_path / "in").mkdir()
     sitk.WriteImage(image, str(tmp_path / "in" / "scan_0000.nii.gz"))
-    done = predict_cases(read_model(Path("it")), find_scans(tmp_path / "in", 1), tmp_path / "out", mirroring=False)
+    done = predict_cases(
+        read_model(Path("it")), find_scans(tmp_path / "in", 1), tmp_path / "out", PredictOptions(mirroring=False)
+    )
     assert done.failed == ()
 
     from monai.transforms import ScaleIntensityRange

@@ -1,0 +1,100 @@
+"""The settings of a prediction, each described once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.inference.speed_presets import Setting, chosen
+
+GB = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How a loaded model predicts.
+
+    Args:
+        device: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Average over mirrored copies, as nnU-Net does.
+        step: Distance of tiles as a share of the patch, in (0, 1].
+        fast: ``no-mirroring``, ``wide-steps`` or ``coarse-first``, which settle mirroring and step; ``lnsegfm presets``
+            measures what that costs a model.
+        exact: Round as nnU-Net does, for its very masks; slower.
+        air: Evaluate all tiles of nothing but air as one; the masks are the same.
+        memory: GB (10^9 bytes) to keep to, about; None holds what is fastest. The masks are the same.
+        flags: Look for reasons to review a mask; compares plain and mirrored predictions for it.
+
+    Raises:
+        UnknownName: There is no such preset.
+        ConfigError: A step or an amount of memory that cannot be, or a preset and settings of one's own.
+    """
+
+    device: str = "auto"
+    mirroring: bool = True
+    step: float = 0.5
+    fast: str | None = None
+    exact: bool = False
+    air: bool = True
+    memory: float | None = None
+    flags: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1:
+            raise ConfigError(f"--step {self.step}: windows must touch or overlap. Use a share above 0, at most 1.")
+        _ = self.setting, self.memory_bytes
+
+    @property
+    def setting(self) -> Setting:
+        """What the masks depend on besides the model."""
+        return chosen(self.fast, mirroring=self.mirroring, step=self.step, exact=self.exact)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The bound of memory in bytes; None where there is none."""
+        if self.memory is None:
+            return None
+        if not 0 < self.memory < math.inf:
+            raise ConfigError(f"--memory {self.memory:g}: it is a number of GB above 0. Use 8, or leave it out.")
+        return max(1, round(self.memory * GB))
+
+    def with_fields(self, **fields: Any) -> Self:
+        """The same with some fields changed.
+
+        Raises:
+            ConfigError: A name that is no field, or as the class.
+        """
+        known = self.__dataclass_fields__
+        if unknown := [name for name in fields if name not in known]:
+            raise ConfigError(f"Option {unknown[0]}: not known. Use {', '.join(known)}.")
+        return replace(self, **fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(SessionOptions):
+    """How a folder of scans is predicted: as `SessionOptions`, and what is written.
+
+    Args:
+        overwrite: Predict also what is there already.
+        nodes: Measure the nodes of each mask: ``CASE.nodes.csv`` and ``CASE.nodes.json``.
+        probabilities: Keep the labels' probabilities: ``CASE.npz``, large.
+        formats: ``nifti``, and for scans from DICOM also ``rtstruct`` and ``seg``.
+        per_node: A structure or segment for each node instead of one for each label.
+        names: What masks of DICOM series are called: ``code``, ``series`` or ``patient``.
+        straighten: Resample sheared series (gantry tilt) instead of refusing them.
+    """
+
+    overwrite: bool = False
+    nodes: bool = False
+    probabilities: bool = False
+    formats: tuple[str, ...] = ("nifti",)
+    per_node: bool = False
+    names: str = "code"
+    straighten: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        formats = [self.formats] if isinstance(self.formats, str) else self.formats
+        object.__setattr__(self, "formats", tuple(formats))
