@@ -5,48 +5,91 @@ The name of a file under way starts with ``.partial-``, so nothing that lists re
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lnsegfm.errors import DataError, RunMismatch
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 PARTIAL = ".partial-"
+LOCK = ".lock"
+"""Ending of files that are locks; their names start with ``PARTIAL``, too."""
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+class HeldLock:
+    """A lock that this process holds; any of its threads may release it."""
+
+    def __init__(self, place: Path, lock: BaseFileLock | None) -> None:
+        self._place, self._lock = place, lock
+
+    def release(self) -> None:
+        """Let others have it; its file goes."""
+        if self._lock is not None:
+            self._place.unlink(missing_ok=True)  # whoever waits on this very file sees that it is gone, and tries anew
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> HeldLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def try_lock(place: Path, *, wait_s: float = 0) -> HeldLock | None:
+    """Take a lock between processes, or find that another one has it.
+
+    The lock is the operating system's on the file ``place``: it goes with the process, however that ends. On network
+    drives it holds between machines where the server keeps locks (NFS 4, NFS 3 with lockd, SMB). Where the system has
+    no such call, the file itself is the lock, and one that a killed process of another machine left has to be removed
+    by hand; where the server refuses locks, nobody is kept out.
+
+    Args:
+        place: The lock's file, in a folder that exists; it is removed when the lock is released.
+        wait_s: Seconds to wait for another one's release.
+
+    Returns:
+        The lock, to be released; None where another process, or another part of this one, has it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(place, timeout=wait_s, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    except NotImplementedError:
+        return HeldLock(place, None)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return HeldLock(place, None)
+    return HeldLock(place, lock)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for the same from writing to ``folder`` while the block lasts; it is made.
-
-    The lock is the operating system's and lies on the folder itself: it goes with the process, however that ends.
-    Where there are no such locks (Windows, some network drives), nobody is kept out.
+    """Keep other processes that ask for the same out of ``folder`` while the block lasts (`try_lock`); it is made.
 
     Raises:
         RunMismatch: Another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
+    held = try_lock(folder / f"{PARTIAL}folder{LOCK}")
+    if held is None:
+        raise RunMismatch(f"{folder}: another run writes there now. Wait for its end, or name another --out.")
+    with held:
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunMismatch(
-                f"{folder}: another run writes there now. Wait for its end, or name another --out."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -57,7 +100,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     suffixes of ``path``, because readers and writers of images choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f"{PARTIAL}{os.getpid()}-{path.name}"
+    partial = path.parent / f"{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -114,10 +157,11 @@ def content_hash(content: Any) -> str:
 
 
 def clear_partials(folder: Path) -> None:
-    """Remove what a killed process left half-written directly in ``folder``."""
+    """Remove what a killed process left half-written directly in ``folder``; locks stay."""
     if folder.is_dir():
         for partial in folder.glob(f"{PARTIAL}*"):
-            partial.unlink(missing_ok=True)
+            if partial.suffix != LOCK:
+                partial.unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:

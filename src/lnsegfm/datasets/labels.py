@@ -130,6 +130,12 @@ def node_labels(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if not NODE_WORDS.isdisjoint(re.split(r"[\W_]+", name.lower())))
 
 
+def nodes_among(names: Iterable[str]) -> tuple[str, ...]:
+    """The labels whose nodes are measured: those named as nodes, and all where none is."""
+    names = tuple(names)
+    return node_labels(names) or names
+
+
 def _require_whole_number(name: Any, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise DataError(f"Label {name!r} {value!r}: its value is not a whole number. Write it as 1, 2, 3, ....")

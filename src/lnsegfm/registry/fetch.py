@@ -17,7 +17,7 @@ from lnsegfm.registry.model_card import (
     HuggingFaceLocation,
     ModelCard,
 )
-from lnsegfm.storage import PARTIAL, content_hash, sha256
+from lnsegfm.storage import LOCK, PARTIAL, content_hash, sha256, try_lock
 
 HUGGING_FACE = "https://huggingface.co"
 
@@ -62,8 +62,6 @@ def fetch(
             f"Model {card.name}: its file is not here ({place}), and offline nothing is downloaded. "
             "Download it once where there is a network, or copy it there."
         )
-    from filelock import FileLock, Timeout
-
     from lnsegfm.registry.download import Download, download, shown
 
     asked = Download(
@@ -71,12 +69,13 @@ def fetch(
     )
     removed = "The download was removed; ask who keeps it, or correct the manifest."
     place.parent.mkdir(parents=True, exist_ok=True)
+    lock = try_lock(place.with_name(f"{PARTIAL}{place.name}{LOCK}"))
+    if lock is None:
+        raise ConfigError(f"Model {card.name}: another process downloads it just now. Wait for that one.")
     try:
-        with FileLock(place.with_name(f"{PARTIAL}{place.name}.lock"), timeout=0):
+        with lock:
             progress.stage(f"Downloading {card.name} from {shown(url)}")
             download(asked, lambda path: _require_right(card, path, progress, removed), progress)
-    except Timeout:
-        raise ConfigError(f"Model {card.name}: another process downloads it just now. Wait for that one.") from None
     except KeyboardInterrupt:
         raise Interrupted("Interrupted. What arrived is kept; the same command continues.") from None
     return place

@@ -8,8 +8,7 @@ No file holds a date, so a repeated conversion gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,8 @@ from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError, LnSegFmError
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.progress import Progress
-from lnsegfm.storage import PARTIAL, clear_partials, read_json, write_json
+from lnsegfm.storage import LOCK, PARTIAL, clear_partials, read_json, try_lock, write_json
 
-_LOCK = f"{PARTIAL}convert.lock"
 _SHOWN = 20  # reasons that are told where nothing can be converted
 _PLACES = {True: ("imagesTr", "labelsTr"), False: ("imagesTs", "labelsTs")}
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "cases")
@@ -92,13 +90,14 @@ def convert(
         more = (f"{len(why) - _SHOWN} more of this kind.",) if len(why) > _SHOWN else ()
         head = () if plan.failed else (f"{source}: it holds no case of {card.name}. {card.layout}",)
         raise DataError(*head, *why[:_SHOWN], *more)
-    with _alone(out):
+    out.mkdir(parents=True, exist_ok=True)
+    lock = try_lock(out / f"{PARTIAL}convert{LOCK}")
+    if lock is None:
+        raise DataError(f"{out}: another process converts to it just now. Wait for that one.")
+    with lock:
         write_json(out / RECORD, {"format": FORMAT, "complete": False, "identity": identity})
-        for folder in _FOLDERS:
-            clear_partials(out / folder)
-        for partial in out.glob(f"{PARTIAL}*"):
-            if partial.name != _LOCK:
-                partial.unlink(missing_ok=True)
+        for folder in (out, *(out / name for name in _FOLDERS)):
+            clear_partials(folder)
         run = _Run(card, plan, out)
         for done, scan in enumerate(plan.scans, start=1):
             run.take(scan)
@@ -116,21 +115,6 @@ def convert(
         missing=plan.missing,
         notes=(*plan.notes, *run.notes),
     )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep other processes out of a dataset as long as this one converts to it."""
-    from filelock import FileLock, Timeout
-
-    out.mkdir(parents=True, exist_ok=True)
-    place = out / _LOCK
-    try:
-        with FileLock(place, timeout=0):
-            yield
-            place.unlink(missing_ok=True)
-    except Timeout:
-        raise DataError(f"{out}: another process converts to it just now. Wait for that one.") from None
 
 
 class _Run:

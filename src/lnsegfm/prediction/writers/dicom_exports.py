@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.datasets.labels import LabelMap, node_labels
+from lnsegfm.datasets.labels import LabelMap, node_labels, nodes_among
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.components import components
 from lnsegfm.evaluation.flags import Flag
@@ -22,7 +22,6 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.case_names import identity
 from lnsegfm.prediction.inputs import Failure, Scans, one_line
 from lnsegfm.prediction.writers.cohort_summary import NOTICE, write_summary
-from lnsegfm.prediction.writers.sidecars import nodes_among
 from lnsegfm.storage import read_json, sha256, write_json
 
 CASE_FORMAT, SERIES_FORMAT = "lnsegfm.case/1", "lnsegfm.series/1"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.datasets.labels import node_labels
+from lnsegfm.datasets.labels import nodes_among
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.flags import flags_of, read_flags, write_flags
 from lnsegfm.evaluation.mask_statistics import measure_mask
@@ -112,9 +111,3 @@ class Beside:
 
     def _file(self, case: Case, ending: str) -> Path:
         return self.out / f"{case.name}{ending}"
-
-
-def nodes_among(labels: Iterable[str]) -> tuple[str, ...]:
-    """The labels that ``--nodes`` measures: those named as nodes, and all where none is."""
-    names = tuple(labels)
-    return node_labels(names) or names
