@@ -92,9 +92,9 @@ def part_out(folder: Path) -> Callable[[], None]:
 def part_back(folder: Path) -> Callable[[], None]:
     from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
     from lnsegfm.imaging.dicom.seg_read import read_seg
-    from lnsegfm.imaging.dicom.segments import segments_mask
+    from lnsegfm.imaging.dicom.segmentation import segments_mask
     from lnsegfm.imaging.dicom.series import series_of
-    from lnsegfm.imaging.dicom.structures import structures_mask
+    from lnsegfm.imaging.dicom.structure_masks import structures_mask
 
     series, mask = series_of(folder / "ct"), np.load(folder / "nodes.npy")
     pattern = ["*=lymph_node"]
@@ -111,7 +111,7 @@ def part_back(folder: Path) -> Callable[[], None]:
 
 
 def part_convert(folder: Path) -> Callable[[], None]:
-    from lnsegfm.datasets.convert import SETS, Options, convert
+    from lnsegfm.datasets.convert import SETS, ConversionOptions, convert
 
     def run() -> None:
         with TemporaryDirectory(dir=folder) as out:
@@ -120,7 +120,7 @@ def part_convert(folder: Path) -> Callable[[], None]:
             for name in ("ct", "rs.dcm"):
                 if not (source / name).exists():
                     (source / name).symlink_to(folder / name)
-            options = Options(roi=("lymph_node=lymph_node",), key=folder / "key")
+            options = ConversionOptions(roi=("lymph_node=lymph_node",), key=folder / "key")
             done = convert(SETS["dicom"], source, Path(out) / "dataset", options)
             if len(done.written) != 1 or done.failed:
                 raise RuntimeError(f"Not converted: {done.failed}")

@@ -32,7 +32,7 @@ from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.dicom.series_index import Series
-from lnsegfm.imaging.dicom.structures import Roi, roi_mask, structures_mask, to_index
+from lnsegfm.imaging.dicom.structure_masks import Roi, roi_mask, structures_mask, to_index
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.storage import write_json
 

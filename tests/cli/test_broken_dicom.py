@@ -71,7 +71,7 @@ def test_every_kind_of_the_page_is_tested_and_every_tested_kind_is_on_the_page()
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(values, "MAX_INFLATED", LIMIT)
-    for function in (archive.unpack, archive.opened.__wrapped__):
+    for function in (archive.unpack, archive.unpacked_tree.__wrapped__):
         monkeypatch.setattr(function, "__kwdefaults__", {"max_unpacked": LIMIT})
 
 

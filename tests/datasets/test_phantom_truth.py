@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from lnsegfm.datasets.phantom import axial_diameters, make_case, preset
 from lnsegfm.datasets.phantom.phantom_nodes import contact
-from lnsegfm.datasets.phantom.shapes import Column, Cone, Ellipsoid, Tube
+from lnsegfm.datasets.phantom.shapes import Cone, Ellipsoid, Pillar, Tube
 
 lengths = st.floats(1.5, 15)
 angles = st.tuples(st.floats(0, 360), st.floats(0, 180), st.floats(0, 360))
@@ -119,7 +119,7 @@ def test_distances_of_solids_are_those_to_points_on_their_surface():
     rng = np.random.default_rng(0)
     tube = Tube(np.array([[0, 0, -20], [3, 2, 0], [0, 5, 20]], float), np.array([4.0, 3.0, 2.0]))
     cone = Cone(np.zeros(3), np.array([0, 0, 10.0]), (3.0, 3.0))
-    pillar = Column(np.array([[-10, 0, 0, 6, 4, 30], [10, 0, 0, 6, 4, 30]], float), 2.0, -8, 8)
+    pillar = Pillar(np.array([[-10, 0, 0, 6, 4, 30], [10, 0, 0, 6, 4, 30]], float), 2.0, -8, 8)
     ball = ellipsoid((5, 5, 5), (10, 20, 30))
     assert cone.distance(*np.array([5.0, 0, 5])) == pytest.approx(2)
     assert ball.distance(*np.array([0.0, 8, 0])) == pytest.approx(3)

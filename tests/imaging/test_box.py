@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.box import bounding_box, cropped
+from lnsegfm.imaging.box import bounding_box, crop_grid
 from lnsegfm.imaging.grid import Grid
 
 C, S = np.cos(0.3), np.sin(0.3)
@@ -49,13 +49,13 @@ def test_every_voxel_of_a_crop_stays_where_it_is():
     image.SetOrigin(OBLIQUE.origin_mm)
     image.SetDirection(OBLIQUE.direction)
 
-    small = cropped(OBLIQUE, (slice(2, 5), slice(3, 10), slice(1, 7)))
+    small = crop_grid(OBLIQUE, (slice(2, 5), slice(3, 10), slice(1, 7)))
 
     assert small.difference(Grid.from_image(image[1:7, 3:10, 2:5]), tolerance_mm=1e-9, direction_tolerance=0) is None
-    assert cropped(OBLIQUE, (slice(None), slice(0, 10), slice(None, 11))) == OBLIQUE
+    assert crop_grid(OBLIQUE, (slice(None), slice(0, 10), slice(None, 11))) == OBLIQUE
 
 
 @pytest.mark.parametrize("part", [slice(0, 12), slice(-1, 3), slice(4, 4), slice(0, 4, 2)])
 def test_a_box_outside_is_refused(part):
     with pytest.raises(DataError, match="not inside a volume"):
-        cropped(OBLIQUE, (slice(0, 2), slice(0, 2), part))
+        crop_grid(OBLIQUE, (slice(0, 2), slice(0, 2), part))

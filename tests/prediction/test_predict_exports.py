@@ -20,9 +20,9 @@ from lnsegfm.evaluation.components import components
 from lnsegfm.imaging.dicom import rtstruct_write, seg_write
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import read_seg
-from lnsegfm.imaging.dicom.segments import segments_mask
+from lnsegfm.imaging.dicom.segmentation import segments_mask
 from lnsegfm.imaging.dicom.series import find_series, series_of
-from lnsegfm.imaging.dicom.structures import structures_mask
+from lnsegfm.imaging.dicom.structure_masks import structures_mask
 from lnsegfm.imaging.files import read_mask, write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.case_names import MAX_NAME, Names, identity, namer

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lnsegfm.datasets.dataset import open_dataset
-from lnsegfm.datasets.doctor import Diagnosis, Finding, Looked, Shown, diagnose
+from lnsegfm.datasets.doctor import CaseArrays, DiagnosedCase, Diagnosis, Finding, diagnose
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_mask, write_volume
@@ -28,17 +28,17 @@ EVIL = '<script>alert("1")</script>'
 GRID = Grid((8, 16, 16), (3.0, 3.0, 3.0))
 
 
-def looked(case: str, mask: bool = True) -> Looked:
+def looked(case: str, mask: bool = True) -> DiagnosedCase:
     image = np.full(GRID.shape, -1000, np.int16)
     image[2:6, 3:12, 3:12] = 40
-    return Looked(case, GRID, lambda: Shown(GRID, image, image == 40 if mask else None))
+    return DiagnosedCase(case, GRID, lambda: CaseArrays(GRID, image, image == 40 if mask else None))
 
 
-def broken(case: str) -> Looked:
-    def read() -> Shown:
+def broken(case: str) -> DiagnosedCase:
+    def read() -> CaseArrays:
         raise DataError("gone")
 
-    return Looked(case, None, read)
+    return DiagnosedCase(case, None, read)
 
 
 @pytest.fixture

@@ -54,16 +54,16 @@ def check(
     record = None
     dataset = _dataset(data, label or [])
     if fix and out is not None:
-        from lnsegfm.datasets.doctor import mend, require_mendable
+        from lnsegfm.datasets.doctor import require_fixable, write_fixed_copy
 
         if dataset is None:
             raise ConfigError(f"--fix {fix[0]}: DICOM is not mended. Convert it first: lnsegfm data convert.")
-        require_mendable(dataset, fix, out)
+        require_fixable(dataset, fix, out)
     with console() as progress:
         diagnosis = _diagnosed(data, dataset, progress)
         if fix and out is not None and dataset is not None:
             progress.stage("Writing the mended copy")
-            record = mend(dataset, diagnosis, fix, out, progress=progress)
+            record = write_fixed_copy(dataset, diagnosis, fix, out, progress=progress)
         if html is not None:
             from lnsegfm.report.doctor_page import write_doctor_page
 
@@ -78,7 +78,7 @@ def check(
             print(f"Copy     {out} ({record['files']} files, {mends}: see fixes.json there)")
         if html is not None:
             print(f"Page     {html}")
-    errors = diagnosis.of("error")
+    errors = diagnosis.with_severity("error")
     for finding in errors:
         print(f"lnsegfm: {printable(str(finding))}", file=sys.stderr)
     if errors:
@@ -116,7 +116,7 @@ def _diagnosed(data: Path, dataset: Dataset | None, progress: Progress) -> Diagn
 
 
 def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:
-    errors, warnings, notes = (diagnosis.of(severity) for severity in ("error", "warning", "note"))
+    errors, warnings, notes = (diagnosis.with_severity(severity) for severity in ("error", "warning", "note"))
     number = len(diagnosis.cases)
     cases = f"{number} series" if dataset is None else "1 case" if number == 1 else f"{number} cases"
     if not errors:

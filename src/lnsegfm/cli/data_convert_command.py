@@ -16,7 +16,7 @@ from lnsegfm.cli.shared_options import AsJson, Straighten, print_json
 from lnsegfm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lnsegfm.datasets.convert import Converted, SetCard
+    from lnsegfm.datasets.convert import ConversionResult, SetCard
 
 _SHOWN = 40  # lines of one kind that the terminal gets
 
@@ -66,14 +66,14 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Convert a DICOM tree or a public set to a dataset; without arguments, list the sets."""
-    from lnsegfm.datasets.convert import SETS, Options, card_of, list_tree, require_meaning
+    from lnsegfm.datasets.convert import SETS, ConversionOptions, card_of, list_tree, require_meaning
     from lnsegfm.datasets.convert import convert as convert_set
 
     if name is None:
         _list_sets(SETS.values(), as_json)
         return
     card = card_of(name)
-    options = Options(
+    options = ConversionOptions(
         roi=tuple(roi or ()),
         masks=masks,
         channels=channels.value,
@@ -108,7 +108,7 @@ def convert(
         raise typer.Exit(1 if result.written or result.kept else 2)
 
 
-def _facts(card: SetCard, result: Converted) -> dict[str, Any]:
+def _facts(card: SetCard, result: ConversionResult) -> dict[str, Any]:
     return {
         "format": "lnsegfm.converted/1",
         "set": card.name,
@@ -123,7 +123,7 @@ def _facts(card: SetCard, result: Converted) -> dict[str, Any]:
     }
 
 
-def _print_result(card: SetCard, result: Converted) -> None:
+def _print_result(card: SetCard, result: ConversionResult) -> None:
     for title, lines in (
         ("left out", [*result.left_out, *(f"Case {a}: the same scan as {b}." for a, b in result.duplicates.items())]),
         ("missing", result.missing),

@@ -17,7 +17,7 @@ class Site(StrEnum):
     chest = "chest"
 
 
-class Preset(StrEnum):
+class DomainPreset(StrEnum):
     """Presets of the domain, by how far they are from ``base``."""
 
     base = "base"
@@ -38,7 +38,7 @@ def phantom(
     out: Annotated[Path, typer.Argument(help="Folder for the dataset; the same command goes on where it stopped.")],
     cases: Annotated[int, typer.Option(min=1, help="How many cases.")] = 10,
     site: Annotated[Site, typer.Option(help="Part of the body.")] = Site.neck,
-    domain: Annotated[Preset, typer.Option(help="Population that the options below change.")] = Preset.base,
+    domain: Annotated[DomainPreset, typer.Option(help="Population that the options below change.")] = DomainPreset.base,
     seed: Annotated[int, typer.Option(min=0, help="Which draw; the same seed gives the same bytes.")] = 0,
     first: Annotated[int, typer.Option(min=0, help="Number of the first case.")] = 0,
     contrast: Annotated[Contrast | None, typer.Option(help="Phase of the contrast medium.")] = None,

@@ -42,7 +42,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Examined:
+class CaseCheck:
     """What was found in one case.
 
     Args:
@@ -61,7 +61,7 @@ class Examined:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class LoadedCase:
     """The arrays of one case, for who looks further than this check.
 
     Args:
@@ -77,14 +77,14 @@ class Seen:
     problems: tuple[Problem, ...]
 
 
-Look = Callable[[Seen], None]
+CaseVisitor = Callable[[LoadedCase], None]
 
 
 @dataclass(frozen=True)
-class Examination:
+class DatasetCheck:
     """What was found in a dataset: case by case, and what is wrong with all of it."""
 
-    cases: tuple[Examined, ...]
+    cases: tuple[CaseCheck, ...]
     problems: tuple[Problem, ...]
 
 
@@ -113,7 +113,7 @@ def check_case(case: Case, labels: LabelMap) -> list[Problem]:
     return list(examine_case(case, labels).problems)
 
 
-def examine(dataset: Dataset, *, progress: Progress | None = None, look: Look | None = None) -> Examination:
+def examine(dataset: Dataset, *, progress: Progress | None = None, look: CaseVisitor | None = None) -> DatasetCheck:
     """Read every case and say what was found; see :func:`check`.
 
     Args:
@@ -132,10 +132,10 @@ def examine(dataset: Dataset, *, progress: Progress | None = None, look: Look | 
         *_names_twice(dataset.cases),
         *_images_twice(dataset.cases, cases),
     ]
-    return Examination(tuple(cases), tuple(dict.fromkeys(sorted(problems, key=lambda problem: problem.case))))
+    return DatasetCheck(tuple(cases), tuple(dict.fromkeys(sorted(problems, key=lambda problem: problem.case))))
 
 
-def examine_case(case: Case, labels: LabelMap, look: Look | None = None) -> Examined:
+def examine_case(case: Case, labels: LabelMap, look: CaseVisitor | None = None) -> CaseCheck:
     """Read one case and say what was found; see :func:`check_case`."""
     problems: list[Problem] = []
     fingerprints: list[str] = []
@@ -174,8 +174,8 @@ def examine_case(case: Case, labels: LabelMap, look: Look | None = None) -> Exam
             values = tuple(values_in(label[1]))
             problems += _judge_label(case, case.label, label[2], values, labels, grid)
     if look is not None:
-        look(Seen(case, tuple(images), label, tuple(problems)))
-    return Examined(case.name, tuple(problems), grid, values, tuple(fingerprints))
+        look(LoadedCase(case, tuple(images), label, tuple(problems)))
+    return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints))
 
 
 def _judge_label(
@@ -234,7 +234,7 @@ def _names_twice(cases: Sequence[Case]) -> list[Problem]:
     return problems
 
 
-def _images_twice(cases: Sequence[Case], examined: Sequence[Examined]) -> list[Problem]:
+def _images_twice(cases: Sequence[Case], examined: Sequence[CaseCheck]) -> list[Problem]:
     first: dict[tuple[str, ...], Case] = {}
     problems = []
     for case, found in zip(cases, examined, strict=True):

@@ -31,7 +31,7 @@ def bounding_box(mask: np.ndarray) -> Box | None:
     return (along_z, along_y, along_x) if along_y is not None and along_x is not None else None
 
 
-def cropped(grid: Grid, box: Box) -> Grid:
+def crop_grid(grid: Grid, box: Box) -> Grid:
     """The grid of ``volume[box]``: every voxel stays where it is in the patient.
 
     Args:

@@ -107,9 +107,9 @@ def find_inputs(
         def scans_in(place: Path) -> Scans:
             if _is_images(place) and not (dicom and place.is_dir() and _holds_dicom(place)):
                 return Scans(find_scans(place, channels))
-            from lnsegfm.imaging.dicom.dicom_zip import opened
+            from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree
 
-            return _dicom(place, unpacked.enter_context(opened(place)), channels, called, straighten)
+            return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, straighten)
 
         yield _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
 

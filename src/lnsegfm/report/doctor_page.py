@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from scipy import ndimage
 
-from lnsegfm.datasets.doctor.diagnose import Diagnosis, Looked, Shown
+from lnsegfm.datasets.doctor.diagnose import CaseArrays, DiagnosedCase, Diagnosis
 from lnsegfm.datasets.doctor.finding import FIXES, SEVERITIES, Finding
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.box import bounding_box
@@ -80,7 +80,7 @@ def _nameless(finding: Finding, places: Mapping[Path, str], known: set[str]) -> 
 
 
 def _summary(diagnosis: Diagnosis) -> dict[str, str]:
-    errors, warnings, notes = (len(diagnosis.of(severity)) for severity in SEVERITIES)
+    errors, warnings, notes = (len(diagnosis.with_severity(severity)) for severity in SEVERITIES)
     numbers = (
         (errors, "error"),
         (warnings, "warning"),
@@ -96,7 +96,7 @@ def _summary(diagnosis: Diagnosis) -> dict[str, str]:
     return {"kind": "good", "headline": "Nothing amiss", "counted": counted}
 
 
-def _worst_first(diagnosis: Diagnosis) -> list[Looked]:
+def _worst_first(diagnosis: Diagnosis) -> list[DiagnosedCase]:
     worst: dict[str, int] = {}
     for finding in diagnosis.findings:
         rank = SEVERITIES.index(finding.severity)
@@ -120,7 +120,7 @@ def _row(finding: Finding, anchors: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _cases(
-    diagnosis: Diagnosis, ranked: list[Looked], anchors: Mapping[str, str], progress: Progress | None
+    diagnosis: Diagnosis, ranked: list[DiagnosedCase], anchors: Mapping[str, str], progress: Progress | None
 ) -> Iterator[dict[str, Any]]:
     for done, looked in enumerate(ranked, start=1):
         own = [_row(finding, anchors) for finding in diagnosis.findings if finding.case == looked.case]
@@ -149,7 +149,7 @@ def _cases(
             progress.advance(done, len(ranked), looked.case)
 
 
-def _drawn(case: str, shown: Shown) -> tuple[str, str]:
+def _drawn(case: str, shown: CaseArrays) -> tuple[str, str]:
     """The three views of a case, and where they lie."""
     masks: dict[Kind, np.ndarray] = {"reference": shown.mask} if shown.mask is not None else {}
     place = _place(shown)
@@ -160,7 +160,7 @@ def _drawn(case: str, shown: Shown) -> tuple[str, str]:
     ), f"Through voxel {at}{held}"
 
 
-def _place(shown: Shown) -> tuple[int, int, int]:
+def _place(shown: CaseArrays) -> tuple[int, int, int]:
     """A voxel in the middle of the mask's largest piece; the middle of the scan where there is none."""
     box = bounding_box(shown.mask) if shown.mask is not None else None
     if shown.mask is None or box is None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from lnsegfm.datasets.convert import SETS, Converted, Options, convert
-from lnsegfm.datasets.convert.annotated_series import pair_tree
-from lnsegfm.datasets.convert.annotation import read_annotation
+from lnsegfm.datasets.convert import SETS, ConversionOptions, ConversionResult, convert
 from lnsegfm.datasets.convert.dicom import case_names
-from lnsegfm.datasets.convert.reference import choose, fingerprint, secrets_of
+from lnsegfm.datasets.convert.reference import choose_reference, fingerprint, private_words
+from lnsegfm.imaging.dicom.annotated_series import read_annotated_tree
+from lnsegfm.imaging.dicom.annotation import read_annotation
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.files import read_mask
@@ -29,8 +29,8 @@ def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
 
 
-def dicom(tmp_path: Path, *roi: str) -> Converted:
-    return convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", Options(roi=roi or ROI))
+def dicom(tmp_path: Path, *roi: str) -> ConversionResult:
+    return convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", ConversionOptions(roi=roi or ROI))
 
 
 def mask(tmp_path: Path) -> np.ndarray:
@@ -86,14 +86,14 @@ def test_of_structure_sets_of_one_time_the_order_does_not_hang_on_the_names_of_t
     names = {"series_uid": head.SeriesInstanceUID, "frame_uid": head.FrameOfReferenceUID}
     for name, uid in (("a", "1.2.9"), ("b", "1.2.7"), ("c", "1.2.8")):
         rtstruct(tmp_path / "in" / f"{name}.dcm", {"LN": NODE}, SOPInstanceUID=uid, **names)
-    ((*several,),) = pair_tree(tmp_path / "in").of.values()
+    ((*several,),) = read_annotated_tree(tmp_path / "in").by_series.values()
     assert [annotation.uid for annotation in several] == ["1.2.7", "1.2.8", "1.2.9"]
 
 
 def test_structures_that_name_neither_series_nor_a_frame_that_is_here_say_so(tmp_path):
     ct(tmp_path / "in" / "ct", 1)
     rtstruct(tmp_path / "in" / "rs.dcm", {"LN": NODE}, series_uid="", frame_uid="1.2.3")
-    ((_, why),) = pair_tree(tmp_path / "in").orphans
+    ((_, why),) = read_annotated_tree(tmp_path / "in").orphans
     assert why == "it names no series"
 
 
@@ -113,19 +113,19 @@ def test_stacks_are_counted_without_other_series_that_are_named_too(tmp_path):
                  .RTReferencedSeriesSequence[0])  # fmt: skip
     named[1].SeriesInstanceUID = "1.2.6"
     data.save_as(path)
-    ((_, why),) = pair_tree(tmp_path / "in").orphans
+    ((_, why),) = read_annotated_tree(tmp_path / "in").orphans
     assert "a series that is 2 stacks of slices" in why
 
 
 def test_a_case_is_another_if_any_of_what_it_is_made_of_is(tmp_path):
     annotation = read_annotation(one(tmp_path, {"LN_1": NODE, "Heart": OTHER}))
-    series, chosen = series_of(tmp_path / "in" / "ct"), choose([annotation], ROI)
+    series, chosen = series_of(tmp_path / "in" / "ct"), choose_reference([annotation], ROI)
     first, *rest = series.slices
     marks = [
         fingerprint(series, chosen),
         fingerprint(series),
-        fingerprint(series, choose([annotation], ("*=lymph_node",))),
-        fingerprint(series, choose([dataclasses.replace(annotation, digest="0")], ROI)),
+        fingerprint(series, choose_reference([annotation], ("*=lymph_node",))),
+        fingerprint(series, choose_reference([dataclasses.replace(annotation, digest="0")], ROI)),
         fingerprint(dataclasses.replace(series, straightened=True), chosen),
         *(
             fingerprint(dataclasses.replace(series, slices=(dataclasses.replace(first, **change), *rest)), chosen)
@@ -141,13 +141,13 @@ def test_every_word_that_could_tell_the_source_is_a_secret(tmp_path):
     path = one(tmp_path, {"LN Doe": NODE}, SeriesDescription="drawn by Roe")
     series = dataclasses.replace(series_of(tmp_path / "in" / "ct"), description="Spiral Doe", patient_id="MRN4711")
     annotation = read_annotation(path)
-    words = set(secrets_of(series, choose([annotation], ROI)))
+    words = set(private_words(series, choose_reference([annotation], ROI)))
     assert {
         "MRN4711", "Spiral Doe", series.uid, series.study_uid, series.frame_of_reference_uid, "drawn by Roe", "LN Doe",
         annotation.uid, *annotation.series_uids, "rs.dcm", "rs", *(piece.path.name for piece in series.slices),
         *(piece.path.stem for piece in series.slices),
     } <= words  # fmt: skip
-    assert "LN Doe" not in secrets_of(series)
+    assert "LN Doe" not in private_words(series)
 
 
 def test_a_message_about_a_slice_stands_in_the_dataset_without_the_name_of_its_file(tmp_path):
@@ -160,7 +160,7 @@ def test_a_message_about_a_slice_stands_in_the_dataset_without_the_name_of_its_f
         for file in (tmp_path / "in").rglob("Schmidt-*"):
             file.write_bytes(file.read_bytes()[:-100])
 
-    options = Options(roi=ROI, unlabelled=True)
+    options = ConversionOptions(roi=ROI, unlabelled=True)
     (line,) = convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", options, progress=OnAdvance(harm)).failed
     assert "File Schmidt-" in line
     assert "cannot be decoded" in (tmp_path / "out" / "conversion.json").read_text()
@@ -169,7 +169,7 @@ def test_a_message_about_a_slice_stands_in_the_dataset_without_the_name_of_its_f
 
 def test_a_long_patient_id_is_cut_and_told_apart_by_a_hash(tmp_path):
     ct(tmp_path / "in" / "ct", 1, PatientID="P" * 64)
-    case, subject = case_names(Options(roi=ROI, keep_names=True))(series_of(tmp_path / "in" / "ct"))
+    case, subject = case_names(ConversionOptions(roi=ROI, keep_names=True))(series_of(tmp_path / "in" / "ct"))
     assert subject.startswith("P" * 40 + "-")
     assert len(subject) == 49
     assert case.startswith(subject + "_")

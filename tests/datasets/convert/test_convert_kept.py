@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lnsegfm.datasets.convert import SETS, Converted, Options, convert
-from lnsegfm.datasets.convert.conversion_plan import Loaded, Plan, Scan, labels_of
-from lnsegfm.datasets.convert.conversion_record import RECORD, told_without_names
+from lnsegfm.datasets.convert import SETS, ConversionOptions, ConversionResult, convert
+from lnsegfm.datasets.convert.conversion_plan import ConversionPlan, LoadedScan, PlannedScan, labels_of
+from lnsegfm.datasets.convert.conversion_record import RECORD, redact
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_mask, write_volume
 from tests.datasets.convert.clinic import GRID, NODE, ct, filled, rtstruct, scan
 
-LN = Options(roi=("LN*=lymph_node",))
+LN = ConversionOptions(roi=("LN*=lymph_node",))
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def patient(folder: Path, number: int, seed: int, **more: float) -> dict[str, st
     return names
 
 
-def run(tmp_path: Path) -> Converted:
+def run(tmp_path: Path) -> ConversionResult:
     return convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", LN)
 
 
@@ -78,7 +78,7 @@ def test_of_a_part_that_is_asked_for_alone_scans_without_reference_are_no_traini
     for number in (1, 2):
         write_volume(tmp_path / "in" / f"lnq2023-val-000{number}-ct.nrrd", scan(number), GRID)
     write_mask(tmp_path / "in" / "lnq2023-val-0001-seg.nrrd", filled(NODE).astype(np.uint8), GRID)
-    options, out = Options(part="validation", unlabelled=True), tmp_path / "out"
+    options, out = ConversionOptions(part="validation", unlabelled=True), tmp_path / "out"
     for _ in range(2):
         result = convert(SETS["lnq2023"], tmp_path / "in", out, options)
         assert [p.name for p in (out / "imagesTr").iterdir()] == ["lnq2023-val-0001_0000.nii.gz"]
@@ -100,9 +100,9 @@ def test_of_a_part_that_is_asked_for_alone_scans_without_reference_are_no_traini
 )
 def test_what_no_case_may_be_is_a_failure_whichever_reader_gives_it(tmp_path, images, value, labelled, told):
     mask = None if value is None else np.full(GRID.shape, value, np.uint8)
-    odd = Scan("odd", "S", (), lambda: Loaded((scan(1),) * images, GRID, mask), labelled=labelled)
-    good = Scan("good", "S", (), lambda: Loaded((scan(2),), GRID, filled(NODE).astype(np.uint8)))
-    card = dataclasses.replace(SETS["lnq2023"], plan=lambda *_: Plan(labels_of(LN.roi), (good, odd)))
+    odd = PlannedScan("odd", "S", (), lambda: LoadedScan((scan(1),) * images, GRID, mask), labelled=labelled)
+    good = PlannedScan("good", "S", (), lambda: LoadedScan((scan(2),), GRID, filled(NODE).astype(np.uint8)))
+    card = dataclasses.replace(SETS["lnq2023"], plan=lambda *_: ConversionPlan(labels_of(LN.roi), (good, odd)))
     (tmp_path / "in").mkdir()
     result = convert(card, tmp_path / "in", tmp_path / "out")
     assert result.written == ("good",)
@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_told_on_the_terminal_and_not_named_in_the_datase
     "line", ["No file /data/Schmidt here.", r"No file D:\Schmidt here.", "File Schmidt.DCM is odd."]
 )
 def test_of_a_message_with_a_path_nothing_is_left(line):
-    assert told_without_names(line) == "told on the terminal: the message holds a path, which can hold a name"
+    assert redact(line) == "told on the terminal: the message holds a path, which can hold a name"
 
 
 @pytest.mark.parametrize("options", [["roi"], None, {}])

@@ -10,14 +10,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from lnsegfm.datasets.convert import SETS, Options, convert
-from lnsegfm.datasets.convert.annotated_series import pair_tree
+from lnsegfm.datasets.convert import SETS, ConversionOptions, convert
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.annotated_series import read_annotated_tree
 from lnsegfm.imaging.files import read_mask
 from tests.datasets.convert.clinic import GRID, NODE, OTHER, SHAPE, ct, filled, rtstruct, scan
 from tests.imaging.dicom.scanner import write_series
 
-LN = Options(roi=("LN*=lymph_node",))
+LN = ConversionOptions(roi=("LN*=lymph_node",))
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
 
 
-def dicom(tmp_path: Path, options: Options = LN):
+def dicom(tmp_path: Path, options: ConversionOptions = LN):
     return convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", options)
 
 
@@ -112,8 +112,8 @@ def test_of_several_stacks_of_one_uid_the_one_whose_images_contours_name_is_take
         item.ReferencedSOPInstanceUID = image
         contour.ContourImageSequence = Sequence([item])
     data.save_as(path)
-    pairs = pair_tree(tmp_path / "in")
-    (place,) = pairs.of
+    pairs = read_annotated_tree(tmp_path / "in")
+    (place,) = pairs.by_series
     assert {s.sop_instance_uid for s in pairs.found.series[place].slices} == set(images[wanted])
 
 
@@ -136,7 +136,7 @@ def test_a_structure_called_like_a_pattern_is_no_pattern(tmp_path):
     head = ct(tmp_path / "in" / "a", 1)
     rois = {"N[o]*": NODE, "Nose": OTHER, "No 2": OTHER}
     rtstruct(tmp_path / "in" / "rs.dcm", rois, series_uid=head.SeriesInstanceUID, frame_uid=head.FrameOfReferenceUID)
-    dicom(tmp_path, Options(roi=("N?o*=lymph_node",)))
+    dicom(tmp_path, ConversionOptions(roi=("N?o*=lymph_node",)))
     np.testing.assert_array_equal(mask(tmp_path), filled(NODE))
 
 
@@ -148,9 +148,9 @@ def test_a_label_that_no_scan_has_is_refused_and_one_that_a_scan_lacks_is_told(t
     with pytest.raises(
         DataError, match=r"Label heart: --roi gives it no structure of any scan. Left over are: Heart\."
     ):
-        dicom(tmp_path, Options(roi=("LN*=lymph_node", "Haert=heart")))
+        dicom(tmp_path, ConversionOptions(roi=("LN*=lymph_node", "Haert=heart")))
     assert not (tmp_path / "out").exists()
-    result = dicom(tmp_path, Options(roi=("LN*=lymph_node", "Heart=heart", "Herz=heart")))
+    result = dicom(tmp_path, ConversionOptions(roi=("LN*=lymph_node", "Heart=heart", "Herz=heart")))
     assert "Pattern Herz=heart: no structure of any scan has such a name." in result.notes
     told = [line for line in result.notes if line.startswith("Case")]
     assert len(told) == 1
@@ -161,7 +161,7 @@ def test_a_label_that_lies_within_another_is_told(tmp_path):
     head = ct(tmp_path / "in" / "a", 1)
     names = {"series_uid": head.SeriesInstanceUID, "frame_uid": head.FrameOfReferenceUID}
     rtstruct(tmp_path / "in" / "rs.dcm", {"GTV": NODE, "LN": NODE}, **names)
-    result = dicom(tmp_path, Options(roi=("GTV=tumour", "LN=lymph_node")))
+    result = dicom(tmp_path, ConversionOptions(roi=("GTV=tumour", "LN=lymph_node")))
     np.testing.assert_array_equal(mask(tmp_path), filled(NODE))
     assert any("lymph_node is background everywhere in this case" in line for line in result.notes)
     assert any("24 voxels are in tumour and in lymph_node" in line for line in result.notes)
@@ -189,7 +189,7 @@ def test_a_tilted_series_is_refused_or_resampled_as_asked(tmp_path):
     with pytest.raises(DataError, match="sheared"):
         dicom(tmp_path)
     assert not (tmp_path / "out").exists()
-    result = dicom(tmp_path, Options(roi=LN.roi, straighten=True))
+    result = dicom(tmp_path, ConversionOptions(roi=LN.roi, straighten=True))
     drawn = mask(tmp_path)
     assert (len(result.written), drawn.shape[0], int(drawn.sum())) == (1, SHAPE[0], int(filled(NODE).sum()))
     with pytest.raises(DataError, match="another straighten"):
@@ -209,7 +209,7 @@ def test_what_was_drawn_on_a_series_that_cannot_be_used_is_a_failure(tmp_path):
     bad = ct(tmp_path / "in" / "bad", 2)
     structures(tmp_path, "rs", bad.SeriesInstanceUID, bad.FrameOfReferenceUID)
     (tmp_path / "in" / "bad" / "0002.dcm").unlink()
-    result = dicom(tmp_path, Options(roi=LN.roi, unlabelled=True))
+    result = dicom(tmp_path, ConversionOptions(roi=LN.roi, unlabelled=True))
     assert len(result.written) == 1
     assert any(bad.SeriesInstanceUID in line and "gap" in line for line in result.failed)
     assert any("the series that it was drawn on cannot be used" in line for line in result.left_out)
@@ -222,6 +222,6 @@ def test_where_labels_of_two_files_overlap_the_first_named_has_the_voxels(tmp_pa
     for name in ("LN", "Heart"):
         date = "20200109" if name == newer else "20200101"
         rtstruct(tmp_path / "in" / f"{name}.dcm", {name: NODE}, date=date, **names)
-    result = dicom(tmp_path, Options(roi=("LN=lymph_node", "Heart=heart")))
+    result = dicom(tmp_path, ConversionOptions(roi=("LN=lymph_node", "Heart=heart")))
     np.testing.assert_array_equal(mask(tmp_path), filled(NODE))
     assert any("24 voxels have labels of two files" in line for line in result.notes)

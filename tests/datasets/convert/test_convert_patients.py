@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lnsegfm.datasets.convert import SETS, Options, convert, list_tree
-from lnsegfm.datasets.convert.conversion_record import told_without_names
+from lnsegfm.datasets.convert import SETS, ConversionOptions, convert, list_tree
+from lnsegfm.datasets.convert.conversion_record import redact
 from lnsegfm.datasets.dataset import open_dataset
 from tests.datasets.convert.clinic import NODE, all_text, ct, rtstruct
 
@@ -36,7 +36,7 @@ def subjects(out: Path) -> list[str]:
 def test_one_patient_id_of_two_issuers_is_two_patients(tmp_path):
     for number, issuer in enumerate(("Klinikum Nord", "Klinikum Nord", "Hospital B"), start=1):
         patient(tmp_path / "in", number, PatientID="4711", IssuerOfPatientID=issuer)
-    result = convert(DICOM, tmp_path / "in", tmp_path / "out", Options(roi=ROI))
+    result = convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=ROI))
     assert len(subjects(tmp_path / "out")) == 3
     assert len(set(subjects(tmp_path / "out"))) == 2
     (note,) = result.notes
@@ -48,7 +48,7 @@ def test_one_patient_id_of_two_issuers_is_two_patients(tmp_path):
 def test_scans_without_a_patient_id_are_grouped_by_study(tmp_path, keep):
     for number, study in ((1, "1.2.1"), (2, "1.2.1"), (3, "1.2.2")):
         patient(tmp_path / "in", number, PatientID="", StudyInstanceUID=study)
-    convert(DICOM, tmp_path / "in", tmp_path / "out", Options(roi=ROI, keep_names=keep))
+    convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=ROI, keep_names=keep))
     assert sorted(subjects(tmp_path / "out").count(s) for s in set(subjects(tmp_path / "out"))) == [1, 2]
 
 
@@ -56,7 +56,7 @@ def test_names_that_clash_when_they_are_made_fit_for_files_stay_apart(tmp_path):
     odd = ("A/1", "A 1", "A\\\\1", "../../etc", "..", "Müller", "P" * 64, "?*", "CON", "a", "A")
     for number, who in enumerate(odd):
         patient(tmp_path / "in", number, PatientID=who, SpecificCharacterSet="ISO_IR 192")
-    result = convert(DICOM, tmp_path / "in", tmp_path / "out", Options(roi=ROI, keep_names=True))
+    result = convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=ROI, keep_names=True))
     assert result.failed == ()
     assert len(set(subjects(tmp_path / "out"))) == len(odd)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
@@ -86,7 +86,7 @@ def test_nothing_of_a_patient_is_in_any_file_of_the_dataset_even_where_cases_fai
     cut = next((source / "ct3").glob("*.dcm"))
     cut.rename(source / "ct3" / "Schmidt Anna")
     monkeypatch.chdir(source)  # relative paths: a file's name alone in a message
-    result = convert(DICOM, Path(), tmp_path / "out", Options(roi=ROI, unlabelled=True))
+    result = convert(DICOM, Path(), tmp_path / "out", ConversionOptions(roi=ROI, unlabelled=True))
     assert len(result.failed) == 2
     told = all_text(tmp_path / "out")
     for secret in SECRETS:
@@ -101,16 +101,16 @@ def test_nothing_of_a_patient_is_in_any_file_of_the_dataset_even_where_cases_fai
 
 def test_a_message_in_the_dataset_holds_no_word_of_the_source():
     line = "Structure 'LN Doe': File Doe_J of series 1.2.840.113619.2.55.3 is cut short (12 of 300 bytes)."
-    told = told_without_names(line, ("Doe_J", "LN", "12", "", "series"))
+    told = redact(line, ("Doe_J", "LN", "12", "", "series"))
     assert told == "Structure '...': File ... of ... UID is cut short (12 of 300 bytes)."
-    assert told_without_names("the case's scan isn't there") == "the case's scan isn't there"
+    assert redact("the case's scan isn't there") == "the case's scan isn't there"
 
 
 def test_the_source_is_not_recognised_by_a_hash_that_anybody_can_make(tmp_path):
     import hashlib
 
     patient(tmp_path / "Doe", 1)
-    convert(DICOM, tmp_path / "Doe", tmp_path / "out", Options(roi=ROI))
+    convert(DICOM, tmp_path / "Doe", tmp_path / "out", ConversionOptions(roi=ROI))
     plain = hashlib.sha256(str((tmp_path / "Doe").resolve()).encode()).hexdigest()
     assert plain[:12].encode() not in all_text(tmp_path / "out")
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from lnsegfm.datasets.check import check
-from lnsegfm.datasets.convert import SETS, Converted, Options, convert
+from lnsegfm.datasets.convert import SETS, ConversionOptions, ConversionResult, convert
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask, write_mask, write_volume
 from tests.datasets.convert.clinic import GRID, NODE, OTHER, bytes_under, ct, filled, rtstruct, scan
 from tests.listening import OnAdvance
 
-LN = Options(roi=("LN*=lymph_node",))
+LN = ConversionOptions(roi=("LN*=lymph_node",))
 DICOM = SETS["dicom"]
 
 
@@ -41,7 +41,7 @@ def redrawn(source: Path, number: int, box) -> None:
     rtstruct(source / f"rs{number}.dcm", {"LN_1": box}, **names)
 
 
-def run(tmp_path: Path, out: str = "out") -> Converted:
+def run(tmp_path: Path, out: str = "out") -> ConversionResult:
     return convert(DICOM, tmp_path / "in", tmp_path / out, LN)
 
 
@@ -119,7 +119,7 @@ def test_a_case_whose_structures_have_changed_is_made_again(tmp_path):
 def test_a_case_that_gets_structures_later_moves_to_the_training_part(tmp_path):
     patient(tmp_path / "in", 1)
     head = ct(tmp_path / "in" / "ct2", 2, PatientID="P2")
-    options = Options(roi=LN.roi, unlabelled=True)
+    options = ConversionOptions(roi=LN.roi, unlabelled=True)
     convert(DICOM, tmp_path / "in", tmp_path / "out", options)
     assert len(list((tmp_path / "out" / "imagesTs").iterdir())) == 1
     names = {"series_uid": head.SeriesInstanceUID, "frame_uid": head.FrameOfReferenceUID}
@@ -206,6 +206,6 @@ def test_files_that_have_changed_in_size_are_read_again(tmp_path):
     write_volume(folder / "lnq2023-val-0001-ct.nrrd", scan(1), GRID)
     for box in (NODE, ((0, 5), (3, 13), (3, 17))):
         write_mask(folder / "lnq2023-val-0001-seg.nrrd", filled(box).astype(np.uint8), GRID)
-        convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "out", Options(part="validation"))
+        convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "out", ConversionOptions(part="validation"))
         there = read_mask(tmp_path / "out" / "labelsTr" / "lnq2023-val-0001.nii.gz")[0]
         np.testing.assert_array_equal(there, filled(box))

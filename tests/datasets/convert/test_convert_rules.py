@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnsegfm.datasets.convert import SETS, Options, card_of, require_meaning
-from lnsegfm.datasets.convert.mask_placement import by_axes, onto
-from lnsegfm.datasets.convert.partial import AIR_HU, require_soft_tissue, with_ignore
+from lnsegfm.datasets.convert import SETS, ConversionOptions, card_of, require_meaning
+from lnsegfm.datasets.convert.mask_placement import place_by_axes, place_by_position
+from lnsegfm.datasets.convert.partial_annotation import AIR_HU, mark_unannotated, require_soft_tissue
 from lnsegfm.errors import ConfigError, DataError, UnknownName
 from lnsegfm.imaging.grid import Grid
 
@@ -21,14 +21,14 @@ def test_the_ignore_rule_on_a_made_up_line_of_voxels():
     mask = np.array([[[0, 0, 0, 1, 0, 0, 0, 0, 0]]], np.uint8)
     #          ignore, shell (2 mm, 1 mm), node, shell, air at the threshold, just above it, air, ignore
     expected = [[[2, 0, 0, 1, 0, 0, 2, 0, 2]]]
-    np.testing.assert_array_equal(with_ignore(mask, hu, (5.0, 5.0, 1.0), 2, 2.0), expected)
+    np.testing.assert_array_equal(mark_unannotated(mask, hu, (5.0, 5.0, 1.0), 2, 2.0), expected)
 
 
 def test_a_voxel_just_at_the_shells_edge_is_background_whatever_the_last_bit_says():
     hu, mask = np.full((1, 1, 6), 40, np.int16), np.zeros((1, 1, 6), np.uint8)
     mask[..., 0] = 1
     assert 3 * 1.1 > 3.3
-    np.testing.assert_array_equal(with_ignore(mask, hu, (5.0, 5.0, 1.1), 2, 3.3), [[[1, 0, 0, 0, 2, 2]]])
+    np.testing.assert_array_equal(mark_unannotated(mask, hu, (5.0, 5.0, 1.1), 2, 3.3), [[[1, 0, 0, 0, 2, 2]]])
 
 
 @settings(deadline=None, max_examples=40)
@@ -40,7 +40,7 @@ def test_the_ignore_rule_is_what_it_says(seed, shell_mm, spacing):
     hu = draw.choice([-1000, -500, -300, 40, 1200], (4, 7, 6)).astype(np.int16)
     mask = (draw.random(hu.shape) < 0.03).astype(np.uint8) * draw.choice([1, 2], hu.shape).astype(np.uint8)
     mask[1, 3, 2] = 1
-    out = with_ignore(mask, hu, spacing, 3, shell_mm)
+    out = mark_unannotated(mask, hu, spacing, 3, shell_mm)
     nodes = np.argwhere(mask > 0) * np.array(spacing)
     for index in np.ndindex(hu.shape):
         near = np.sqrt(((nodes - np.array(index) * spacing) ** 2).sum(1)).min() <= shell_mm + 1e-6
@@ -50,7 +50,7 @@ def test_the_ignore_rule_is_what_it_says(seed, shell_mm, spacing):
 
 def test_a_scan_without_annotation_has_no_ignore_rule():
     with pytest.raises(DataError, match="Nothing is annotated"):
-        with_ignore(np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2, 2), np.int16), (1.0, 1.0, 1.0), 2, 3.0)
+        mark_unannotated(np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2, 2), np.int16), (1.0, 1.0, 1.0), 2, 3.0)
 
 
 @settings(deadline=None, max_examples=60)
@@ -75,7 +75,7 @@ def test_a_mask_on_other_axes_or_a_part_of_the_scan_comes_back_voxel_for_voxel(o
     if crop:
         image = image[1:4, 2:5, 1:3]
     image = sitk.Flip(sitk.PermuteAxes(image, order), flips)
-    moved, note = onto(sitk.GetArrayFromImage(image), Grid.from_image(image), target)
+    moved, note = place_by_position(sitk.GetArrayFromImage(image), Grid.from_image(image), target)
     np.testing.assert_array_equal(moved, mask)
     assert (note is None) == (not crop and list(order) == [0, 1, 2] and not any(flips))
 
@@ -90,7 +90,7 @@ def test_a_mask_between_voxels_or_outside_is_refused():
         (dataclasses.replace(target, origin_mm=(50.0, 0, 0)), "60 labelled voxels lie outside"),
     ):
         with pytest.raises(DataError, match=told):
-            onto(ones, grid, target)
+            place_by_position(ones, grid, target)
 
 
 @pytest.mark.parametrize(
@@ -105,24 +105,24 @@ def test_a_mask_between_voxels_or_outside_is_refused():
 def test_a_mask_may_lie_a_quarter_of_a_voxel_off_anywhere(grid, fits):
     target, mask = Grid((3, 4, 5), (2.0, 1.0, 1.0)), np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
     if fits:
-        moved, note = onto(mask, grid, target)
+        moved, note = place_by_position(mask, grid, target)
         np.testing.assert_array_equal(moved, mask)
         assert "mask moved onto the scan's grid" in (note or "")
     else:
         with pytest.raises(DataError, match="not the scan's"):
-            onto(mask, grid, target)
+            place_by_position(mask, grid, target)
 
 
 def test_a_lost_origin_is_passed_over_by_axes_alone():
     target = Grid((3, 4, 5), (2.0, 1.0, 1.0), (7.0, 8.0, 9.0))
     mask = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
-    moved, note = by_axes(mask, Grid((3, 4, 5), (2.0, 1.0, 1.0), (0.3, 0, 0)), target)
+    moved, note = place_by_axes(mask, Grid((3, 4, 5), (2.0, 1.0, 1.0), (0.3, 0, 0)), target)
     np.testing.assert_array_equal(moved, mask)
     assert "origin" in note
     mirrored = Grid((3, 4, 5), (2.0, 1.0, 1.0), (0.3, 0, 0), (-1, 0, 0, 0, -1, 0, 0, 0, 1))
-    np.testing.assert_array_equal(by_axes(mask, mirrored, target)[0], mask[:, ::-1, ::-1])
+    np.testing.assert_array_equal(place_by_axes(mask, mirrored, target)[0], mask[:, ::-1, ::-1])
     with pytest.raises(DataError, match="does not fit"):
-        by_axes(mask[:2], Grid((2, 4, 5), (2.0, 1.0, 1.0)), target)
+        place_by_axes(mask[:2], Grid((2, 4, 5), (2.0, 1.0, 1.0)), target)
 
 
 def test_a_mask_on_air_is_refused_and_the_mirror_is_named():
@@ -139,7 +139,7 @@ def test_every_card_says_where_a_set_comes_from_and_on_which_terms():
     assert set(SETS) == {"dicom", "radcure", "segrap2023", "lnq2023", "ct-lymph-nodes", "mediastinal-lymph-node-seg"}
     for name, card in SETS.items():
         assert card.name == name
-        assert card.options <= {field.name for field in dataclasses.fields(Options)}
+        assert card.options <= {field.name for field in dataclasses.fields(ConversionOptions)}
         with pytest.raises(dataclasses.FrozenInstanceError):
             card.title = "mine"  # type: ignore[misc]
         if card.public:
@@ -163,7 +163,7 @@ def test_requests_that_cannot_be_are_refused():
     with pytest.raises(UnknownName, match="not known"):
         card_of("luna")
     with pytest.raises(ConfigError, match="--channels, --shell"):
-        require_meaning(card_of("dicom"), Options(shell_mm=2.0, channels="both"))
+        require_meaning(card_of("dicom"), ConversionOptions(shell_mm=2.0, channels="both"))
     for wrong in (
         {"roi": ("LN",)},
         {"roi": ("=x",)},
@@ -174,4 +174,4 @@ def test_requests_that_cannot_be_are_refused():
         {"keep_names": True, "key": Path("k")},
     ):
         with pytest.raises(ConfigError):
-            Options(**wrong)
+            ConversionOptions(**wrong)

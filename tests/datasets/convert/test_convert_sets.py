@@ -9,11 +9,11 @@ import pytest
 from pydicom import dcmread
 
 from lnsegfm.datasets.check import check
-from lnsegfm.datasets.convert import SETS, Options, convert
-from lnsegfm.datasets.convert.partial import with_ignore
+from lnsegfm.datasets.convert import SETS, ConversionOptions, convert
+from lnsegfm.datasets.convert.partial_annotation import mark_unannotated
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.imaging.box import cropped
+from lnsegfm.imaging.box import crop_grid
 from lnsegfm.imaging.files import read_mask, read_volume, write_mask, write_volume
 from tests.datasets.convert.clinic import GRID, NODE, OTHER, ct, filled, rtstruct, scan
 
@@ -65,12 +65,14 @@ def test_radcure_takes_masks_that_are_supplied(tmp_path):
     radcure(tmp_path / "RADCURE", 5, {"GTVp": OTHER})
     radcure(tmp_path / "RADCURE", 6, {"GTVp": OTHER})
     write_mask(tmp_path / "masks" / "RADCURE-0005_LN.nii.gz", filled(NODE).astype(np.uint8) * 3, GRID)
-    result = convert(SETS["radcure"], tmp_path / "RADCURE", tmp_path / "out", Options(masks=tmp_path / "masks"))
+    result = convert(
+        SETS["radcure"], tmp_path / "RADCURE", tmp_path / "out", ConversionOptions(masks=tmp_path / "masks")
+    )
     np.testing.assert_array_equal(mask_of(tmp_path / "out", "RADCURE-0005"), filled(NODE))
     assert "RADCURE-0006: no mask" in result.left_out[0]
     write_mask(tmp_path / "masks" / "deep" / "RADCURE-0005.nii.gz", filled(NODE).astype(np.uint8), GRID)
     with pytest.raises(DataError, match="several masks"):
-        convert(SETS["radcure"], tmp_path / "RADCURE", tmp_path / "new", Options(masks=tmp_path / "masks"))
+        convert(SETS["radcure"], tmp_path / "RADCURE", tmp_path / "new", ConversionOptions(masks=tmp_path / "masks"))
 
 
 # --- SegRap2023
@@ -89,7 +91,7 @@ def segrap(root: Path, number: int, *, grid=GRID, structures=("GTVnd", "GTVp")) 
 @pytest.mark.parametrize(("channels", "seeds"), [("contrast", [500]), ("plain", [0]), ("both", [0, 500])])
 def test_segrap_gives_the_scans_that_are_asked_for(tmp_path, channels, seeds):
     segrap(tmp_path / "in", 0)
-    result = convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "out", Options(channels=channels))
+    result = convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "out", ConversionOptions(channels=channels))
     for channel, seed in enumerate(seeds):
         image = tmp_path / "out" / "imagesTr" / f"segrap_0000_{channel:04d}.nii.gz"
         np.testing.assert_array_equal(read_volume(image)[0], scan(seed))
@@ -109,13 +111,13 @@ def test_segrap_tells_what_is_wrong_and_converts_the_rest(tmp_path):
     empty = segrap(tmp_path / "in", 4)
     write_mask(empty / "GTVnd.nii.gz", np.zeros(GRID.shape, np.uint8), GRID)
     patterns = ("GTVnd=lymph_node", "GTVp=tumour")
-    result = convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "out", Options(channels="both"))
+    result = convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "out", ConversionOptions(channels="both"))
     assert cases_in(tmp_path / "out" / "labelsTr") == ["segrap_0000", "segrap_0004"]
     assert "segrap_0001: no file of it matches" in result.left_out[0]
     assert "Not there: segrap_0005, " in result.missing[0]  # what is left out or damaged is there all the same
     assert sorted(line.split(":")[0] for line in result.failed) == ["Case segrap_0002", "Case segrap_0003"]
     assert any("different geometries: origin" in line for line in result.failed)
-    convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "two", Options(roi=patterns))
+    convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "two", ConversionOptions(roi=patterns))
     mask = mask_of(tmp_path / "two", "segrap_0000")
     np.testing.assert_array_equal(mask, filled(NODE) + 2 * filled(OTHER))
 
@@ -129,7 +131,7 @@ def lnq(root: Path, part: str, number: int, *, box=None, segmentation: bool = Tr
     if segmentation:
         mask, grid = filled(NODE).astype(np.uint8), GRID
         if box is not None:  # 3D Slicer saves the part of the scan that the segments take up
-            mask, grid = mask[box], cropped(GRID, box)
+            mask, grid = mask[box], crop_grid(GRID, box)
         write_mask(root / part / f"{name}-seg.nrrd", mask, grid)
 
 
@@ -140,11 +142,11 @@ def test_lnq_marks_the_unannotated_and_keeps_held_out_parts_apart(tmp_path):
     lnq(source, "val", 1)
     lnq(source, "test", 2, segmentation=False)
     lnq(source, "train", 9, segmentation=False)
-    result = convert(SETS["lnq2023"], source, out, Options(unlabelled=True))
+    result = convert(SETS["lnq2023"], source, out, ConversionOptions(unlabelled=True))
 
-    expected = with_ignore(filled(NODE).astype(np.uint8), scan(3), GRID.spacing_mm, 2, 3.0)
+    expected = mark_unannotated(filled(NODE).astype(np.uint8), scan(3), GRID.spacing_mm, 2, 3.0)
     np.testing.assert_array_equal(mask_of(out, "lnq2023-train-0003"), expected)
-    expected = with_ignore(filled(NODE).astype(np.uint8), scan(4), GRID.spacing_mm, 2, 3.0)
+    expected = mark_unannotated(filled(NODE).astype(np.uint8), scan(4), GRID.spacing_mm, 2, 3.0)
     np.testing.assert_array_equal(mask_of(out, "lnq2023-train-0004"), expected)
     assert set(np.unique(expected)) == {0, 1, 2}
     np.testing.assert_array_equal(mask_of(out, "lnq2023-val-0001", "labelsTs"), filled(NODE))
@@ -168,11 +170,11 @@ def test_lnq_marks_the_unannotated_and_keeps_held_out_parts_apart(tmp_path):
 def test_lnq_gives_a_fully_annotated_part_as_a_dataset_of_its_own(tmp_path):
     lnq(tmp_path / "in", "train", 3)
     lnq(tmp_path / "in", "val", 1)
-    convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "out", Options(part="validation"))
+    convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "out", ConversionOptions(part="validation"))
     assert cases_in(tmp_path / "out" / "labelsTr") == ["lnq2023-val-0001"]
     assert open_dataset(tmp_path / "out").labels.ignore is None
     with pytest.raises(ConfigError, match="no such part"):
-        convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "new", Options(part="exam"))
+        convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "new", ConversionOptions(part="exam"))
 
 
 def test_lnq_refuses_a_segmentation_between_the_voxels(tmp_path):
@@ -180,7 +182,7 @@ def test_lnq_refuses_a_segmentation_between_the_voxels(tmp_path):
     lnq(tmp_path / "in", "val", 2)
     shifted = replace(GRID, origin_mm=(-9.5, -8.0, 100.0))
     write_mask(tmp_path / "in" / "val" / "lnq2023-val-0002-seg.nrrd", filled(NODE).astype(np.uint8), shifted)
-    result = convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "out", Options(part="validation"))
+    result = convert(SETS["lnq2023"], tmp_path / "in", tmp_path / "out", ConversionOptions(part="validation"))
     assert "not the scan's" in result.failed[0]
     assert cases_in(tmp_path / "out" / "imagesTr") == ["lnq2023-val-0001_0000"]
 
@@ -247,7 +249,7 @@ def test_ct_lymph_nodes_prefers_the_dicom_seg(tmp_path):
     segmentation(tmp_path / "in" / "seg" / "1-1.dcm", filled(NODE), series, "Lymph nodes")
     convert(SETS["ct-lymph-nodes"], tmp_path / "in", tmp_path / "out")
     np.testing.assert_array_equal(mask_of(tmp_path / "out", "MED_LYMPH_001"), filled(NODE))
-    masks = Options(masks=tmp_path / "in" / "MED_ABD_LYMPH_MASKS")
+    masks = ConversionOptions(masks=tmp_path / "in" / "MED_ABD_LYMPH_MASKS")
     convert(SETS["ct-lymph-nodes"], tmp_path / "in", tmp_path / "two", masks)
     np.testing.assert_array_equal(mask_of(tmp_path / "two", "MED_LYMPH_001"), filled(OTHER))
 
@@ -265,7 +267,7 @@ def test_mediastinal_lymph_node_seg_tells_full_from_partial_annotation(tmp_path)
     ct(source / "stranger", 73, PatientID="X")
     result = convert(SETS["mediastinal-lymph-node-seg"], source, out)
 
-    expected = with_ignore(filled(NODE).astype(np.uint8), scan(69), GRID.spacing_mm, 2, 3.0)
+    expected = mark_unannotated(filled(NODE).astype(np.uint8), scan(69), GRID.spacing_mm, 2, 3.0)
     np.testing.assert_array_equal(mask_of(out, "case_0069"), expected)
     np.testing.assert_array_equal(mask_of(out, "case_0070", "labelsTs"), filled(NODE))
     assert cases_in(out / "labelsTr") == ["case_0069", "case_0071"]
@@ -274,7 +276,7 @@ def test_mediastinal_lymph_node_seg_tells_full_from_partial_annotation(tmp_path)
     assert "119 of 120 fully annotated are not there." in result.missing
     notes = {case["case"]: case["notes"] for case in record(out)["cases"]}
     assert "taken as partial" in notes["case_0071"][0]
-    convert(SETS["mediastinal-lymph-node-seg"], source, tmp_path / "full", Options(part="fully_annotated"))
+    convert(SETS["mediastinal-lymph-node-seg"], source, tmp_path / "full", ConversionOptions(part="fully_annotated"))
     np.testing.assert_array_equal(mask_of(tmp_path / "full", "case_0070"), filled(NODE))
     assert open_dataset(tmp_path / "full").labels.ignore is None
 
@@ -307,17 +309,17 @@ def test_segrap_tells_a_label_that_a_case_lacks_and_refuses_one_that_all_lack(tm
     segrap(tmp_path / "in", 0)
     segrap(tmp_path / "in", 1, structures=("GTVp",))
     roi = ("GTVnd=lymph_node", "GTVp=tumour")
-    result = convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "out", Options(roi=roi))
+    result = convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "out", ConversionOptions(roi=roi))
     assert result.notes == ("Case segrap_0001: lymph_node is background everywhere in this case: no file gives it.",)
     assert "segrap_0001" not in result.missing[0]
     with pytest.raises(DataError, match="Label eye: --roi gives it no structure"):
-        convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "new", Options(roi=(*roi, "Eye*=eye")))
+        convert(SETS["segrap2023"], tmp_path / "in", tmp_path / "new", ConversionOptions(roi=(*roi, "Eye*=eye")))
 
 
 def test_radcure_masks_are_not_chosen_by_structure(tmp_path):
     radcure(tmp_path / "RADCURE", 5, {"GTVp": OTHER})
     (tmp_path / "masks").mkdir()
-    options = Options(roi=("GTVn*=node",), masks=tmp_path / "masks")
+    options = ConversionOptions(roi=("GTVn*=node",), masks=tmp_path / "masks")
     with pytest.raises(ConfigError, match="--roi and --masks"):
         convert(SETS["radcure"], tmp_path / "RADCURE", tmp_path / "out", options)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lnsegfm.datasets.dataset import open_dataset
-from lnsegfm.datasets.doctor import FIXES, diagnose, mend
+from lnsegfm.datasets.doctor import FIXES, diagnose, write_fixed_copy
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_grid, read_mask, read_volume, write_mask, write_volume
 from tests.listening import OnAdvance
@@ -26,7 +26,7 @@ def mended(folder: Path, *fixes: str) -> tuple[Path, list[dict]]:
     """Mend a copy; makes sure that the original stays as it was, and that only the files listed differ."""
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     dataset, out = open_dataset(folder, LABELS), folder.parent / "mended"
-    record = mend(dataset, diagnose(dataset), fixes, out)
+    record = write_fixed_copy(dataset, diagnose(dataset), fixes, out)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert json.loads((out / "fixes.json").read_text()) == record
     listed = {entry["file"] for entry in record["done"]}
@@ -173,14 +173,14 @@ def test_places_that_cannot_be(folder, place):
     (folder.parent / "taken" / "note.txt").write_text("mine")
 
     with pytest.raises(ConfigError, match="--out"):
-        mend(dataset, diagnose(dataset), ["clip-hu"], folder / place)
+        write_fixed_copy(dataset, diagnose(dataset), ["clip-hu"], folder / place)
 
 
 def test_a_mend_that_is_none(folder):
     dataset = open_dataset(folder, LABELS)
 
     with pytest.raises(ConfigError, match="--fix heal: there is no such fix"):
-        mend(dataset, diagnose(dataset), ["heal"], folder.parent / "out")
+        write_fixed_copy(dataset, diagnose(dataset), ["heal"], folder.parent / "out")
 
 
 def test_files_outside_the_folder_are_not_copied(folder):
@@ -192,7 +192,7 @@ def test_files_outside_the_folder_are_not_copied(folder):
     dataset = open_dataset(folder)
 
     with pytest.raises(DataError, match="lies outside"):
-        mend(dataset, diagnose(dataset), ["clip-hu"], folder.parent / "out")
+        write_fixed_copy(dataset, diagnose(dataset), ["clip-hu"], folder.parent / "out")
 
 
 @pytest.mark.parametrize("cases", [0, 1, 2])
@@ -205,7 +205,7 @@ def test_an_interrupted_mend_leaves_nothing(folder, cases):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mend(dataset, diagnose(dataset), ["clip-hu"], out, progress=OnAdvance(stop))
+        write_fixed_copy(dataset, diagnose(dataset), ["clip-hu"], out, progress=OnAdvance(stop))
 
     assert [path.name for path in folder.parent.iterdir()] == ["data"]
 
@@ -214,7 +214,7 @@ def test_an_empty_folder_may_be_named(folder):
     dataset, out = open_dataset(folder, LABELS), folder.parent / "deep" / "out"
     out.mkdir(parents=True)
 
-    mend(dataset, diagnose(dataset), ["clip-hu"], out)
+    write_fixed_copy(dataset, diagnose(dataset), ["clip-hu"], out)
 
     assert (out / "fixes.json").is_file()
     assert [path.name for path in out.parent.iterdir()] == ["out"]

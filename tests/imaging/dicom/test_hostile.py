@@ -28,7 +28,7 @@ from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.seg_read import read_seg, segment_mask, segments_mask
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import find_series, read_series, series_of
-from lnsegfm.imaging.dicom.structures import structures_mask
+from lnsegfm.imaging.dicom.structure_masks import structures_mask
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.scanner import write_series
 from tests.imaging.dicom.test_seg import enhanced, other_seg, saved, transcoded
@@ -278,10 +278,12 @@ def look(folder: Path) -> list[str]:
         drawn = attempt(read_rtstruct, path)
         if drawn is not None:
             said.extend(drawn.notes)
-            attempt(structures_mask, drawn, GRID, ["LN*=a", "*=b"], {"a": 1, "b": 2}, strict=False, tell=said.append)
+            attempt(structures_mask, drawn, GRID, ["LN*=a", "*=b"], {"a": 1, "b": 2}, strict=False, on_note=said.append)
         segments = attempt(read_seg, path)
         if segments is not None:
-            attempt(segments_mask, segments, GRID, ["LN*=a", "*=b"], {"a": 1, "b": 2}, strict=False, tell=said.append)
+            attempt(
+                segments_mask, segments, GRID, ["LN*=a", "*=b"], {"a": 1, "b": 2}, strict=False, on_note=said.append
+            )
             for segment in segments.segments[:3]:
                 attempt(segment_mask, segments, segment.number, GRID)
     return said

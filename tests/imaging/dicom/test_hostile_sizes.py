@@ -15,12 +15,12 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from lnsegfm.imaging.dicom.decoding import size_within
+from lnsegfm.imaging.dicom.decoding import encoded_size
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import read_seg, segment_mask
 from lnsegfm.imaging.dicom.series import find_series, read_series
-from lnsegfm.imaging.dicom.structures import structures_mask
+from lnsegfm.imaging.dicom.structure_masks import structures_mask
 from lnsegfm.imaging.dicom.values import integer, numbers, text
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.test_hostile import BASES, GRID
@@ -172,7 +172,7 @@ def test_a_header_that_contradicts_the_picture(tmp_path):
 def test_the_size_within():
     sof = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xff\xc3\x00\x0b\x10\x00\x10\x00\x12\x01"
     siz = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + b"".join(v.to_bytes(4, "big") for v in (20, 19, 2, 3))
-    assert size_within(sof) == size_within(siz) == (16, 18)
-    assert size_within(sof.replace(b"\xc3", b"\xf7")) == (16, 18)
+    assert encoded_size(sof) == encoded_size(siz) == (16, 18)
+    assert encoded_size(sof.replace(b"\xc3", b"\xf7")) == (16, 18)
     for nothing in (b"", b"\xff\xd8", b"\xff\xd8\xff\xc4\x00\x02" * 3, siz[:20], b"\xff\xd8\xff\xff\xff\xff\xff"):
-        assert size_within(nothing) is None
+        assert encoded_size(nothing) is None

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.rois import match_rois, normalised
+from lnsegfm.imaging.dicom.rois import match_rois, normalise_name
 
 
 @pytest.mark.parametrize("name", ["GTV n-1", " gtv_N__1 ", "GTV-n - 1", "Gtv N 1"])
 def test_case_and_separators_do_not_count(name: str) -> None:
-    assert normalised(name) == "gtv_n_1"
+    assert normalise_name(name) == "gtv_n_1"
     assert match_rois([name], ["gtv_n_1=node"]).labels == ("node",)
 
 
@@ -20,8 +20,8 @@ def test_wildcards_the_first_pattern_that_fits_has_the_name() -> None:
     matched = match_rois(["LN 1", "LNb", "Tumour", "GTVp"], ["LN*=lymph_node", "L*=left", "GTV?=tumour"])
 
     assert matched.labels == ("lymph_node", "lymph_node", None, "tumour")
-    assert matched.left == ("Tumour",)
-    assert matched.of("lymph_node") == ("LN 1", "LNb")
+    assert matched.unmatched == ("Tumour",)
+    assert matched.named("lymph_node") == ("LN 1", "LNb")
     assert matched.contested == (("LN 1", ("lymph_node", "left")), ("LNb", ("lymph_node", "left")))
     assert matched.listing() == ["lymph_node: LN 1, LNb", "left: none", "tumour: GTVp", "not matched: Tumour"]
 
@@ -38,7 +38,7 @@ def test_brackets_are_a_choice_and_in_a_name_themselves() -> None:
 
 
 def test_several_patterns_may_give_one_label() -> None:
-    assert match_rois(["LN", "node 2"], ["LN=ln", "node*=ln"]).of("ln") == ("LN", "node 2")
+    assert match_rois(["LN", "node 2"], ["LN=ln", "node*=ln"]).named("ln") == ("LN", "node 2")
 
 
 def test_an_equals_sign_in_a_name_is_left_to_the_name() -> None:

@@ -24,8 +24,8 @@ from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.dicom.series_index import Series
-from lnsegfm.imaging.dicom.structure_set import drawn_elsewhere, mismatch
-from lnsegfm.imaging.dicom.structures import Contour, Roi, Structures, roi_mask, structures_mask
+from lnsegfm.imaging.dicom.structure_masks import Contour, Roi, StructureSet, roi_mask, structures_mask
+from lnsegfm.imaging.dicom.structure_set import mismatch, note_on_other_series
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.scanner import write_series
 
@@ -125,7 +125,7 @@ def test_a_mask_comes_back_to_the_voxel_in_every_orientation(name: str, series: 
     told: list[str] = []
     structures = read_rtstruct(tmp_path / "rs.dcm")
     patterns = ["lymph_node=lymph_node", "tumour=tumour"]
-    read = structures_mask(structures, source.grid, patterns, LABELS, tell=told.append)
+    read = structures_mask(structures, source.grid, patterns, LABELS, on_note=told.append)
     assert np.count_nonzero(read != mask) == 0
     assert (told, structures.notes, mismatch(structures, source)) == ([], (), None)
     alone = read_alone(tmp_path / "rs.dcm", source.grid)
@@ -193,7 +193,7 @@ def square(z: float, x: float = 5.0, y: float = 5.0, side: float = 4.0) -> Conto
 
 def read(*contours: Contour) -> tuple[np.ndarray, list[str]]:
     told: list[str] = []
-    return roi_mask(Roi(1, "node", contours), PLAIN, tell=told.append), told
+    return roi_mask(Roi(1, "node", contours), PLAIN, on_note=told.append), told
 
 
 def test_contours_between_slices_go_to_the_nearest_and_are_told() -> None:
@@ -267,22 +267,22 @@ def test_contours_beside_the_image_are_cut_and_those_of_another_place_refused() 
 
 
 def test_overlaps_go_to_the_first_pattern_or_by_priority_and_are_told() -> None:
-    structures = Structures("", (), (Roi(1, "LN", (square(3),)), Roi(2, "GTV", (square(3, x=7),))))
+    structures = StructureSet("", (), (Roi(1, "LN", (square(3),)), Roi(2, "GTV", (square(3, x=7),))))
     labels, patterns, told = {"ln": 1, "gtv": 2}, ["GTV=gtv", "LN=ln"], list[str]()
 
-    mask = structures_mask(structures, PLAIN, patterns, labels, tell=told.append)
+    mask = structures_mask(structures, PLAIN, patterns, labels, on_note=told.append)
     assert [np.count_nonzero(mask == v) for v in (1, 2)] == [8, 16]
     assert told == ["8 voxels are in gtv and in ln: given to gtv."]
 
     mask = structures_mask(structures, PLAIN, patterns, labels, priority=["ln"])
     assert [np.count_nonzero(mask == v) for v in (1, 2)] == [16, 8]
 
-    mask = structures_mask(structures, PLAIN, ["*=ln"], labels, tell=told.append)
+    mask = structures_mask(structures, PLAIN, ["*=ln"], labels, on_note=told.append)
     assert (np.count_nonzero(mask), len(told)) == (24, 1)
 
 
 def test_labels_and_priorities_must_be_known() -> None:
-    structures = Structures("1.2", (), (Roi(1, "LN", (square(3),), "1.2"),))
+    structures = StructureSet("1.2", (), (Roi(1, "LN", (square(3),), "1.2"),))
     with pytest.raises(DicomError, match="Label other: it has no value"):
         structures_mask(structures, PLAIN, ["LN=other"], {"ln": 1})
     with pytest.raises(DicomError, match="Priority gtv: no label"):
@@ -295,12 +295,12 @@ def test_a_structure_set_belongs_to_series_of_its_frame_of_reference(series: Any
     ours = series("axial")
     roi = Roi(1, "LN", (square(3),))
 
-    assert mismatch(Structures(ours.frame_of_reference_uid, ("1.2",), (roi,)), ours) is None
-    assert "frame of reference 1.2.3" in str(mismatch(Structures("1.2.3", (ours.uid,), (roi,)), ours))
-    assert mismatch(Structures("", (ours.uid,), (roi,)), ours) is None
-    assert "names 1.2" in str(mismatch(Structures("", ("1.2",), (roi,)), ours))
-    assert "drawn on series 1.2" in str(drawn_elsewhere(Structures("", ("1.2",), (roi,)), ours))
-    assert drawn_elsewhere(Structures("", (ours.uid,), (roi,)), ours) is None
+    assert mismatch(StructureSet(ours.frame_of_reference_uid, ("1.2",), (roi,)), ours) is None
+    assert "frame of reference 1.2.3" in str(mismatch(StructureSet("1.2.3", (ours.uid,), (roi,)), ours))
+    assert mismatch(StructureSet("", (ours.uid,), (roi,)), ours) is None
+    assert "names 1.2" in str(mismatch(StructureSet("", ("1.2",), (roi,)), ours))
+    assert "drawn on series 1.2" in str(note_on_other_series(StructureSet("", ("1.2",), (roi,)), ours))
+    assert note_on_other_series(StructureSet("", (ours.uid,), (roi,)), ours) is None
 
 
 def numbered(mask: np.ndarray) -> np.ndarray:
@@ -443,9 +443,9 @@ def test_a_file_that_would_lose_a_voxel_is_not_written(
 ) -> None:
     source, mask, path = series("axial"), nodes(PLAIN), tmp_path / "rs.dcm"
     path.write_bytes(b"before")
-    honest = rtstruct_write.outlines
+    honest = rtstruct_write.trace_outlines
     forgetful = lambda plane: honest(plane)[1:] if plane.sum() == 1 else honest(plane)  # noqa: E731
-    monkeypatch.setattr(rtstruct_write, "outlines", forgetful)
+    monkeypatch.setattr(rtstruct_write, "trace_outlines", forgetful)
 
     with pytest.raises(DicomError, match=r"voxels of structure 'lymph_node' differ\. Nothing was written"):
         write_rtstruct(path, mask, LABELS, source)

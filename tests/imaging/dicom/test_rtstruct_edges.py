@@ -17,8 +17,8 @@ from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.dicom.series_index import Series
-from lnsegfm.imaging.dicom.structure_set import Contour, Roi, Structures, mismatch
-from lnsegfm.imaging.dicom.structures import roi_mask, structures_mask
+from lnsegfm.imaging.dicom.structure_masks import roi_mask, structures_mask
+from lnsegfm.imaging.dicom.structure_set import Contour, Roi, StructureSet, mismatch
 from lnsegfm.imaging.dicom.values import quiet
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.scanner import write_series
@@ -86,7 +86,7 @@ def test_corners_at_voxel_centres_are_inside_on_the_lower_sides_in_every_orienta
 def test_the_voxels_that_several_structures_of_a_label_share_are_added_up():
     rois = (Roi(1, "GTV", (square(3, 5, 8),)), Roi(2, "LN 1", (square(3, 5, 2),)), Roi(3, "LN 2", (square(3, 11, 4),)))
     told: list[str] = []
-    structures_mask(Structures("", (), rois), GRID, ["GTV=gtv", "LN*=ln"], {"ln": 1, "gtv": 2}, tell=told.append)
+    structures_mask(StructureSet("", (), rois), GRID, ["GTV=gtv", "LN*=ln"], {"ln": 1, "gtv": 2}, on_note=told.append)
     assert told == ["8 voxels are in gtv and in ln: given to gtv."]
 
 
@@ -94,22 +94,22 @@ def test_labels_left_out_of_the_priority_come_after_it():
     rois = tuple(Roi(n, name, (square(3),)) for n, name in enumerate("abc"))
     patterns, labels = ["a=a", "b=b", "c=c"], {"a": 1, "b": 2, "c": 3}
     for priority, first in ((["c"], 3), (["c", "a"], 3), (["b", "c", "b"], 2), ([], 1), (None, 1)):
-        mask = structures_mask(Structures("", (), rois), GRID, patterns, labels, priority=priority)
+        mask = structures_mask(StructureSet("", (), rois), GRID, patterns, labels, priority=priority)
         assert set(np.unique(mask)) == {0, first}
 
 
 def test_structures_without_contours_do_not_say_where_the_others_lie(ct):
     empty = Roi(1, "empty", (), ct.frame_of_reference_uid)
     drawn = Roi(2, "node", (square(3),), "1.1")
-    assert "frame of reference 1.1" in str(mismatch(Structures("", (ct.uid,), (empty, drawn)), ct))
+    assert "frame of reference 1.1" in str(mismatch(StructureSet("", (ct.uid,), (empty, drawn)), ct))
     with pytest.raises(DicomError, match=r"frame of reference 1\.1 is not the series'"):
-        structures_mask(Structures("", (), (empty, drawn)), GRID, ["node=a"], {"a": 1},
+        structures_mask(StructureSet("", (), (empty, drawn)), GRID, ["node=a"], {"a": 1},
                         frame_of_reference_uid=ct.frame_of_reference_uid)  # fmt: skip
 
 
 @pytest.fixture
-def changed(ct: Series, tmp_path: Path) -> Callable[[Callable[[Dataset], None]], Structures]:
-    def make(change: Callable[[Dataset], None]) -> Structures:
+def changed(ct: Series, tmp_path: Path) -> Callable[[Callable[[Dataset], None]], StructureSet]:
+    def make(change: Callable[[Dataset], None]) -> StructureSet:
         write_rtstruct(tmp_path / "rs.dcm", MASK, {"a": 1, "b": 2}, ct)
         data = pydicom.dcmread(tmp_path / "rs.dcm")
         change(data)
@@ -171,12 +171,12 @@ def test_what_comes_back_otherwise_is_not_put_in_place(ct, tmp_path, monkeypatch
     with quiet():
         spaced = replace(ct, frame_of_reference_uid="1.2 ")
         refused(tmp_path, "read back, its contours are in frame", MASK, labels, spaced)
-    monkeypatch.setattr(rtstruct_write, "outlines", lambda _: [])
+    monkeypatch.setattr(rtstruct_write, "trace_outlines", lambda _: [])
     count = np.count_nonzero(MASK == 1)
     refused(tmp_path, f"{count} voxels of structure 'a' differ", MASK, labels, ct)
     monkeypatch.undo()
-    honest, beside = rtstruct_write.outlines, np.array([(-9, -3), (-7, -3), (-7, -1), (-9, -1)]) - 0.5
-    monkeypatch.setattr(rtstruct_write, "outlines", lambda plane: [*honest(plane), beside])
+    honest, beside = rtstruct_write.trace_outlines, np.array([(-9, -3), (-7, -3), (-7, -1), (-9, -1)]) - 0.5
+    monkeypatch.setattr(rtstruct_write, "trace_outlines", lambda plane: [*honest(plane), beside])
     refused(tmp_path, r"voxels of structure '.' differ", MASK, labels, ct)
 
 

@@ -11,8 +11,8 @@ from scipy import ndimage
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.series import series_of
-from lnsegfm.imaging.dicom.structure_set import drawn_elsewhere, mismatch
-from lnsegfm.imaging.dicom.structures import roi_mask, structures_mask
+from lnsegfm.imaging.dicom.structure_masks import roi_mask, structures_mask
+from lnsegfm.imaging.dicom.structure_set import mismatch, note_on_other_series
 from lnsegfm.imaging.files import read_mask
 from tests.imaging.dicom.test_rtstruct import read_alone
 
@@ -26,7 +26,7 @@ def test_the_mask_of_the_image_biomarker_initiative_is_reproduced(real_data: Pat
     structures = read_rtstruct(folder / "CT" / "mask" / "RS.dcm")
     told: list[str] = []
 
-    mask = structures_mask(structures, grid, ["gtv mass ct=tumour"], {"tumour": 1}, tell=told.append)
+    mask = structures_mask(structures, grid, ["gtv mass ct=tumour"], {"tumour": 1}, on_note=told.append)
 
     assert np.count_nonzero(mask) == 5564
     assert np.array_equal(mask, expected > 0)  # Dice 1.0
@@ -40,7 +40,7 @@ def test_the_three_nodes_of_the_chest_ct(real_data: Path, tmp_path: Path) -> Non
     structures = read_rtstruct(folder / "rtstruct" / "1-1.dcm")
     labels = {"lymph_node": 1, "tumour": 2}
     assert series.grid.difference(grid) is None
-    assert (mismatch(structures, series), drawn_elsewhere(structures, series)) == (None, None)
+    assert (mismatch(structures, series), note_on_other_series(structures, series)) == (None, None)
 
     mask = structures_mask(structures, series.grid, ["LN*=lymph_node", "Tumor*=tumour"], labels)
 

@@ -25,8 +25,9 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.dicom import seg_write
 from lnsegfm.imaging.dicom.codes import codes_of
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.seg_encode import SegProvenance
 from lnsegfm.imaging.dicom.seg_read import read_seg, segment_mask, segments_mask
-from lnsegfm.imaging.dicom.seg_write import Origin, write_seg
+from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.dicom.series_index import Series, Slice
 from lnsegfm.imaging.grid import Grid
@@ -284,8 +285,8 @@ def test_a_straightened_series_is_referred_to_and_placed_by_its_grid(tmp_path, a
 @pytest.fixture(scope="module")
 def written(axial, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("seg") / "a.dcm"
-    origin = Origin(seed="test", now=NOW, model="ln-resencl", version="1.2")
-    write_seg(path, masks(axial.grid)["touching labels"], LABELS, axial, origin=origin)
+    provenance = SegProvenance(seed="test", now=NOW, model="ln-resencl", version="1.2")
+    write_seg(path, masks(axial.grid)["touching labels"], LABELS, axial, provenance=provenance)
     return path
 
 
@@ -334,8 +335,12 @@ def test_what_a_segment_says(written, axial):
 
 def test_a_seed_gives_the_same_file_and_none_gives_another(axial, tmp_path):
     mask = masks(axial.grid)["5 mm"]
-    for name, origin in (("a", Origin(seed="s", now=NOW)), ("b", Origin(seed="s", now=NOW)), ("c", Origin(now=NOW))):
-        write_seg(tmp_path / name, mask, LABELS, axial, origin=origin)
+    for name, provenance in (
+        ("a", SegProvenance(seed="s", now=NOW)),
+        ("b", SegProvenance(seed="s", now=NOW)),
+        ("c", SegProvenance(now=NOW)),
+    ):
+        write_seg(tmp_path / name, mask, LABELS, axial, provenance=provenance)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert dcmread(tmp_path / "a").SOPInstanceUID != dcmread(tmp_path / "c").SOPInstanceUID
 
@@ -422,7 +427,7 @@ def test_what_is_refused_on_the_way_out(axial, tmp_path):
         ("Segment name", lambda: write_seg(tmp_path / "a", mask, {"a\\b": 1}, axial)),
         ("Segment name", lambda: write_seg(tmp_path / "a", mask, {" ": 1}, axial)),
         ("Segmentation type", lambda: write_seg(tmp_path / "a", mask, LABELS, axial, kind="X")),  # type: ignore[arg-type]
-        ("DICOM takes 64 characters", lambda: Origin(description="x" * 65) and None),
+        ("DICOM takes 64 characters", lambda: SegProvenance(description="x" * 65) and None),
         ("FrameOfReferenceUID to refer to", lambda: no_frame_of_reference(tmp_path)),
     ]
     for expected, call in refused:
@@ -539,7 +544,7 @@ def test_overlapping_segments_are_read_on_their_own_and_merged_by_priority(small
         assert np.array_equal(segment_mask(back, k + 1, small.grid), pixels[..., k] > 0)
     node, tumour = (pixels[..., 0] | pixels[..., 1]) > 0, pixels[..., 2] > 0
     labels, said = {"node": 1, "tumour": 7}, []
-    mask = segments_mask(back, small.grid, ["LN*=node", "tum*=tumour"], labels, tell=said.append)
+    mask = segments_mask(back, small.grid, ["LN*=node", "tum*=tumour"], labels, on_note=said.append)
     assert np.array_equal(mask, np.where(node, 1, np.where(tumour, 7, 0)))
     assert said == [f"{np.count_nonzero(node & tumour)} voxels are in node and in tumour: given to node."]
     assert np.array_equal(segments_mask(back, small.grid, ["tum*=tumour", "LN*=node"], labels),
@@ -549,7 +554,7 @@ def test_overlapping_segments_are_read_on_their_own_and_merged_by_priority(small
     assert np.array_equal(segments_mask(back, small.grid, ["LN 1=node"], labels), pixels[..., 0])
     with pytest.raises(DataError, match="no structure has such a name"):
         segments_mask(back, small.grid, ["liver=node"], labels)
-    assert not segments_mask(back, small.grid, ["liver=node"], labels, strict=False, tell=said.append).any()
+    assert not segments_mask(back, small.grid, ["liver=node"], labels, strict=False, on_note=said.append).any()
     assert said[-1] == "Pattern liver=node: no segment has such a name."
     with pytest.raises(DicomError, match="no value from 1 to 255"):
         segments_mask(back, small.grid, ["LN*=other"], labels)
@@ -759,7 +764,7 @@ def test_a_label_map_whose_background_is_not_0(small, tmp_path):
 def test_a_byte_gone_wrong_is_an_error_or_nothing_but_never_a_traceback(small, tmp_path, at, byte):
     path = tmp_path / "a.dcm"
     if not path.exists():
-        write_seg(path, np.ones((4, 5, 7), np.uint8), {"LN": 1}, small, origin=Origin(seed="s", now=NOW))
+        write_seg(path, np.ones((4, 5, 7), np.uint8), {"LN": 1}, small, provenance=SegProvenance(seed="s", now=NOW))
     content = bytearray(path.read_bytes())
     content[at % len(content)] = byte
     (tmp_path / "b.dcm").write_bytes(content)

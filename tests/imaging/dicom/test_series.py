@@ -27,7 +27,7 @@ from pydicom.valuerep import format_number_as_ds
 from scipy.spatial.transform import Rotation
 
 from lnsegfm.imaging.dicom.file_walk import files_under
-from lnsegfm.imaging.dicom.series import Series, find_series, opened, read_series, series_of
+from lnsegfm.imaging.dicom.series import Series, find_series, read_series, series_of, unpacked_tree
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.scanner import write_series
 
@@ -486,7 +486,7 @@ def test_zip(tmp_path):
         for file in (tmp_path / "a").iterdir():
             archive.write(file, f"deep/er/{file.name}")
     np.testing.assert_array_equal(read_series(series_of(tmp_path / "scan.zip")), phantom(grid))
-    with opened(tmp_path / "scan.zip") as folder:
+    with unpacked_tree(tmp_path / "scan.zip") as folder:
         series = series_of(folder)
         np.testing.assert_array_equal(read_series(series), phantom(grid))
     assert not folder.exists()

@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPE
 
 from lnsegfm.imaging.dicom import decoding, sorting, stack, values
 from lnsegfm.imaging.dicom import dicom_zip as archive
-from lnsegfm.imaging.dicom.series import DicomError, find_series, opened, read_series, series_of
+from lnsegfm.imaging.dicom.series import DicomError, find_series, read_series, series_of, unpacked_tree
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.scanner import write_series
 
@@ -292,9 +292,9 @@ def test_jpeg_ls_is_decoded_by_the_library_that_survives_damage(tmp_path, monkey
     data = Dataset()
     data.Rows, data.Columns, data.PixelData = 4, 5, pydicom.encaps.encapsulate([sof])
     monkeypatch.setattr(decoding, "get_decoder", lambda _: Decoder())
-    decoding.decoded(data, JPEGLSLossless, 0)
+    decoding.decode_frame(data, JPEGLSLossless, 0)
     monkeypatch.setattr(Decoder, "available_plugins", ("gdcm",))
-    decoding.decoded(data, JPEGLSLossless, 0)
+    decoding.decode_frame(data, JPEGLSLossless, 0)
     assert seen == ["pyjpegls", ""]
 
 
@@ -377,14 +377,14 @@ def test_a_zip_of_too_many_files_or_too_large_for_the_disk(tmp_path, monkeypatch
         for k in range(3):
             file.writestr(str(k), b"x" * 1000)
     monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
-    with pytest.raises(DicomError, match="in 3 files: more than"), opened(path):
+    with pytest.raises(DicomError, match="in 3 files: more than"), unpacked_tree(path):
         pass
     monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 2999}))
-    with pytest.raises(DicomError, match=r"in the temporary folder, which has 0 MiB\. Set TMPDIR"), opened(path):
+    with pytest.raises(DicomError, match=r"in the temporary folder, which has 0 MiB\. Set TMPDIR"), unpacked_tree(path):
         pass
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3000}))
-    with opened(path) as folder:
+    with unpacked_tree(path) as folder:
         assert len(list(folder.iterdir())) == 3
 
 
@@ -394,5 +394,5 @@ def test_a_zip_of_two_files_of_one_name(tmp_path):
     with zipfile.ZipFile(tmp_path / "scan.zip", "w") as file:
         for content in (b"one", b"two"):
             file.writestr("a.dcm", content)
-    with pytest.raises(DicomError, match=r"Zip scan\.zip cannot be unpacked"), opened(tmp_path / "scan.zip"):
+    with pytest.raises(DicomError, match=r"Zip scan\.zip cannot be unpacked"), unpacked_tree(tmp_path / "scan.zip"):
         pass

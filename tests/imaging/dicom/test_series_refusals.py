@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, RLELossle
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom import dicom_zip as archive
 from lnsegfm.imaging.dicom import values
-from lnsegfm.imaging.dicom.series import DicomError, find_series, opened, read_series, series_of
+from lnsegfm.imaging.dicom.series import DicomError, find_series, read_series, series_of, unpacked_tree
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.scanner import write_series
 
@@ -414,7 +414,7 @@ def test_zips_that_could_do_harm(tmp_path, build, pattern, monkeypatch):
     monkeypatch.setattr(archive.tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     path = build(tmp_path / "scan.zip")
-    with pytest.raises(DicomError, match=pattern) as error, opened(path, max_unpacked=1 << 20):
+    with pytest.raises(DicomError, match=pattern) as error, unpacked_tree(path, max_unpacked=1 << 20):
         pass
     assert_line(str(error.value), "Zip scan.zip")
     assert list((tmp_path / "tmp").iterdir()) == []

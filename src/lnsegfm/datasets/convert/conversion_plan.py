@@ -24,7 +24,7 @@ CHANNELS = ("contrast", "plain", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ConversionOptions:
     """What can be asked of a converter; which of it means something, its card says.
 
     Args:
@@ -66,7 +66,7 @@ class Options:
         if self.keep_names and self.key is not None:
             raise ConfigError(f"--key {self.key}: names that are kept need no key. Drop --key or --keep-names.")
 
-    def asked(self) -> frozenset[str]:
+    def changed(self) -> frozenset[str]:
         """Names of the fields that are not at their default."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
@@ -74,7 +74,7 @@ class Options:
         """What decides the bytes of a case. Paths are hashed: they can hold names."""
         return {
             "roi": list(self.roi),
-            "masks": path_hash(self.masks) if self.masks else None,
+            "masks": hash_path(self.masks) if self.masks else None,
             "channels": self.channels,
             "part": self.part,
             "shell_mm": self.shell_mm,
@@ -83,7 +83,7 @@ class Options:
         }
 
 
-def path_hash(path: Path) -> str:
+def hash_path(path: Path) -> str:
     """A path as a short hash, to recognise it by and not to tell it."""
     return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
@@ -100,9 +100,9 @@ def require_matched(patterns: Sequence[str], names: Sequence[str]) -> tuple[str,
         DataError: A label gets nothing at all from it: a network would learn that it does not exist.
     """
     matched = match_rois(names, patterns, strict=False)
-    empty = [label for label in dict.fromkeys(matched.pattern_labels) if not matched.of(label)]
+    empty = [label for label in dict.fromkeys(matched.pattern_labels) if not matched.named(label)]
     if empty:
-        there = ", ".join(sorted(set(matched.left), key=str.casefold)[:_SHOWN]) or "none"
+        there = ", ".join(sorted(set(matched.unmatched), key=str.casefold)[:_SHOWN]) or "none"
         raise DataError(
             *(f"Label {label}: --roi gives it no structure of any scan. Left over are: {there}." for label in empty)
         )
@@ -119,7 +119,7 @@ def labels_of(roi: Iterable[str], *, ignore: bool = False) -> LabelMap:
     return LabelMap({name: k for k, name in enumerate(names, start=1)}, ignore=len(names) + 1 if ignore else None)
 
 
-def stored(hu: np.ndarray) -> np.ndarray:
+def as_stored_hu(hu: np.ndarray) -> np.ndarray:
     """HU as int16 where that is exact and else float32: what is written for an image."""
     if hu.dtype == np.int16:
         return hu
@@ -130,7 +130,7 @@ def stored(hu: np.ndarray) -> np.ndarray:
     return hu.astype(np.float32)
 
 
-def voxels_of(mask: np.ndarray, highest: int) -> np.ndarray:
+def count_voxels(mask: np.ndarray, highest: int) -> np.ndarray:
     """Number of voxels of each value from 0 to ``highest``."""
     counts = np.zeros(highest + 1, np.int64)
     for plane in mask:  # of a whole CT's mask numpy would make a copy of eight times its size
@@ -139,7 +139,7 @@ def voxels_of(mask: np.ndarray, highest: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedScan:
     """One case in memory.
 
     Args:
@@ -164,7 +164,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Scan:
+class PlannedScan:
     """One case that is there, before it is read.
 
     Args:
@@ -176,22 +176,22 @@ class Scan:
         labelled: It has a reference.
         may_be_empty: A reference without a label is a finding ("no node"), not an oversight.
         fingerprint: Changes with the source: a case whose source has changed is made again.
-        secrets: Gives the words of a private source that no message in the dataset may hold.
+        private_words: Gives the words of a private source that no message in the dataset may hold.
     """
 
     name: str
     subject: str
     sources: tuple[str, ...]
-    load: Callable[[], Loaded]
+    load: Callable[[], LoadedScan]
     part: str = TRAIN
     labelled: bool = True
     may_be_empty: bool = False
     fingerprint: str = ""
-    secrets: Callable[[], Iterable[str]] = tuple
+    private_words: Callable[[], Iterable[str]] = tuple
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """The cases of a source, and what is amiss with it.
 
     Args:
@@ -209,7 +209,7 @@ class Plan:
     """
 
     labels: LabelMap
-    scans: tuple[Scan, ...]
+    scans: tuple[PlannedScan, ...]
     channels: tuple[str, ...] = ("CT",)
     counts: Mapping[str, int] | None = None
     missing: tuple[str, ...] = ()

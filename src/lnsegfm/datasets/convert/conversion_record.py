@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import TRAIN, Options, Plan, path_hash
+from lnsegfm.datasets.convert.conversion_plan import TRAIN, ConversionOptions, ConversionPlan, hash_path
+from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.datasets.subjects import SUBJECTS
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.pseudonyms import read_key
@@ -21,19 +21,19 @@ FORMAT = "lnsegfm.conversion/1"
 RECORD = "conversion.json"
 
 
-def identity_of(card: SetCard, source: Path, out: Path, options: Options) -> dict[str, Any]:
+def conversion_identity(card: SetCard, source: Path, out: Path, options: ConversionOptions) -> dict[str, Any]:
     """What makes two conversions the same: set, source, options and the key of the pseudonyms.
 
     A private path can hold a name, and whoever guesses it could confirm a plain hash: it is hashed with the key.
     """
-    identity: dict[str, Any] = {"set": card.name, "source": path_hash(source), "options": options.identity()}
+    identity: dict[str, Any] = {"set": card.name, "source": hash_path(source), "options": options.identity()}
     if not card.public and not options.keep_names:
         pseudonyms = read_key(options.key, outside=out)
         identity |= {"source": pseudonyms.case(str(source.resolve())), "key_id": pseudonyms.key_id}
     return identity
 
 
-def require_ours(out: Path, identity: Mapping[str, Any]) -> None:
+def require_same_conversion(out: Path, identity: Mapping[str, Any]) -> None:
     """Refuse a folder that holds something else than a conversion of the same source with the same options."""
     record = out / RECORD
     if not record.is_file():
@@ -58,10 +58,10 @@ def require_ours(out: Path, identity: Mapping[str, Any]) -> None:
     raise DataError(f"{out}: the folder holds {what}. Give another folder.")
 
 
-def conclude(
+def write_descriptions(
     out: Path,
     card: SetCard,
-    plan: Plan,
+    plan: ConversionPlan,
     identity: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     failed: Mapping[str, tuple[str, str]],
@@ -117,11 +117,11 @@ def conclude(
 def _without_identity(line: str) -> str:
     """A message about a private source that is no case yet: a description or a file's name can hold the patient's."""
     if re.match(r"Series [\d.]+[ :]", line):
-        return told_without_names(line)
+        return redact(line)
     return "told on the terminal: the message names a file or a description, which can hold a name"
 
 
-def told_without_names(line: str, secrets: Iterable[str] = ()) -> str:
+def redact(line: str, secrets: Iterable[str] = ()) -> str:
     """A message as it may stand in a dataset that is given away: without UIDs, names of structures and files.
 
     Of a message that holds a path nothing is left. Readers of DICOM never put the patient's name or ID into a message,

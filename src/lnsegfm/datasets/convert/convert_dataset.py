@@ -15,16 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import TRAIN, Loaded, Options, Plan, Scan, voxels_of
+from lnsegfm.datasets.convert.conversion_plan import (
+    TRAIN,
+    ConversionOptions,
+    ConversionPlan,
+    LoadedScan,
+    PlannedScan,
+    count_voxels,
+)
 from lnsegfm.datasets.convert.conversion_record import (
     FORMAT,
     RECORD,
-    conclude,
-    identity_of,
-    require_ours,
-    told_without_names,
+    conversion_identity,
+    redact,
+    require_same_conversion,
+    write_descriptions,
 )
+from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError, LnSegFmError
 from lnsegfm.imaging.files import write_mask, write_volume
@@ -37,7 +44,7 @@ _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "cases")
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """What a conversion came to.
 
     Args:
@@ -62,8 +69,13 @@ class Converted:
 
 
 def convert(
-    card: SetCard, source: Path, out: Path, options: Options | None = None, *, progress: Progress | None = None
-) -> Converted:
+    card: SetCard,
+    source: Path,
+    out: Path,
+    options: ConversionOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> ConversionResult:
     """Convert a source to a dataset.
 
     A case that is there is left as it is, unless its source has changed; a bad one is told and does not stop the rest.
@@ -80,10 +92,10 @@ def convert(
         DataError: No such source, no case in it, a label that no structure gets, a folder that holds something else,
             or one that another process converts to.
     """
-    options = options or Options()
+    options = options or ConversionOptions()
     _require_apart(source, out)
-    identity = identity_of(card, source, out, options)
-    require_ours(out, identity)
+    identity = conversion_identity(card, source, out, options)
+    require_same_conversion(out, identity)
     plan = card.plan(source, options)
     if not plan.scans:
         why = plan.failed + plan.left_out
@@ -104,8 +116,8 @@ def convert(
             if progress is not None:
                 progress.advance(done, len(plan.scans), scan.name)
         run.keep_others()
-        conclude(out, card, plan, identity, run.records, run.failed)
-    return Converted(
+        write_descriptions(out, card, plan, identity, run.records, run.failed)
+    return ConversionResult(
         out=out,
         written=tuple(run.written),
         kept=tuple(run.kept),
@@ -120,7 +132,7 @@ def convert(
 class _Run:
     """One conversion under way."""
 
-    def __init__(self, card: SetCard, plan: Plan, out: Path) -> None:
+    def __init__(self, card: SetCard, plan: ConversionPlan, out: Path) -> None:
         self.card, self.plan, self.out = card, plan, out
         self.written: list[str] = []
         self.kept: list[str] = []
@@ -129,7 +141,7 @@ class _Run:
         self.notes: list[str] = []
         self._first: dict[str, str] = {}  # hash of a volume to the first case that has it
 
-    def take(self, scan: Scan) -> None:
+    def take(self, scan: PlannedScan) -> None:
         """Convert one case, unless it is there as this call would make it."""
         record = self._there(scan)
         if record is not None:
@@ -165,7 +177,7 @@ class _Run:
                     "to a new folder to be without it."
                 )
 
-    def _there(self, scan: Scan) -> dict[str, Any] | None:
+    def _there(self, scan: PlannedScan) -> dict[str, Any] | None:
         """The record of a case that is there, complete, and of the same source."""
         record = _read_record(self._sidecar(scan.name))
         if record is None or record.get("fingerprint") != scan.fingerprint or not self._complete(record):
@@ -189,7 +201,7 @@ class _Run:
     def _sidecar(self, name: str) -> Path:
         return self.out / "cases" / f"{name}.json"
 
-    def _write(self, scan: Scan, loaded: Loaded) -> dict[str, Any]:
+    def _write(self, scan: PlannedScan, loaded: LoadedScan) -> dict[str, Any]:
         _require_sound(scan, loaded, self.plan)
         digest = _voxel_hash(loaded)
         record = {
@@ -214,8 +226,8 @@ class _Run:
             write_mask(self.out / labels / f"{scan.name}.nii.gz", loaded.mask, loaded.grid)
         return record
 
-    def _told(self, scan: Scan, line: str) -> str:
-        return line if self.card.public else told_without_names(line, scan.secrets())
+    def _told(self, scan: PlannedScan, line: str) -> str:
+        return line if self.card.public else redact(line, scan.private_words())
 
     def _remove(self, name: str) -> None:
         """Take a case out, its record first; it may have lain among those without a reference."""
@@ -253,7 +265,7 @@ def _require_apart(source: Path, out: Path) -> None:
         raise DataError(f"{out}: dataset and source lie within each other. Give the dataset a folder of its own.")
 
 
-def _require_sound(scan: Scan, loaded: Loaded, plan: Plan) -> None:
+def _require_sound(scan: PlannedScan, loaded: LoadedScan, plan: ConversionPlan) -> None:
     if len(loaded.images) != len(plan.channels):
         raise DataError(f"{len(loaded.images)} images for {len(plan.channels)} channels. Complete the case.")
     if (loaded.mask is not None) != scan.labelled:
@@ -268,11 +280,11 @@ def _require_sound(scan: Scan, loaded: Loaded, plan: Plan) -> None:
 
 
 def _counted(mask: np.ndarray, labels: LabelMap) -> dict[str, int]:
-    counts = voxels_of(mask, max(labels.allowed))
+    counts = count_voxels(mask, max(labels.allowed))
     return {name: int(counts[value]) for name, value in labels.to_dataset_json().items() if value}
 
 
-def _voxel_hash(loaded: Loaded) -> str:
+def _voxel_hash(loaded: LoadedScan) -> str:
     """Equal for scans of equal voxels and spacing, wherever they lie in the patient."""
     digest = hashlib.sha256(repr((loaded.grid.shape, loaded.grid.spacing_mm)).encode())
     for image in loaded.images:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.convert.collection import Member, members, missing_numbers, told
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import Loaded, Options, Plan, Scan
-from lnsegfm.datasets.convert.mask_placement import by_axes, onto
-from lnsegfm.datasets.convert.partial import require_soft_tissue
-from lnsegfm.datasets.convert.reference import Chosen, choose, fingerprint, load_case, load_scan
+from lnsegfm.datasets.convert.conversion_plan import ConversionOptions, ConversionPlan, LoadedScan, PlannedScan
+from lnsegfm.datasets.convert.mask_placement import place_by_axes, place_by_position
+from lnsegfm.datasets.convert.partial_annotation import require_soft_tissue
+from lnsegfm.datasets.convert.reference import ReferenceChoice, choose_reference, fingerprint, load_case, load_scan
+from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.convert.tcia_collection import CollectionScan, find_scans, missing_numbers, unconverted
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask
@@ -23,17 +23,21 @@ _PREFIXES = {"mediastinal": "MED_LYMPH_", "abdominal": "ABD_LYMPH_"}
 _MASK = "_mask.nii.gz"
 
 
-def plan(source: Path, options: Options) -> Plan:
+def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The scans of the collection that have a DICOM SEG, or else a NIfTI mask named after the patient."""
     labels = LabelMap({"lymph_node": 1})
-    found, pairs, left_out = members(source, tuple(_PREFIXES.values()))
+    found, pairs, left_out = find_scans(source, tuple(_PREFIXES.values()))
     masks: dict[str, Path] = {}
     for folder in (source, *([options.masks] if options.masks else [])):
         for path in sorted(folder.rglob(f"*{_MASK}")):
             masks[path.name.removesuffix(_MASK)] = path
     scans = []
     for member in found:
-        chosen = choose([a for a in member.annotations if a.kind == "SEG"], PATTERNS) if options.masks is None else None
+        chosen = (
+            choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS)
+            if options.masks is None
+            else None
+        )
         file = masks.get(member.subject)
         if chosen is not None:
             load, origin = partial(_load_seg, member, chosen, labels), chosen.parts[0][0].uid
@@ -44,33 +48,35 @@ def plan(source: Path, options: Options) -> Plan:
         else:
             left_out.append(f"Case {member.case}: neither a SEG nor {member.subject}{_MASK} is there.")
             continue
-        scans.append(Scan(member.case, member.subject, (member.series.uid, origin), load, fingerprint=mark))
+        scans.append(PlannedScan(member.case, member.subject, (member.series.uid, origin), load, fingerprint=mark))
     subjects = {member.subject for member in found}
     counts = {part: sum(s.startswith(prefix) for s in subjects) for part, prefix in _PREFIXES.items()}
     missing = [
         line for part, n in EXPECTED.items() for line in missing_numbers(subjects, _PREFIXES[part], range(1, n + 1), 3)
     ]
-    return Plan(labels=labels, scans=tuple(scans), counts=counts, missing=tuple(missing), **told(pairs, left_out))
+    return ConversionPlan(
+        labels=labels, scans=tuple(scans), counts=counts, missing=tuple(missing), **unconverted(pairs, left_out)
+    )
 
 
-def _load_seg(member: Member, chosen: Chosen, labels: LabelMap) -> Loaded:
+def _load_seg(member: CollectionScan, chosen: ReferenceChoice, labels: LabelMap) -> LoadedScan:
     loaded = load_case(member.series, chosen, labels.names)
     if loaded.mask is not None:
         require_soft_tissue(loaded.mask, loaded.images[0])
     return loaded
 
 
-def _load_mask(member: Member, file: Path) -> Loaded:
+def _load_mask(member: CollectionScan, file: Path) -> LoadedScan:
     """Each node has a number of its own in these masks; their origin is not relied upon."""
     loaded = load_scan(member.series)
     values, grid = read_mask(file)
     try:
-        values, note = onto(values, grid, loaded.grid)
+        values, note = place_by_position(values, grid, loaded.grid)
     except DataError:
-        values, note = by_axes(values, grid, loaded.grid)
+        values, note = place_by_axes(values, grid, loaded.grid)
     mask = (values > 0).astype(np.uint8)
     require_soft_tissue(mask, loaded.images[0])
-    return Loaded(loaded.images, loaded.grid, mask, (*loaded.notes, *([note] if note else [])))
+    return LoadedScan(loaded.images, loaded.grid, mask, (*loaded.notes, *([note] if note else [])))
 
 
 CARD = SetCard(

@@ -9,12 +9,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnsegfm.datasets.convert.annotated_series import Pairs, pair_tree
-from lnsegfm.datasets.convert.annotation import Annotation
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import TRAIN, Options, Plan, Scan, labels_of, require_matched
-from lnsegfm.datasets.convert.reference import Chosen, choose, fingerprint, load_case, load_scan, secrets_of
+from lnsegfm.datasets.convert.conversion_plan import (
+    TRAIN,
+    ConversionOptions,
+    ConversionPlan,
+    PlannedScan,
+    labels_of,
+    require_matched,
+)
+from lnsegfm.datasets.convert.reference import (
+    ReferenceChoice,
+    choose_reference,
+    fingerprint,
+    load_case,
+    load_scan,
+    private_words,
+)
+from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, read_annotated_tree
+from lnsegfm.imaging.dicom.annotation import Annotation
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
@@ -23,7 +37,7 @@ _SHOWN = 12  # structure names that a line lists
 _LONGEST = 40  # characters of a PatientID that a file's name keeps
 
 
-def plan(source: Path, options: Options) -> Plan:
+def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The CT series of a tree that have a structure which a pattern matches.
 
     Raises:
@@ -32,21 +46,21 @@ def plan(source: Path, options: Options) -> Plan:
     if not options.roi:
         raise ConfigError("No structures are named: nothing would be a label. Say --roi 'LN*=lymph_node'; see --list.")
     labels = labels_of(options.roi)
-    pairs = pair_tree(source, straighten=options.straighten)
+    pairs = read_annotated_tree(source, straighten=options.straighten)
     names = case_names(options)
     scans, left_out = [], []
     patients: dict[str, set[str]] = {}
     for place, series in enumerate(pairs.found.series):
-        annotations = pairs.of.get(place, ())
-        chosen = choose(annotations, options.roi)
+        annotations = pairs.by_series.get(place, ())
+        chosen = choose_reference(annotations, options.roi)
         if chosen is None and not options.unlabelled:
-            left_out.append(f"Series {series.name}: {why_not(annotations)}.")
+            left_out.append(f"Series {series.name}: {reason_without_reference(annotations)}.")
             continue
         case, subject = names(series)
         patients.setdefault(series.patient_id.strip(), set()).add(subject)
         load = partial(load_case, series, chosen, labels.names) if chosen else partial(load_scan, series)
         scans.append(
-            Scan(
+            PlannedScan(
                 case,
                 subject,
                 _sources(chosen),
@@ -54,11 +68,11 @@ def plan(source: Path, options: Options) -> Plan:
                 TRAIN if chosen else "unlabelled",
                 labelled=chosen is not None,
                 fingerprint=fingerprint(series, chosen),
-                secrets=partial(secrets_of, series, chosen),
+                private_words=partial(private_words, series, chosen),
             )
         )
     matched = any(scan.labelled for scan in scans)
-    return Plan(
+    return ConversionPlan(
         labels=labels,
         scans=tuple(sorted(scans, key=lambda scan: scan.name)),
         counts={"ct_series": len(pairs.found.series), "structure_files": structure_files(pairs)},
@@ -77,7 +91,7 @@ def _issuers(patients: dict[str, set[str]]) -> tuple[str, ...]:
     )
 
 
-def case_names(options: Options) -> Callable[[Series], tuple[str, str]]:
+def case_names(options: ConversionOptions) -> Callable[[Series], tuple[str, str]]:
     """What a series and its patient are called in the dataset: keyed pseudonyms, or the PatientID if asked.
 
     A patient without a PatientID is told apart by the study. Two hospitals may give one PatientID to two people, so
@@ -134,11 +148,11 @@ def _part(series: Series) -> str:
     return f"_p{series.part}" if series.part else ""
 
 
-def _sources(chosen: Chosen | None) -> tuple[str, ...]:
+def _sources(chosen: ReferenceChoice | None) -> tuple[str, ...]:
     return ("CT series", *(annotation.kind for annotation, _ in chosen.parts)) if chosen else ("CT series",)
 
 
-def why_not(annotations: tuple[Annotation, ...]) -> str:
+def reason_without_reference(annotations: tuple[Annotation, ...]) -> str:
     """Why a series has no reference, in words."""
     if not annotations:
         return "no RTSTRUCT or SEG belongs to it"
@@ -147,25 +161,25 @@ def why_not(annotations: tuple[Annotation, ...]) -> str:
     return f"no pattern matches its structures ({', '.join(names[:_SHOWN]) or 'none'}{more})"
 
 
-def orphans(pairs: Pairs) -> tuple[str, ...]:
+def orphans(pairs: AnnotatedTree) -> tuple[str, ...]:
     """One line for each structure file that belongs to no series."""
     return tuple(f"{annotation.kind} {annotation.path.name}: {why}." for annotation, why in pairs.orphans)
 
 
-def unreadable(pairs: Pairs) -> tuple[str, ...]:
+def unreadable(pairs: AnnotatedTree) -> tuple[str, ...]:
     """One line for everything that cannot be used and that would be a case: a series with structures, or structures."""
     drawn_on = {uid for annotation, _ in pairs.orphans for uid in annotation.series_uids}
     series = (str(r) for r in pairs.found.refused if set(r.series.split()[:1]) & drawn_on)
     return (*series, *pairs.unreadable)
 
 
-def passed_over(pairs: Pairs) -> tuple[str, ...]:
+def passed_over(pairs: AnnotatedTree) -> tuple[str, ...]:
     """One line for everything else that goes nowhere: refused series without structures, structures without series."""
     failed = set(unreadable(pairs))
     return (*(str(r) for r in pairs.found.refused if str(r) not in failed), *orphans(pairs))
 
 
-def structure_files(pairs: Pairs) -> int:
+def structure_files(pairs: AnnotatedTree) -> int:
     """RTSTRUCT and SEG files that are there."""
     return len(pairs.found.structures) + len(pairs.found.segmentations)
 

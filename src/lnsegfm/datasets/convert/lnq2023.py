@@ -9,11 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.convert.collection import in_part, missing_count, require_folder
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import TRAIN, Loaded, Options, Plan, Scan, fingerprint_of, stored
-from lnsegfm.datasets.convert.mask_placement import onto
-from lnsegfm.datasets.convert.partial import with_ignore
+from lnsegfm.datasets.convert.conversion_plan import (
+    TRAIN,
+    ConversionOptions,
+    ConversionPlan,
+    LoadedScan,
+    PlannedScan,
+    as_stored_hu,
+    fingerprint_of,
+)
+from lnsegfm.datasets.convert.mask_placement import place_by_position
+from lnsegfm.datasets.convert.partial_annotation import mark_unannotated
+from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.convert.tcia_collection import missing_count, require_folder, target_part
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.files import read_mask, read_volume
@@ -23,7 +31,7 @@ EXPECTED = {"train": 393, "validation": 20, "test": 100}
 _FILE = re.compile(r"lnq2023-(train|val|test)-(\d+)-(ct|seg)\.nrrd")
 
 
-def plan(source: Path, options: Options) -> Plan:
+def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The scans below a folder, by their names; held-out parts keep their place unless one is asked for alone."""
     if options.part is not None and options.part not in PARTS.values():
         raise ConfigError(f"--part {options.part}: there is no such part. Use one of {', '.join(PARTS.values())}.")
@@ -40,7 +48,7 @@ def plan(source: Path, options: Options) -> Plan:
             kinds.setdefault(match[3], path)
     for (short, number), kinds in sorted(files.items()):
         name, own = f"lnq2023-{short}-{number}", PARTS[short]
-        part = in_part(own, options.part)
+        part = target_part(own, options.part)
         if part is None:
             continue
         if "ct" not in kinds:
@@ -54,10 +62,10 @@ def plan(source: Path, options: Options) -> Plan:
             load = partial(_load, kinds["ct"], kinds.get("seg"), rule)
             sources = tuple(path.name for path in kinds.values())
             mark = fingerprint_of([], kinds.values())
-            scans.append(Scan(name, name, sources, load, part, labelled="seg" in kinds, fingerprint=mark))
+            scans.append(PlannedScan(name, name, sources, load, part, labelled="seg" in kinds, fingerprint=mark))
     counted = Counter(PARTS[short] for (short, _), kinds in files.items() if "ct" in kinds)
     asked = {part: n for part, n in EXPECTED.items() if options.part in (None, part)}
-    return Plan(
+    return ConversionPlan(
         labels=labels,
         scans=tuple(scans),
         counts={part: counted[part] for part in EXPECTED},
@@ -67,16 +75,16 @@ def plan(source: Path, options: Options) -> Plan:
     )
 
 
-def _load(scan: Path, segmentation: Path | None, rule: tuple[int | None, float] | None) -> Loaded:
+def _load(scan: Path, segmentation: Path | None, rule: tuple[int | None, float] | None) -> LoadedScan:
     hu, grid = read_volume(scan)
-    hu = stored(hu)
+    hu = as_stored_hu(hu)
     if segmentation is None:
-        return Loaded((hu,), grid, None)
-    mask, note = onto(*read_mask(segmentation), grid)
+        return LoadedScan((hu,), grid, None)
+    mask, note = place_by_position(*read_mask(segmentation), grid)
     mask = (mask > 0).astype(np.uint8)
     if rule is not None and rule[0] is not None:
-        mask = with_ignore(mask, hu, grid.spacing_mm, rule[0], rule[1])
-    return Loaded((hu,), grid, mask, (note,) if note else ())
+        mask = mark_unannotated(mask, hu, grid.spacing_mm, rule[0], rule[1])
+    return LoadedScan((hu,), grid, mask, (note,) if note else ())
 
 
 CARD = SetCard(

@@ -16,7 +16,7 @@ TOLERANCE = 0.25
 """Voxels by which a mask's voxel may lie off the scan's, anywhere in it: formats round positions."""
 
 
-def same_grid(one: Grid, other: Grid, what: str) -> None:
+def require_same_grid(one: Grid, other: Grid, what: str) -> None:
     """Refuse two files of one case that lie elsewhere.
 
     Raises:
@@ -26,7 +26,7 @@ def same_grid(one: Grid, other: Grid, what: str) -> None:
         raise DataError(f"{what} have different geometries: {difference}. Fetch the case again.")
 
 
-def onto(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarray, str | None]:
+def place_by_position(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarray, str | None]:
     """Put a mask onto the grid of its scan by the positions of its voxels.
 
     Flipped axes, axes in another order and a mask that covers a part of the scan (as 3D Slicer saves segmentations)
@@ -57,7 +57,7 @@ def onto(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarray, str | 
     return _pasted(turned, start, target), f"mask moved onto the scan's grid: {grid.difference(target)}"
 
 
-def by_axes(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarray, str]:
+def place_by_axes(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarray, str]:
     """Put a mask onto the grid of its scan by its axes alone: its origin is not believed.
 
     For files whose origin was lost and whose axes and size are the scan's.

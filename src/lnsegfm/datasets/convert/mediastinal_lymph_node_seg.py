@@ -6,12 +6,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lnsegfm.datasets.convert.collection import Member, in_part, members, missing_count, told
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import TRAIN, Loaded, Options, Plan, Scan
-from lnsegfm.datasets.convert.dicom import structure_files, why_not
-from lnsegfm.datasets.convert.partial import with_ignore
-from lnsegfm.datasets.convert.reference import Chosen, choose, fingerprint, load_case
+from lnsegfm.datasets.convert.conversion_plan import TRAIN, ConversionOptions, ConversionPlan, LoadedScan, PlannedScan
+from lnsegfm.datasets.convert.dicom import reason_without_reference, structure_files
+from lnsegfm.datasets.convert.partial_annotation import mark_unannotated
+from lnsegfm.datasets.convert.reference import ReferenceChoice, choose_reference, fingerprint, load_case
+from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.convert.tcia_collection import (
+    CollectionScan,
+    find_scans,
+    missing_count,
+    target_part,
+    unconverted,
+)
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError
 
@@ -20,7 +26,7 @@ FULLY = "fully_annotated"
 EXPECTED = {"ct_series": 513, "fully_annotated": 120, "partially_annotated": 393}
 
 
-def plan(source: Path, options: Options) -> Plan:
+def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The scans of the collection; the fully annotated ones are held out unless they are asked for alone.
 
     A segmentation whose SeriesDescription does not say that it is complete is taken as partial.
@@ -30,23 +36,25 @@ def plan(source: Path, options: Options) -> Plan:
             f"--part {options.part}: there is no such part. Use {TRAIN} (partially annotated) or {FULLY}."
         )
     labels = LabelMap({"lymph_node": 1}, ignore=2 if options.part in (None, TRAIN) else None)
-    found, pairs, left_out = members(source, ("case_",))
+    found, pairs, left_out = find_scans(source, ("case_",))
     scans, of_kind = [], {"fully_annotated": 0, "partially_annotated": 0}
     for member in found:
-        chosen = choose([a for a in member.annotations if a.kind == "SEG"], PATTERNS)
+        chosen = choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS)
         if chosen is None:
-            left_out.append(f"Case {member.case}: {why_not(member.annotations)}.")
+            left_out.append(f"Case {member.case}: {reason_without_reference(member.annotations)}.")
             continue
         kind = annotated(chosen.parts[0][0].description)
         of_kind["fully_annotated" if kind == "full" else "partially_annotated"] += 1
-        part = in_part(FULLY if kind == "full" else TRAIN, options.part)
+        part = target_part(FULLY if kind == "full" else TRAIN, options.part)
         if part is not None:
             load = partial(_load, member, chosen, labels, options.shell_mm, kind)
             origin, mark = (member.series.uid, chosen.parts[0][0].uid), fingerprint(member.series, chosen)
-            scans.append(Scan(member.case, member.subject, origin, load, part, fingerprint=mark))
+            scans.append(PlannedScan(member.case, member.subject, origin, load, part, fingerprint=mark))
     counts = {"ct_series": len(found), **of_kind, "structure_files": structure_files(pairs)}
     missing = [line for what, n in EXPECTED.items() for line in missing_count(what.replace("_", " "), counts[what], n)]
-    return Plan(labels=labels, scans=tuple(scans), counts=counts, missing=tuple(missing), **told(pairs, left_out))
+    return ConversionPlan(
+        labels=labels, scans=tuple(scans), counts=counts, missing=tuple(missing), **unconverted(pairs, left_out)
+    )
 
 
 def annotated(description: str) -> str:
@@ -57,11 +65,11 @@ def annotated(description: str) -> str:
     return "partial" if "partially annotated" in words else "unstated"
 
 
-def _load(member: Member, chosen: Chosen, labels: LabelMap, shell_mm: float, kind: str) -> Loaded:
+def _load(member: CollectionScan, chosen: ReferenceChoice, labels: LabelMap, shell_mm: float, kind: str) -> LoadedScan:
     loaded = load_case(member.series, chosen, labels.names)
     if kind == "full" or labels.ignore is None or loaded.mask is None:
         return loaded
-    mask = with_ignore(loaded.mask, loaded.images[0], loaded.grid.spacing_mm, labels.ignore, shell_mm)
+    mask = mark_unannotated(loaded.mask, loaded.images[0], loaded.grid.spacing_mm, labels.ignore, shell_mm)
     note = ("SeriesDescription does not say how completely it is annotated: taken as partial",)
     return replace(loaded, mask=mask, notes=loaded.notes + (note if kind == "unstated" else ()))
 

@@ -6,12 +6,19 @@ import re
 from functools import partial
 from pathlib import Path
 
-from lnsegfm.datasets.convert.collection import members, missing_count, told
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import Loaded, Options, Plan, Scan, labels_of, require_matched
-from lnsegfm.datasets.convert.dicom import structure_files, why_not
-from lnsegfm.datasets.convert.mask_placement import onto
-from lnsegfm.datasets.convert.reference import choose, fingerprint, load_case, load_scan
+from lnsegfm.datasets.convert.conversion_plan import (
+    ConversionOptions,
+    ConversionPlan,
+    LoadedScan,
+    PlannedScan,
+    labels_of,
+    require_matched,
+)
+from lnsegfm.datasets.convert.dicom import reason_without_reference, structure_files
+from lnsegfm.datasets.convert.mask_placement import place_by_position
+from lnsegfm.datasets.convert.reference import choose_reference, fingerprint, load_case, load_scan
+from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.convert.tcia_collection import find_scans, missing_count, unconverted
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.files import ending, read_mask, stem
@@ -20,13 +27,13 @@ PATTERNS = ("GTVn*=lymph_node",)
 EXPECTED = {"patients": 3346}
 
 
-def plan(source: Path, options: Options) -> Plan:
+def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The patients of the collection whose nodal gross tumour volumes are outlined, or whose mask is supplied."""
     if options.roi and options.masks:
         raise ConfigError("--roi and --masks: masks have no names of structures to choose by. Give one of the two.")
     patterns = options.roi or PATTERNS
     labels = labels_of(patterns)
-    found, pairs, left_out = members(source, ("RADCURE-",))
+    found, pairs, left_out = find_scans(source, ("RADCURE-",))
     masks = mask_files(options.masks, [member.subject for member in found]) if options.masks else {}
     scans, origin = [], tuple[str, ...]()
     for member in found:
@@ -37,22 +44,22 @@ def plan(source: Path, options: Options) -> Plan:
             load, origin = partial(_load_masked, member.series, masks[member.subject]), (masks[member.subject].name,)
             mark = fingerprint(member.series, files=(masks[member.subject],))
         else:
-            chosen = choose(member.annotations, patterns)
+            chosen = choose_reference(member.annotations, patterns)
             if chosen is None:
-                left_out.append(f"Case {member.case}: {why_not(member.annotations)}.")
+                left_out.append(f"Case {member.case}: {reason_without_reference(member.annotations)}.")
                 continue
             load = partial(load_case, member.series, chosen, labels.names)
             origin = tuple(annotation.uid for annotation, _ in chosen.parts)
             mark = fingerprint(member.series, chosen)
-        scans.append(Scan(member.case, member.subject, (member.series.uid, *origin), load, fingerprint=mark))
+        scans.append(PlannedScan(member.case, member.subject, (member.series.uid, *origin), load, fingerprint=mark))
     counts = {"patients": len({m.subject for m in found}), "structure_files": structure_files(pairs)}
-    return Plan(
+    return ConversionPlan(
         labels=labels,
         scans=tuple(scans),
         counts=counts,
         missing=missing_count("patients", counts["patients"], EXPECTED["patients"]),
         notes=require_matched(patterns, pairs.names) if scans and not options.masks else (),
-        **told(pairs, left_out),
+        **unconverted(pairs, left_out),
     )
 
 
@@ -76,10 +83,12 @@ def mask_files(folder: Path, subjects: list[str]) -> dict[str, Path]:
     return found
 
 
-def _load_masked(series: Series, file: Path) -> Loaded:
+def _load_masked(series: Series, file: Path) -> LoadedScan:
     loaded = load_scan(series)
-    mask, note = onto(*read_mask(file), series.grid)
-    return Loaded(loaded.images, series.grid, (mask > 0).astype("uint8"), (*loaded.notes, *([note] if note else [])))
+    mask, note = place_by_position(*read_mask(file), series.grid)
+    return LoadedScan(
+        loaded.images, series.grid, (mask > 0).astype("uint8"), (*loaded.notes, *([note] if note else []))
+    )
 
 
 CARD = SetCard(

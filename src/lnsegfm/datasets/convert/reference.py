@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lnsegfm.datasets.convert.annotation import Annotation
-from lnsegfm.datasets.convert.conversion_plan import Loaded, fingerprint_of, labels_of, stored, voxels_of
+from lnsegfm.datasets.convert.conversion_plan import LoadedScan, as_stored_hu, count_voxels, fingerprint_of, labels_of
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.rois import match_rois, normalised
-from lnsegfm.imaging.dicom.structure_set import Structures, drawn_elsewhere
+from lnsegfm.imaging.dicom.annotation import Annotation
+from lnsegfm.imaging.dicom.rois import match_rois, normalise_name
+from lnsegfm.imaging.dicom.structure_set import StructureSet, note_on_other_series
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ReferenceChoice:
     """What a case takes its reference from.
 
     Args:
@@ -35,7 +35,7 @@ class Chosen:
     passed_over: int = 0
 
 
-def choose(annotations: Sequence[Annotation], patterns: Sequence[str]) -> Chosen | None:
+def choose_reference(annotations: Sequence[Annotation], patterns: Sequence[str]) -> ReferenceChoice | None:
     """For each label the newest annotation that has it; None where nothing matches.
 
     A later plan of the same scan that does not hold a structure, or holds its name alone, does not hide an earlier one
@@ -48,32 +48,32 @@ def choose(annotations: Sequence[Annotation], patterns: Sequence[str]) -> Chosen
     matched = [match_rois(annotation.names, patterns, strict=False) for annotation in annotations]
     taken: dict[int, list[str]] = defaultdict(list)
     for label in labels_of(patterns).names:
-        having = [k for k, each in enumerate(matched) if each.of(label)]
+        having = [k for k, each in enumerate(matched) if each.named(label)]
         drawn = [k for k in having if _names(annotations[k], matched[k].labels, label)]
         if having:
             newest = (drawn or having)[0]
-            names = _names(annotations[newest], matched[newest].labels, label) or matched[newest].of(label)
+            names = _names(annotations[newest], matched[newest].labels, label) or matched[newest].named(label)
             taken[newest] += [f"{_spelt(name)}={label}" for name in dict.fromkeys(names)]
     if not taken:
         return None
     parts = tuple((annotations[k], tuple(names)) for k, names in sorted(taken.items()))
-    return Chosen(parts, sum(any(each.labels) for each in matched) - len(parts))
+    return ReferenceChoice(parts, sum(any(each.labels) for each in matched) - len(parts))
 
 
 def _names(annotation: Annotation, labels: Sequence[str | None], label: str) -> list[str]:
     """Names of the structures of a label in which something was drawn."""
-    rows = zip(annotation.names, labels, annotation.drawn, strict=True)
+    rows = zip(annotation.names, labels, annotation.has_contours, strict=True)
     return [name for name, given, drawn in rows if given == label and drawn]
 
 
 def _spelt(name: str) -> str:
     """A pattern for the structures of this name: one that is called "LN*" is no wildcard, and some have no name."""
-    if normalised(name) and escape(name) == name:
+    if normalise_name(name) and escape(name) == name:
         return name
-    return escape(normalised(name)) or "_"
+    return escape(normalise_name(name)) or "_"
 
 
-def load_case(series: Series, chosen: Chosen, labels: Mapping[str, int]) -> Loaded:
+def load_case(series: Series, chosen: ReferenceChoice, labels: Mapping[str, int]) -> LoadedScan:
     """Read a series and the reference that was chosen for it; where labels overlap, the lower value has the voxel.
 
     Raises:
@@ -83,10 +83,10 @@ def load_case(series: Series, chosen: Chosen, labels: Mapping[str, int]) -> Load
     notes = list(scan.notes)
     mask = np.zeros(series.grid.shape, np.uint8)
     for annotation, names in chosen.parts:
-        if line := drawn_elsewhere(Structures("", annotation.series_uids, ()), series):
+        if line := note_on_other_series(StructureSet("", annotation.series_uids, ()), series):
             notes.append(line)
         try:
-            part = mask_of(annotation, series, names, labels, notes.append)
+            part = annotation_mask(annotation, series, names, labels, notes.append)
         except DataError as error:  # it names the structure; which scan, only the series' UID tells the user
             raise DataError(f"Series {series.uid or 'without UID'}: {error}") from None
         if shared := int(np.count_nonzero((part > 0) & (mask > 0))):  # each label is of one file
@@ -96,12 +96,12 @@ def load_case(series: Series, chosen: Chosen, labels: Mapping[str, int]) -> Load
         notes.append(
             f"passed over: {chosen.passed_over} more structure files of this scan, older or with nothing drawn"
         )
-    return Loaded(scan.images, series.grid, mask, (*notes, *_without(mask, chosen, labels)))
+    return LoadedScan(scan.images, series.grid, mask, (*notes, *_without(mask, chosen, labels)))
 
 
-def _without(mask: np.ndarray, chosen: Chosen, labels: Mapping[str, int]) -> list[str]:
+def _without(mask: np.ndarray, chosen: ReferenceChoice, labels: Mapping[str, int]) -> list[str]:
     """A line for each label that a case does not have: a network would learn that it is not there."""
-    counts = voxels_of(mask, max(labels.values()))
+    counts = count_voxels(mask, max(labels.values()))
     named = {name.rpartition("=")[2] for _, names in chosen.parts for name in names}
     lines = []
     for label in (label for label, value in labels.items() if not counts[value]):
@@ -110,19 +110,19 @@ def _without(mask: np.ndarray, chosen: Chosen, labels: Mapping[str, int]) -> lis
     return lines
 
 
-def load_scan(series: Series) -> Loaded:
+def load_scan(series: Series) -> LoadedScan:
     """Read a series without a reference."""
     from lnsegfm.imaging.dicom.series import read_series
 
-    return Loaded((stored(read_series(series)),), series.grid, None, tuple(series.notes))
+    return LoadedScan((as_stored_hu(read_series(series)),), series.grid, None, tuple(series.notes))
 
 
-def mask_of(
+def annotation_mask(
     annotation: Annotation,
     series: Series,
     names: Sequence[str],
     labels: Mapping[str, int],
-    tell: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> np.ndarray:
     """Label values (z, y, x) on the grid of a series.
 
@@ -131,7 +131,7 @@ def mask_of(
         series: The scan.
         names: ``NAME=label`` for each structure that is wanted.
         labels: Value of each label.
-        tell: Is given a line about everything that was passed over.
+        on_note: Is given a line about everything that was passed over.
 
     Raises:
         DataError: The file cannot be read, or its structures are not of this series.
@@ -141,22 +141,22 @@ def mask_of(
         from lnsegfm.imaging.dicom.seg_read import read_seg, segments_mask
 
         segments = read_seg(annotation.path)
-        return segments_mask(segments, series.grid, names, labels, frame_of_reference_uid=frame, tell=tell)
+        return segments_mask(segments, series.grid, names, labels, frame_of_reference_uid=frame, on_note=on_note)
     from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
-    from lnsegfm.imaging.dicom.structures import structures_mask
+    from lnsegfm.imaging.dicom.structure_masks import structures_mask
 
     structures = read_rtstruct(annotation.path)
-    return structures_mask(structures, series.grid, names, labels, frame_of_reference_uid=frame, tell=tell)
+    return structures_mask(structures, series.grid, names, labels, frame_of_reference_uid=frame, on_note=on_note)
 
 
-def fingerprint(series: Series, chosen: Chosen | None = None, files: Iterable[Path] = ()) -> str:
+def fingerprint(series: Series, chosen: ReferenceChoice | None = None, files: Iterable[Path] = ()) -> str:
     """Changes when slices come or go, when a structure file changes, and when other structures are taken."""
     slices = [[piece.sop_instance_uid, piece.frame, list(piece.position_mm)] for piece in series.slices]
     parts = [[annotation.digest, list(names)] for annotation, names in chosen.parts] if chosen else []
     return fingerprint_of([slices, series.straightened, parts], files)
 
 
-def secrets_of(series: Series, chosen: Chosen | None = None) -> tuple[str, ...]:
+def private_words(series: Series, chosen: ReferenceChoice | None = None) -> tuple[str, ...]:
     """Words of a case's source that a dataset must not hold: names, descriptions, UIDs, files."""
     annotations = [annotation for annotation, _ in chosen.parts] if chosen else []
     paths = {*(piece.path for piece in series.slices), *(annotation.path for annotation in annotations)}

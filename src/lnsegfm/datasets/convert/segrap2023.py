@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.convert.collection import missing_numbers, require_folder
-from lnsegfm.datasets.convert.collection_card import SetCard
 from lnsegfm.datasets.convert.conversion_plan import (
     TRAIN,
-    Loaded,
-    Options,
-    Plan,
-    Scan,
+    ConversionOptions,
+    ConversionPlan,
+    LoadedScan,
+    PlannedScan,
+    as_stored_hu,
     fingerprint_of,
     labels_of,
     require_matched,
-    stored,
 )
-from lnsegfm.datasets.convert.mask_placement import same_grid
+from lnsegfm.datasets.convert.mask_placement import require_same_grid
+from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.convert.tcia_collection import missing_numbers, require_folder
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.imaging.dicom.rois import match_rois
 from lnsegfm.imaging.files import image_files, read_mask, read_volume, stem
@@ -33,7 +33,7 @@ EXPECTED = {"training_cases": 120}
 _CASE = re.compile(r"segrap_\d{4}")
 
 
-def plan(source: Path, options: Options) -> Plan:
+def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The case folders below a folder that have the scans and a structure which a pattern matches."""
     require_folder(source)
     patterns = options.roi or PATTERNS
@@ -67,10 +67,10 @@ def plan(source: Path, options: Options) -> Plan:
         part = TRAIN if taken else "unlabelled"
         mark = fingerprint_of([], (*images, *(path for path, _ in taken)))
         scans.append(
-            Scan(folder.name, folder.name, sources, load, part, bool(taken), may_be_empty=True, fingerprint=mark)
+            PlannedScan(folder.name, folder.name, sources, load, part, bool(taken), may_be_empty=True, fingerprint=mark)
         )
     names = sorted({folder.name for folder in folders})
-    return Plan(
+    return ConversionPlan(
         labels=labels,
         scans=tuple(scans),
         channels=("CT",) * len(wanted),
@@ -82,20 +82,20 @@ def plan(source: Path, options: Options) -> Plan:
     )
 
 
-def _load(images: list[Path], structures: list[tuple[Path, int]], labels: LabelMap) -> Loaded:
+def _load(images: list[Path], structures: list[tuple[Path, int]], labels: LabelMap) -> LoadedScan:
     first, grid = read_volume(images[0])
-    volumes = [stored(first)]
+    volumes = [as_stored_hu(first)]
     for path in images[1:]:
         volume, other = read_volume(path)
-        same_grid(other, grid, "Plain and contrast-enhanced scan")
-        volumes.append(stored(volume))
+        require_same_grid(other, grid, "Plain and contrast-enhanced scan")
+        volumes.append(as_stored_hu(volume))
     if not structures:
-        return Loaded(tuple(volumes), grid, None)
+        return LoadedScan(tuple(volumes), grid, None)
     mask = np.zeros(grid.shape, np.uint8)
     overlap: Mapping[str, int] = {}
     for path, value in structures:
         part, other = read_mask(path)
-        same_grid(other, grid, f"Scan and {stem(path)}")
+        require_same_grid(other, grid, f"Scan and {stem(path)}")
         inside = part > 0
         if shared := int(np.count_nonzero(inside & (mask > 0) & (mask != value))):
             overlap = {**overlap, stem(path): shared}
@@ -104,7 +104,7 @@ def _load(images: list[Path], structures: list[tuple[Path, int]], labels: LabelM
     given = {value for _, value in structures}
     for label in (label for label, value in labels.names.items() if value not in given):
         notes.append(f"{label} is background everywhere in this case: no file gives it")
-    return Loaded(tuple(volumes), grid, mask, tuple(notes))
+    return LoadedScan(tuple(volumes), grid, mask, tuple(notes))
 
 
 CARD = SetCard(

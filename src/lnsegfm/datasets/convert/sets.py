@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lnsegfm.datasets.convert import ct_lymph_nodes, dicom, lnq2023, mediastinal_lymph_node_seg, radcure, segrap2023
-from lnsegfm.datasets.convert.collection_card import SetCard
-from lnsegfm.datasets.convert.conversion_plan import Options
+from lnsegfm.datasets.convert.conversion_plan import ConversionOptions
+from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.errors import ConfigError, UnknownName
 
 SETS: Mapping[str, SetCard] = MappingProxyType({
@@ -29,12 +29,12 @@ def card_of(name: str) -> SetCard:
     return SETS[name]
 
 
-def require_meaning(card: SetCard, options: Options) -> None:
+def require_meaning(card: SetCard, options: ConversionOptions) -> None:
     """Refuse an option that means nothing to a set.
 
     Raises:
         ConfigError: There is one.
     """
-    if idle := sorted(options.asked() - card.options):
+    if idle := sorted(options.changed() - card.options):
         told = ", ".join(f"--{name.removesuffix('_mm').replace('_', '-')}" for name in idle)
         raise ConfigError(f"{told}: it means nothing to {card.name}. Leave it out.")

@@ -4,19 +4,19 @@ It finds more than the check before a training (:mod:`lnsegfm.datasets.check`) a
 only. It never changes what it looks at.
 """
 
-from lnsegfm.datasets.doctor.diagnose import Diagnosis, Looked, Shown, diagnose
+from lnsegfm.datasets.doctor.diagnose import CaseArrays, DiagnosedCase, Diagnosis, diagnose
 from lnsegfm.datasets.doctor.finding import FIXES, SEVERITIES, Finding, Severity
-from lnsegfm.datasets.doctor.fixes import mend, require_mendable
+from lnsegfm.datasets.doctor.fixes import require_fixable, write_fixed_copy
 
 __all__ = [
     "FIXES",
     "SEVERITIES",
+    "CaseArrays",
+    "DiagnosedCase",
     "Diagnosis",
     "Finding",
-    "Looked",
     "Severity",
-    "Shown",
     "diagnose",
-    "mend",
-    "require_mendable",
+    "require_fixable",
+    "write_fixed_copy",
 ]

@@ -10,12 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from lnsegfm.datasets.doctor.body import find_body
+from lnsegfm.datasets.doctor.duplicate_scans import find_duplicate_scans, signature
 from lnsegfm.datasets.doctor.finding import Finding, Severity
 from lnsegfm.datasets.doctor.geometry import judge_forms, judge_grids
 from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
-from lnsegfm.datasets.doctor.masks import AIR_HU, judge_air, judge_place, judge_sides, judge_specks
+from lnsegfm.datasets.doctor.mask_checks import AIR_HU, judge_air, judge_fragments, judge_place, judge_sides
 from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
-from lnsegfm.datasets.doctor.twins import find_twins, signature
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.imaging.grid import Grid
 
@@ -87,7 +87,7 @@ class Cohort:
             there = mask[box] == value
             volume_ml = float(np.count_nonzero(there)) * grid.voxel_volume_ml
             self._volumes_ml[name][case] = file, volume_ml
-            self.findings += judge_specks(case, file, f"label {name}", there, grid, fix="drop-fragments")
+            self.findings += judge_fragments(case, file, f"label {name}", there, grid, fix="drop-fragments")
             if shown is not None:
                 self.findings += judge_air(case, file, f"label {name}", shown[1][box][there])
         pairs = side_pairs(self.labels.names)
@@ -101,7 +101,7 @@ class Cohort:
     def finish(self) -> list[Finding]:
         """What all of them together show, after the last one; returns all findings."""
         self.findings += judge_grids(self._grids)
-        for first, second, alike, axes in find_twins(self._signatures):
+        for first, second, alike, axes in find_duplicate_scans(self._signatures):
             how = f", mirrored along {axes}" if axes else ""
             what = f"nearly the same image as case {first}{how} (correlation {alike:.3f} on a coarse grid)"
             remedy = "Look at both: keep one, or give them one subject in subjects.csv"

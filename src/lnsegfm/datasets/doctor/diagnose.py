@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lnsegfm.datasets.check import Examination, Problem, Seen, examine
+from lnsegfm.datasets.check import DatasetCheck, LoadedCase, Problem, examine
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.doctor.cohort_checks import Cohort
 from lnsegfm.datasets.doctor.finding import Finding, Severity, ordered
@@ -25,7 +25,7 @@ _FIX_OF = {"label-geometry": "copy-header", "nan": "nan-to-air", "same-image": "
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class CaseArrays:
     """The arrays of a case for its picture: image (z, y, x), or boolean mask of all labels, or both on one grid."""
 
     grid: Grid
@@ -34,7 +34,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class DiagnosedCase:
     """A case that was looked at.
 
     Args:
@@ -45,7 +45,7 @@ class Looked:
 
     case: str
     grid: Grid | None
-    read: Callable[[], Shown]
+    read: Callable[[], CaseArrays]
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Diagnosis:
 
     source: Path
     findings: tuple[Finding, ...]
-    cases: tuple[Looked, ...]
+    cases: tuple[DiagnosedCase, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     dicom: bool = False
 
-    def of(self, severity: Severity) -> tuple[Finding, ...]:
+    def with_severity(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings of one severity."""
         return tuple(finding for finding in self.findings if finding.severity == severity)
 
@@ -77,7 +77,7 @@ class Diagnosis:
             **self.facts,
             "problems": [
                 {"case": f.case, "file": str(f.file) if f.file else None, "what": f.what, "remedy": f.remedy}
-                for f in self.of("error")
+                for f in self.with_severity("error")
             ],
             "findings": [finding.to_json() for finding in self.findings],
         }
@@ -92,7 +92,7 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
     """
     cohort = Cohort(dataset.labels, ct=dataset.channels[0].lower().startswith("ct"))
 
-    def look(seen: Seen) -> None:
+    def look(seen: LoadedCase) -> None:
         image = seen.images[0] if seen.images and seen.images[0][0] == seen.case.images[0] else None
         if seen.label is not None:
             cohort.labelled(seen.case.name, image, seen.label)
@@ -108,7 +108,10 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
     return Diagnosis(
         dataset.root,
         ordered([*errors, *rest, *judge_splits(dataset)]),
-        tuple(Looked(case.name, grids.get(case.name), _reader(case, dataset.labels.ignore)) for case in dataset.cases),
+        tuple(
+            DiagnosedCase(case.name, grids.get(case.name), _reader(case, dataset.labels.ignore))
+            for case in dataset.cases
+        ),
         _facts(dataset, found),
     )
 
@@ -135,8 +138,8 @@ def _look_at_tests(dataset: Dataset, cohort: Cohort) -> list[Finding]:
     return found
 
 
-def _reader(case: Case, ignore: int | None) -> Callable[[], Shown]:
-    def read() -> Shown:
+def _reader(case: Case, ignore: int | None) -> Callable[[], CaseArrays]:
+    def read() -> CaseArrays:
         image = read_volume(case.images[0]) if case.images else None
         try:
             label = read_mask(case.label) if case.label is not None else None
@@ -146,14 +149,14 @@ def _reader(case: Case, ignore: int | None) -> Callable[[], Shown]:
             raise DataError(f"Case {case.name}: no file of it can be drawn. See what was found.")
         mask = (label[0] > 0) & (label[0] != (-1 if ignore is None else ignore)) if label is not None else None
         if image is None and label is not None:
-            return Shown(label[1], None, mask)
+            return CaseArrays(label[1], None, mask)
         assert image is not None
-        return Shown(image[1], image[0], mask if mask is not None and mask.shape == image[0].shape else None)
+        return CaseArrays(image[1], image[0], mask if mask is not None and mask.shape == image[0].shape else None)
 
     return read
 
 
-def _facts(dataset: Dataset, found: Examination) -> dict[str, Any]:
+def _facts(dataset: Dataset, found: DatasetCheck) -> dict[str, Any]:
     spacings = [case.grid.spacing_mm for case in found.cases if case.grid is not None]
     holding = Counter(value for case in found.cases for value in case.values)
     labels = dataset.labels.to_dataset_json()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lnsegfm.datasets.doctor.body import find_body
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence
-from lnsegfm.datasets.doctor.masks import judge_air, judge_place, judge_sides, judge_specks
+from lnsegfm.datasets.doctor.mask_checks import judge_air, judge_fragments, judge_place, judge_sides
 from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import read_seg, segment_mask
-from lnsegfm.imaging.dicom.series import Found, Series
-from lnsegfm.imaging.dicom.structure_set import drawn_elsewhere, mismatch
-from lnsegfm.imaging.dicom.structures import Structures, Tell, roi_mask
+from lnsegfm.imaging.dicom.series import Series, SeriesIndex
+from lnsegfm.imaging.dicom.structure_masks import NoteCallback, Roi, StructureSet, roi_mask
+from lnsegfm.imaging.dicom.structure_set import mismatch, note_on_other_series
 from lnsegfm.imaging.grid import Grid
 
 WHOLE_PATIENT = frozenset({"body", "external", "skin", "patient", "outline"})
@@ -27,7 +28,7 @@ _DRAWN_HERE = "Look whether it was drawn on this series"
 
 
 @dataclass(frozen=True)
-class Shape:
+class AnnotatedStructure:
     """One structure or segment on one series.
 
     Args:
@@ -42,12 +43,12 @@ class Shape:
     noun: str
     name: str
     file: Path
-    mask: Callable[[Tell], np.ndarray] = field(repr=False)
+    mask: Callable[[NoteCallback], np.ndarray] = field(repr=False)
     points: bool = False
 
 
 @dataclass(frozen=True)
-class Drawings:
+class TreeAnnotations:
     """Everything that was drawn on the series of a tree.
 
     Args:
@@ -55,13 +56,13 @@ class Drawings:
         names: Names of the structures or segments of each file; none where it cannot be read.
     """
 
-    on: tuple[tuple[Shape, ...], ...]
+    on: tuple[tuple[AnnotatedStructure, ...], ...]
     names: dict[Path, list[str]]
 
 
-def read_drawings(found: Found, findings: list[Finding]) -> Drawings:
+def read_annotations(found: SeriesIndex, findings: list[Finding]) -> TreeAnnotations:
     """Read what was drawn, and add to ``findings`` what is wrong with the files and whose series are not there."""
-    on: list[list[Shape]] = [[] for _ in found.series]
+    on: list[list[AnnotatedStructure]] = [[] for _ in found.series]
     names: dict[Path, list[str]] = {path: [] for path in (*found.structures, *found.segmentations)}
     for path in found.structures:
         try:
@@ -94,15 +95,15 @@ def read_drawings(found: Found, findings: list[Finding]) -> Drawings:
             for segment in segments.segments:
                 grid, uid = found.series[k].grid, found.series[k].frame_of_reference_uid
 
-                def mask(_: Tell, number: int = segment.number, grid: Grid = grid, uid: str = uid, of=segments):  # type: ignore[no-untyped-def]
+                def mask(_: NoteCallback, number: int = segment.number, grid: Grid = grid, uid: str = uid, of=segments):  # type: ignore[no-untyped-def]
                     return segment_mask(of, number, grid, frame_of_reference_uid=uid)
 
-                on[k].append(Shape("segment", segment.label, path, mask))
-    return Drawings(tuple(map(tuple, on)), names)
+                on[k].append(AnnotatedStructure("segment", segment.label, path, mask))
+    return TreeAnnotations(tuple(map(tuple, on)), names)
 
 
-def judge_shapes(
-    case: str, shapes: Sequence[Shape], image: tuple[np.ndarray, Grid] | None, grid: Grid
+def judge_structures(
+    case: str, shapes: Sequence[AnnotatedStructure], image: tuple[np.ndarray, Grid] | None, grid: Grid
 ) -> Iterator[Finding]:
     """What is odd about the shapes of a series.
 
@@ -134,7 +135,7 @@ def judge_shapes(
             continue
         if shape.name.lower().strip() in WHOLE_PATIENT:
             continue
-        yield from judge_specks(case, shape.file, named, mask, grid)
+        yield from judge_fragments(case, shape.file, named, mask, grid)
         if (x := centre_x_mm(mask, 1, grid)) is not None:
             centres.setdefault(shape.file, {})[shape.name] = x
         if image is not None:
@@ -146,24 +147,28 @@ def judge_shapes(
         yield from judge_sides(case, file, "structure", swapped(own, side_pairs(own)))
 
 
-def _series_of(structures: Structures, series: Sequence[Series], path: Path, findings: list[Finding]) -> list[int]:
+def _series_of(structures: StructureSet, series: Sequence[Series], path: Path, findings: list[Finding]) -> list[int]:
     """The places of the series that a structure set was drawn on: those that it names, else those of its frame."""
     fitting = [k for k, one in enumerate(series) if mismatch(structures, one) is None]
     named = [k for k in fitting if series[k].uid in structures.referenced_series_uids]
     if not fitting:
         findings.append(_no_series("structure set", path, structures.referenced_series_uids))
     if not named:
-        lines = (drawn_elsewhere(structures, series[k]) for k in fitting)
+        lines = (note_on_other_series(structures, series[k]) for k in fitting)
         findings += _notes("", path, (line for line in lines if line is not None))
     return named or fitting
 
 
-def _rois(structures: Structures, path: Path, grid: Grid) -> Iterator[Shape]:
+def _rois(structures: StructureSet, path: Path, grid: Grid) -> Iterator[AnnotatedStructure]:
     for roi in structures.rois:
         if not roi.contours and not roi.damage:
             continue
         points = all(contour.kind == "POINT" for contour in roi.contours)
-        yield Shape("structure", roi.name, path, lambda tell, roi=roi: roi_mask(roi, grid, tell=tell), points)  # type: ignore[misc]
+        yield AnnotatedStructure("structure", roi.name, path, partial(_roi_mask, roi, grid), points)
+
+
+def _roi_mask(roi: Roi, grid: Grid, on_note: NoteCallback) -> np.ndarray:
+    return roi_mask(roi, grid, on_note=on_note)
 
 
 def _no_series(kind: str, path: Path, uids: Sequence[str]) -> Finding:

@@ -8,11 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.datasets.doctor.cohort_checks import Cohort, holds_hu
-from lnsegfm.datasets.doctor.diagnose import Diagnosis, Looked, Shown
-from lnsegfm.datasets.doctor.dicom_annotations import WHOLE_PATIENT, Drawings, Shape, judge_shapes, read_drawings
+from lnsegfm.datasets.doctor.diagnose import CaseArrays, DiagnosedCase, Diagnosis
+from lnsegfm.datasets.doctor.dicom_annotations import (
+    WHOLE_PATIENT,
+    AnnotatedStructure,
+    TreeAnnotations,
+    judge_structures,
+    read_annotations,
+)
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence, ordered
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.series import Found, Refusal, Series, find_series, read_series
+from lnsegfm.imaging.dicom.series import Refusal, Series, SeriesIndex, find_series, read_series
 from lnsegfm.progress import Progress
 
 
@@ -31,7 +37,7 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
         held = ", ".join(f"{count} {modality} images" for modality, count in found.others) or "no DICOM"
         raise DataError(f"{root}: no CT in it ({held}). Give a dataset, or a folder tree or zip with DICOM CT series.")
     findings = [_refused(refusal, among=bool(found.series)) for refusal in found.refused]
-    drawings = read_drawings(found, findings)
+    drawings = read_annotations(found, findings)
     cohort = Cohort(None)
     for done, (series, shapes) in enumerate(zip(found.series, drawings.on, strict=True), start=1):
         findings += [
@@ -45,11 +51,13 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
             findings.append(
                 Finding("undrawn", "note", series.name, None, what, "Nothing if it is not to be trained on")
             )
-    cases = tuple(Looked(s.name, s.grid, _reader(s, on)) for s, on in zip(found.series, drawings.on, strict=True))
+    cases = tuple(
+        DiagnosedCase(s.name, s.grid, _reader(s, on)) for s, on in zip(found.series, drawings.on, strict=True)
+    )
     return Diagnosis(Path(root), ordered([*findings, *cohort.finish()]), cases, _facts(found, drawings), dicom=True)
 
 
-def _look(series: Series, shapes: Sequence[Shape], cohort: Cohort, findings: list[Finding]) -> None:
+def _look(series: Series, shapes: Sequence[AnnotatedStructure], cohort: Cohort, findings: list[Finding]) -> None:
     try:
         volume = read_series(series)
     except DataError as error:
@@ -57,11 +65,11 @@ def _look(series: Series, shapes: Sequence[Shape], cohort: Cohort, findings: lis
         return
     hu = cohort.image(series.name, None, volume, series.grid)
     image = (volume, series.grid) if holds_hu(hu) else None
-    findings += judge_shapes(series.name, shapes, image, series.grid)
+    findings += judge_structures(series.name, shapes, image, series.grid)
 
 
-def _reader(series: Series, shapes: Sequence[Shape]) -> Callable[[], Shown]:
-    def read() -> Shown:
+def _reader(series: Series, shapes: Sequence[AnnotatedStructure]) -> Callable[[], CaseArrays]:
+    def read() -> CaseArrays:
         mask = np.zeros(series.grid.shape, bool)
         for shape in shapes:
             if shape.name.lower().strip() not in WHOLE_PATIENT:
@@ -69,7 +77,7 @@ def _reader(series: Series, shapes: Sequence[Shape]) -> Callable[[], Shown]:
                     mask |= shape.mask(lambda _: None)
                 except DataError:
                     continue  # it is among the findings
-        return Shown(series.grid, read_series(series), mask if mask.any() else None)
+        return CaseArrays(series.grid, read_series(series), mask if mask.any() else None)
 
     return read
 
@@ -79,7 +87,7 @@ def _refused(refusal: Refusal, *, among: bool = True) -> Finding:
     return from_sentence("series", severity, refusal.series, None, refusal.reason)
 
 
-def _facts(found: Found, drawings: Drawings) -> dict[str, object]:
+def _facts(found: SeriesIndex, drawings: TreeAnnotations) -> dict[str, object]:
     spacings = [series.grid.spacing_mm for series in found.series]
     return {
         "cases": len(found.series),

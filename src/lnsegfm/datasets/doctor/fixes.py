@@ -14,8 +14,8 @@ import numpy as np
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.doctor.diagnose import Diagnosis
 from lnsegfm.datasets.doctor.finding import FIXES
+from lnsegfm.datasets.doctor.fragments import remove_fragments
 from lnsegfm.datasets.doctor.hu import CLIP_HU
-from lnsegfm.datasets.doctor.pieces import without_specks
 from lnsegfm.datasets.labels import node_labels
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_grid, read_mask, read_volume, write_mask, write_volume
@@ -31,7 +31,7 @@ _FOLDERS = ("imagesTs", "labelsTs")
 _IMAGE_FIXES = ("nan-to-air", "offset-1024", "clip-hu")
 
 
-def mend(
+def write_fixed_copy(
     dataset: Dataset, diagnosis: Diagnosis, fixes: Sequence[str], out: Path, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write a copy of a dataset to ``out``, mended as asked; the original is only read.
@@ -54,7 +54,7 @@ def mend(
         ConfigError: An unknown fix, or a place that is taken or lies in the dataset.
         DataError: The dataset names files outside its folder.
     """
-    require_mendable(dataset, fixes, out)
+    require_fixable(dataset, fixes, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out.parent))
     try:
@@ -103,8 +103,8 @@ def _copy(
     return record
 
 
-def require_mendable(dataset: Dataset, fixes: Sequence[str], out: Path) -> None:
-    """Refuse, before any work is done, what :func:`mend` cannot do.
+def require_fixable(dataset: Dataset, fixes: Sequence[str], out: Path) -> None:
+    """Refuse, before any work is done, what :func:`write_fixed_copy` cannot do.
 
     Raises:
         ConfigError: As there.
@@ -160,7 +160,7 @@ def _mended_label(
             grid = own
     if "drop-fragments" in fixes:
         for name, value in dataset.labels.names.items():
-            mended = without_specks(mask, value, grid, nodes=bool(node_labels([name])))
+            mended = remove_fragments(mask, value, grid, nodes=bool(node_labels([name])))
             if removed := int(np.count_nonzero(mended != mask)):
                 done.append(("drop-fragments", f"label {name}: voxels that became background: {removed}"))
             mask = mended

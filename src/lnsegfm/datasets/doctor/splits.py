@@ -22,7 +22,7 @@ _MOST_OF_ONE = 4  # scans of one patient: more that share the start of their nam
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class Division:
     """One division of cases.
 
     Args:
@@ -58,7 +58,7 @@ def judge_splits(dataset: Dataset) -> list[Finding]:
     found: list[Finding] = []
     divisions = list(_stated(dataset.root, found))
     if tests:
-        divisions.append(HeldOut(f"imagesTr and {TEST_FOLDER}", None, frozenset(names), frozenset(tests)))
+        divisions.append(Division(f"imagesTr and {TEST_FOLDER}", None, frozenset(names), frozenset(tests)))
     for division in divisions:
         found += _shared(division, dataset.subjects, guessed)
     if strangers := sorted(set(dataset.subjects) - {*names, *tests}):
@@ -94,7 +94,7 @@ def _grouped(subjects: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(groups)
 
 
-def _stated(root: Path, found: list[Finding]) -> Iterator[HeldOut]:
+def _stated(root: Path, found: list[Finding]) -> Iterator[Division]:
     for name in SPLIT_FILES:
         file = root / name
         if not file.is_file():
@@ -110,17 +110,17 @@ def _stated(root: Path, found: list[Finding]) -> Iterator[HeldOut]:
         yield from divisions
 
 
-def _division(file: Path, number: int, fold: Any, folds: int) -> HeldOut:
+def _division(file: Path, number: int, fold: Any, folds: int) -> Division:
     for trained, held_out in (("shots", "held_out"), ("train", "val")):
         if isinstance(fold, Mapping) and {trained, held_out} <= set(fold):
             lists = fold[trained], fold[held_out]
             if all(isinstance(part, list) and all(isinstance(n, str) for n in part) for part in lists):
                 source = file.name if folds == 1 else f"{file.name}, fold {number}"
-                return HeldOut(source, file, frozenset(lists[0]), frozenset(lists[1]))
+                return Division(source, file, frozenset(lists[0]), frozenset(lists[1]))
     raise DataError(f"{file.name}: fold {number} is no table of two lists of case names.")
 
 
-def _shared(division: HeldOut, stated: Mapping[str, str], guessed: Mapping[str, str]) -> list[Finding]:
+def _shared(division: Division, stated: Mapping[str, str], guessed: Mapping[str, str]) -> list[Finding]:
     found = []
     remedy = "Take it out of one of the two: a result on held-out cases would be too good"
     for case in sorted(division.trained & division.held_out):

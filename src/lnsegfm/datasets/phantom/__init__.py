@@ -8,15 +8,15 @@ from lnsegfm.datasets.phantom.anatomy import Tissue
 from lnsegfm.datasets.phantom.domain import DOMAINS, PHASES, SITES, Domain, Phase, preset
 from lnsegfm.datasets.phantom.phantom_case import PhantomCase, make_case
 from lnsegfm.datasets.phantom.phantom_dataset import write_dataset
-from lnsegfm.datasets.phantom.phantom_nodes import Node, axial_diameters
+from lnsegfm.datasets.phantom.phantom_nodes import PhantomNode, axial_diameters
 
 __all__ = [
     "DOMAINS",
     "PHASES",
     "SITES",
     "Domain",
-    "Node",
     "PhantomCase",
+    "PhantomNode",
     "Phase",
     "Tissue",
     "axial_diameters",

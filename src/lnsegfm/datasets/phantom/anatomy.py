@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy.spatial.transform import Rotation
 
-from lnsegfm.datasets.phantom.shapes import Array, Column, Ellipsoid, Solid, Tube
+from lnsegfm.datasets.phantom.shapes import Array, Ellipsoid, Pillar, Solid, Tube
 
 
 class Tissue(IntEnum):
@@ -141,7 +141,7 @@ class Sketch:
         if mirror:
             rows[:, 1] *= -1
             rows[:, 5] *= -1
-        solid = Column(rows, exponent, low * self.scale, high * self.scale)
+        solid = Pillar(rows, exponent, low * self.scale, high * self.scale)
         return self.add(solid, *layers, thickness_mm=thickness_mm)
 
     def tube(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 
 from lnsegfm.datasets.phantom.anatomy import BONE, Anatomy, Sketch, Tissue, paint_spine, random_pose
-from lnsegfm.datasets.phantom.shapes import Column, Ellipsoid, Solid
+from lnsegfm.datasets.phantom.shapes import Ellipsoid, Pillar, Solid
 
 _MUSCLE = (0.0, Tissue.MUSCLE)
 _ARTERY = (0.0, Tissue.ARTERY)
@@ -30,7 +30,7 @@ def draw_chest(rng: Generator, height_mm: float) -> Anatomy:
     outline = outline.astype(float)
     outline[:, :5] *= s
     outline[:, 3:5] += fat - 10.0
-    body = Column(outline, 2.5)
+    body = Pillar(outline, 2.5)
     _paint_wall(sketch)
     _paint_lungs(sketch)
     paint_spine(sketch, y=52.0, body=(16.0, 13.0), pitch_mm=float(rng.uniform(23, 27)))

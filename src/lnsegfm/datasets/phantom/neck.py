@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 
 from lnsegfm.datasets.phantom.anatomy import BONE, Anatomy, Sketch, Tissue, paint_spine, random_pose
-from lnsegfm.datasets.phantom.shapes import Column, Solid
+from lnsegfm.datasets.phantom.shapes import Pillar, Solid
 
 _MUSCLE = (0.0, Tissue.MUSCLE)
 _SIDES = (False, True)
@@ -28,7 +28,7 @@ def draw_neck(rng: Generator, height_mm: float) -> Anatomy:
     ], dtype=float)  # fmt: skip
     outline[:, :5] *= s
     outline[:, 3:5] += fat - 5.0
-    body = Column(outline, 2.2)
+    body = Pillar(outline, 2.2)
     _paint_muscles(sketch)
     paint_spine(sketch, y=7.0, body=(11.0, 8.0), pitch_mm=float(rng.uniform(17, 20)))
     _paint_organs(sketch)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lnsegfm.datasets.phantom.chest import draw_chest
 from lnsegfm.datasets.phantom.domain import Domain
 from lnsegfm.datasets.phantom.neck import draw_neck
-from lnsegfm.datasets.phantom.phantom_nodes import Node, place_nodes
+from lnsegfm.datasets.phantom.phantom_nodes import PhantomNode, place_nodes
 from lnsegfm.datasets.phantom.render import Palette, centres, render
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.storage import content_hash
@@ -41,7 +41,7 @@ class PhantomCase:
     mask: NDArray[np.uint8]
     instances: NDArray[np.uint8]
     tissue: NDArray[np.uint8]
-    nodes: tuple[Node, ...]
+    nodes: tuple[PhantomNode, ...]
     grid: Grid
 
     def truth(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class PhantomCase:
             "nodes": [self._node(k, node) for k, node in enumerate(self.nodes)],
         }
 
-    def _node(self, k: int, node: Node) -> dict[str, Any]:
+    def _node(self, k: int, node: PhantomNode) -> dict[str, Any]:
         spacing = np.array(self.grid.spacing_mm)
         index = node.solid.centre[::-1] / spacing + (np.array(self.grid.shape) - 1) / 2
         order = np.argsort(-node.solid.semi_axes, kind="stable")
@@ -117,7 +117,7 @@ def _origin(domain: Domain, rng: Generator) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _instances(nodes: tuple[Node, ...], domain: Domain) -> NDArray[np.uint8]:
+def _instances(nodes: tuple[PhantomNode, ...], domain: Domain) -> NDArray[np.uint8]:
     labels = np.zeros(domain.shape, np.uint8)
     z, y, x = centres(domain)
     for k, node in enumerate(nodes):

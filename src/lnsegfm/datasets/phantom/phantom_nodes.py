@@ -25,7 +25,7 @@ _TRIES = 60
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class PhantomNode:
     """One lymph node.
 
     Args:
@@ -83,7 +83,7 @@ def contact(first: Ellipsoid, second: Ellipsoid) -> float:
     return -float(best.fun)
 
 
-def place_nodes(anatomy: Anatomy, domain: Domain, rng: Generator) -> tuple[Node, ...]:
+def place_nodes(anatomy: Anatomy, domain: Domain, rng: Generator) -> tuple[PhantomNode, ...]:
     """Draw the nodes of one case: in fat, clear of every structure, within the field of view, largest first.
 
     Raises:
@@ -95,7 +95,7 @@ def place_nodes(anatomy: Anatomy, domain: Domain, rng: Generator) -> tuple[Node,
     wanted = int(rng.integers(fewest, most, endpoint=True))
     low, high = domain.node_size_mm
     sizes = sorted(np.exp(rng.uniform(np.log(low), np.log(high), wanted)), reverse=True)
-    nodes: list[Node] = []
+    nodes: list[PhantomNode] = []
     while sizes:
         placed = _place(room, nodes, float(sizes[0]), domain, rng)
         if placed is not None:
@@ -113,7 +113,7 @@ def place_nodes(anatomy: Anatomy, domain: Domain, rng: Generator) -> tuple[Node,
     return _annotated(_touching(nodes), domain.annotated_share, rng)
 
 
-def _place(room: _Room, nodes: list[Node], size_mm: float, domain: Domain, rng: Generator) -> Node | None:
+def _place(room: _Room, nodes: list[PhantomNode], size_mm: float, domain: Domain, rng: Generator) -> PhantomNode | None:
     low, _ = domain.node_size_mm
     touch = bool(nodes) and rng.random() < domain.touching_share
     for attempt in range(_TRIES):
@@ -132,7 +132,7 @@ def _place(room: _Room, nodes: list[Node], size_mm: float, domain: Domain, rng: 
         if all(_gap_mm(solid, other) >= APART_MM for other in others) and room.holds(solid):
             dark = size_mm >= _NECROSIS_FROM_MM and rng.random() < domain.necrotic_share
             hu = domain.node_hu + domain.phase.node_hu + rng.normal(0, domain.node_spread_hu)
-            return Node(solid, hu=float(hu), core=float(rng.uniform(0.5, 0.7)) if dark else 0.0)
+            return PhantomNode(solid, hu=float(hu), core=float(rng.uniform(0.5, 0.7)) if dark else 0.0)
     return None
 
 
@@ -151,14 +151,14 @@ def _gap_mm(first: Ellipsoid, second: Ellipsoid) -> float:
     return between * (1 - 1 / np.sqrt(max(contact(first, second), 1e-9)))
 
 
-def _touching(nodes: list[Node]) -> list[Node]:
+def _touching(nodes: list[PhantomNode]) -> list[PhantomNode]:
     def near(i: int, j: int) -> bool:  # a gap is either nothing, to rounding, or APART_MM and more
         return i != j and _gap_mm(nodes[i].solid, nodes[j].solid) < APART_MM / 2
 
     return [replace(n, touches=tuple(j for j in range(len(nodes)) if near(i, j))) for i, n in enumerate(nodes)]
 
 
-def _annotated(nodes: list[Node], share: float, rng: Generator) -> tuple[Node, ...]:
+def _annotated(nodes: list[PhantomNode], share: float, rng: Generator) -> tuple[PhantomNode, ...]:
     marked = set(rng.permutation(len(nodes))[: max(1, round(share * len(nodes)))].tolist())
     return tuple(replace(n, annotated=i in marked) for i, n in enumerate(nodes))
 

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from lnsegfm.datasets.phantom.anatomy import Anatomy, Structure, Tissue
 from lnsegfm.datasets.phantom.domain import Domain
-from lnsegfm.datasets.phantom.phantom_nodes import Node
+from lnsegfm.datasets.phantom.phantom_nodes import PhantomNode
 from lnsegfm.datasets.phantom.sampling import Box, Points, distance
 from lnsegfm.datasets.phantom.shapes import Array, Ellipsoid
 
@@ -102,7 +102,7 @@ def centres(domain: Domain) -> tuple[Array, Array, Array]:
 
 
 def render(
-    anatomy: Anatomy, nodes: Sequence[Node], palette: Palette, domain: Domain, rng: Generator
+    anatomy: Anatomy, nodes: Sequence[PhantomNode], palette: Palette, domain: Domain, rng: Generator
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Scan the patient.
 
@@ -143,7 +143,7 @@ def _noise(domain: Domain, rng: Generator) -> NDArray[np.float32]:
 
 
 def _paint(
-    anatomy: Anatomy, nodes: Sequence[Node], palette: Palette, points: Points, width: float
+    anatomy: Anatomy, nodes: Sequence[PhantomNode], palette: Palette, points: Points, width: float
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     hu = np.full(points.shape, _AIR_HU, np.float32)
     tissue = np.zeros(points.shape, np.uint8)

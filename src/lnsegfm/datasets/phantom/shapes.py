@@ -161,7 +161,7 @@ class Tube(Solid):
 
 
 @dataclass(frozen=True, eq=False)
-class Column(Solid):
+class Pillar(Solid):
     """A pillar along z whose superelliptic cross-section moves, grows and turns: a body, a muscle, a windpipe.
 
     Args:

@@ -19,7 +19,9 @@ _EMPTY = np.empty((0, 2))
 _CUTS = 1 << 21
 
 
-def filled(polygons: Sequence[np.ndarray], shape: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> np.ndarray:
+def fill_polygons(
+    polygons: Sequence[np.ndarray], shape: tuple[int, int], corner: tuple[int, int] = (0, 0)
+) -> np.ndarray:
     """The voxels whose centres lie inside an odd number of polygons.
 
     Args:
@@ -68,7 +70,7 @@ def _cut(
     return np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1)).reshape(rows, columns + 1)
 
 
-def outlines(plane: np.ndarray) -> list[np.ndarray]:
+def trace_outlines(plane: np.ndarray) -> list[np.ndarray]:
     """The polygons along voxel edges that bound the true voxels of a plane: ``filled`` of them is the plane again.
 
     Every border is a polygon of its own, those of holes too, and none touches itself: where voxels meet at a corner

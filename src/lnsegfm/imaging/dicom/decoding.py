@@ -18,7 +18,7 @@ from lnsegfm.imaging.dicom.values import integer
 _NO_SIZE = (0xC4, 0xC8, 0xCC)  # Huffman tables and the like: between the frame headers C0 to CF, and none
 
 
-def decoded(data: Dataset, syntax: UID, index: int) -> np.ndarray:
+def decode_frame(data: Dataset, syntax: UID, index: int) -> np.ndarray:
     """One frame of pixel data, as it is stored.
 
     Raises:
@@ -30,7 +30,7 @@ def decoded(data: Dataset, syntax: UID, index: int) -> np.ndarray:
         frames = integer(data, "NumberOfFrames") or 1
         offsets = (data.get("ExtendedOffsetTable"), data.get("ExtendedOffsetTableLengths"))
         stated = (offsets[0], offsets[1]) if None not in offsets else None
-        within = size_within(get_frame(data.PixelData, index, number_of_frames=frames, extended_offsets=stated))
+        within = encoded_size(get_frame(data.PixelData, index, number_of_frames=frames, extended_offsets=stated))
         header = (integer(data, "Rows"), integer(data, "Columns"))
         if within != header:
             raise ValueError(f"{within} pixels within, {header} in its header")
@@ -39,7 +39,7 @@ def decoded(data: Dataset, syntax: UID, index: int) -> np.ndarray:
     return np.asarray(decoder.as_array(data, index=index, raw=True, decoding_plugin=plugin)[0])
 
 
-def size_within(frame: bytes) -> tuple[int, int] | None:
+def encoded_size(frame: bytes) -> tuple[int, int] | None:
     """Rows and columns that a frame of JPEG, JPEG-LS or JPEG 2000 states; None where it states none.
 
     Sources: ISO 10918-1 B.2.2 (SOF), ISO 14495-1 C.2.2 (SOF55), ISO 15444-1 A.5.1 (SIZ).

@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 @contextmanager
-def opened(root: Path, *, max_unpacked: int = MAX_UNPACKED) -> Iterator[Path]:
+def unpacked_tree(root: Path, *, max_unpacked: int = MAX_UNPACKED) -> Iterator[Path]:
     """Give the folder to look through: ``root`` itself, or the content of a zip in a temporary folder.
 
     The temporary folder, and with it every file that was found there, lives as long as the ``with`` block.
@@ -44,7 +44,7 @@ def opened(root: Path, *, max_unpacked: int = MAX_UNPACKED) -> Iterator[Path]:
 
 
 def unpacked_until_exit(root: Path) -> Path:
-    """As ``opened``, for a caller without a ``with`` block: the temporary folder lives until the process ends."""
+    """As ``unpacked_tree``, without a ``with`` block: the temporary folder lives until the process ends."""
     if not is_zip(root):
         return root
     folder = Path(tempfile.mkdtemp(prefix="lnsegfm-zip-"))
@@ -68,7 +68,7 @@ def unpack(path: Path, folder: Path, *, max_unpacked: int = MAX_UNPACKED) -> Non
     """Unpack a zip into ``folder``; nothing is written outside it, and nothing at all if one member is unsafe.
 
     Raises:
-        DicomError: As ``opened``.
+        DicomError: As ``unpacked_tree``.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -33,7 +33,7 @@ MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 _CT_IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 # what tells images at one position apart, the most telling first
-TELLING = (
+DISTINGUISHING_KEYWORDS = (
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
     "ConvolutionKernel",
@@ -59,13 +59,13 @@ _TAGS = [
     "NumberOfFrames",
     "SamplesPerPixel",
     "BitsAllocated",
-    *TELLING,
+    *DISTINGUISHING_KEYWORDS,
 ]
 _FRAMES = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class ImagePlane:
     """One image as its header describes it. What is missing or unreadable is "" or None.
 
     Args:
@@ -91,7 +91,7 @@ class Plane:
         orientation: ImageOrientationPatient, six cosines.
         position_mm: ImagePositionPatient.
         pixel_spacing_mm: Distance between rows, and between columns.
-        telling: Values of ``TELLING``.
+        distinguishing: Values of ``DISTINGUISHING_KEYWORDS``.
     """
 
     path: Path
@@ -116,7 +116,7 @@ class Plane:
     orientation: tuple[float, ...] | None
     position_mm: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
-    telling: tuple[str, ...]
+    distinguishing: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -132,7 +132,7 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Header:
+class FileHeader:
     """A DICOM file that has been looked at.
 
     Args:
@@ -143,7 +143,7 @@ class Header:
 
     kind: str
     modality: str = ""
-    planes: tuple[Plane, ...] = ()
+    planes: tuple[ImagePlane, ...] = ()
 
 
 def is_dicom(path: Path) -> bool:
@@ -157,7 +157,7 @@ def is_dicom(path: Path) -> bool:
     return start[128:132] == b"DICM" or _is_bare(start)
 
 
-def read_header(path: Path, modalities: tuple[str, ...]) -> Header:
+def read_header(path: Path, modalities: tuple[str, ...]) -> FileHeader:
     """Read the header of a DICOM file, without its pixels.
 
     Args:
@@ -172,20 +172,20 @@ def read_header(path: Path, modalities: tuple[str, ...]) -> Header:
     sop_class = text(data, "SOPClassUID") or text(meta, "MediaStorageSOPClassUID")
     modality = text(data, "Modality").upper()
     if sop_class == MEDIA_DIRECTORY:
-        return Header("other")
+        return FileHeader("other")
     if sop_class == RTStructureSetStorage or modality == "RTSTRUCT":
-        return Header("structures", modality)
+        return FileHeader("structures", modality)
     if sop_class in (SegmentationStorage, LABEL_MAP_SEGMENTATION) or modality == "SEG":
-        return Header("segmentation", modality)
+        return FileHeader("segmentation", modality)
     rows, columns = integer(data, "Rows"), integer(data, "Columns")
     if not (rows and columns) and "CT" in modalities and _may_be_ct(data, sop_class, modality):
         raise DicomError(f"File {path.name} is cut short or damaged (its header ends early). Copy or export it again.")
     if modality not in modalities or not rows or not columns:
-        return Header("image" if rows and columns else "other", modality)
+        return FileHeader("image" if rows and columns else "other", modality)
     plane = _plane(path, data, meta, sop_class, pixel_bytes)
     if plane.frames == 1 and plane.position_mm is not None:
-        return Header("image", modality, (plane,))
-    return Header("image", modality, tuple(_frames(plane)))
+        return FileHeader("image", modality, (plane,))
+    return FileHeader("image", modality, tuple(_frames(plane)))
 
 
 def _may_be_ct(data: Dataset, sop_class: str, modality: str) -> bool:
@@ -198,8 +198,8 @@ def _may_be_ct(data: Dataset, sop_class: str, modality: str) -> bool:
     return modality in ("", "CT") and (marked or bool(sop_class)) and any(c.startswith(sop_class) for c in _CT_IMAGES)
 
 
-def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes: int) -> Plane:
-    return Plane(
+def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes: int) -> ImagePlane:
+    return ImagePlane(
         path=path,
         frame=None,
         pixel_bytes=pixel_bytes,
@@ -222,11 +222,11 @@ def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes
         orientation=numbers(data, "ImageOrientationPatient", 6),
         position_mm=numbers(data, "ImagePositionPatient", 3),
         pixel_spacing_mm=numbers(data, "PixelSpacing", 2),
-        telling=tuple(text(data, keyword) for keyword in TELLING),
+        distinguishing=tuple(text(data, keyword) for keyword in DISTINGUISHING_KEYWORDS),
     )
 
 
-def _frames(plane: Plane) -> Iterator[Plane]:
+def _frames(plane: ImagePlane) -> Iterator[ImagePlane]:
     """One plane a frame, from the functional groups; the plane itself where the file has none."""
     data = read_dataset(plane.path, _FRAMES)
     own = value_of(data, "PerFrameFunctionalGroupsSequence")
@@ -241,7 +241,7 @@ def _frames(plane: Plane) -> Iterator[Plane]:
         content = group_item(group, shared, "FrameContentSequence") or Dataset()
         frame_type = group_item(group, shared, "CTImageFrameTypeSequence") or Dataset()
         image_type = text(frame_type, "FrameType").upper()
-        told = {"TemporalPositionIdentifier": text(content, "TemporalPositionIndex"), "ImageType": image_type}
+        own_value = {"TemporalPositionIdentifier": text(content, "TemporalPositionIndex"), "ImageType": image_type}
         yield replace(
             plane,
             frame=index,
@@ -249,7 +249,9 @@ def _frames(plane: Plane) -> Iterator[Plane]:
             orientation=numbers_of(group, shared, "PlaneOrientationSequence", "ImageOrientationPatient", 6),
             position_mm=numbers_of(group, shared, "PlanePositionSequence", "ImagePositionPatient", 3),
             pixel_spacing_mm=numbers_of(group, shared, "PixelMeasuresSequence", "PixelSpacing", 2),
-            telling=tuple(told.get(k) or v for k, v in zip(TELLING, plane.telling, strict=True)),
+            distinguishing=tuple(
+                own_value.get(k) or v for k, v in zip(DISTINGUISHING_KEYWORDS, plane.distinguishing, strict=True)
+            ),
         )
 
 

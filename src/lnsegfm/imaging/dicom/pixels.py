@@ -26,11 +26,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from lnsegfm.imaging.dicom.decoding import decoded
+from lnsegfm.imaging.dicom.decoding import decode_frame
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.headers import Plane
+from lnsegfm.imaging.dicom.headers import ImagePlane
 from lnsegfm.imaging.dicom.series_index import Series, Slice
-from lnsegfm.imaging.dicom.straighten import moved
+from lnsegfm.imaging.dicom.slice_shift import shift_in_plane
 from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text, value_of
 
 AIR = -1024
@@ -83,14 +83,14 @@ def read_series(series: Series) -> np.ndarray:
             size = f"{plane.shape[0]} x {plane.shape[1]}"
             raise DicomError(f"File {piece.path.name} of series {series.name} is {size} now. Find the series again.")
         if series.straightened:
-            plane = moved(plane, piece, series.grid, fill=AIR if series.modality == "CT" else 0)
+            plane = shift_in_plane(plane, piece, series.grid, fill=AIR if series.modality == "CT" else 0)
         if volume.dtype == np.int16 and not _fits_int16(plane):
             volume = volume.astype(np.float32)
         volume[k] = plane
     return volume
 
 
-def pixel_digests(planes: Sequence[Plane]) -> list[str]:
+def pixel_digests(planes: Sequence[ImagePlane]) -> list[str]:
     """For each plane a text that is the same for planes with the same values, and its own where it cannot be read."""
     digests = [f"{plane.path} {plane.frame}" for plane in planes]
     order = sorted(range(len(planes)), key=lambda k: planes[k].path)  # a file of many frames is opened once
@@ -148,7 +148,7 @@ def _stored(data: Dataset, path: Path, frame: int, name: str) -> np.ndarray:
         raise DicomError(f"{which} is compressed as {syntax.name}, which cannot be read. Export it uncompressed.")
     try:
         with quiet():
-            return decoded(data, syntax, frame)
+            return decode_frame(data, syntax, frame)
     except Exception as error:  # the decoders are C libraries behind plugins, and raise as they like
         why = type(error).__name__
         raise DicomError(f"{which} cannot be decoded ({syntax.name}; {why}). Export it again, uncompressed.") from None

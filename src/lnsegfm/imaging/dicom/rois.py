@@ -19,7 +19,7 @@ _SHOWN = 40  # names that a message lists
 
 
 @dataclass(frozen=True)
-class Matched:
+class RoiMatch:
     """Which structures got which label.
 
     Args:
@@ -37,26 +37,26 @@ class Matched:
     contested: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
-    def left(self) -> tuple[str, ...]:
+    def unmatched(self) -> tuple[str, ...]:
         """Names that no pattern matches."""
         return tuple(name for name, label in zip(self.names, self.labels, strict=True) if label is None)
 
-    def of(self, label: str) -> tuple[str, ...]:
+    def named(self, label: str) -> tuple[str, ...]:
         """Names that got this label."""
         return tuple(name for name, given in zip(self.names, self.labels, strict=True) if given == label)
 
     def listing(self) -> list[str]:
         """One line a label with its structures, and one for what is left."""
-        lines = [f"{label}: {', '.join(self.of(label)) or 'none'}" for label in dict.fromkeys(self.pattern_labels)]
-        return [*lines, f"not matched: {', '.join(self.left) or 'none'}"]
+        lines = [f"{label}: {', '.join(self.named(label)) or 'none'}" for label in dict.fromkeys(self.pattern_labels)]
+        return [*lines, f"not matched: {', '.join(self.unmatched) or 'none'}"]
 
 
-def normalised(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A name without what does not count: ``GTV-n  1`` and ``gtv_N_1`` are the same."""
     return re.sub(r"[\s_-]+", "_", name.strip()).strip("_").casefold()
 
 
-def match_rois(names: Sequence[str], patterns: Sequence[str], *, strict: bool = True) -> Matched:
+def match_rois(names: Sequence[str], patterns: Sequence[str], *, strict: bool = True) -> RoiMatch:
     """Give each structure a label by its name.
 
     A pattern without wildcards that spells a name, to the letter or else normalised, goes before wildcards; among
@@ -85,7 +85,7 @@ def match_rois(names: Sequence[str], patterns: Sequence[str], *, strict: bool = 
     unused = tuple(pattern for number, pattern in enumerate(patterns) if number not in used)
     if unused and strict:
         raise DataError(*(f"Pattern {p}: no structure has such a name. {_there_are(names)}" for p in unused))
-    return Matched(tuple(names), tuple(labels), tuple(label for _, label in pairs), unused, tuple(contested))
+    return RoiMatch(tuple(names), tuple(labels), tuple(label for _, label in pairs), unused, tuple(contested))
 
 
 def _pair(pattern: str) -> tuple[str, str]:
@@ -106,9 +106,9 @@ def _rank(name: str, wanted: str) -> int | None:
     """How well a pattern fits a name, 0 best; None if it does not."""
     if name == wanted:
         return 0
-    if normalised(name) == normalised(wanted):
+    if normalise_name(name) == normalise_name(wanted):
         return 1
-    return 2 if fnmatchcase(normalised(name), _normalised_pattern(wanted)) else None
+    return 2 if fnmatchcase(normalise_name(name), _normalised_pattern(wanted)) else None
 
 
 def _normalised_pattern(wanted: str) -> str:
@@ -125,7 +125,7 @@ def _there_are(names: Sequence[str]) -> str:
     return f"There are: {shown}{more}." if names else "The structure set is empty."
 
 
-def by_priority(matched: Matched, labels: Mapping[str, int], priority: Sequence[str] | None) -> list[str]:
+def labels_by_priority(matched: RoiMatch, labels: Mapping[str, int], priority: Sequence[str] | None) -> list[str]:
     """The labels that patterns give, in the order in which they take a voxel: ``priority`` first, then the patterns'.
 
     Raises:

@@ -25,7 +25,7 @@ _IF_THERE = ("IssuerOfPatientID", "StudyDescription", "PatientIdentityRemoved", 
              "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified")  # fmt: skip
 
 
-def identified(series: Series, stamp: datetime, seed: str | None) -> Dataset:
+def dataset_with_identity(series: Series, stamp: datetime, seed: str | None) -> Dataset:
     """The data set with patient, study, equipment and everything else that is not about contours."""
     source = read_dataset(series.slices[0].path)
     data = Dataset()

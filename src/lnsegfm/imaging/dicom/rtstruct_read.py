@@ -13,14 +13,14 @@ from pydicom.uid import RTStructureSetStorage
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import is_dicom
-from lnsegfm.imaging.dicom.structure_set import CLOSED, Contour, Roi, Structures
+from lnsegfm.imaging.dicom.structure_set import CLOSED_TYPES, Contour, Roi, StructureSet
 from lnsegfm.imaging.dicom.values import integer, quiet, read_dataset, text, value_of
 
 _FARTHEST_MM = 1e5  # no patient is a hundred metres away
 _CONTOUR_DATA = 0x30060050
 
 
-def read_rtstruct(path: Path) -> Structures:
+def read_rtstruct(path: Path) -> StructureSet:
     """Read a structure set.
 
     A structure one of whose closed contours is damaged keeps the others and says so in ``damage``: it is refused when
@@ -33,7 +33,7 @@ def read_rtstruct(path: Path) -> Structures:
         return _structures(path, _opened(path))
 
 
-def _structures(path: Path, data: Dataset) -> Structures:
+def _structures(path: Path, data: Dataset) -> StructureSet:
     notes: list[str] = []
     frames = _items(data, "ReferencedFrameOfReferenceSequence")
     drawn = _drawn(data, notes)
@@ -58,7 +58,7 @@ def _structures(path: Path, data: Dataset) -> Structures:
     uids = [uid for uid in (*own, *stated, text(data, "FrameOfReferenceUID")) if uid]
     if not own and len(set(stated)) > 1:
         notes.append(f"Structures of {len(set(stated))} frames of reference, and none says which is its own.")
-    return Structures(uids[0] if uids else "", _series(frames), kept, text(data, "StructureSetLabel"), tuple(notes))
+    return StructureSet(uids[0] if uids else "", _series(frames), kept, text(data, "StructureSetLabel"), tuple(notes))
 
 
 def _opened(path: Path) -> Dataset:
@@ -96,7 +96,7 @@ def _roi(item: Dataset, drawn: dict[int, list[Dataset]], notes: list[str]) -> Ro
     for place, contour in enumerate(drawn.get(number, ()), start=1):
         kind = text(contour, "ContourGeometricType").upper()
         points, wrong = _points(contour)
-        if wrong and (kind in CLOSED or not kind):
+        if wrong and (kind in CLOSED_TYPES or not kind):
             damage.append(f"contour {place} {wrong}")
         elif not wrong and not len(points):
             empty += 1

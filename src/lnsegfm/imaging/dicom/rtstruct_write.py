@@ -14,13 +14,13 @@ from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from lnsegfm.imaging.box import Box
-from lnsegfm.imaging.dicom.contours import outlines
+from lnsegfm.imaging.dicom.contours import trace_outlines
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.rtstruct_header import NOT_CLINICAL, identified
+from lnsegfm.imaging.dicom.rtstruct_header import NOT_CLINICAL, dataset_with_identity
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.structure_masks import roi_voxels
 from lnsegfm.imaging.dicom.structure_set import mismatch
-from lnsegfm.imaging.dicom.structures import roi_voxels
 from lnsegfm.storage import atomic_write
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -93,7 +93,7 @@ def write_rtstruct(
         )
     if len(structure_set) > 16:
         raise DicomError(f"Structure set label {structure_set!r}: DICOM takes at most 16 characters. Shorten it.")
-    data = identified(series, stamp or datetime.now(), seed)
+    data = dataset_with_identity(series, stamp or datetime.now(), seed)
     data.SoftwareVersions = software or version("lnsegfm")
     data.StructureSetLabel = structure_set
     data.StructureSetDescription = f"{NOT_CLINICAL} {description}".strip()
@@ -237,7 +237,7 @@ def _drawn(piece: _Piece, series: Series) -> Dataset:
         along_z, along_y, along_x = piece.box
         corner, off = np.array((along_x.start, along_y.start)), _off_plane_mm(series)
         for k, plane in enumerate(piece.voxels, start=along_z.start):
-            for polygon in outlines(plane):
+            for polygon in trace_outlines(plane):
                 points = _to_mm(polygon + corner, k, float(off[k]), series)
                 contours.append(_contour(points, k, series))
         item.ContourSequence = contours

@@ -6,13 +6,14 @@ import datetime
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as Concept
+from pydicom.uid import generate_uid
 
 from lnsegfm.imaging.dicom.codes import Code, LabelCodes
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
@@ -23,6 +24,7 @@ from lnsegfm.imaging.dicom.values import first_item, integer, read_dataset, text
 SHORT = TEXT = 64
 """Characters of a DICOM long string (LO)."""
 CONTENT_LABEL = "LNSEGFM"
+NOT_CLINICAL = "Not for clinical use"
 _UTF_8 = "ISO_IR 192"
 _LARGEST = (1 << 31) - 1  # of an integer string (IS)
 _IDENTITY = (
@@ -39,24 +41,40 @@ _IDENTITY = (
 """A SEG has them, empty where the source leaves them out."""
 
 
-class Made(Protocol):
-    """Who made a segmentation (see ``seg_write.Origin``)."""
+@dataclass(frozen=True, kw_only=True)
+class SegProvenance:
+    """Who made a segmentation, and how it is to be called.
 
-    @property
-    def algorithm(self) -> str: ...  # noqa: D102
-    @property
-    def version(self) -> str: ...  # noqa: D102
-    @property
-    def model(self) -> str: ...  # noqa: D102
-    @property
-    def made(self) -> str: ...  # noqa: D102
-    @property
-    def description(self) -> str: ...  # noqa: D102
-    @property
-    def series_number(self) -> int | None: ...  # noqa: D102
-    @property
-    def now(self) -> datetime.datetime | None: ...  # noqa: D102
-    def uid(self, *what: str) -> str: ...  # noqa: D102
+    Args:
+        algorithm: Name of the algorithm, also the manufacturer's.
+        version: Its version; the package's unless given.
+        model: The model that was used, "" for none.
+        algorithm_type: AUTOMATIC, SEMIAUTOMATIC or MANUAL.
+        description: SeriesDescription.
+        series_number: SeriesNumber; the source's plus 1000 unless given.
+        seed: UIDs follow from this text and the series, so that the same call writes the same UIDs. For tests: two
+            files with one UID and different content confuse an archive. Random unless given.
+        now: ContentDate and ContentTime, SeriesDate and SeriesTime; the present unless given.
+    """
+
+    algorithm: str = "lnsegfm"
+    version: str = ""
+    model: str = ""
+    algorithm_type: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] = "AUTOMATIC"
+    description: str = f"Segmentation. {NOT_CLINICAL}"
+    series_number: int | None = None
+    seed: str | None = None
+    now: datetime.datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("algorithm", "version", "model", "description"):
+            value = getattr(self, name)
+            if len(value) > TEXT or "\\" in value:
+                raise DicomError(f"{name} {value!r}: DICOM takes {TEXT} characters, no backslash. Shorten it.")
+
+    def uid(self, *what: str) -> str:
+        """A UID for something of the segmentation."""
+        return str(generate_uid(entropy_srcs=None if self.seed is None else [self.seed, *what]))
 
 
 @dataclass(frozen=True)
@@ -87,7 +105,9 @@ class SegmentText:
         return self.name[:SHORT].rstrip()
 
 
-def encode(numbers: np.ndarray, texts: Sequence[SegmentText], series: Series, origin: Made, kind: str) -> Dataset:
+def encode(
+    numbers: np.ndarray, texts: Sequence[SegmentText], series: Series, provenance: SegProvenance, kind: str
+) -> Dataset:
     """Encode segment numbers (z, y, x) on ``series.grid`` as a data set that can be saved.
 
     Raises:
@@ -97,29 +117,29 @@ def encode(numbers: np.ndarray, texts: Sequence[SegmentText], series: Series, or
     sources, identity = _sources(series, planes)
     positions, orientation, measures = _geometry(series, planes)
     content = np.ascontiguousarray(numbers[planes])
-    now = origin.now or datetime.datetime.now()
+    now = provenance.now or datetime.datetime.now()
     name = series.uid or series.name
-    sop_uid = origin.uid("instance", name)
+    sop_uid = provenance.uid("instance", name)
     after_source = min((series.number or 0) + 1000, _LARGEST)
-    version = origin.version or _version()
+    version = provenance.version or _version()
     try:
         data = hd.seg.Segmentation(
             source_images=sources,
             pixel_array=content,
             segmentation_type=kind,
-            segment_descriptions=[_description(t, origin, version, sop_uid) for t in texts],
-            series_instance_uid=origin.uid("series", name),
-            series_number=origin.series_number if origin.series_number is not None else after_source,
+            segment_descriptions=[_description(t, provenance, version, sop_uid) for t in texts],
+            series_instance_uid=provenance.uid("series", name),
+            series_number=provenance.series_number if provenance.series_number is not None else after_source,
             sop_instance_uid=sop_uid,
             instance_number=1,
-            manufacturer=origin.algorithm,
-            manufacturer_model_name=origin.model or origin.algorithm,
+            manufacturer=provenance.algorithm,
+            manufacturer_model_name=provenance.model or provenance.algorithm,
             software_versions=version,
             device_serial_number="0",
             content_label=CONTENT_LABEL,
-            content_description="Not for clinical use",
+            content_description=NOT_CLINICAL,
             omit_empty_frames=bool(content.any()),
-            series_description=origin.description,
+            series_description=provenance.description,
             plane_positions=positions,
             plane_orientation=orientation,
             pixel_measures=measures,
@@ -132,7 +152,7 @@ def encode(numbers: np.ndarray, texts: Sequence[SegmentText], series: Series, or
     for element in identity:
         data[element.tag] = element
     data.SpecificCharacterSet = _UTF_8
-    _settle(data, now, origin.uid("dimensions", name))
+    _settle(data, now, provenance.uid("dimensions", name))
     # highdicom takes it from the planes that hold something, which may be every other one
     groups = data.SharedFunctionalGroupsSequence[0]
     groups.PixelMeasuresSequence[0].SpacingBetweenSlices = measures[0].SpacingBetweenSlices
@@ -211,26 +231,26 @@ def _share_groups(data: Dataset) -> None:
             setattr(shared, sequence, getattr(first, sequence))
 
 
-def _description(told: SegmentText, origin: Made, version: str, sop_uid: str) -> hd.seg.SegmentDescription:
+def _description(told: SegmentText, provenance: SegProvenance, version: str, sop_uid: str) -> hd.seg.SegmentDescription:
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=origin.algorithm,
+        name=provenance.algorithm,
         family=codes.DCM.ArtificialIntelligence,
         version=version,
-        source=origin.model or None,
+        source=provenance.model or None,
     )
     description = hd.seg.SegmentDescription(
         segment_number=told.number,
         segment_label=told.short,
         segmented_property_category=_concept(told.codes.category),
         segmented_property_type=_concept(told.codes.type),
-        algorithm_type=origin.made,
-        algorithm_identification=algorithm if origin.made != "MANUAL" else None,
+        algorithm_type=provenance.algorithm_type,
+        algorithm_identification=algorithm if provenance.algorithm_type != "MANUAL" else None,
         tracking_id=told.short,
-        tracking_uid=origin.uid("segment", sop_uid, str(told.number)),
+        tracking_uid=provenance.uid("segment", sop_uid, str(told.number)),
         anatomic_regions=[_concept(told.codes.region)] if told.codes.region else None,
         display_color=hd.color.CIELabColor.from_rgb(*told.codes.colour),
     )
-    description.SegmentDescription = "Not for clinical use"
+    description.SegmentDescription = NOT_CLINICAL
     if told.codes.side is not None:
         side = hd.sr.CodedConcept.from_code(_concept(told.codes.side))
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]

@@ -22,7 +22,7 @@ Indices = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Plane:
+class FramePlane:
     """A frame in the patient.
 
     Args:
@@ -66,7 +66,7 @@ class Placement:
         return z, y, x
 
 
-def placed(plane: Plane, grid: Grid) -> Placement:
+def place_on_grid(plane: FramePlane, grid: Grid) -> Placement:
     """Where a frame lies on a grid. Nothing is resampled: its pixels are voxels, or it is refused.
 
     The frame may be smaller than the grid's slices, and its rows may run along any axis of the grid, either way.
@@ -97,7 +97,7 @@ def placed(plane: Plane, grid: Grid) -> Placement:
     return Placement(first, down, right)
 
 
-def _turned(plane: Plane, grid: Grid) -> str | None:
+def _turned(plane: FramePlane, grid: Grid) -> str | None:
     directions = np.array(grid.direction).reshape(3, 3)
     for name, along in (("rows", plane.along_row), ("columns", plane.along_column)):
         sine = float(np.sort(np.abs(directions.T @ np.array(along)))[1])  # across the axis that it comes closest to
@@ -107,7 +107,7 @@ def _turned(plane: Plane, grid: Grid) -> str | None:
     return None
 
 
-def _scaled(plane: Plane, grid: Grid) -> str:
+def _scaled(plane: FramePlane, grid: Grid) -> str:
     pixels = " x ".join(f"{s:.6g}" for s in plane.spacing_mm)
     return f"its pixels are {pixels} mm and the grid's voxels {_row(grid.spacing_mm)} mm (z, y, x)"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from lnsegfm.imaging.dicom.decoding import decoded
+from lnsegfm.imaging.dicom.decoding import decode_frame
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.values import quiet
 
@@ -94,7 +94,7 @@ class Pixels:
     def _decoded(self, index: int) -> np.ndarray:
         try:
             with quiet():
-                values = decoded(self.data, self.data.file_meta.TransferSyntaxUID, index)
+                values = decode_frame(self.data, self.data.file_meta.TransferSyntaxUID, index)
         except Exception as error:  # decoders of four libraries raise whatever they like at damaged data
             raise self._error(f"frame {index + 1} does not decode ({type(error).__name__})") from None
         if values.shape != self.shape:

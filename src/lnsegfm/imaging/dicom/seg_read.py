@@ -1,8 +1,8 @@
 """DICOM segmentations in: binary, fractional and label maps.
 
 Sources: DICOM PS3.3, A.51 and C.8.20 (Segmentation IOD and modules), Supplement 243 (label maps). What a file says of
-its segments and of the places of its frames becomes ``Segments``; ``segment_mask`` and ``segments_mask`` put them on
-the grid of a scan.
+its segments and of the positions of its frames becomes a ``Segmentation``; ``segment_mask`` and ``segments_mask`` put
+them on the grid of a scan.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pydicom.uid import UID, SegmentationStorage
 from lnsegfm.imaging.dicom.codes import Code
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import LABEL_MAP_SEGMENTATION, is_dicom
-from lnsegfm.imaging.dicom.seg_geometry import Plane
+from lnsegfm.imaging.dicom.seg_geometry import FramePlane
 from lnsegfm.imaging.dicom.seg_pixels import Pixels
-from lnsegfm.imaging.dicom.segments import Frame, Segment, Segments, segment_mask, segments_mask
+from lnsegfm.imaging.dicom.segmentation import Frame, Segment, Segmentation, segment_mask, segments_mask
 from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text
 
-__all__ = ["Frame", "Segment", "Segments", "read_seg", "segment_mask", "segments_mask"]
+__all__ = ["Frame", "Segment", "Segmentation", "read_seg", "segment_mask", "segments_mask"]
 
 KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
 
 
-def read_seg(path: Path) -> Segments:
+def read_seg(path: Path) -> Segmentation:
     """Read a DICOM segmentation: what its segments are and where its frames lie. Pixels are unpacked when asked for.
 
     Raises:
@@ -46,7 +46,7 @@ def read_seg(path: Path) -> Segments:
             raise _error(path, f"damaged ({type(error).__name__} in its header)", _AGAIN) from None
 
 
-def _segments(path: Path, data: Dataset) -> Segments:
+def _segments(path: Path, data: Dataset) -> Segmentation:
     kind, background = _kind(path, data), None
     if kind == "LABELMAP":
         background = integer(data, "PixelPaddingValue") or 0
@@ -59,7 +59,7 @@ def _segments(path: Path, data: Dataset) -> Segments:
     frames = _frames(path, data, kind, {s.number for s in segments})
     shared = first_item(first_item(data, "SharedFunctionalGroupsSequence"), "PixelMeasuresSequence")
     distance = numbers(shared, "SpacingBetweenSlices", 1) if shared is not None else None
-    return Segments(
+    return Segmentation(
         path=path,
         kind=kind,
         frame_of_reference_uid=text(data, "FrameOfReferenceUID"),
@@ -145,7 +145,7 @@ def _number(path: Path, k: int, own: Dataset, shared: Dataset | None, known: set
     return number
 
 
-def _plane(path: Path, k: int, own: Dataset, shared: Dataset | None, shape: tuple[int, int]) -> Plane:
+def _plane(path: Path, k: int, own: Dataset, shared: Dataset | None, shape: tuple[int, int]) -> FramePlane:
     found = []
     for sequence, keyword, count in (
         ("PlanePositionSequence", "ImagePositionPatient", 3),
@@ -164,7 +164,7 @@ def _plane(path: Path, k: int, own: Dataset, shared: Dataset | None, shape: tupl
         raise _error(path, f"frame {k} has an orientation whose axes are not at right angles", _AGAIN)
     if min(spacing) <= 0:
         raise _error(path, f"frame {k} has pixels of {spacing[0]:g} x {spacing[1]:g} mm", _AGAIN)
-    return Plane(
+    return FramePlane(
         shape=shape,
         position_mm=(position[0], position[1], position[2]),
         along_row=(row[0], row[1], row[2]),

@@ -6,61 +6,20 @@ voxel by voxel before the file is put in place.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydicom.uid import generate_uid
 
 from lnsegfm.imaging.dicom.codes import codes_of
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.seg_encode import TEXT, SegmentText, encode
+from lnsegfm.imaging.dicom.seg_encode import SegmentText, SegProvenance, encode
 from lnsegfm.imaging.dicom.seg_read import read_seg
-from lnsegfm.imaging.dicom.segments import THRESHOLD, voxels
+from lnsegfm.imaging.dicom.segmentation import THRESHOLD, frame_voxels
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.values import quiet
 from lnsegfm.storage import atomic_write
-
-NOT_CLINICAL = "Not for clinical use"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Who made a segmentation, and how it is to be called.
-
-    Args:
-        algorithm: Name of the algorithm, also the manufacturer's.
-        version: Its version; the package's unless given.
-        model: The model that was used, "" for none.
-        made: AUTOMATIC, SEMIAUTOMATIC or MANUAL.
-        description: SeriesDescription.
-        series_number: SeriesNumber; the source's plus 1000 unless given.
-        seed: UIDs follow from this text and the series, so that the same call writes the same UIDs. For tests: two
-            files with one UID and different content confuse an archive. Random unless given.
-        now: ContentDate and ContentTime, SeriesDate and SeriesTime; the present unless given.
-    """
-
-    algorithm: str = "lnsegfm"
-    version: str = ""
-    model: str = ""
-    made: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] = "AUTOMATIC"
-    description: str = f"Segmentation. {NOT_CLINICAL}"
-    series_number: int | None = None
-    seed: str | None = None
-    now: datetime.datetime | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("algorithm", "version", "model", "description"):
-            value = getattr(self, name)
-            if len(value) > TEXT or "\\" in value:
-                raise DicomError(f"{name} {value!r}: DICOM takes {TEXT} characters, no backslash. Shorten it.")
-
-    def uid(self, *what: str) -> str:
-        """A UID for something of the segmentation."""
-        return str(generate_uid(entropy_srcs=None if self.seed is None else [self.seed, *what]))
 
 
 def write_seg(
@@ -72,7 +31,7 @@ def write_seg(
     instances: np.ndarray | None = None,
     names: Mapping[int, str] | None = None,
     kind: Literal["BINARY", "LABELMAP"] = "BINARY",
-    origin: Origin | None = None,
+    provenance: SegProvenance | None = None,
 ) -> None:
     """Write a mask as a DICOM SEG over its series: patient and study are the source's, the series is a new one.
 
@@ -89,18 +48,18 @@ def write_seg(
             voxel of a label or none of it, and none may lie in two labels.
         names: What to call each instance; ``LABEL NUMBER`` unless given.
         kind: BINARY, which everything reads, or LABELMAP (Supplement 243), one frame a slice, which few read yet.
-        origin: Who made it; ``Origin()`` unless given.
+        provenance: Who made it; ``SegProvenance()`` unless given.
 
     Raises:
         DicomError: A mask of another shape or type, values without a label, instances that do not fit, a source that
             cannot be referred to, or a file that does not give the mask back (it is not put in place).
     """
-    origin = origin or Origin()
+    provenance = provenance or SegProvenance()
     if kind not in ("BINARY", "LABELMAP"):
         raise DicomError(f"Segmentation type {kind!r}: not one that is written. Use BINARY or LABELMAP.")
     numbers, texts = _numbered(mask, labels, series, instances, names or {})
     with quiet():
-        data = encode(numbers, texts, series, origin, kind)
+        data = encode(numbers, texts, series, provenance, kind)
         with atomic_write(path) as place:
             data.save_as(place, enforce_file_format=True)
             _refuse_difference(place, numbers, texts, series)
@@ -200,7 +159,7 @@ def _refuse_difference(place: Path, numbers: np.ndarray, texts: list[SegmentText
     seen = np.zeros(numbers.shape, dtype=numbers.dtype)
     twice = 0
     known = {t.number for t in texts}
-    for found, where in voxels(back, series.grid, known, THRESHOLD, series.frame_of_reference_uid):
+    for found, where in frame_voxels(back, series.grid, known, THRESHOLD, series.frame_of_reference_uid):
         twice += int(np.count_nonzero(seen[where]))
         seen[where] = found
     different = int(np.count_nonzero(seen != numbers)) + twice

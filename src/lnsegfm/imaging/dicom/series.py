@@ -18,30 +18,30 @@ from pydicom.uid import (
 )
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.dicom_zip import opened, unpacked_until_exit
+from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree, unpacked_until_exit
 from lnsegfm.imaging.dicom.file_walk import files_under
-from lnsegfm.imaging.dicom.headers import Plane, is_dicom, read_header
+from lnsegfm.imaging.dicom.headers import ImagePlane, is_dicom, read_header
 from lnsegfm.imaging.dicom.pixels import pixel_digests, read_series
-from lnsegfm.imaging.dicom.series_index import Found, Refusal, Series, Slice
+from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesIndex, Slice
 from lnsegfm.imaging.dicom.sorting import sorted_series
 
 __all__ = [
     "DicomError",
-    "Found",
     "Refusal",
     "Series",
+    "SeriesIndex",
     "Slice",
     "find_series",
-    "opened",
     "read_series",
     "series_of",
+    "unpacked_tree",
 ]
 
 _PLAIN = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _ELEMENT = 8  # bytes of tag and length before the pixels, at the least
 
 
-def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False) -> Found:
+def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False) -> SeriesIndex:
     """Find every series under ``root``, by the files' content; names and endings do not count.
 
     One bad file or series stops nothing: it is in ``refused``, in one line that names the series, its slices and the
@@ -49,7 +49,7 @@ def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: 
 
     Args:
         root: A folder tree, a file or a zip. A zip is unpacked into a temporary folder that lives until the process
-            ends; with ``opened(root) as folder`` it lives as long as the block.
+            ends; with ``unpacked_tree(root) as folder`` it lives as long as the block.
         modalities: Modality of the series to give.
         straighten: Give sheared series too (gantry tilt): ``read_series`` resamples them onto their ``grid``.
 
@@ -57,7 +57,7 @@ def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: 
         DicomError: No such file or folder, or a zip that cannot be unpacked.
     """
     wanted = tuple(m.upper() for m in modalities)
-    planes: list[Plane] = []
+    planes: list[ImagePlane] = []
     refused: list[Refusal] = []
     structures: list[Path] = []
     segmentations: list[Path] = []
@@ -83,7 +83,7 @@ def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: 
         planes += header.planes
     whole, cut = _whole(planes)
     series, more = sorted_series(whole, pixel_digests, straighten=straighten)
-    return Found(
+    return SeriesIndex(
         tuple(series),
         (*refused, *cut, *more),
         tuple(structures),
@@ -116,9 +116,9 @@ def series_of(path: Path, *, modalities: Sequence[str] = ("CT",), straighten: bo
     raise DicomError(f"{path}: it holds no {kind} series ({held}). Give the folder with the slices of the scan.")
 
 
-def _whole(planes: Sequence[Plane]) -> tuple[list[Plane], list[Refusal]]:
+def _whole(planes: Sequence[ImagePlane]) -> tuple[list[ImagePlane], list[Refusal]]:
     """Planes whose file is long enough for their pixels, and a refusal for each file that is not."""
-    good: list[Plane] = []
+    good: list[ImagePlane] = []
     refused: dict[Path, Refusal] = {}
     for plane in planes:
         plain = plane.transfer_syntax in _PLAIN

@@ -95,7 +95,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Found:
+class SeriesIndex:
     """Everything that a folder, a file or a zip holds.
 
     Args:

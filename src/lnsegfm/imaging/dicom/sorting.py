@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.headers import TELLING, Plane
+from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
 from lnsegfm.imaging.dicom.series_index import Refusal, Series
-from lnsegfm.imaging.dicom.stack import by_position, plane_axes, spacing_mm, stack_as_series, stacked
+from lnsegfm.imaging.dicom.stack import group_by_position, plane_axes, spacing_mm, stack_as_series, stack_planes
 
 _LOCALISERS = "localisers, which are no slices of a volume (nothing to do)"
 ORIENTATION_TOLERANCE = 1e-4
@@ -21,19 +21,19 @@ MAX_PLANE = 1 << 26
 MAX_GEOMETRIES = 64
 """Sizes, spacings, orientations and frames of reference of a series: a volume and its localisers have a few."""
 
-Digests = Callable[[Sequence[Plane]], list[str]]
+Digests = Callable[[Sequence[ImagePlane]], list[str]]
 """Gives the same text for planes that hold the same pixels, and different ones for others."""
 
 
 def sorted_series(
-    planes: Iterable[Plane], digests: Digests, *, straighten: bool = False
+    planes: Iterable[ImagePlane], digests: Digests, *, straighten: bool = False
 ) -> tuple[list[Series], list[Refusal]]:
     """Sort planes into series.
 
     Planes belong together by SeriesInstanceUID (where that is missing: by study, patient, number, description and,
     without a frame of reference, folder), and within it by frame of reference, rows, columns, pixel spacing and
     orientation. Where several planes lie at one position, identical ones count once, and others are told apart by
-    the first of ``TELLING`` that makes every part complete.
+    the first of ``DISTINGUISHING_KEYWORDS`` that makes every part complete.
 
     Args:
         planes: In any order.
@@ -58,8 +58,8 @@ def sorted_series(
     return found, refused
 
 
-def _by_series(planes: Iterable[Plane]) -> list[list[Plane]]:
-    groups: dict[Any, list[Plane]] = {}
+def _by_series(planes: Iterable[ImagePlane]) -> list[list[ImagePlane]]:
+    groups: dict[Any, list[ImagePlane]] = {}
     for plane in planes:
         if plane.series_uid:
             key: tuple[Any, ...] = (plane.series_uid,)
@@ -71,11 +71,11 @@ def _by_series(planes: Iterable[Plane]) -> list[list[Plane]]:
     return [groups[key] for key in sorted(groups, key=str)]
 
 
-def _usable(planes: list[Plane]) -> tuple[list[list[Plane]], list[Refusal]]:
+def _usable(planes: list[ImagePlane]) -> tuple[list[list[ImagePlane]], list[Refusal]]:
     """Planes of one geometry each; localisers, planes without geometry and single stray planes are set aside."""
     name, count = planes[0].name, len(planes)
     refused: list[Refusal] = []
-    sound: list[Plane] = []
+    sound: list[ImagePlane] = []
     aside: dict[str, int] = {}
     for plane in planes:
         problem = _problem(plane)
@@ -86,7 +86,7 @@ def _usable(planes: list[Plane]) -> tuple[list[list[Plane]], list[Refusal]]:
     for problem, number in aside.items():
         which = "all its images" if number == count else f"{number} of its {count} images"
         refused.append(Refusal(name, f"Series {name}: {which} set aside: {problem}.", problem == _LOCALISERS))
-    stacks: list[list[Plane]] = []
+    stacks: list[list[ImagePlane]] = []
     for plane in sound:
         for stack in stacks:
             if _same_geometry(stack[0], plane):
@@ -109,7 +109,7 @@ def _usable(planes: list[Plane]) -> tuple[list[list[Plane]], list[Refusal]]:
     return stacks, refused
 
 
-def _problem(plane: Plane) -> str | None:
+def _problem(plane: ImagePlane) -> str | None:
     """Why a plane can be no slice of a volume; None where it can."""
     if "LOCALIZER" in plane.image_type or "SCOUT" in plane.image_type:
         return _LOCALISERS
@@ -129,7 +129,7 @@ def _problem(plane: Plane) -> str | None:
     return None
 
 
-def _same_geometry(one: Plane, other: Plane) -> bool:
+def _same_geometry(one: ImagePlane, other: ImagePlane) -> bool:
     return (
         one.frame_of_reference_uid == other.frame_of_reference_uid
         and (one.rows, one.columns) == (other.rows, other.columns)
@@ -138,8 +138,8 @@ def _same_geometry(one: Plane, other: Plane) -> bool:
     )
 
 
-def _series_of_stack(planes: list[Plane], digests: Digests, straighten: bool) -> list[Series]:
-    at_one_place = by_position(planes)
+def _series_of_stack(planes: list[ImagePlane], digests: Digests, straighten: bool) -> list[Series]:
+    at_one_place = group_by_position(planes)
     kept, dropped, conflicts = [], 0, []
     several = [plane for same in at_one_place if len(same) > 1 for plane in same]
     marks = iter(digests(several))
@@ -151,7 +151,7 @@ def _series_of_stack(planes: list[Plane], digests: Digests, straighten: bool) ->
             conflicts.append(unlike)
     notes = (f"{dropped} slices were there twice with the same pixels: one of each is used",) if dropped else ()
     if not conflicts:
-        return [stack_as_series(stacked(kept, notes), straighten)]
+        return [stack_as_series(stack_planes(kept, notes), straighten)]
     parts = _told_apart(kept, straighten)
     if parts:
         keyword, series = parts
@@ -166,30 +166,30 @@ def _series_of_stack(planes: list[Plane], digests: Digests, straighten: bool) ->
     )
 
 
-def _unlike(planes: list[Plane], marks: list[str]) -> list[Plane]:
+def _unlike(planes: list[ImagePlane], marks: list[str]) -> list[ImagePlane]:
     """The first plane of each mark."""
     first = dict(zip(reversed(marks), reversed(planes), strict=True))
     return list(first.values())[::-1]
 
 
-def _by_number(planes: Sequence[Plane]) -> str:
+def _by_number(planes: Sequence[ImagePlane]) -> str:
     """How images at one position differ, without anything of the patient's."""
-    for k, keyword in enumerate(TELLING[:4]):
-        values = sorted({plane.telling[k] for plane in planes})
+    for k, keyword in enumerate(DISTINGUISHING_KEYWORDS[:4]):
+        values = sorted({plane.distinguishing[k] for plane in planes})
         if len(values) > 1:
             return f"; {keyword} {', '.join(value or 'none' for value in values[:4])}"
     return ""
 
 
-def _told_apart(planes: list[Plane], straighten: bool) -> tuple[str, list[Series]] | None:
-    for k, keyword in enumerate(TELLING):
-        parts: dict[str, list[Plane]] = {}
+def _told_apart(planes: list[ImagePlane], straighten: bool) -> tuple[str, list[Series]] | None:
+    for k, keyword in enumerate(DISTINGUISHING_KEYWORDS):
+        parts: dict[str, list[ImagePlane]] = {}
         for plane in planes:
-            parts.setdefault(plane.telling[k], []).append(plane)
-        if len(parts) < 2 or any(len(same) > 1 for part in parts.values() for same in by_position(part)):
+            parts.setdefault(plane.distinguishing[k], []).append(plane)
+        if len(parts) < 2 or any(len(same) > 1 for part in parts.values() for same in group_by_position(part)):
             continue
         try:
-            return keyword, [stack_as_series(stacked(parts[value]), straighten) for value in sorted(parts)]
+            return keyword, [stack_as_series(stack_planes(parts[value]), straighten) for value in sorted(parts)]
         except DicomError:
             continue
     return None

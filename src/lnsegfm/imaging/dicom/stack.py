@@ -12,7 +12,7 @@ import numpy as np
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.headers import Plane
+from lnsegfm.imaging.dicom.headers import ImagePlane
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.grid import Grid
 
@@ -37,7 +37,7 @@ class Stack:
         notes: What a person should know of it.
     """
 
-    planes: tuple[Plane, ...]
+    planes: tuple[ImagePlane, ...]
     heights_mm: np.ndarray
     axes: np.ndarray
     notes: tuple[str, ...] = ()
@@ -52,13 +52,13 @@ class Stack:
         return f"{self.heights_mm[k]:.1f} mm"
 
 
-def spacing_mm(plane: Plane) -> tuple[float, float]:
+def spacing_mm(plane: ImagePlane) -> tuple[float, float]:
     """Distance between rows, and between columns; NaN where the header has none."""
     down, across = plane.pixel_spacing_mm or (math.nan, math.nan)
     return down, across
 
 
-def plane_axes(plane: Plane) -> Any:
+def plane_axes(plane: ImagePlane) -> Any:
     """Columns: unit vectors along a row, along a column, and the normal; None where the header gives no right angle."""
     return _axes(plane.orientation) if plane.orientation is not None else None
 
@@ -75,11 +75,11 @@ def _axes(orientation: tuple[float, ...]) -> np.ndarray | None:
     return np.stack([row, column, np.cross(row, column)], axis=1)
 
 
-def by_position(planes: Sequence[Plane]) -> list[list[Plane]]:
+def group_by_position(planes: Sequence[ImagePlane]) -> list[list[ImagePlane]]:
     """Planes by their position along the normal, ascending; those at one position together, in a fixed order."""
     normal = plane_axes(planes[0])[:, 2]
     heights = [float(np.array(p.position_mm) @ normal) for p in planes]
-    groups: list[list[Plane]] = []
+    groups: list[list[ImagePlane]] = []
     last = -math.inf
     for height, plane in sorted(
         zip(heights, planes, strict=True), key=lambda at: (at[0], at[1].path, at[1].frame or 0)
@@ -92,9 +92,9 @@ def by_position(planes: Sequence[Plane]) -> list[list[Plane]]:
     return groups
 
 
-def stacked(planes: Sequence[Plane], notes: tuple[str, ...] = ()) -> Stack:
+def stack_planes(planes: Sequence[ImagePlane], notes: tuple[str, ...] = ()) -> Stack:
     """Planes of one geometry as a stack; the first of those at one position counts."""
-    ordered = tuple(same[0] for same in by_position(planes))
+    ordered = tuple(same[0] for same in group_by_position(planes))
     axes = plane_axes(ordered[0])
     heights = np.array([p.position_mm for p in ordered]) @ axes[:, 2]
     return Stack(ordered, heights, axes, notes)

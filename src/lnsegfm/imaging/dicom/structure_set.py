@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 """The geometric types of contours that enclose something."""
 
 
@@ -44,7 +44,7 @@ class Roi:
 
 
 @dataclass(frozen=True)
-class Structures:
+class StructureSet:
     """A structure set (RTSTRUCT).
 
     Args:
@@ -67,7 +67,7 @@ class Structures:
         return tuple(roi.name for roi in self.rois)
 
 
-class Drawn(Protocol):
+class SeriesIdentity(Protocol):
     """What a series says of itself: enough to tell whether structures belong to it."""
 
     @property
@@ -76,7 +76,7 @@ class Drawn(Protocol):
     def frame_of_reference_uid(self) -> str: ...  # noqa: D102
 
 
-def mismatch(structures: Structures, series: Drawn) -> str | None:
+def mismatch(structures: StructureSet, series: SeriesIdentity) -> str | None:
     """Why a structure set does not belong to a series; None if it does.
 
     It belongs to a series of the same frame of reference (whose coordinates are those of its contours), and where
@@ -98,7 +98,7 @@ def mismatch(structures: Structures, series: Drawn) -> str | None:
     return f"it gives no frame of reference to compare, and names {named}, not {series.uid}"
 
 
-def drawn_elsewhere(structures: Structures, series: Drawn) -> str | None:
+def note_on_other_series(structures: StructureSet, series: SeriesIdentity) -> str | None:
     """A line for a structure set that names series, and not this one; None where it names it, or none.
 
     Series of one frame of reference need not show the patient alike: the phases of a 4D CT share theirs.

@@ -187,12 +187,13 @@ class Exports:
         self, case: str, kind: Format, mask: np.ndarray, instances: np.ndarray | None, names: Mapping[int, str] | None
     ) -> None:
         from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
-        from lnsegfm.imaging.dicom.seg_write import Origin, write_seg
+        from lnsegfm.imaging.dicom.seg_encode import SegProvenance
+        from lnsegfm.imaging.dicom.seg_write import write_seg
 
         file, values, series = self.file(case, kind), dict(self.labels.names), self.scans.series[case]
         if kind == Format.SEG:
-            origin = Origin(model=self.model[:TEXT].strip())
-            write_seg(file, mask, values, series, instances=instances, names=names, origin=origin)
+            provenance = SegProvenance(model=self.model[:TEXT].strip())
+            write_seg(file, mask, values, series, instances=instances, names=names, provenance=provenance)
             return
         algorithm = ", ".join(part for part in (f"lnsegfm {version('lnsegfm')}", self.model) if part)
         write_rtstruct(

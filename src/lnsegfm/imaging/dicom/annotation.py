@@ -24,10 +24,10 @@ class Annotation:
         uid: Its SOPInstanceUID.
         series_uids: The series that it says it was drawn on.
         frame_of_reference_uids: Those that it names.
-        when: Date and time of the structures, to tell the newest; empty where the file has none.
+        timestamp: Date and time of the structures, to tell the newest; empty where the file has none.
         description: SeriesDescription.
         names: Names of its structures or segments.
-        drawn: For each of them whether anything was drawn; of a SEG it is not known before its frames are read.
+        has_contours: For each of them whether anything was drawn; of a SEG it is not known before its frames are read.
         digest: SHA-256 of the file: it tells when somebody has changed it.
     """
 
@@ -36,10 +36,10 @@ class Annotation:
     uid: str
     series_uids: tuple[str, ...]
     frame_of_reference_uids: tuple[str, ...]
-    when: str
+    timestamp: str
     description: str
     names: tuple[str, ...]
-    drawn: tuple[bool, ...]
+    has_contours: tuple[bool, ...]
     digest: str
 
 
@@ -58,30 +58,32 @@ def read_annotation(path: Path) -> Annotation:
     frames = [text(data, "FrameOfReferenceUID")]
     if kind == "RTSTRUCT":
         rois = list(_items(data, "StructureSetROISequence"))
-        names, drawn = [text(roi, "ROIName") for roi in rois], _drawn(data, rois)
+        names = [text(roi, "ROIName") for roi in rois]
+        has_contours = _has_contours(data, rois)
         own = [text(roi, "ReferencedFrameOfReferenceUID") for roi in rois]
         frames = own if any(own) else [*frames, *_frames_of_rtstruct(data)]
-        series, when = _series_of_rtstruct(data), _when(data, "StructureSet", "Series", "Study")
+        series = _series_of_rtstruct(data)
+        timestamp = _timestamp(data, "StructureSet", "Series", "Study")
     else:
         names = [text(segment, "SegmentLabel") for segment in _items(data, "SegmentSequence")]
-        drawn = [True] * len(names)
+        has_contours = [True] * len(names)
         series = [text(item, "SeriesInstanceUID") for item in _items(data, "ReferencedSeriesSequence")]
-        when = _when(data, "Content", "Series", "Study")
+        timestamp = _timestamp(data, "Content", "Series", "Study")
     return Annotation(
         path=path,
         kind=kind,
         uid=text(data, "SOPInstanceUID"),
         series_uids=_unique(series),
         frame_of_reference_uids=_unique(frames),
-        when=when,
+        timestamp=timestamp,
         description=text(data, "SeriesDescription"),
         names=tuple(names),
-        drawn=tuple(drawn),
+        has_contours=tuple(has_contours),
         digest=_digest(path),
     )
 
 
-def images_drawn_on(annotation: Annotation) -> frozenset[str]:
+def annotated_images(annotation: Annotation) -> frozenset[str]:
     """SOPInstanceUIDs of the images that contours or frames refer to; those of the whole file where none does.
 
     A list of a whole file tells little: planning systems name every slice of a series there.
@@ -124,7 +126,7 @@ def _images(items: Iterable[Dataset]) -> frozenset[str]:
     return frozenset(uid for item in items if (uid := text(item, "ReferencedSOPInstanceUID")))
 
 
-def _drawn(data: Dataset, rois: list[Dataset]) -> list[bool]:
+def _has_contours(data: Dataset, rois: list[Dataset]) -> list[bool]:
     from lnsegfm.imaging.dicom.values import integer
 
     with_contours = {
@@ -152,7 +154,7 @@ def _series_of_rtstruct(data: Dataset) -> list[str]:
     ]
 
 
-def _when(data: Dataset, *stems: str) -> str:
+def _timestamp(data: Dataset, *stems: str) -> str:
     from lnsegfm.imaging.dicom.values import text
 
     for stem in stems:

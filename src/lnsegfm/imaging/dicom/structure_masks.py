@@ -13,13 +13,13 @@ import numpy as np
 from scipy import ndimage
 
 from lnsegfm.imaging.box import Box
-from lnsegfm.imaging.dicom.contours import filled
+from lnsegfm.imaging.dicom.contours import fill_polygons
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.rois import by_priority, match_rois
-from lnsegfm.imaging.dicom.structure_set import CLOSED, Contour, Roi, Structures, mismatch
+from lnsegfm.imaging.dicom.rois import labels_by_priority, match_rois
+from lnsegfm.imaging.dicom.structure_set import CLOSED_TYPES, Contour, Roi, StructureSet, mismatch
 from lnsegfm.imaging.grid import Grid
 
-__all__ = ["Contour", "Roi", "RoiVoxels", "Structures", "mismatch", "roi_mask", "roi_voxels", "structures_mask"]
+__all__ = ["Contour", "Roi", "RoiVoxels", "StructureSet", "mismatch", "roi_mask", "roi_voxels", "structures_mask"]
 
 ON_PLANE = 0.05
 """Contours that lie this close, in slice distances, are on one plane; one this close to a slice is on it."""
@@ -27,7 +27,7 @@ TILT = 0.1
 """How far a contour may leave its plane, in slice distances: what rounded coordinates make of a planar one."""
 _STEP = 10  # decimals of a voxel kept of coordinates: a point on a centre is there whatever the last bits say
 
-Tell = Callable[[str], None]
+NoteCallback = Callable[[str], None]
 """Is given one line about each thing that a user should know."""
 
 
@@ -46,14 +46,14 @@ class RoiVoxels:
     notes: tuple[str, ...] = ()
 
 
-def roi_mask(roi: Roi, grid: Grid, *, tell: Tell | None = None) -> np.ndarray:
+def roi_mask(roi: Roi, grid: Grid, *, on_note: NoteCallback | None = None) -> np.ndarray:
     """The voxels of a structure as booleans (z, y, x) on ``grid``.
 
     Raises:
         DicomError: As ``roi_voxels``.
     """
     found = roi_voxels(roi, grid)
-    _tell_all(found.notes, tell)
+    _report_notes(found.notes, on_note)
     mask = np.zeros(grid.shape, dtype=bool)
     if found.box is not None:
         mask[found.box] = found.voxels
@@ -61,7 +61,7 @@ def roi_mask(roi: Roi, grid: Grid, *, tell: Tell | None = None) -> np.ndarray:
 
 
 def structures_mask(
-    structures: Structures,
+    structures: StructureSet,
     grid: Grid,
     patterns: Sequence[str],
     labels: Mapping[str, int],
@@ -69,7 +69,7 @@ def structures_mask(
     priority: Sequence[str] | None = None,
     frame_of_reference_uid: str = "",
     strict: bool = True,
-    tell: Tell | None = None,
+    on_note: NoteCallback | None = None,
 ) -> np.ndarray:
     """A mask of all structures that patterns name.
 
@@ -82,7 +82,7 @@ def structures_mask(
             of the patterns unless given.
         frame_of_reference_uid: Of the series; a matched structure of another one is refused. Empty compares nothing.
         strict: Refuse a pattern that matches no name; otherwise it is told.
-        tell: Is given a line about everything that was passed over, moved or overlaps.
+        on_note: Is given a line about everything that was passed over, moved or overlaps.
 
     Returns:
         Label values (z, y, x), uint8, 0 where nothing is.
@@ -92,15 +92,15 @@ def structures_mask(
         DataError: As ``match_rois``.
     """
     matched = match_rois(structures.names, patterns, strict=strict)
-    _tell_all((f"Pattern {p}: no structure has such a name." for p in matched.unused), tell)
-    order = by_priority(matched, labels, priority)
+    _report_notes((f"Pattern {p}: no structure has such a name." for p in matched.unused), on_note)
+    order = labels_by_priority(matched, labels, priority)
     mask = np.zeros(grid.shape, dtype=np.uint8)
     overlaps: dict[tuple[str, str], int] = {}
     names = {value: label for label, value in labels.items()}
     wanted = [(label, roi) for label, roi in zip(matched.labels, structures.rois, strict=True) if label is not None]
     for label, roi in sorted(wanted, key=lambda pair: order.index(pair[0])):
         found = _in_frame(roi, grid, frame_of_reference_uid)
-        _tell_all(found.notes, tell)
+        _report_notes(found.notes, on_note)
         if found.box is None:
             continue
         part, value = mask[found.box], labels[label]
@@ -110,7 +110,7 @@ def structures_mask(
             overlaps[pair] = overlaps.get(pair, 0) + int(np.count_nonzero(taken == other))
         part[found.voxels & (part == 0)] = value
     lines = (f"{n} voxels are in {first} and in {second}: given to {first}." for (first, second), n in overlaps.items())
-    _tell_all(lines, tell)
+    _report_notes(lines, on_note)
     return mask
 
 
@@ -140,7 +140,7 @@ def roi_voxels(roi: Roi, grid: Grid) -> RoiVoxels:
     voxels = np.zeros((along_z.stop - along_z.start, *shape), dtype=bool)
     for k, groups in planes.items():
         for number, (_, group) in enumerate(groups):
-            plane = filled([polygon[:, :2] for polygon in group], shape, corner)
+            plane = fill_polygons([polygon[:, :2] for polygon in group], shape, corner)
             voxels[k - along_z.start] |= plane if number == 0 else _apart(plane, voxels[k - along_z.start])
     return RoiVoxels(box, voxels, tuple(notes))
 
@@ -150,7 +150,7 @@ def _closed(roi: Roi, grid: Grid) -> tuple[list[np.ndarray], list[str]]:
     passed: dict[str, int] = {}
     kept: dict[bytes, np.ndarray] = {}
     for contour in roi.contours:
-        if contour.kind not in CLOSED:
+        if contour.kind not in CLOSED_TYPES:
             reason = "points" if contour.kind == "POINT" else f"of type {contour.kind or 'unknown'}"
         elif len(contour.points_mm) < 3:
             reason = "of fewer than three points"
@@ -251,7 +251,7 @@ def _in_frame(roi: Roi, grid: Grid, frame_of_reference_uid: str) -> RoiVoxels:
     return roi_voxels(roi, grid)
 
 
-def _tell_all(lines: Iterable[str] | Iterator[str], tell: Tell | None) -> None:
+def _report_notes(lines: Iterable[str] | Iterator[str], on_note: NoteCallback | None) -> None:
     for line in lines:
-        if tell is not None:
-            tell(line)
+        if on_note is not None:
+            on_note(line)

@@ -8,39 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnsegfm.datasets.convert.annotation import Annotation, images_drawn_on, read_annotation
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.annotation import Annotation, annotated_images, read_annotation
 
 if TYPE_CHECKING:
-    from lnsegfm.imaging.dicom.series_index import Found
+    from lnsegfm.imaging.dicom.series_index import SeriesIndex
 
 _GONE = "the series that it was drawn on is not there"
 
 
 @dataclass(frozen=True)
-class Pairs:
+class AnnotatedTree:
     """Which annotations belong to which series.
 
     Args:
         found: Everything that is there.
-        of: Annotations by position of the series in ``found.series``, newest first.
+        by_series: Annotations by position of the series in ``found.series``, newest first.
         orphans: Annotations that belong to none, with the reason.
         unreadable: Files that cannot be read, or are no structures after all, one line each.
     """
 
-    found: Found
-    of: Mapping[int, tuple[Annotation, ...]]
+    found: SeriesIndex
+    by_series: Mapping[int, tuple[Annotation, ...]]
     orphans: tuple[tuple[Annotation, str], ...]
     unreadable: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name of a structure that belongs to a series, once."""
-        every = (name for several in self.of.values() for each in several for name in each.names)
+        every = (name for several in self.by_series.values() for each in several for name in each.names)
         return tuple(dict.fromkeys(every))
 
 
-def pair_tree(root: Path, *, straighten: bool = False) -> Pairs:
+def read_annotated_tree(root: Path, *, straighten: bool = False) -> AnnotatedTree:
     """Find the CT series below a folder (or in a zip) and the structures that belong to each.
 
     A structure set or segmentation belongs to
@@ -87,26 +87,26 @@ def pair_tree(root: Path, *, straighten: bool = False) -> Pairs:
         named[place] += kept
         orphans += refused
     of = {place: tuple(_newest_first(several)) for place, several in sorted(named.items()) if several}
-    return Pairs(found, of, tuple(orphans), tuple(unreadable))
+    return AnnotatedTree(found, of, tuple(orphans), tuple(unreadable))
 
 
-def refused_uids(found: Found) -> set[str]:
+def refused_uids(found: SeriesIndex) -> set[str]:
     """SeriesInstanceUIDs of what is there and cannot be used, as far as it has any."""
     return {refusal.series.split()[0] for refusal in found.refused if refusal.series.strip()}
 
 
 def _newest_first(annotations: Sequence[Annotation]) -> list[Annotation]:
-    return sorted(sorted(annotations, key=lambda a: a.uid), key=lambda a: a.when, reverse=True)
+    return sorted(sorted(annotations, key=lambda a: a.uid), key=lambda a: a.timestamp, reverse=True)
 
 
-def _named(annotation: Annotation, found: Found) -> tuple[list[int], str]:
+def _named(annotation: Annotation, found: SeriesIndex) -> tuple[list[int], str]:
     """Positions of the series that an annotation names, or why it belongs to none; neither where none is there."""
     series = found.series
     named = [k for k, s in enumerate(series) if s.uid and s.uid in annotation.series_uids]
     # a fused second scan is named too, and nothing was drawn in its frame of reference
     named = [k for k in named if series[k].frame_of_reference_uid in annotation.frame_of_reference_uids] or named
     if len(named) > 1:
-        images = images_drawn_on(annotation)
+        images = annotated_images(annotation)
         named = [k for k in named if any(s.sop_instance_uid in images for s in series[k].slices)] or named
     stacks = max(Counter(series[k].uid for k in named).values(), default=0)
     if stacks > 1:
@@ -116,7 +116,7 @@ def _named(annotation: Annotation, found: Found) -> tuple[list[int], str]:
     return named, ""
 
 
-def _framed(annotation: Annotation, found: Found) -> tuple[int | None, str]:
+def _framed(annotation: Annotation, found: SeriesIndex) -> tuple[int | None, str]:
     """Position of the only series of an annotation's frame of reference, or why there is none."""
     frames = annotation.frame_of_reference_uids
     framed = [k for k, s in enumerate(found.series) if s.frame_of_reference_uid and s.frame_of_reference_uid in frames]

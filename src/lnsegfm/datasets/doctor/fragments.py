@@ -16,7 +16,7 @@ _MOST_VOXELS = 60_000_000  # of a box that is searched: a label over all of a hu
 
 
 @dataclass(frozen=True)
-class Specks:
+class Fragments:
     """The tiny pieces of one label.
 
     Args:
@@ -30,7 +30,7 @@ class Specks:
     largest: int
 
 
-def find_specks(there: np.ndarray, grid: Grid, *, nodes: bool = False) -> Specks | None:
+def find_fragments(there: np.ndarray, grid: Grid, *, nodes: bool = False) -> Fragments | None:
     """The specks of a label; None where it has none.
 
     A speck is a piece (26 neighbours) of fewer than 3 voxels or less than 0.01 ml, beside one of ten times its size.
@@ -45,10 +45,10 @@ def find_specks(there: np.ndarray, grid: Grid, *, nodes: bool = False) -> Specks
     if found is None:
         return None
     _, _, sizes, tiny = found
-    return Specks(int(tiny.sum()), int(sizes[tiny].sum()), int(sizes.max())) if tiny.any() else None
+    return Fragments(int(tiny.sum()), int(sizes[tiny].sum()), int(sizes.max())) if tiny.any() else None
 
 
-def without_specks(mask: np.ndarray, value: int, grid: Grid, *, nodes: bool = False) -> np.ndarray:
+def remove_fragments(mask: np.ndarray, value: int, grid: Grid, *, nodes: bool = False) -> np.ndarray:
     """A copy of a mask (z, y, x) in which the specks of one label are background; all else stays as it is."""
     found, mended = _search(mask == value, grid, nodes), mask.copy()
     if found is not None:

@@ -7,8 +7,8 @@ import pytest
 from pydicom import DataElement, dcmread
 from pydicom.datadict import tag_for_keyword
 
-from lnsegfm.datasets.convert.annotation import read_annotation
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.annotation import read_annotation
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
 from tests.datasets.convert.clinic import NODE, OTHER, ct, filled, rtstruct
@@ -17,9 +17,9 @@ from tests.datasets.convert.clinic import NODE, OTHER, ct, filled, rtstruct
 def test_a_structure_set_tells_what_is_drawn_when_and_where(tmp_path):
     rtstruct(tmp_path / "rs", {"LN": NODE, "Heart": None}, series_uid="1.2.3", frame_uid="1.2.4", SeriesDate="20250101")
     found = read_annotation(tmp_path / "rs")
-    assert (found.kind, found.names, found.drawn) == ("RTSTRUCT", ("LN", "Heart"), (True, False))
+    assert (found.kind, found.names, found.has_contours) == ("RTSTRUCT", ("LN", "Heart"), (True, False))
     assert (found.series_uids, found.frame_of_reference_uids) == (("1.2.3",), ("1.2.4",))
-    assert found.when == "20200102120000"
+    assert found.timestamp == "20200102120000"
 
 
 def test_where_the_structures_have_no_date_that_of_the_series_counts_and_then_the_study_s(tmp_path):
@@ -29,7 +29,7 @@ def test_where_the_structures_have_no_date_that_of_the_series_counts_and_then_th
         ({}, ""),
     ):
         rtstruct(tmp_path / "rs", {"LN": NODE}, series_uid="1.2.3", frame_uid="1.2.4", date="", **dates)
-        assert read_annotation(tmp_path / "rs").when == when
+        assert read_annotation(tmp_path / "rs").timestamp == when
 
 
 def test_a_segmentation_is_as_old_as_its_content(tmp_path):
@@ -40,7 +40,7 @@ def test_a_segmentation_is_as_old_as_its_content(tmp_path):
     data.ContentDate, data.ContentTime, data.SeriesDate = "20200102", "113000", "20250101"
     data.save_as(tmp_path / "seg")
     found = read_annotation(tmp_path / "seg")
-    assert (found.kind, found.names, found.drawn, found.when) == ("SEG", ("LN",), (True,), "20200102113000")
+    assert (found.kind, found.names, found.has_contours, found.timestamp) == ("SEG", ("LN",), (True,), "20200102113000")
     assert (found.series_uids, found.frame_of_reference_uids) == ((series.uid,), (series.frame_of_reference_uid,))
 
 

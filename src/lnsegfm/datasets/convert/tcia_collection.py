@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lnsegfm.datasets.convert.annotated_series import Pairs, pair_tree
-from lnsegfm.datasets.convert.annotation import Annotation
 from lnsegfm.datasets.convert.conversion_plan import TRAIN
 from lnsegfm.datasets.convert.dicom import passed_over, unreadable
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, read_annotated_tree
+from lnsegfm.imaging.dicom.annotation import Annotation
 from lnsegfm.imaging.dicom.series_index import Series
 
 
 @dataclass(frozen=True)
-class Member:
+class CollectionScan:
     """One CT series of a collection.
 
     Args:
@@ -32,7 +32,7 @@ class Member:
     annotations: tuple[Annotation, ...]
 
 
-def members(source: Path, prefixes: tuple[str, ...]) -> tuple[list[Member], Pairs, list[str]]:
+def find_scans(source: Path, prefixes: tuple[str, ...]) -> tuple[list[CollectionScan], AnnotatedTree, list[str]]:
     """The CT series of a collection, by PatientID.
 
     A patient's only series is called as the patient; where there are several, each gets its part of the UID behind it.
@@ -47,7 +47,7 @@ def members(source: Path, prefixes: tuple[str, ...]) -> tuple[list[Member], Pair
     Raises:
         DataError: The folder cannot be read.
     """
-    pairs = pair_tree(source)
+    pairs = read_annotated_tree(source)
     of_patient: dict[str, list[int]] = defaultdict(list)
     strangers = []
     for place, series in enumerate(pairs.found.series):
@@ -62,7 +62,7 @@ def members(source: Path, prefixes: tuple[str, ...]) -> tuple[list[Member], Pair
         for place in places:
             series = pairs.found.series[place]
             case = patient if len(places) == 1 else f"{patient}_{series.uid.replace('.', '')[-8:]}_{series.part}"
-            found.append(Member(case, patient, series, pairs.of.get(place, ())))
+            found.append(CollectionScan(case, patient, series, pairs.by_series.get(place, ())))
     return found, pairs, strangers
 
 
@@ -92,12 +92,12 @@ def missing_numbers(names: Iterable[str], prefix: str, numbers: range, width: in
     return (f"Not there: {', '.join(lacking[:20])}{more}.",)
 
 
-def told(pairs: Pairs, left_out: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+def unconverted(pairs: AnnotatedTree, left_out: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """What a plan says of what it does not convert."""
     return {"left_out": (*left_out, *passed_over(pairs)), "failed": unreadable(pairs)}
 
 
-def in_part(part: str, wanted: str | None) -> str | None:
+def target_part(part: str, wanted: str | None) -> str | None:
     """The part under which a case is written: that asked for alone becomes the training part; None leaves it out."""
     if wanted is None:
         return part

@@ -9,7 +9,7 @@ from lnsegfm.imaging.dicom.series_index import Slice
 from lnsegfm.imaging.grid import Grid
 
 
-def moved(plane: np.ndarray, piece: Slice, grid: Grid, fill: float) -> np.ndarray:
+def shift_in_plane(plane: np.ndarray, piece: Slice, grid: Grid, fill: float) -> np.ndarray:
     """A slice's pixels at the pixel centres of ``grid``: a shift within its plane, interpolated linearly.
 
     The slice stays at its place along the normal, because a gantry tilt moves slices within their planes only.

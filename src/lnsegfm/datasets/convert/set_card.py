@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.convert.conversion_plan import Options, Plan
+from lnsegfm.datasets.convert.conversion_plan import ConversionOptions, ConversionPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class SetCard:
         sources: Where the facts above were found.
         checks: What the converter checks, one line each.
         open_points: What was not found, or is not done, one line each.
-        options: Names of the fields of :class:`Options` that mean something to it.
+        options: Names of the fields of :class:`ConversionOptions` that mean something to it.
         public: Its case names are published ones and stay; otherwise they are replaced by pseudonyms.
         drops_duplicates: A volume that is equal, voxel for voxel, to one before it is left out.
         plan: Finds the cases in a folder.
@@ -39,7 +39,7 @@ class SetCard:
     citation: str
     download: str
     layout: str
-    plan: Callable[[Path, Options], Plan]
+    plan: Callable[[Path, ConversionOptions], ConversionPlan]
     expected: Mapping[str, int] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()

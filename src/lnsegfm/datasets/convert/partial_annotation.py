@@ -28,7 +28,7 @@ AIR_HU = -500.0
 _ROUNDING_MM = 1e-6  # three steps of 1.1 mm are within 3.3 mm, whatever the last bit says
 
 
-def with_ignore(
+def mark_unannotated(
     mask: np.ndarray, hu: np.ndarray, spacing_mm: tuple[float, float, float], ignore: int, shell_mm: float
 ) -> np.ndarray:
     """Mark what a partly annotated scan leaves unknown.

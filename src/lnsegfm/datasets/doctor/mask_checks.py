@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.datasets.doctor.finding import Finding, Severity
-from lnsegfm.datasets.doctor.pieces import find_specks
+from lnsegfm.datasets.doctor.fragments import find_fragments
 from lnsegfm.datasets.labels import node_labels
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.messages import counted
@@ -20,7 +20,7 @@ _HOLLOW = ("lung", "trache", "airway", "bronch", "carina", "bowel", "colon", "st
 _MISPLACED = "Look whether it is shifted or mirrored against its image"
 
 
-def judge_specks(
+def judge_fragments(
     case: str, file: Path | None, named: str, there: np.ndarray, grid: Grid, *, fix: str | None = None
 ) -> list[Finding]:
     """A finding where the mask has tiny pieces: a note, and a warning from ten on, of lymph nodes from three on.
@@ -34,7 +34,7 @@ def judge_specks(
         fix: The mend that is on offer.
     """
     nodes = bool(node_labels([named.partition(" ")[2]]))
-    if (specks := find_specks(there, grid, nodes=nodes)) is None:
+    if (specks := find_fragments(there, grid, nodes=nodes)) is None:
         return []
     ml = specks.voxels * grid.voxel_volume_ml
     voxels = counted(specks.voxels, "voxel")

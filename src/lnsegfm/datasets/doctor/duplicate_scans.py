@@ -37,7 +37,7 @@ def signature(volume: np.ndarray, tissue_hu: float) -> np.ndarray | None:
     return small / length if length > 1e-3 else None
 
 
-def find_twins(signatures: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, float, str]]:
+def find_duplicate_scans(signatures: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, float, str]]:
     """Pairs of scans that are nearly one: the earlier name, the later one, their correlation, and how they differ.
 
     The last is empty, or says along which axes (z, y, x) one is the mirror image of the other.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.convert.annotated_series import pair_tree
-from lnsegfm.datasets.convert.reference import choose
+from lnsegfm.datasets.convert.reference import choose_reference
+from lnsegfm.imaging.dicom.annotated_series import read_annotated_tree
 from lnsegfm.imaging.dicom.rois import match_rois
 
 
@@ -18,11 +18,11 @@ def list_tree(source: Path, roi: tuple[str, ...] = (), *, straighten: bool = Fal
     Raises:
         DataError: The folder cannot be read.
     """
-    pairs = pair_tree(source, straighten=straighten)
+    pairs = read_annotated_tree(source, straighten=straighten)
     series = []
     for place, each in enumerate(pairs.found.series):
-        annotations = pairs.of.get(place, ())
-        chosen = choose(annotations, roi) if roi else None
+        annotations = pairs.by_series.get(place, ())
+        chosen = choose_reference(annotations, roi) if roi else None
         series.append({
             "series": each.uid,
             "part": each.part,

@@ -16,8 +16,8 @@ import numpy as np
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.dicom.codes import Code
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.rois import by_priority, match_rois
-from lnsegfm.imaging.dicom.seg_geometry import Indices, Placement, Plane, placed
+from lnsegfm.imaging.dicom.rois import labels_by_priority, match_rois
+from lnsegfm.imaging.dicom.seg_geometry import FramePlane, Indices, Placement, place_on_grid
 from lnsegfm.imaging.dicom.seg_pixels import Pixels
 from lnsegfm.imaging.grid import Grid
 
@@ -26,7 +26,7 @@ THRESHOLD = 0.5
 
 _NOT_RESAMPLED = "Give the grid that it was drawn on; a segmentation is not resampled"
 
-Tell = Callable[[str], None]
+NoteCallback = Callable[[str], None]
 """Is given one line about each thing that a user should know."""
 
 
@@ -67,11 +67,11 @@ class Frame:
     """
 
     segment: int | None
-    plane: Plane
+    plane: FramePlane
 
 
 @dataclass(frozen=True)
-class Segments:
+class Segmentation:
     """A DICOM segmentation.
 
     Args:
@@ -121,7 +121,7 @@ class Segments:
 
 
 def segment_mask(
-    segments: Segments,
+    segments: Segmentation,
     number: int,
     grid: Grid,
     *,
@@ -144,13 +144,13 @@ def segment_mask(
     """
     segments.segment(number)
     mask = np.zeros(grid.shape, dtype=bool)
-    for found, where in voxels(segments, grid, {number}, threshold, frame_of_reference_uid):
+    for found, where in frame_voxels(segments, grid, {number}, threshold, frame_of_reference_uid):
         mask[tuple(axis[found == number] for axis in where)] = True
     return mask
 
 
 def segments_mask(
-    segments: Segments,
+    segments: Segmentation,
     grid: Grid,
     patterns: Sequence[str],
     labels: Mapping[str, int],
@@ -159,7 +159,7 @@ def segments_mask(
     threshold: float = THRESHOLD,
     frame_of_reference_uid: str = "",
     strict: bool = True,
-    tell: Tell | None = None,
+    on_note: NoteCallback | None = None,
 ) -> np.ndarray:
     """Segments merged into one mask of labels, uint8 (z, y, x).
 
@@ -173,22 +173,22 @@ def segments_mask(
         threshold: As in ``segment_mask``.
         frame_of_reference_uid: As in ``segment_mask``.
         strict: Refuse a pattern that matches no name; otherwise it is told.
-        tell: Is given a line about everything that was passed over or overlaps.
+        on_note: Is given a line about everything that was passed over or overlaps.
 
     Raises:
         DicomError: As ``segment_mask``, or a label without a value.
         DataError: As ``match_rois``.
     """
-    tell = tell or (lambda _: None)
+    on_note = on_note or (lambda _: None)
     matched = match_rois(segments.names, patterns, strict=strict)
     for pattern in matched.unused:
-        tell(f"Pattern {pattern}: no segment has such a name.")
+        on_note(f"Pattern {pattern}: no segment has such a name.")
     mask = np.zeros(grid.shape, dtype=np.uint8)
     overlaps: dict[tuple[str, str], int] = {}
     done: list[str] = []
-    for label in by_priority(matched, labels, priority):
+    for label in labels_by_priority(matched, labels, priority):
         theirs = {s.number for s, given in zip(segments.segments, matched.labels, strict=True) if given == label}
-        for found, where in voxels(segments, grid, theirs, threshold, frame_of_reference_uid):
+        for found, where in frame_voxels(segments, grid, theirs, threshold, frame_of_reference_uid):
             own = np.isin(found, sorted(theirs))
             place = (where[0][own], where[1][own], where[2][own])
             taken = mask[place]
@@ -198,12 +198,12 @@ def segments_mask(
             mask[place] = np.where(taken == 0, labels[label], taken)
         done.append(label)
     for (first, second), count in overlaps.items():
-        tell(f"{count} voxels are in {first} and in {second}: given to {first}.")
+        on_note(f"{count} voxels are in {first} and in {second}: given to {first}.")
     return mask
 
 
-def voxels(
-    segments: Segments, grid: Grid, wanted: Set[int], threshold: float, frame_of_reference_uid: str
+def frame_voxels(
+    segments: Segmentation, grid: Grid, wanted: Set[int], threshold: float, frame_of_reference_uid: str
 ) -> Iterator[tuple[np.ndarray, Indices]]:
     """Frame by frame, the voxels of the wanted segments (in a label map: of all): their numbers and their indices.
 
@@ -223,7 +223,7 @@ def voxels(
         if frame.segment is not None and frame.segment not in wanted:
             continue
         try:
-            place = placed(frame.plane, grid)
+            place = place_on_grid(frame.plane, grid)
         except DicomError as error:
             what = f"frame {k + 1} does not lie on the grid: {error}"
             raise DicomError(f"{segments.title}: {what}. {_NOT_RESAMPLED}.") from None
@@ -257,7 +257,7 @@ def _outside(inside: np.ndarray, place: Placement, grid: Grid) -> int:
     return int(np.count_nonzero(inside) - np.count_nonzero(inside[fits[0]][:, fits[1]]))
 
 
-def _refuse_wider_slices(segments: Segments, grid: Grid) -> None:
+def _refuse_wider_slices(segments: Segmentation, grid: Grid) -> None:
     """Frames 2 mm apart lie on a grid of 1 mm slices, but every other slice would stay empty: refuse that.
 
     It takes three planes, none of them closer to another than is stated: a writer that leaves out empty frames may
