@@ -35,6 +35,7 @@ class SegWriter:
             DataError: No series, one without a frame of reference, or a file that does not give the mask back.
         """
         from lnsegfm.imaging.dicom import seg_write
+        from lnsegfm.imaging.dicom.seg_encode import SegProvenance
 
         if export.series is None:
             raise DataError(f"Case {export.case}: a segmentation refers to a DICOM series. Give the scan as DICOM.")
@@ -45,5 +46,5 @@ class SegWriter:
             export.series,
             instances=export.instances,
             names=export.instance_names,
-            origin=seg_write.Origin(model=export.model[:TEXT].strip()),
+            provenance=SegProvenance(model=export.model[:TEXT].strip()),
         )
