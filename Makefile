@@ -11,13 +11,14 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check --no-input
 install := $(pip) install --quiet --progress-bar off
 
-.PHONY: help demo test test-long lint bench clean
+.PHONY: help demo test test-long lint tables bench clean
 
 help:
 	@echo "make demo       install into $(VENV) and run: lnsegfm demo --out $(OUT)"
 	@echo "make test       install and run the linters and the tests"
 	@echo "make test-long  the tests that take minutes each"
 	@echo "make lint       ruff, mypy and import-linter alone"
+	@echo "make tables     write the documents' tables of methods and trainers, and their shares, from the code"
 	@echo "make bench      time and memory of an optimizer step, to $(BENCH_OUT)"
 	@echo "make clean      remove $(VENV) and what tools left; results stay"
 
@@ -35,6 +36,9 @@ lint: $(VENV)/.installed-dev
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/lint-imports
+
+tables: $(VENV)/.installed
+	$(bin)/python docs/tables.py
 
 bench: $(VENV)/.installed
 	$(bin)/python benchmarks/step.py --out $(BENCH_OUT)

@@ -28,6 +28,10 @@ class UnknownName(LnSegFmError, KeyError):
     """A name that no table holds: a method, a preset, a label."""
 
 
+class PluginError(LnSegFmError, ImportError):
+    """Something that another package brings and that cannot be used: the message names package and entry point."""
+
+
 class DataError(LnSegFmError, ValueError):
     """Labelled scans, images or masks that cannot be used.
 

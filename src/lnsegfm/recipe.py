@@ -1,22 +1,20 @@
-"""What is decided before a run: the packaged recipe of each method, and one run as a value.
+"""What is decided before a run: the recipe of each method, which its card holds, and one run as a value.
 
-The files ``recipes/NAME.toml`` hold the defaults of each method; they are nowhere else. A run's content hash, with
-those of data and base, is its identity.
+A run's content hash, with those of data and base, is its identity.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import ConfigError, UnknownName
+from lnsegfm.methods.table import load_method
+from lnsegfm.methods.training_defaults import TrainingDefaults, require_lr_grid, require_training
 
 DEFAULT_METHOD = "dgst"
 AUTO = "auto"
@@ -34,28 +32,16 @@ KINDS: dict[str, tuple[type, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodRecipe:
-    """How a method is trained unless told otherwise: what a recipe file holds.
+class MethodRecipe(TrainingDefaults):
+    """How a method is trained unless the user says otherwise: what a recipe file holds.
 
     Args:
         method: Name of the method.
         settings: Its settings; ``none`` stands for a setting that is left open.
-        iterations: Optimizer steps.
-        lr: Learning rate.
-        lr_grid: Rates that ``--lr auto`` tries.
-        warm_up: Iterations over which the rate rises to ``lr``.
     """
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    iterations: int = 1000
-    lr: float = 1e-2
-    lr_grid: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
-    warm_up: int = 0
-
-    def __post_init__(self) -> None:
-        _require_training(self.iterations, self.lr, self.warm_up)
-        _require_grid(self.lr_grid)
 
     def texts(self) -> dict[str, str]:
         """The settings as ``--set`` would give them."""
@@ -119,9 +105,9 @@ class Recipe:
                 raise ConfigError(f"{name} {value}: it must be at least 1.")
         if self.seed < 0:
             raise ConfigError(f"seed {self.seed}: seeds are counted from 0. Use seed >= 0.")
-        _require_training(self.iterations, self.rate, self.warm_up)
+        require_training(self.iterations, self.rate, self.warm_up)
         if self.lr_grid is not None:
-            _require_grid(self.lr_grid)
+            require_lr_grid(self.lr_grid)
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ConfigError(f"time limit {self.time_limit_s} s: training needs some time. Leave it out for no limit.")
         if self.patch_size is not None and (len(self.patch_size) != 3 or min(self.patch_size) < 1):
@@ -159,27 +145,41 @@ class Recipe:
         return {key: value for key, value in self.to_json().items() if value or key not in idle}
 
 
-@cache
 def recipe_of(method: str) -> MethodRecipe:
-    """The packaged recipe of a method.
+    """The recipe of a method, from its card.
 
     Raises:
         UnknownName: There is no method of that name.
+        PluginError: A plugin's method that cannot be used.
     """
-    return _made(_parsed(recipe_text(method), f"{method}.toml"), f"{method}.toml")
+    made = load_method(method)
+    settings = {name: "none" if value is None else value for name, value in made.settings().items()}
+    return MethodRecipe(method=method, settings=settings, **dataclasses.asdict(made.training))
 
 
 def recipe_text(method: str) -> str:
-    """The packaged recipe of a method as its file has it: to be saved, changed and given back by ``--recipe``.
+    """The recipe of a method as a file: to be saved, changed and given back by ``--recipe``.
 
     Raises:
         UnknownName: There is no method of that name.
+        PluginError: A plugin's method that cannot be used.
     """
-    folder = files("lnsegfm").joinpath("recipes")
-    known = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    if method not in known:
-        raise UnknownName(f"Method {method}: not known. The methods: {', '.join(known)}.")
-    return folder.joinpath(f"{method}.toml").read_text(encoding="utf-8")
+    cls, recipe = type(load_method(method)), recipe_of(method)
+    lines = [f"# {cls.name}: {cls.summary}", f'method = "{method}"']
+    if cls.learns:
+        lines += [
+            f"iterations = {recipe.iterations}",
+            f"lr = {recipe.lr}",
+            f"lr_grid = {list(recipe.lr_grid)}  # what --lr auto tries",
+            f"warm_up = {recipe.warm_up}",
+        ]
+    if recipe.settings:
+        assigned = {name: f"{name} = {_toml(value)}" for name, value in recipe.settings.items()}
+        width = max(map(len, assigned.values()))
+        meanings = {each.name: each.metadata["meaning"] for each in dataclasses.fields(cls)}
+        lines += ["", "[settings]"]
+        lines += [f"{text:<{width}}  # {meanings[name]}" for name, text in assigned.items()]
+    return "\n".join(lines) + "\n"
 
 
 def read_recipe(file: Path) -> MethodRecipe:
@@ -246,27 +246,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else " ".join(str(value).split())
-
-
-def _require_training(iterations: int, lr: float, warm_up: int) -> None:
-    if iterations < 1:
-        raise ConfigError(f"iterations {iterations}: it must be at least 1.")
-    _require_rate("lr", lr)
-    if warm_up < 0:
-        raise ConfigError(f"warm_up {warm_up}: iterations are counted from 0. Use 0 for none.")
-    if warm_up >= iterations:
-        raise ConfigError(f"warm_up {warm_up}: training has {iterations} iterations only. Leave some for the fall.")
-
-
-def _require_grid(grid: tuple[float, ...]) -> None:
-    for rate in grid:
-        _require_rate("lr_grid", rate)
-    if not grid or len(set(grid)) < len(grid):
-        raise ConfigError(f"lr_grid {list(grid)}: rates to choose from are needed, each once. Use for example three.")
-
-
-def _require_rate(name: str, rate: float) -> None:
-    if not rate > 0:
-        raise ConfigError(f"{name} {rate}: a step needs a length above 0. Use for example 0.01.")
-    if rate == math.inf:
-        raise ConfigError(f"{name} {rate}: a step needs a length that ends. Use for example 0.01.")

@@ -59,10 +59,10 @@ def test_neither_help_nor_methods_nor_env_load_anything_heavy():
         assert not set(HEAVY) & set(modules), words
 
 
-@pytest.mark.parametrize("job", ["finetune", "predict", "pretrain"])
+@pytest.mark.parametrize("job", ["workflows.finetune", "prediction.predict_cases", "workflows.pretrain"])
 def test_a_job_does_not_load_what_it_may_never_need(job):
     """MONAI takes longer to load than all else together; only a SwinUNETR needs it."""
-    asked = f"import sys, lnsegfm.nnunet.{job}; print('monai' in sys.modules)"
+    asked = f"import sys, lnsegfm.{job}; print('monai' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

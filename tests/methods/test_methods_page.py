@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lnsegfm.methods.shares import share_of
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.role import Role
 
@@ -44,9 +45,7 @@ def test_the_page_names_settings_and_source(name: str) -> None:
     assert told.keys() == defaults.keys()
     assert (settings == "none") == (not defaults)
     for setting, default in defaults.items():
-        if default is None:
-            assert told[setting] in ("`lr / (1 - momentum)`", "the head's channels")
-        elif isinstance(default, (str, bool)):
+        if default is None or isinstance(default, (str, bool)):
             assert told[setting] == f"`{str(default).lower()}`"
         else:
             assert float(told[setting]) == default
@@ -56,11 +55,24 @@ def test_the_page_names_settings_and_source(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_page_tells_what_moves(name: str) -> None:
     roles = [{Role.HEAD}, {Role.WEIGHT}, {Role.BIAS}, {Role.NORM_WEIGHT}, {Role.NORM_BIAS}, {Role.POSITION, Role.OTHER}]
-    *columns, added, share = row_of(name, 9)
+    what, *columns, added, share = row_of(name, 10)
+    assert what == METHODS[name].summary
     trains = METHODS[name].trains
     assert [bool(cell) for cell in columns] == [column <= trains for column in roles]
     assert bool(added) == (Role.ADAPTER in trains and Role.WEIGHT not in trains)
-    assert share == f"{METHODS[name].share:g} %"
+    assert share == f"{share_of(METHODS[name]):g} %"
+
+
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.learns])
+def test_the_page_tells_how_a_method_is_trained(name: str) -> None:
+    training = METHODS[name].training
+    iterations, lr, grid, trainer = row_of(name, 5)
+    assert (int(iterations), float(lr), grid) == (
+        training.iterations,
+        training.lr,
+        ", ".join(map(str, training.lr_grid)),
+    )
+    assert trainer == f"`{METHODS[name].trainer_name()}`"
 
 
 def test_the_page_describes_every_method() -> None:

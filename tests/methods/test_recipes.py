@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,16 @@ import pytest
 from lnsegfm.cli.finetune_command import how_to_train
 from lnsegfm.cli.methods_command import share
 from lnsegfm.errors import ConfigError, UnknownName
+from lnsegfm.methods.shares import share_of
 from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.recipe import AUTO, KINDS, Recipe, read_recipe, recipe_of, recipe_text
 
-FOLDER = Path(str(files("lnsegfm").joinpath("recipes")))
 LEARNING = sorted(name for name, cls in METHODS.items() if cls.learns)
-
-
-def test_there_is_one_recipe_for_each_method() -> None:
-    assert sorted(file.stem for file in FOLDER.iterdir()) == sorted(METHODS)
 
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_recipe_writes_everything_out(name: str) -> None:
-    content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    content = tomllib.loads(recipe_text(name))
     assert set(content) == set(KINDS) - (set() if dataclasses.fields(METHODS[name]) else {"settings"})
     assert content["method"] == name
     recipe = recipe_of(name)
@@ -44,11 +39,25 @@ def test_a_recipe_writes_everything_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_its_settings_are_those_that_the_method_has_from_python(name: str) -> None:
-    """``lnsegfm.DGST()`` and ``--method dgst`` must mean the same: change both or none."""
+    """``lnsegfm.DGST()`` and ``--method dgst`` must mean the same."""
     content = tomllib.loads(recipe_text(name)).get("settings", {})
     own = {key: "none" if value is None else value for key, value in METHODS[name]().settings().items()}
     assert content == own
     assert load_method(name, recipe_of(name).texts()) == METHODS[name]()
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "grid"),
+    [
+        ("dgst", 0.01, (0.001, 0.003, 0.01)),
+        ("full", 0.003, (0.001, 0.003, 0.01)),
+        ("l2-sp", 0.001, (0.001, 0.003, 0.01)),
+        ("dora", 0.003, (0.0003, 0.001, 0.003)),
+    ],
+)
+def test_rates_are_those_that_the_comparison_chose(name: str, lr: float, grid: tuple[float, ...]) -> None:
+    recipe = recipe_of(name)
+    assert (recipe.iterations, recipe.lr, recipe.lr_grid, recipe.warm_up) == (1000, lr, grid, 0)
 
 
 def test_a_method_that_does_not_learn_has_only_its_name() -> None:
@@ -100,7 +109,7 @@ def test_a_recipe_that_cannot_be_is_refused(fields: dict[str, Any], message: str
 
 
 def test_an_unknown_method_is_told_with_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"Method dgsd: not known\. The methods: affine, .*zero-shot"):
+    with pytest.raises(UnknownName, match=r"Method dgsd: not known\. The methods: zero-shot, .*dgst-bounded"):
         Recipe(method="dgsd")
 
 
@@ -225,7 +234,7 @@ def test_json_tells_everything(lnsegfm_here: Callable[..., Any]) -> None:
     for name, cls in METHODS.items():
         assert told[name]["summary"] == cls.summary
         assert told[name]["source"] == cls.source
-        assert told[name]["share_percent"] == cls.share
+        assert told[name]["share_percent"] == share_of(cls)
         assert told[name]["trains"] == sorted(cls.trains)
         assert list(told[name]["settings"]) == [field.name for field in dataclasses.fields(cls)]
         assert (told[name]["recipe"] is None) == (not cls.learns)

@@ -1,30 +1,56 @@
-"""Each card's share of nnU-Net's default network against a count on that network, which holds no numbers."""
+"""The kept share of each method against a count on nnU-Net's default network, which holds no numbers."""
 
 from __future__ import annotations
 
-import pytest
-import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from torch import nn
+import json
+import subprocess
+import sys
+from importlib.resources import files
 
+import pytest
+
+from lnsegfm.methods.bias import Bias
+from lnsegfm.methods.shares import FILE, STRIDES, count_share, default_network, share_of
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.nnunet.planners import topology
 
+KEPT = json.loads(files("lnsegfm.methods").joinpath(FILE).read_text(encoding="utf-8"))
 
-@pytest.fixture(scope="module")
-def default_network() -> nn.Module:
-    card = ARCHITECTURES["nnunet"]
-    plan = card.build_plan([32, 64, 128, 256, 320, 320], *topology((1.0, 1.0, 1.0), card.release_patch))
-    names = (plan["network_class_name"], plan["arch_kwargs"], plan["_kw_requires_import"])
-    with torch.device("meta"):
-        network: nn.Module = get_network_from_plans(*names, 1, 2, allow_init=False, deep_supervision=True)
-    return network
+
+def test_the_network_that_is_counted_on_is_the_one_that_nnunet_plans() -> None:
+    strides, kernels = topology((1.0, 1.0, 1.0), ARCHITECTURES["nnunet"].release_patch)
+    assert strides == STRIDES
+    assert set(kernels) == {(3, 3, 3)}
+    assert sum(p.numel() for p in default_network().parameters()) == ARCHITECTURES["nnunet"].parameters
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_share_on_the_card_is_that_of_the_default_network(name: str, default_network: nn.Module) -> None:
+def test_the_share_that_is_kept_is_that_of_the_default_network(name: str) -> None:
     """One channel, background and one label; three significant digits of a percentage."""
-    moved = METHODS[name]().moved(default_network)
+    moved = METHODS[name]().moved(default_network())
     assert moved.total == ARCHITECTURES["nnunet"].parameters
-    assert METHODS[name].share == float(f"{100 * moved.per_step / moved.total:.3g}")
+    assert KEPT[name] == float(f"{100 * moved.per_step / moved.total:.3g}"), "make tables"
+    assert share_of(METHODS[name]) == KEPT[name]
+
+
+def test_nothing_else_is_kept() -> None:
+    assert list(KEPT) == list(METHODS.builtin), "make tables"
+
+
+def test_the_share_of_a_method_that_is_not_built_in_is_counted() -> None:
+    class Other(Bias):
+        """Another method under a name that is built in."""
+
+        name = "full"
+
+    assert share_of(Other) == count_share(Bias) == KEPT["bias"]
+
+
+def test_kept_shares_need_no_torch() -> None:
+    code = (
+        "import sys; from lnsegfm.methods.shares import share_of; from lnsegfm.methods.table import METHODS\n"
+        "print([share_of(METHODS[name]) for name in METHODS][1], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["100.0", "False"]

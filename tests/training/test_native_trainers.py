@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,9 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lnsegfm.cli.env_command import NETWORKS, TRAINERS, env
+from lnsegfm.cli.env_command import env
 from lnsegfm.errors import ConfigError, RunMismatch, UnsafeFile
 from lnsegfm.methods.table import METHODS
+from lnsegfm.methods.trainer_names import architecture_trainers, method_trainers
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.cards import unwrap
@@ -34,6 +37,7 @@ from lnsegfm.weights.checkpoint import load_safely, read_checkpoint
 from lnsegfm.weights.state import load_weights, raw
 from tests.nnunet.stock import NAME, QUICK, nnunet_world
 
+TRAINERS, NETWORKS = method_trainers(), architecture_trainers()
 SETTINGS = {"nnUNetTrainer_gps": "passes=1", "nnUNetTrainer_lora": "rank=2", "nnUNetTrainer_dora": "where=decoder"}
 FRESH = "nnUNetTrainer_scratch"
 every_trainer = pytest.mark.parametrize("name", TRAINERS)
@@ -142,6 +146,29 @@ def test_every_method_that_trains_has_one_trainer_and_the_table_says_which():
     assert {name: getattr(named_trainers, name).architecture for name in NETWORKS} == NETWORKS
 
 
+def test_the_trainers_are_named_by_their_cards_and_those_of_the_release_keep_their_names():
+    release = {"DGST": "dgst", "bias": "bias", "norm": "affine", "lora": "lora"}
+    assert release.items() <= {name.removeprefix("nnUNetTrainer_"): method for name, method in TRAINERS.items()}.items()
+    assert NETWORKS == {"nnUNetTrainer_SwinUNETR": "swinunetr", "nnUNetTrainer_SwinUNETRv2": "swinunetr-v2"}
+    others = {name: method for name, method in TRAINERS.items() if method not in ("dgst", "affine")}
+    assert all(name == f"nnUNetTrainer_{method.replace('-', '_')}" for name, method in others.items())
+
+
+@pytest.mark.parametrize("name", [*TRAINERS, *NETWORKS])
+def test_a_trainer_is_one_class_by_its_name_and_is_pickled_by_it(name):
+    cls = getattr(named_trainers, name)
+    assert pickle.loads(pickle.dumps(cls)) is cls
+    assert (cls.__module__, cls.__qualname__) == (named_trainers.__name__, name)
+    assert list(inspect.signature(cls).parameters) == ["plans", "configuration", "fold", "dataset_json", "device"]
+    assert name in dir(named_trainers)
+    assert cls.__doc__
+
+
+def test_there_is_no_trainer_of_another_name():
+    for name in ("nnUNetTrainer_zero_shot", "nnUNetTrainer_", "nnUNetTrainer", "nnUNetTrainer_dgst"):
+        assert not hasattr(named_trainers, name), name
+
+
 @pytest.mark.parametrize("name", [*TRAINERS, *NETWORKS])
 def test_nnunet_finds_the_trainer(name, lnsegfm_here, monkeypatch):
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
@@ -166,7 +193,7 @@ def test_the_docs_tell_every_trainer_with_its_method_and_rate():
     assert {name: method for name, method, *_ in rows} == TRAINERS | dict.fromkeys(NETWORKS, "full")
     for name, method, needs, rate in rows:
         assert float(rate) == default_lr(METHODS[method]()), name
-        assert needs.startswith(" | base |") != getattr(named_trainers, name).from_nothing, name
+        assert needs.startswith(" | base |") == METHODS[method].needs_base, name
 
 
 @every_trainer
@@ -192,7 +219,7 @@ def test_the_method_begins_with_the_pretrained_weights(name, begun, world):
 
 
 def test_l2_sp_is_anchored_to_the_pretrained_weights(begun, world):
-    trainer = begun("nnUNetTrainer_l2sp")
+    trainer = begun("nnUNetTrainer_l2_sp")
     base = read_checkpoint(base_file(world)).weights
     for part in parts_of(trainer.network):
         if part.role is not Role.HEAD:

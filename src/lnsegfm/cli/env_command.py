@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from importlib.resources import files
 from typing import Annotated
 
 import typer
 
+from lnsegfm.cli.console import printable
 from lnsegfm.errors import ConfigError
-
-TRAINERS = {
-    "nnUNetTrainer_DGST": "dgst",
-    "nnUNetTrainer_dgst_bounded": "dgst-bounded",
-    "nnUNetTrainer_random_dynamic": "random-dynamic",
-    "nnUNetTrainer_gps": "gps",
-    "nnUNetTrainer_random_static": "random-static",
-    "nnUNetTrainer_full": "full",
-    "nnUNetTrainer_scratch": "scratch",
-    "nnUNetTrainer_l2sp": "l2-sp",
-    "nnUNetTrainer_head": "head",
-    "nnUNetTrainer_decoder": "decoder",
-    "nnUNetTrainer_bias": "bias",
-    "nnUNetTrainer_norm": "affine",
-    "nnUNetTrainer_ssf": "ssf",
-    "nnUNetTrainer_lora": "lora",
-    "nnUNetTrainer_dora": "dora",
-    "nnUNetTrainer_spatial_adapter": "spatial-adapter",
-}
-"""Names of the classes in `lnsegfm.training.named_trainers`, which would load torch, and their methods."""
-NETWORKS = {"nnUNetTrainer_SwinUNETR": "swinunetr", "nnUNetTrainer_SwinUNETRv2": "swinunetr-v2"}
-"""Those that bring their own network, and the architecture."""
 
 
 def env(
@@ -77,10 +57,13 @@ def _show_trainers() -> None:
     from rich.table import Column, Table
 
     from lnsegfm.methods.table import METHODS
+    from lnsegfm.methods.trainer_names import architecture_trainers, method_trainers
 
     table = Table(Column("trainer", no_wrap=True), Column("method", no_wrap=True), "what moves")
-    for trainer, method in TRAINERS.items():
+    for trainer, method in method_trainers().items():
         table.add_row(trainer, method, METHODS[method].summary)
-    for trainer, network in NETWORKS.items():
+    for trainer, network in architecture_trainers().items():
         table.add_row(trainer, "full", f"every parameter of a {network}, whatever network the plans name")
     Console().print(table)
+    for line in METHODS.usable()[1]:
+        print(f"lnsegfm: {printable(line)}", file=sys.stderr)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lnsegfm.cli.console import printable
 from lnsegfm.cli.shared_options import AsJson, print_json
+from lnsegfm.methods.shares import share_of
 from lnsegfm.recipe import recipe_of, recipe_text
 
 if TYPE_CHECKING:
@@ -30,18 +32,21 @@ def methods(
     from lnsegfm.methods.table import METHODS, load_method
 
     if recipe is not None:
-        load_method(recipe)
         sys.stdout.write(recipe_text(recipe))
         return
-    if name is not None:
-        load_method(name)
-    shown = METHODS if name is None else {name: METHODS[name]}
+    problems: list[str] = []
+    if name is None:
+        shown, problems = METHODS.usable()
+    else:
+        shown = {name: type(load_method(name))}
     if as_json:
         print_json({name: _card(cls) for name, cls in shown.items()})
     elif name is None:
         _all(shown)
     else:
         _one(shown[name])
+    for line in problems:
+        print(f"lnsegfm: {printable(line)}", file=sys.stderr)
 
 
 def share(percent: float) -> str:
@@ -56,7 +61,7 @@ def _card(cls: type[Method]) -> dict[str, Any]:
     return {
         "summary": cls.summary,
         "source": cls.source,
-        "share_percent": cls.share,
+        "share_percent": share_of(cls),
         "trains": sorted(cls.trains),
         "learns": cls.learns,
         "starts_fresh": cls.starts_fresh,
@@ -80,7 +85,9 @@ def _all(shown: dict[str, type[Method]]) -> None:
     table.columns[1].justify = "right"
     for name, cls in shown.items():
         paper = re.sub(r", (arXiv|doi) [^\s;,)]+", "", cls.source)
-        table.add_row(Text(name, "bold"), share(cls.share), Text.assemble(cls.summary, (f"\n{paper}", "dim italic")))
+        table.add_row(
+            Text(name, "bold"), share(share_of(cls)), Text.assemble(cls.summary, (f"\n{paper}", "dim italic"))
+        )
     terminal = Console()
     terminal.print(table)
     terminal.print(
@@ -100,7 +107,7 @@ def _one(cls: type[Method]) -> None:
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_row(Text(cls.name, "bold"), cls.summary)
     facts.add_row("source", cls.source)
-    facts.add_row("a step moves", f"at most {share(cls.share)} of nnU-Net's default network")
+    facts.add_row("a step moves", f"at most {share(share_of(cls))} of nnU-Net's default network")
     if cls.learns:
         recipe = recipe_of(cls.name)
         grid = ", ".join(map(str, recipe.lr_grid))

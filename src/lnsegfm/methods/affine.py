@@ -16,4 +16,4 @@ class Affine(Dense):
     summary = "scale and shift of every norm and the head move (Affine-IN)"
     source = "Luo et al., MICCAI 2025, arXiv 2503.00748 (Affine-IN); Frankle et al., ICLR 2021, arXiv 2003.00152"
     trains = frozenset({Role.HEAD, Role.NORM_WEIGHT, Role.NORM_BIAS})
-    share = 0.0304
+    trainer = "norm"

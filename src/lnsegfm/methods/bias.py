@@ -19,4 +19,3 @@ class Bias(Dense):
     summary = "every bias and the head move (BitFit)"
     source = "Ben Zaken et al., ACL 2022, arXiv 2106.10199"
     trains = frozenset({Role.HEAD, Role.BIAS, Role.NORM_BIAS})
-    share = 0.033

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import setting
 from lnsegfm.methods.sparse import RANDOM, STEEPEST, Sparse, require_rate, require_seed
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class BoundedDGST(Sparse):
     summary = "DGST whose entries move by at most a fraction of their kernel's RMS"
     source = "this project; after Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
-    share = 0.106
+    training = TrainingDefaults(lr=3e-3)
 
     gamma: int = setting(4, "entries that move per kernel and step; 0 for all")
     bound: float = setting(0.3, "largest step, as a share of the RMS of the entry's kernel")

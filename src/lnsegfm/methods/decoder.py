@@ -27,7 +27,6 @@ class Decoder(Dense):
     summary = "the decoder and the head move, the encoder stays"
     source = "as in Silva-Rodriguez et al., Med. Image Anal. 2025, arXiv 2303.17051"
     trains = frozenset(Role)
-    share = 54.1
 
     def moves(self, part: Part) -> bool:
         """Whether it belongs to decoder or head."""

@@ -51,7 +51,7 @@ class DGST(Sparse):
     summary = "each kernel moves in its gamma steepest entries, chosen afresh each step; norms, biases and head move"
     source = "Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
-    share = 0.0607
+    trainer = "DGST"
 
     mode: str = setting(Mode.PAPER.value, "paper, momentum or masked-gradient")
     weight_lr: float | None = setting(None, "learning rate of the selected entries; lr / (1 - momentum) unless given")

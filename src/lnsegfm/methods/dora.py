@@ -15,5 +15,4 @@ class DoRA(LoRA):
     name = "dora"
     summary = "LoRA for the direction of every kernel, and its magnitude; they and the head move"
     source = "Liu et al., ICML 2024, arXiv 2402.09353"
-    share = 1.7
     decomposed: ClassVar[bool] = True

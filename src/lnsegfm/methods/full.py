@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lnsegfm.methods.dense import Dense
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 
@@ -16,4 +17,5 @@ class Full(Dense):
     summary = "every parameter moves"
     source = "Isensee et al., Nat. Methods 2021, doi 10.1038/s41592-020-01008-z"
     trains = frozenset(Role)
-    share = 100.0
+    needs_base = False
+    training = TrainingDefaults(lr=3e-3)

@@ -8,6 +8,7 @@ from typing import Any
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import setting
 from lnsegfm.methods.sparse import Sparse
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 
@@ -27,7 +28,7 @@ class GPS(Sparse):
     summary = "each kernel moves in its gamma steepest entries, chosen once before training; the head moves"
     source = "Zhang et al., CVPR 2024, arXiv 2312.10136"
     trains = frozenset({Role.HEAD, Role.WEIGHT})
-    share = 0.0204
+    training = TrainingDefaults(lr=3e-3)
 
     passes: int = setting(10, "steps over which gradients are summed before anything moves")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lnsegfm.methods.dense import Dense
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 
@@ -16,4 +17,4 @@ class Head(Dense):
     summary = "the segmentation head moves"
     source = "linear probing, as in Alain and Bengio, ICLR 2017 (workshop), arXiv 1610.01644"
     trains = frozenset({Role.HEAD})
-    share = 0.00526
+    training = TrainingDefaults(lr=3e-3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method, setting
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class L2SP(Method):
     summary = "every parameter moves and is pulled back to the base"
     source = "Li et al., ICML 2018, arXiv 1802.01483"
     trains = frozenset(Role)
-    share = 100.0
+    training = TrainingDefaults(lr=1e-3)
 
     alpha: float = setting(0.1, "strength of the pull to the base")
     beta: float = setting(0.01, "decay of the head")

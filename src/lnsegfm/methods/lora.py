@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.dense import Dense
 from lnsegfm.methods.method import setting
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class LoRA(Dense):
     summary = "a low-rank product is added to every kernel matrix; it and the head move"
     source = "Hu et al., ICLR 2022, arXiv 2106.09685"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
-    share = 1.68
+    training = TrainingDefaults(lr=3e-3, lr_grid=(3e-4, 1e-3, 3e-3))
     decomposed: ClassVar[bool] = False
 
     rank: int = setting(4, "rank of the product")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.methods.training_defaults import TrainingDefaults
+from lnsegfm.networks.architectures import TRAINER_PREFIX
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -59,18 +61,28 @@ class Method:
         summary: What moves, in a line.
         source: The paper.
         trains: Roles of the parameters that train; `moves` may narrow them.
-        share: Share of the parameters of nnU-Net's default network for one label that one step can change, in percent.
+        training: How it is trained unless the user says otherwise.
+        trainer: Name of its trainer under ``nnUNetv2_train``, after ``nnUNetTrainer_``, if that is not its own name; a
+            subclass does not inherit it.
         learns: Whether it takes any step.
         starts_fresh: Whether it leaves the base's weights aside.
+        needs_base: Whether fresh weights are no start for it.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     trains: ClassVar[frozenset[Role]]
-    share: ClassVar[float]
+    training: ClassVar[TrainingDefaults] = TrainingDefaults()
+    trainer: ClassVar[str] = ""
     learns: ClassVar[bool] = True
     starts_fresh: ClassVar[bool] = False
+    needs_base: ClassVar[bool] = True
+
+    @classmethod
+    def trainer_name(cls) -> str:
+        """The class that ``nnUNetv2_train -tr`` knows it by."""
+        return TRAINER_PREFIX + (vars(cls).get("trainer") or cls.name.replace("-", "_"))
 
     def moves(self, part: Part) -> bool:
         """Whether a parameter trains."""

@@ -23,7 +23,6 @@ class RandomDynamic(Sparse):
     summary = "DGST's control: gamma random entries of each kernel, drawn afresh each step; norms, biases and head move"
     source = "an ablation of Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
-    share = 0.0607
 
     weight_lr: float | None = setting(None, "learning rate of the selected entries; lr / (1 - momentum) unless given")
     seed: int = setting(0, "of the entries")

@@ -7,6 +7,7 @@ from typing import Any
 
 from lnsegfm.methods.method import setting
 from lnsegfm.methods.sparse import RANDOM, Sparse, require_seed
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 
@@ -22,7 +23,7 @@ class RandomStatic(Sparse):
     summary = "GPS's control: gamma random entries of each kernel, drawn once; the head moves"
     source = "a control of Zhang et al., CVPR 2024, arXiv 2312.10136"
     trains = frozenset({Role.HEAD, Role.WEIGHT})
-    share = 0.0204
+    training = TrainingDefaults(lr=3e-3)
 
     seed: int = setting(0, "of the entries")
 

@@ -16,5 +16,5 @@ class Scratch(Dense):
     summary = "every parameter moves, from fresh weights (the control for the base's worth)"
     source = "Isensee et al., Nat. Methods 2021, doi 10.1038/s41592-020-01008-z"
     trains = frozenset(Role)
-    share = 100.0
     starts_fresh = True
+    needs_base = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.dense import Dense
 from lnsegfm.methods.method import setting
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class SpatialAdapter(Dense):
     summary = "a small residual module before the head, and the head move (FSEFT)"
     source = "Silva-Rodriguez et al., Med. Image Anal. 2025, arXiv 2303.17051"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
+    training = TrainingDefaults(lr=3e-3, lr_grid=(3e-4, 1e-3, 3e-3))
     share = 0.186
 
     width: int | None = setting(None, "channels in between; as many as the head sees unless given")

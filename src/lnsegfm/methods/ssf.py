@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.dense import Dense
 from lnsegfm.methods.method import setting
+from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class SSF(Dense):
     summary = "the output of every layer and norm is scaled and shifted; scales, shifts and the head move"
     source = "Lian et al., NeurIPS 2022, arXiv 2210.08823"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
-    share = 0.0607
+    training = TrainingDefaults(lr=3e-3, lr_grid=(3e-4, 1e-3, 3e-3))
 
     rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")
 

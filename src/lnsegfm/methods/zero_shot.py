@@ -15,5 +15,4 @@ class ZeroShot(Method):
     summary = "nothing moves: the base is evaluated as it is"
     source = "the control of every comparison"
     trains = frozenset()
-    share = 0.0
     learns = False

@@ -14,6 +14,7 @@ from lnsegfm.errors import ConfigError, UnknownName
 PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 RESENC = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 SWIN = "lnsegfm.networks.swin_unetr.SwinUNETR"
+TRAINER_PREFIX = "nnUNetTrainer_"
 
 ENCODER_BLOCKS = {PLAIN: (2,) * 12, RESENC: (1, 3, 4, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6)}
 DECODER_CONVOLUTIONS = {PLAIN: 2, RESENC: 1}
@@ -56,6 +57,7 @@ class Architecture:
             one halving cannot be halved again; 224 is the next length that can.
         reported: Figures of the release; None where it gives none.
         extra: Further arguments of the class.
+        trainer: Name of a trainer under ``nnUNetv2_train`` that brings this network, after ``nnUNetTrainer_``.
     """
 
     name: str
@@ -68,6 +70,11 @@ class Architecture:
     release_patch: tuple[int, int, int]
     reported: Reported | None = None
     extra: Mapping[str, Any] | None = None
+    trainer: str | None = None
+
+    def trainer_name(self) -> str:
+        """The class that ``nnUNetv2_train -tr`` knows the trainer by."""
+        return f"{TRAINER_PREFIX}{self.trainer}"
 
     @property
     def patches(self) -> str:
@@ -194,6 +201,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             parameters=62_186_708,
             release_patch=(64, 128, 192),
             reported=Reported(80.52, 126.9, 15.9),
+            trainer="SwinUNETR",
         ),
         Architecture(
             name="swinunetr-v2",
@@ -206,6 +214,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             release_patch=(64, 128, 192),
             reported=Reported(80.97, 131.4, 14.5),
             extra={"use_v2": True},
+            trainer="SwinUNETRv2",
         ),
     )
 }

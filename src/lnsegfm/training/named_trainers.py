@@ -1,10 +1,10 @@
-"""The trainers that ``nnUNetv2_train -tr`` knows after ``eval "$(lnsegfm env)"``, one for each method that trains.
+"""The trainers that ``nnUNetv2_train -tr`` knows after ``eval "$(lnsegfm env)"``.
 
-``DGST``, ``bias``, ``norm``, ``lora``, ``SwinUNETR`` and ``SwinUNETRv2`` are names of the paper's release
-(https://github.com/Zihaoluoh/LN-Seg-FM). The zero-shot method trains nothing, so it has no trainer: predict with the
-base.
+There is one for each method that trains and one for each architecture that names a trainer; `__getattr__` makes its
+class when it is first asked for by name. ``DGST``, ``bias``, ``norm``, ``lora``, ``SwinUNETR`` and ``SwinUNETRv2`` are
+names of the paper's release (https://github.com/Zihaoluoh/LN-Seg-FM). The zero-shot method trains nothing, so it has no
+trainer: predict with the base.
 """
-# ruff: noqa: N801
 
 from __future__ import annotations
 
@@ -16,107 +16,11 @@ import torch
 from torch import nn
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.networks.architectures import find_architecture, require_patch
+from lnsegfm.methods.table import METHODS
+from lnsegfm.methods.trainer_names import architecture_trainers, method_trainers
+from lnsegfm.networks.architectures import TRAINER_PREFIX, find_architecture, require_patch
 from lnsegfm.nnunet.plan_configuration import resolved
 from lnsegfm.training.nnunet_trainer import NamedTrainer
-
-
-class nnUNetTrainer_DGST(NamedTrainer):
-    """Dynamic gradient sparsification training."""
-
-    name = "dgst"
-
-
-class nnUNetTrainer_dgst_bounded(NamedTrainer):
-    """The same with a bounded step."""
-
-    name = "dgst-bounded"
-
-
-class nnUNetTrainer_random_dynamic(NamedTrainer):
-    """DGST's control: random entries, drawn afresh each step."""
-
-    name = "random-dynamic"
-
-
-class nnUNetTrainer_gps(NamedTrainer):
-    """Gradient-based parameter selection."""
-
-    name = "gps"
-
-
-class nnUNetTrainer_random_static(NamedTrainer):
-    """Its control: random entries, drawn once."""
-
-    name = "random-static"
-
-
-class nnUNetTrainer_full(NamedTrainer):
-    """Everything, from a base or from nothing."""
-
-    name = "full"
-    from_nothing = True
-
-
-class nnUNetTrainer_scratch(NamedTrainer):
-    """Everything, from nothing."""
-
-    name = "scratch"
-    from_nothing = True
-
-
-class nnUNetTrainer_l2sp(NamedTrainer):
-    """Everything, pulled back to the base."""
-
-    name = "l2-sp"
-
-
-class nnUNetTrainer_head(NamedTrainer):
-    """Head."""
-
-    name = "head"
-
-
-class nnUNetTrainer_decoder(NamedTrainer):
-    """Decoder and head."""
-
-    name = "decoder"
-
-
-class nnUNetTrainer_bias(NamedTrainer):
-    """Biases and head."""
-
-    name = "bias"
-
-
-class nnUNetTrainer_norm(NamedTrainer):
-    """Scale and shift of norms, and head."""
-
-    name = "affine"
-
-
-class nnUNetTrainer_ssf(NamedTrainer):
-    """Scale and shift of features, and head."""
-
-    name = "ssf"
-
-
-class nnUNetTrainer_lora(NamedTrainer):
-    """Low-rank adaptation of kernels, and head."""
-
-    name = "lora"
-
-
-class nnUNetTrainer_dora(NamedTrainer):
-    """Weight-decomposed low-rank adaptation, and head."""
-
-    name = "dora"
-
-
-class nnUNetTrainer_spatial_adapter(NamedTrainer):
-    """A residual module before the head, and head. The plans it leaves name the network with the module in it."""
-
-    name = "spatial-adapter"
 
 
 class SwinTrainer(NamedTrainer):
@@ -133,7 +37,6 @@ class SwinTrainer(NamedTrainer):
 
     name = "full"
     epochs = 1000
-    from_nothing = True
     architecture: ClassVar[str]
     features: ClassVar[int] = 48
 
@@ -169,16 +72,35 @@ class SwinTrainer(NamedTrainer):
         return SwinUNETR(num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision, **arguments)
 
 
-class nnUNetTrainer_SwinUNETR(SwinTrainer):
-    """SwinUNETR."""
+def _of_method(method: str) -> type[NamedTrainer]:
+    cls = METHODS[method]
+    content = {"__module__": __name__, "__doc__": f"Method {method}: {cls.summary}.", "name": method}
+    return type(cls.trainer_name(), (NamedTrainer,), content)
 
-    architecture = "swinunetr"
+
+def _of_architecture(architecture: str) -> type[NamedTrainer]:
+    card = find_architecture(architecture)
+    content = {"__module__": __name__, "__doc__": f"{card.name}: {card.summary}.", "architecture": architecture}
+    return type(card.trainer_name(), (SwinTrainer,), content)
 
 
-class nnUNetTrainer_SwinUNETRv2(SwinTrainer):
-    """SwinUNETR with a convolution block before each stage."""
+def __getattr__(name: str) -> type[NamedTrainer]:
+    """The trainer of that name.
 
-    architecture = "swinunetr-v2"
+    Raises:
+        AttributeError: There is none.
+        PluginError: It is a plugin's, and cannot be used.
+    """
+    if name.startswith(TRAINER_PREFIX):
+        if method := method_trainers().get(name):
+            return globals().setdefault(name, _of_method(method))  # a process has one class of a name
+        if architecture := architecture_trainers().get(name):
+            return globals().setdefault(name, _of_architecture(architecture))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *method_trainers(), *architecture_trainers()})
 
 
 def _with_network(plans: Mapping[str, Any], name: str, network: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,13 +76,11 @@ class NamedTrainer(MethodTrainer):
 
     Attributes:
         name: Of the method.
-        epochs: Epochs unless told.
-        from_nothing: Whether it may start from the fresh weights of `initialize`.
+        epochs: Epochs unless the environment sets them.
     """
 
     name: ClassVar[str]
     epochs: ClassVar[int] = 50
-    from_nothing: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -150,7 +148,7 @@ class NamedTrainer(MethodTrainer):
                 f"{type(self).__name__}: it starts from fresh weights, and others were loaded. "
                 "Leave -pretrained_weights out, or use nnUNetTrainer_full."
             )
-        if fresh and not self.from_nothing:
+        if fresh and self.method.needs_base:
             raise ConfigError(
                 f"{type(self).__name__}: method {self.name} adapts a base, and the network's weights are fresh. "
                 "Give -pretrained_weights FILE, or use nnUNetTrainer_scratch."
