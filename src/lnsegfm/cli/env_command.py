@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lnsegfm.cli.console import printable
+from lnsegfm.messages import printable
 from lnsegfm.errors import ConfigError
 
 

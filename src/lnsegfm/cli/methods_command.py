@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.console import printable
+from lnsegfm.messages import printable
 from lnsegfm.cli.shared_options import AsJson, print_json
 from lnsegfm.methods.shares import share_of
 from lnsegfm.recipe import recipe_of, recipe_text
