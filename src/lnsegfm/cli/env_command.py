@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from lnsegfm.messages import printable
 from lnsegfm.errors import ConfigError
+from lnsegfm.messages import printable
 
 
 def env(

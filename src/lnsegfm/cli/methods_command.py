@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.messages import printable
 from lnsegfm.cli.shared_options import AsJson, print_json
+from lnsegfm.messages import printable
 from lnsegfm.methods.shares import share_of
 from lnsegfm.recipe import recipe_of, recipe_text
 
