@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from lnsegfm.cli.env_command import TRAINERS
+from lnsegfm.methods.trainer_names import method_trainers
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.parts import parts_of
@@ -134,7 +134,7 @@ def assert_only_kernels_and_head_moved(after: Checkpoint, before: Checkpoint) ->
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "nnUNetTrainer_lora"])
+@pytest.mark.parametrize("name", [name for name in method_trainers() if name != "nnUNetTrainer_lora"])
 def test_every_trainer_trains_and_stock_nnunet_predicts_with_it(name, world, nnunet_folders, lnsegfm, tmp_path):
     environment = nnunet_folders | exported(lnsegfm, "--epochs", 1, "--iterations", 2)
     weights = () if name == "nnUNetTrainer_scratch" else ("-pretrained_weights", base_file(world))
