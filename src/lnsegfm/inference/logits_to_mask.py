@@ -166,16 +166,15 @@ def _slabs(logits: Tensor, way: WayBack, limit_bytes: int, *, exact: bool) -> It
     depth, height, width = way.shape
     kind = torch.float64 if exact and logits.device.type != "mps" else torch.promote_types(torch.float32, logits.dtype)
     thickness = max(1, int(limit_bytes // (height * width * kind.itemsize * _TEMPORARIES)))
-    low, high, share = (
-        part.to(logits.device) for part in _neighbours(logits.shape[1], depth, nearest=way.nearest == 0)
-    )
+    on_cpu = _neighbours(logits.shape[1], depth, nearest=way.nearest == 0)
+    low, high, share = (part.to(logits.device) for part in on_cpu)
     rows, across = None, way.nearest or 0
     if across:
         rows = _neighbours(logits.shape[1 + across], way.shape[across], nearest=True)[0].to(logits.device)
 
     def interpolate(there: slice, number: int, less: int | None = None) -> Tensor:
         below, above = low[there], high[there]
-        first, last = int(below[0]), int(above[-1]) + 1
+        first, last = int(on_cpu[0][there][0]), int(on_cpu[1][there][-1]) + 1
         part = logits[number, first:last].to(kind)
         if less is not None:
             part = part - logits[less, first:last].to(kind)

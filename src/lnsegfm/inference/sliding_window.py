@@ -154,7 +154,8 @@ class _Sums:
         self._total.masked_fill_(self._total == 0, 1)  # no tile lies there, and the sum is 0
         for logits in self._sums:
             logits /= self._total
-        if not all(bool(plane.isfinite().all()) for plane in self._sums.flatten(0, 1)):
+        planes = [plane.isfinite().all() for plane in self._sums.flatten(0, 1)]  # read once: a GPU would wait for each
+        if not bool(torch.stack(planes).all()):
             raise ModelError(
                 "Logits: the network gives infinities or NaN for this scan. Check its weights and the scan."
             )

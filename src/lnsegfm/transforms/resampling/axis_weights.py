@@ -57,6 +57,7 @@ class Block:
         low: First input.
         high: One past the last input.
         weights: (stop - start, high - low).
+        rows: The same on the CPU, in float64.
     """
 
     start: int
@@ -64,6 +65,13 @@ class Block:
     low: int
     high: int
     weights: Tensor
+    rows: np.ndarray
+
+    @property
+    def nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs with the largest weight of some output, ascending, and for each output which of these it is."""
+        used, back = np.unique(self.rows.argmax(1), return_inverse=True)
+        return used, back
 
 
 def block(matrix: np.ndarray, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Block:
@@ -71,7 +79,8 @@ def block(matrix: np.ndarray, start: int, stop: int, dtype: torch.dtype, device:
     rows = matrix[start:stop]
     used = np.flatnonzero((np.abs(rows) > NEGLIGIBLE[dtype]).any(axis=0))
     low, high = int(used[0]), int(used[-1]) + 1
-    return Block(start, stop, low, high, torch.tensor(rows[:, low:high], dtype=dtype, device=device))
+    rows = rows[:, low:high]
+    return Block(start, stop, low, high, torch.tensor(rows, dtype=dtype, device=device), rows)
 
 
 @lru_cache(maxsize=64)

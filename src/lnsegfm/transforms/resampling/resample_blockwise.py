@@ -110,13 +110,13 @@ def _volume(part: Tensor, along: Block, plane: tuple[int, int], rule: Rule, limi
 def _slices(part: Tensor, along: Block, plane: tuple[int, int], rule: Rule) -> Tensor:
     """Outputs of a slab where slices are apart: each slice on its own, then from slice to slice."""
     back = None
-    if rule.order_z == 0:
-        used, back = torch.unique(along.weights.argmax(1), return_inverse=True)
-        part = part[used]
+    if rule.order_z == 0:  # on the CPU, where the weights come from: an accelerator would have to be waited for
+        used, back = (torch.from_numpy(index).to(part.device) for index in along.nearest)
+        part = part.index_select(0, used)
     made = in_plane(part, plane, rule.order)
     made = made.clamp(part.amin((1, 2), keepdim=True), part.amax((1, 2), keepdim=True))
     if back is not None:
-        return made[back]
+        return made.index_select(0, back)
     return torch.matmul(along.weights, made.reshape(len(made), -1)).view(-1, *plane)
 
 
