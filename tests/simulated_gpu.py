@@ -64,7 +64,7 @@ class SimulatedGPU(TorchFunctionMode):
         if name == "_has_compatible_shallow_copy_type":  # asked by Module.to of a parameter and its copy elsewhere
             return func(*args, **kwargs)
         if name in ("to", "cpu", "cuda"):
-            return self._move(func, name, args, kwargs)
+            return self._move(name, args, kwargs)
         tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
         place = self._place(name, args, tensors)
         if place == GPU and name in TO_NUMPY:
@@ -93,7 +93,7 @@ class SimulatedGPU(TorchFunctionMode):
         result = func(*args)
         return _put(result, place) if isinstance(result, Tensor) else result
 
-    def _move(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _move(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         tensor, *rest = args
         target = GPU if name == "cuda" else CPU if name == "cpu" else None
         given: list[Any] = []
@@ -156,7 +156,7 @@ def simulated_gpu() -> Iterator[SimulatedGPU]:
         warnings.filterwarnings("ignore", message=".*CUDA is not available.*")
         warnings.filterwarnings("ignore", message=".*device_type of 'cuda'.*")
         patch.setattr(Tensor, "_make_subclass", staticmethod(on_its_device))
-        patch.setattr(torch, "Generator", lambda device="cpu": generator())
+        patch.setattr(torch, "Generator", lambda _="cpu": generator())
         yield gpu
 
 

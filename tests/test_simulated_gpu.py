@@ -81,7 +81,7 @@ def test_what_makes_the_host_wait_is_counted() -> None:
 
 
 def test_a_gpu_s_tensor_is_no_array() -> None:
-    with simulated_gpu(), pytest.raises(TypeError, match="Use Tensor.cpu"):
+    with simulated_gpu(), pytest.raises(TypeError, match=r"Use Tensor\.cpu"):
         torch.ones(2, device=GPU).numpy()
 
 
