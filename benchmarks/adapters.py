@@ -116,7 +116,7 @@ def run(name: str, base: Mapping[str, Tensor], start: nn.Module, steps: tuple[in
     if method.starts_fresh:
         torch.manual_seed(1)
         network = default_unet()
-    moved = method.moved(network)
+    moved = method.trainable(network)
     found: dict[str, Any] = {
         "settings": method.settings(),
         "may_move": moved.parameters,

@@ -23,7 +23,7 @@ from torch import nn
 
 from lnsegfm.methods.method import MOMENTUM, WEIGHT_DECAY
 from lnsegfm.methods.table import load_method
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.storage import write_json
 from machine import machine
@@ -51,12 +51,12 @@ def argsort_step(network: nn.Module) -> None:
     Written from its description, tensor by tensor; the release keeps all masks at once.
     """
     with torch.no_grad():
-        for part in parts_of(network):
-            if part.role is Role.WEIGHT and part.parameter.grad is not None:
-                gradient = part.layout.rows(part.parameter.grad)
+        for parameter in parameters_of(network):
+            if parameter.role is Role.WEIGHT and parameter.tensor.grad is not None:
+                gradient = parameter.layout.rows(parameter.tensor.grad)
                 order = gradient.abs().argsort(dim=1, descending=True)
                 mask = torch.eye(gradient.shape[1], device=gradient.device)[order[:, :1]].sum(1)
-                part.parameter.sub_(part.layout.unrows(gradient * mask, part.parameter), alpha=LR)
+                parameter.tensor.sub_(parameter.layout.unrows(gradient * mask, parameter.tensor), alpha=LR)
 
 
 def arms_of(work: Workload) -> dict[str, tuple[nn.Module, Callable[[], Any]]]:

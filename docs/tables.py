@@ -16,7 +16,7 @@ from lnsegfm.methods.shares import FILE, count_share, default_network, shares_te
 from lnsegfm.methods.table import METHODS
 from lnsegfm.methods.trainer_names import architecture_trainers, method_trainers
 from lnsegfm.networks.architectures import ARCHITECTURES
-from lnsegfm.networks.parts import Part, parts_of
+from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.recipe import recipe_of
 from lnsegfm.training.nnunet_trainer import default_lr
@@ -43,10 +43,10 @@ def _moved_of(cls: type[Method], roles: Iterable[Role]) -> str:
     if not set(roles) <= cls.trains:
         return ""
     method = cls()
-    unseen = [Part("", nn.Parameter(torch.empty(1)), role, nn.Module(), False) for role in roles]
-    parts = [part for part in parts_of(default_network()) if part.role in roles] or unseen
-    moved = sum(method.per_step(part) for part in parts if method.moves(part))
-    return "all" if moved == sum(part.parameter.numel() for part in parts) else "some"
+    unseen = [NetworkParameter("", nn.Parameter(torch.empty(1)), role, nn.Module(), False) for role in roles]
+    parameters = [parameter for parameter in parameters_of(default_network()) if parameter.role in roles] or unseen
+    moved = sum(method.per_step(parameter) for parameter in parameters if method.is_trained(parameter))
+    return "all" if moved == sum(parameter.tensor.numel() for parameter in parameters) else "some"
 
 
 def settings() -> str:

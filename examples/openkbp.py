@@ -74,7 +74,7 @@ def main() -> None:
             "lr": record["recipe"]["lr"],
             "training": record["training"],
             "adapter": record["adapter"],
-            "moves": record["moves"],
+            "moves": record["trainable"],
             "held_out_of_train": record["result"],
             "validation": read(report / "evaluation.json")["summary"],
         }

@@ -207,7 +207,7 @@ class Bench:
         planned = self.plan_of(arm, shots, draw)
         cases = planned.cases(planned.split.shots)
         with engine():
-            moves = method.moved(build_network(planned.start, deep_supervision=True))
+            moves = method.trainable(build_network(planned.start, deep_supervision=True))
         record: dict[str, Any] = {
             "setting": self.setting.name,
             "arm": arm.name,

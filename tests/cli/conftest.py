@@ -30,7 +30,8 @@ def out(tmp_path: Path) -> Path:
 
 
 PROGRESS = re.compile(
-    r"(Checking|Predicting|Reading|Making) \d+ .*|(Base|Labels): .*|Method .* may move, .*|No scan is held out: .*"
+    r"(Checking|Predicting|Reading|Making) \d+ .*|(Base|Labels): .*|Method .* parameters train, .*"
+    r"|No scan is held out: .*"
 )
 
 

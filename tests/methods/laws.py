@@ -22,7 +22,7 @@ from lnsegfm.methods.random_static import RandomStatic
 from lnsegfm.methods.spatial_adapter_method import SpatialAdapter
 from lnsegfm.methods.ssf import SSF
 from lnsegfm.methods.table import METHODS
-from lnsegfm.networks.parts import Part, parts_of
+from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from tests.methods.undone import is_undone, undone_layers
 from tests.methods.witness import LR, Witness, bits, is_meant
 from tests.networks.tiny import TINY, Tiny, loss_of
@@ -157,8 +157,8 @@ def assert_all_moved(witness: Witness, tiny: Tiny) -> None:
     network = witness.network
     dtype = next(network.parameters()).dtype
     layers = undone_layers(network, lambda: network(tiny.batch(0).to(dtype)))
-    trained = {part.name for part in witness.trained}
-    undone = {part.name for part in witness.trained if is_undone(part, layers)}
+    trained = {parameter.name for parameter in witness.trained}
+    undone = {parameter.name for parameter in witness.trained if is_undone(parameter, layers)}
     assert witness.moved <= trained
     assert witness.garbled or trained - undone <= witness.moved
 
@@ -169,16 +169,16 @@ def outputs(network: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([given.flatten()] if isinstance(given, Tensor) else [one.flatten() for one in given])
 
 
-def adapted(tiny: Tiny, method: str, *, dtype: torch.dtype = torch.float64) -> tuple[Any, list[Part]]:
+def adapted(tiny: Tiny, method: str, *, dtype: torch.dtype = torch.float64) -> tuple[Any, list[NetworkParameter]]:
     """An attached network whose trained tensors are a little off their start, and those tensors."""
     network, head = tiny.make()
     network.to(dtype)
     ALL_METHODS[method].optimizer(network, lr=LR, head=head)
-    trained = [part for part in parts_of(network, head) if is_meant(ALL_METHODS[method], part)]
+    trained = [parameter for parameter in parameters_of(network, head) if is_meant(ALL_METHODS[method], parameter)]
     torch.manual_seed(1)
     with torch.no_grad():
-        for part in trained:  # else a factor that is zero at the start would hide the other
-            part.parameter.add_(0.1 * torch.randn_like(part.parameter))
+        for parameter in trained:  # else a factor that is zero at the start would hide the other
+            parameter.tensor.add_(0.1 * torch.randn_like(parameter.tensor))
     return network, trained
 
 

@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from lnsegfm.methods.dgst import DGST
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from tests.methods.laws import ALL_METHODS, Regime, same_state, train
 from tests.methods.witness import LR, Witness, bits, selection
@@ -36,7 +36,9 @@ def test_one_process_alone_is_as_without_ddp(method: str) -> None:
     network, _ = tiny.make()
     optimizer = ALL_METHODS[method].optimizer(network, lr=LR)
     wrapped = DistributedDataParallel(network)
-    assert [part.parameter for part in parts_of(wrapped)] == [part.parameter for part in parts_of(network)]
+    assert [parameter.tensor for parameter in parameters_of(wrapped)] == [
+        parameter.tensor for parameter in parameters_of(network)
+    ]
     witness = Witness(wrapped, ALL_METHODS[method], optimizer, Regime().options)
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -82,14 +84,14 @@ def test_two_processes_move_the_selected_entries_of_the_mean_gradient(tmp_path: 
     spawn(worker, args=(str(tmp_path), mode), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     network, _ = TINY["plain-unet"].make()
-    weights = [part for part in parts_of(network) if part.role is Role.WEIGHT]
+    weights = [parameter for parameter in parameters_of(network) if parameter.role is Role.WEIGHT]
     for a, b in zip(first, second, strict=True):
         for name in a["after"]:
             np.testing.assert_array_equal(bits(a["after"][name]), bits(b["after"][name]))
             torch.testing.assert_close(a["mean"][name], (a["own"][name] + b["own"][name]) / 2)
         assert any(not torch.equal(a["own"][name], b["own"][name]) for name in a["own"])
-        for part in weights:
-            changed = bits(a["after"][part.name]) != bits(a["before"][part.name])
-            certain, possible = selection(part, a["mean"][part.name], gamma=2)
+        for parameter in weights:
+            changed = bits(a["after"][parameter.name]) != bits(a["before"][parameter.name])
+            certain, possible = selection(parameter, a["mean"][parameter.name], gamma=2)
             assert not (changed & ~possible).any()
             assert changed[certain].mean() > 0.9  # a step may lie below a weight's resolution

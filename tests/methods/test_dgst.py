@@ -15,7 +15,7 @@ from torch import nn
 from lnsegfm.methods.dgst import DGST
 from lnsegfm.methods.sparse_sgd import SparseSGD
 from lnsegfm.methods.table import METHODS
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from tests.methods.laws import same_state, train
 from tests.methods.witness import bits
@@ -106,11 +106,11 @@ def test_paper_mode_keeps_no_state_for_weights() -> None:
         optimizer.zero_grad()
         loss_of(network(TINY["plain-unet"].batch(step))).backward()
         optimizer.step()
-    weights = [part for part in parts_of(network, head) if part.role is Role.WEIGHT]
-    dense = [part for part in parts_of(network, head) if part.role is not Role.WEIGHT]
+    weights = [parameter for parameter in parameters_of(network, head) if parameter.role is Role.WEIGHT]
+    dense = [parameter for parameter in parameters_of(network, head) if parameter.role is not Role.WEIGHT]
     assert weights
-    assert not any(part.parameter in optimizer.state for part in weights)
-    assert all(optimizer.state[part.parameter].keys() == {"momentum_buffer"} for part in dense)
+    assert not any(parameter.tensor in optimizer.state for parameter in weights)
+    assert all(optimizer.state[parameter.tensor].keys() == {"momentum_buffer"} for parameter in dense)
 
 
 @pytest.mark.parametrize(("mode", "leaks"), [("paper", False), ("momentum", False), ("masked-gradient", True)])

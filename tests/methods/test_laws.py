@@ -15,7 +15,7 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.methods.dgst import DGST
 from lnsegfm.methods.gps import GPS
 from lnsegfm.methods.table import METHODS
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from tests.methods.laws import (
     ALL_METHODS,
@@ -186,9 +186,9 @@ def test_a_step_with_infinite_gradients_is_skipped_whole(method: str) -> None:
     optimizer = ALL_METHODS[method].optimizer(network, lr=LR, head=head)
     scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
     scaler.scale(loss_of(network(tiny.batch(0)))).backward()
-    poisoned = next(part for part in parts_of(network, head) if part.role is Role.HEAD)
-    assert poisoned.parameter.grad is not None
-    poisoned.parameter.grad[0, 0] = float("inf")
+    poisoned = next(parameter for parameter in parameters_of(network, head) if parameter.role is Role.HEAD)
+    assert poisoned.tensor.grad is not None
+    poisoned.tensor.grad[0, 0] = float("inf")
     before, kept, groups = state_of(network), states(optimizer), copy.deepcopy(optimizer.state_dict()["param_groups"])
     scaler.step(optimizer)
     scaler.update()
@@ -212,11 +212,11 @@ def test_running_statistics_move_only_with_their_norms(tiny: Tiny, method: str) 
         network.train()
         network(tiny.batch(0))
     moved = {name for name in before if not np.array_equal(bits(network.get_buffer(name)), before[name])}
-    scales = [part for part in parts_of(network, head) if part.role is Role.NORM_WEIGHT]
-    owners = {id(part.module) for part in scales if is_meant(ALL_METHODS[method], part)}
+    scales = [parameter for parameter in parameters_of(network, head) if parameter.role is Role.NORM_WEIGHT]
+    owners = {id(parameter.module) for parameter in scales if is_meant(ALL_METHODS[method], parameter)}
     expected = {n for n in before if id(network.get_submodule(n.rpartition(".")[0])) in owners}
     assert moved == expected
-    assert bool(expected) == any(is_meant(ALL_METHODS[method], part) for part in scales)
+    assert bool(expected) == any(is_meant(ALL_METHODS[method], parameter) for parameter in scales)
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
@@ -226,7 +226,7 @@ def test_counts_are_those_of_the_network(method: str) -> None:
             continue
         network, head = tiny.make()
         total, before = sum(p.numel() for p in network.parameters()), state_of(network)
-        counted = ALL_METHODS[method].moved(network, head)
+        counted = ALL_METHODS[method].trainable(network, head)
         assert state_of(network).keys() == before.keys()
         assert all(p.requires_grad for p in network.parameters())
         ALL_METHODS[method].optimizer(network, lr=LR, head=head)
@@ -240,11 +240,11 @@ def test_counts_are_those_of_the_network(method: str) -> None:
 def steps_of(network: nn.Module, head: Any, method: Any) -> int:
     """Entries that one step can change, by indices of kernels written down by hand."""
     count = 0
-    for part in parts_of(network, head):
-        if is_meant(method, part):
-            entries = part.parameter.numel()
-            if part.role is Role.WEIGHT and hasattr(method, "gamma") and method.settings().get("mode") != MASKED:
-                kernels, fan_in = kernel_indices(part.module, tuple(part.parameter.shape)).shape
+    for parameter in parameters_of(network, head):
+        if is_meant(method, parameter):
+            entries = parameter.tensor.numel()
+            if parameter.role is Role.WEIGHT and hasattr(method, "gamma") and method.settings().get("mode") != MASKED:
+                kernels, fan_in = kernel_indices(parameter.module, tuple(parameter.tensor.shape)).shape
                 entries = kernels * min(method.gamma or fan_in, fan_in)
             count += entries
     return count
@@ -252,5 +252,5 @@ def steps_of(network: nn.Module, head: Any, method: Any) -> int:
 
 def test_nothing_moves_without_training() -> None:
     network, head = TINY["grouped"].make()
-    counted = METHODS["zero-shot"]().moved(network, head)
+    counted = METHODS["zero-shot"]().trainable(network, head)
     assert (counted.tensors, counted.parameters, counted.per_step, counted.total) == (0, 0, 0, 844)

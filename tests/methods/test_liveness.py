@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lnsegfm.methods.table import METHODS
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from tests.methods.laws import ADDING, ALL_METHODS, PAIRS, adapted, outputs
 from tests.methods.undone import is_undone, undone_layers
@@ -33,13 +33,13 @@ def test_a_trained_tensor_that_changes_changes_the_output(network: str, method: 
     found = {}
     with torch.no_grad():
         before = outputs(made, x)
-        for part in trained:
-            kept = part.parameter.clone()
-            part.parameter.add_(torch.randn_like(kept))
-            found[part.name] = float((outputs(made, x) - before).abs().max() / before.abs().max()) > 1e-9
-            part.parameter.copy_(kept)
+        for parameter in trained:
+            kept = parameter.tensor.clone()
+            parameter.tensor.add_(torch.randn_like(kept))
+            found[parameter.name] = float((outputs(made, x) - before).abs().max() / before.abs().max()) > 1e-9
+            parameter.tensor.copy_(kept)
         assert torch.equal(outputs(made, x), before)
-    assert found == {part.name: not is_undone(part, layers) for part in trained}
+    assert found == {parameter.name: not is_undone(parameter, layers) for parameter in trained}
 
 
 SWIN_PAIRS = [(n, m) for n in SWINS for m in ("full", *ADDING)]
@@ -59,7 +59,7 @@ def test_a_trained_tensor_of_a_transformer_has_an_effect(network: str, method: s
     layers = undone_layers(made, lambda: made(x))
     given = outputs(made, x)
     (given * torch.randn(given.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
-    slopes = {p.name: 0.0 if p.parameter.grad is None else float(p.parameter.grad.abs().max()) for p in trained}
+    slopes = {p.name: 0.0 if p.tensor.grad is None else float(p.tensor.grad.abs().max()) for p in trained}
     floor = 1e-9 * max(slopes.values())
     assert {n: s > floor for n, s in slopes.items()} == {p.name: not is_undone(p, layers) for p in trained}
 
@@ -70,7 +70,7 @@ def test_the_exceptions_are_those_that_a_norm_undoes() -> None:
     for network in ("plain-unet", "transformer", "grouped", "batch-norm"):
         made, trained = adapted(TINY[network], "full")
         layers = undone_layers(made, lambda made=made, n=network: made(TINY[n].batch(0).double()))  # type: ignore[misc]
-        names[network] = {part.name for part in trained if is_undone(part, layers)}
+        names[network] = {parameter.name for parameter in trained if is_undone(parameter, layers)}
     assert names == {
         "plain-unet": {f"encoder.stages.{k}.0.convs.0.conv.bias" for k in range(3)}
         | {f"decoder.stages.{k}.convs.0.conv.bias" for k in range(2)},
@@ -90,13 +90,13 @@ def test_a_dead_tensor_is_found_out() -> None:
     merged = ALL_METHODS["lora"].merge(copy.deepcopy(network))
     assert merged
     with torch.no_grad():
-        for part in trained:
-            if part.role is Role.ADAPTER:
-                part.module.forward = lambda weight: weight
+        for parameter in trained:
+            if parameter.role is Role.ADAPTER:
+                parameter.module.forward = lambda weight: weight
         still = outputs(network, x)
-        for part in trained:
-            if part.role is Role.ADAPTER:
-                part.parameter.add_(1.0)
+        for parameter in trained:
+            if parameter.role is Role.ADAPTER:
+                parameter.tensor.add_(1.0)
         assert torch.equal(outputs(network, x), still)
     assert not torch.equal(still, before)
 
@@ -107,10 +107,14 @@ def as_the_method_runs_it(base: nn.Module, method: str, head: Sequence[nn.Module
     It asks for the same gradients, too: by them torch picks among products of matrices that round differently.
     """
     base.train(mode)
-    for part in parts_of(base, head):
-        part.parameter.requires_grad_(is_meant(ALL_METHODS[method], part))
-        if part.role is Role.NORM_WEIGHT and isinstance(part.module, _NormBase) and not part.parameter.requires_grad:
-            part.module.eval()
+    for parameter in parameters_of(base, head):
+        parameter.tensor.requires_grad_(is_meant(ALL_METHODS[method], parameter))
+        if (
+            parameter.role is Role.NORM_WEIGHT
+            and isinstance(parameter.module, _NormBase)
+            and not parameter.tensor.requires_grad
+        ):
+            parameter.module.eval()
     return base
 
 

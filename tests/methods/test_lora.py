@@ -14,7 +14,7 @@ from lnsegfm.methods.dora import DoRA
 from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.ssf import SSF
 from lnsegfm.networks.layout import KernelLayout
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.reparametrize import Decomposed, LowRank
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import PlainConvUNet as AdaptedUNet
@@ -42,7 +42,9 @@ def adapted_names(network: nn.Module) -> set[str]:
 @pytest.mark.parametrize("rank", [1, 4, 10_000])
 def test_the_rank_is_capped_by_the_weight(kind: type[LoRA], rank: int) -> None:
     network, head = TINY["grouped"].make()
-    shapes = {p.name: tuple(p.layout.rows(p.parameter).shape) for p in parts_of(network, head) if p.role is Role.WEIGHT}
+    shapes = {
+        p.name: tuple(p.layout.rows(p.tensor).shape) for p in parameters_of(network, head) if p.role is Role.WEIGHT
+    }
     kind(rank=rank, alpha=6.0).attach(network, head)
     found = {name: network.get_submodule(name).parametrizations.weight[0] for name in ("0", "3", "4", "6")}
     for name, module in found.items():

@@ -14,7 +14,7 @@ import torch
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.layout import KernelLayout
-from lnsegfm.networks.parts import Part, parts_of
+from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from lnsegfm.networks.reparametrize import KINDS, Factors, is_reparametrized
 from lnsegfm.networks.role import Role
 from tests.methods.laws import ADDING, ALL_METHODS, PAIRS, adapted, outputs, same_state
@@ -103,7 +103,7 @@ def test_what_one_layer_is_made_of_is_told_under_its_first_name(network: str, me
     made, _ = adapted(TINY[network], method)
     factors = ALL_METHODS[method].merge(made)
     plain, head = TINY[network].make()
-    roles = {part.name: part.role for part in parts_of(plain, head)}
+    roles = {parameter.name: parameter.role for parameter in parameters_of(plain, head)}
     wanted = {Role.WEIGHT} if method != "ssf" else {Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS}
     assert factors.keys() == {name for name, role in roles.items() if role in wanted}
 
@@ -119,7 +119,7 @@ def test_a_copy_can_be_merged_and_the_network_trains_on(network: str, method: st
         assert torch.equal(outputs(twin, x), before)
     ALL_METHODS[method].merge(twin)
     outputs(made, x).sum().backward()
-    assert all(part.parameter.grad is not None for part in trained)
+    assert all(parameter.tensor.grad is not None for parameter in trained)
     with torch.no_grad():
         assert torch.equal(outputs(made, x), before)
         assert (outputs(twin, x) - before).abs().max() <= 1e-5 * before.abs().max()
@@ -252,6 +252,6 @@ def test_factors_of_another_weight_are_an_error(wrong: str) -> None:
 def test_layout_of_a_part_under_a_parametrization_is_its_modules() -> None:
     network, head = TINY["grouped"].make()
     METHODS["lora"]().optimizer(network, lr=LR, head=head)
-    found: dict[str, Part] = {part.name: part for part in parts_of(network, head)}
+    found: dict[str, NetworkParameter] = {parameter.name: parameter for parameter in parameters_of(network, head)}
     assert found["6.weight"].layout == KernelLayout(transposed=True, groups=2)
     assert found["3.weight"].role is Role.WEIGHT

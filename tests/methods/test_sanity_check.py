@@ -25,7 +25,7 @@ from lnsegfm.methods.method import Method
 from lnsegfm.methods.sanity_check import STEPS, SanityReport, empty_sanity_report, run_sanity_check
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.added import Added
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from tests.networks.tiny import TINY, UNET, Tiny, loss_of
 
@@ -63,7 +63,7 @@ def test_every_method_on_every_network_passes(network: str, name: str) -> None:
     method = METHODS[name]()
     report = trial(TINY[network], method)
     plain, head = TINY[network].make()
-    moved = method.moved(plain, head)
+    moved = method.trainable(plain, head)
     assert (report.tensors, report.parameters, report.total) == (moved.tensors, moved.parameters, moved.total)
     assert report.steps == STEPS
     assert report.silent == ()
@@ -75,14 +75,14 @@ def test_every_method_on_every_network_passes(network: str, name: str) -> None:
 def test_the_counts_are_those_of_the_network() -> None:
     report = trial(TINY["plain-unet"], DGST())
     network, _ = TINY["plain-unet"].make()
-    parts = parts_of(network)
-    assert report.tensors == len(parts)
+    parameters = parameters_of(network)
+    assert report.tensors == len(parameters)
     assert report.share == 1
     assert report.kept == 0
-    assert report.to_json()["roles"]["head"] == sum(part.role is Role.HEAD for part in parts)
+    assert report.to_json()["roles"]["head"] == sum(parameter.role is Role.HEAD for parameter in parameters)
     head = trial(TINY["plain-unet"], Head())
-    assert head.moved == head.parameters == sum(p.parameter.numel() for p in parts if p.role is Role.HEAD)
-    assert head.kept == len(parts) - head.tensors
+    assert head.moved == head.parameters == sum(p.tensor.numel() for p in parameters if p.role is Role.HEAD)
+    assert head.kept == len(parameters) - head.tensors
     assert 0 < head.share < 0.1
 
 
@@ -90,7 +90,7 @@ def test_the_report_of_a_method_that_takes_no_step_is_empty() -> None:
     network, _ = TINY["plain-unet"].make()
     report = empty_sanity_report(network)
     assert (report.steps, report.moved, report.parameters, report.share) == (0, 0, 0, 0)
-    assert report.kept == len(parts_of(network))
+    assert report.kept == len(parameters_of(network))
 
 
 def test_a_choice_that_is_made_before_training_moves_nothing_yet() -> None:
@@ -191,7 +191,7 @@ class Leaking(Head):
     """Its optimizer decays tensors that it was not given."""
 
     def _optimizer(self, trained: Any, **_: Any) -> Optimizer:
-        return DecaysAll([part.parameter for part in trained])
+        return DecaysAll([parameter.tensor for parameter in trained])
 
 
 class DecaysAll(SGD):
@@ -246,8 +246,8 @@ def test_a_change_of_one_bit_is_seen() -> None:
 class ClaimsSparse(DGST):
     """The masked gradient of the release, said to be sparse."""
 
-    def per_step(self, part: Any) -> int:
-        return DGST(gamma=self.gamma).per_step(part)
+    def per_step(self, parameter: Any) -> int:
+        return DGST(gamma=self.gamma).per_step(parameter)
 
 
 def test_a_masked_gradient_that_is_called_sparse_is_refused() -> None:

@@ -28,7 +28,7 @@ def test_the_network_that_is_counted_on_is_the_one_that_nnunet_plans() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_share_that_is_kept_is_that_of_the_default_network(name: str) -> None:
     """One channel, background and one label; three significant digits of a percentage."""
-    moved = METHODS[name]().moved(default_network())
+    moved = METHODS[name]().trainable(default_network())
     assert moved.total == ARCHITECTURES["nnunet"].parameters
     assert KEPT[name] == float(f"{100 * moved.per_step / moved.total:.3g}"), "make tables"
     assert share_of(METHODS[name]) == KEPT[name]

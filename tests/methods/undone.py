@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.networks.parts import KERNELS, Part
+from lnsegfm.networks.parameter_roles import KERNELS, NetworkParameter
 from lnsegfm.networks.reparametrize import Shifted
 from lnsegfm.networks.role import Role
 
@@ -44,10 +44,10 @@ def undone_layers(network: nn.Module, forward: Callable[[], Any]) -> set[nn.Modu
     return {layer for layer, _ in given} - heard
 
 
-def is_undone(part: Part, layers: set[nn.Module]) -> bool:
+def is_undone(parameter: NetworkParameter, layers: set[nn.Module]) -> bool:
     """Whether a trained tensor is the shift of such a layer, its own or one that was put before it."""
-    if part.role is Role.BIAS:
-        return part.module in layers
-    if isinstance(part.module, Shifted) and part.parameter is part.module.shift:
-        return any(part.module in set(layer.modules()) for layer in layers)
+    if parameter.role is Role.BIAS:
+        return parameter.module in layers
+    if isinstance(parameter.module, Shifted) and parameter.tensor is parameter.module.shift:
+        return any(parameter.module in set(layer.modules()) for layer in layers)
     return False

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from lnsegfm.methods.method import Method
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.networks.parts import Part, parts_of
+from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from lnsegfm.networks.role import Role
 from tests.networks.kernels import kernel_indices
 
@@ -48,13 +48,13 @@ MOVES: dict[str, frozenset[Role]] = {
 """What each method moves, written down a second time; ``decoder`` goes by names, see `is_meant`."""
 
 
-def is_meant(method: Method, part: Part) -> bool:
+def is_meant(method: Method, parameter: NetworkParameter) -> bool:
     """Whether a method is to train a parameter, told apart from the method's own view."""
     if method.name == "decoder":  # a name is the first one, so what nnU-Net's decoder holds of the encoder is not meant
-        return part.name.startswith("decoder") or part.role is Role.HEAD
-    if part.role in (Role.NORM_WEIGHT, Role.NORM_BIAS) and not getattr(method, "norms", True):
+        return parameter.name.startswith("decoder") or parameter.role is Role.HEAD
+    if parameter.role in (Role.NORM_WEIGHT, Role.NORM_BIAS) and not getattr(method, "norms", True):
         return False
-    return part.role in MOVES[method.name]
+    return parameter.role in MOVES[method.name]
 
 
 def bits(tensor: Tensor) -> np.ndarray:
@@ -82,9 +82,9 @@ def largest(index: np.ndarray, ranks: np.ndarray, gamma: int) -> tuple[np.ndarra
     return certain, possible
 
 
-def selection(part: Part, gradient: Tensor, gamma: int) -> tuple[np.ndarray, np.ndarray]:
+def selection(parameter: NetworkParameter, gradient: Tensor, gamma: int) -> tuple[np.ndarray, np.ndarray]:
     """Flat masks (certain, possible) of the gamma steepest entries per kernel."""
-    return largest(kernel_indices(part.module, tuple(gradient.shape)), gradient.detach().cpu().numpy(), gamma)
+    return largest(kernel_indices(parameter.module, tuple(gradient.shape)), gradient.detach().cpu().numpy(), gamma)
 
 
 @dataclass
@@ -116,13 +116,15 @@ class Witness:
     garbled: bool = False
 
     def __post_init__(self) -> None:
-        self.parts = parts_of(self.network, self.head)
-        self.trained = [part for part in self.parts if is_meant(self.method, part)]
+        self.parameters = parameters_of(self.network, self.head)
+        self.trained = [parameter for parameter in self.parameters if is_meant(self.method, parameter)]
         self.rule = SPARSE_RULE.get(self.method.name)
         self.rule = getattr(self.method, "mode", None) if self.rule == "" else self.rule
-        self.sparse = [part for part in self.trained if self.rule is not None and part.role is Role.WEIGHT]
+        self.sparse = [
+            parameter for parameter in self.trained if self.rule is not None and parameter.role is Role.WEIGHT
+        ]
         self.gamma = getattr(self.method, "gamma", 0)
-        self.start = {part.name: part.parameter.detach().clone() for part in self.trained}
+        self.start = {parameter.name: parameter.tensor.detach().clone() for parameter in self.trained}
         self.shadow = {name: tensor.clone().requires_grad_() for name, tensor in self.start.items()}
         adam = getattr(self.method, "rule", "") == "adamw"
         options = {"weight_decay": self.options["weight_decay"]} if adam else dict(self.options)
@@ -134,10 +136,10 @@ class Witness:
         self.optimizer.register_step_post_hook(lambda *_: self._after())
 
     def _before(self) -> None:
-        assert [p.name for p in self.trained if p.parameter.grad is None] == [], "trained tensors without a gradient"
-        assert [p.name for p in self.parts if p not in self.trained and p.parameter.grad is not None] == []
-        self.before = {part.name: part.parameter.detach().clone() for part in self.parts}
-        self.gradients = {p.name: p.parameter.grad.clone() for p in self.trained if p.parameter.grad is not None}
+        assert [p.name for p in self.trained if p.tensor.grad is None] == [], "trained tensors without a gradient"
+        assert [p.name for p in self.parameters if p not in self.trained and p.tensor.grad is not None] == []
+        self.before = {parameter.name: parameter.tensor.detach().clone() for parameter in self.parameters}
+        self.gradients = {p.name: p.tensor.grad.clone() for p in self.trained if p.tensor.grad is not None}
         self.buffers = {name: buffer.clone() for name, buffer in unwrap(self.network).named_buffers()}
 
     def _after(self) -> None:
@@ -146,122 +148,126 @@ class Witness:
         looking = self.rule == "static" and self.steps <= getattr(self.method, "passes", 0)
         if not looking:
             self._step_reference()
-        for part in self.parts:
-            if part not in self.trained:
-                assert_same_bits(part.parameter, self.before[part.name], f"frozen {part.name}")
+        for parameter in self.parameters:
+            if parameter not in self.trained:
+                assert_same_bits(parameter.tensor, self.before[parameter.name], f"frozen {parameter.name}")
             elif looking:
-                assert_same_bits(part.parameter, self.before[part.name], f"only looked at {part.name}")
-            elif part in self.sparse:
-                self._check_weight(part)
+                assert_same_bits(parameter.tensor, self.before[parameter.name], f"only looked at {parameter.name}")
+            elif parameter in self.sparse:
+                self._check_weight(parameter)
             else:
-                self._assert_at(part, self.shadow[part.name], "dense")
-            if not np.array_equal(bits(part.parameter), bits(self.before[part.name])):
-                self.moved.add(part.name)
+                self._assert_at(parameter, self.shadow[parameter.name], "dense")
+            if not np.array_equal(bits(parameter.tensor), bits(self.before[parameter.name])):
+                self.moved.add(parameter.name)
         for name, buffer in unwrap(self.network).named_buffers():
             assert_same_bits(buffer, self.buffers[name], f"buffer {name}")
 
     @staticmethod
-    def _assert_at(part: Part, expected: Tensor, what: str) -> None:
-        wrong = np.flatnonzero(_elsewhere(part.parameter, expected))
-        assert wrong.size == 0, f"{what} {part.name}: {wrong.size} of {expected.numel()} differ, first {wrong[:3]}"
+    def _assert_at(parameter: NetworkParameter, expected: Tensor, what: str) -> None:
+        wrong = np.flatnonzero(_elsewhere(parameter.tensor, expected))
+        assert wrong.size == 0, f"{what} {parameter.name}: {wrong.size} of {expected.numel()} differ, first {wrong[:3]}"
 
     def _rank(self) -> None:
         """Keep what entries of a sparse weight are ranked by, for the rules that look at more than one step."""
         memory = getattr(self.method, "memory", 0.0)
-        for part in self.sparse:
-            gradient = self.gradients[part.name].detach().cpu().numpy()
-            before = self.sums.get(part.name, np.zeros_like(gradient))
+        for parameter in self.sparse:
+            gradient = self.gradients[parameter.name].detach().cpu().numpy()
+            before = self.sums.get(parameter.name, np.zeros_like(gradient))
             if self.rule == "static" and self.steps <= getattr(self.method, "passes", 0):
-                self.sums[part.name] = before + np.abs(gradient)
+                self.sums[parameter.name] = before + np.abs(gradient)
             elif memory:
-                self.sums[part.name] = gradient.dtype.type(memory) * before + gradient.dtype.type(1 - memory) * gradient
+                self.sums[parameter.name] = (
+                    gradient.dtype.type(memory) * before + gradient.dtype.type(1 - memory) * gradient
+                )
 
     def _step_reference(self) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
         for group in self.reference.param_groups:
             group["lr"] = rate
-        for part in self.trained:
-            shadow, gradient = self.shadow[part.name], self.gradients[part.name].clone()
+        for parameter in self.trained:
+            shadow, gradient = self.shadow[parameter.name], self.gradients[parameter.name].clone()
             if self.method.name == "l2-sp":
-                gradient = self._pulled(part, gradient)
-            if part in self.sparse and self.rule != "static":
-                shadow.data.copy_(self.before[part.name])
+                gradient = self._pulled(parameter, gradient)
+            if parameter in self.sparse and self.rule != "static":
+                shadow.data.copy_(self.before[parameter.name])
                 if self.rule == "masked-gradient":
-                    certain, possible = selection(part, gradient, self.gamma)
-                    self.tied[part.name] = self.tied.get(part.name, False) | (possible & ~certain)
+                    certain, possible = selection(parameter, gradient, self.gamma)
+                    self.tied[parameter.name] = self.tied.get(parameter.name, False) | (possible & ~certain)
                     gradient[~torch.from_numpy(certain).reshape(gradient.shape)] = 0.0
             shadow.grad = gradient
         self.reference.step()
 
-    def _pulled(self, part: Part, gradient: Tensor) -> Tensor:
+    def _pulled(self, parameter: NetworkParameter, gradient: Tensor) -> Tensor:
         """The gradient of the loss with L2-SP's pull, by NumPy."""
-        weight, start = self.before[part.name].numpy(), self.start[part.name].numpy()
+        weight, start = self.before[parameter.name].numpy(), self.start[parameter.name].numpy()
         strength, pull = self.method.alpha, weight - start  # type: ignore[attr-defined]
-        if part.role is Role.HEAD:
+        if parameter.role is Role.HEAD:
             strength, pull = self.method.beta, weight  # type: ignore[attr-defined]
         return torch.from_numpy(gradient.numpy() + weight.dtype.type(strength) * pull)
 
-    def _candidates(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    def _candidates(self, parameter: NetworkParameter) -> tuple[np.ndarray, np.ndarray]:
         """Flat masks of the entries that must move if they can, and of those that may."""
-        gradient = self.gradients[part.name]
+        gradient = self.gradients[parameter.name]
         if self.method.name.startswith("random") or getattr(self.method, "select", "") == "random":
             return np.zeros(gradient.numel(), bool), np.ones(gradient.numel(), bool)
-        ranks = self.sums.get(part.name, gradient.detach().cpu().numpy())
-        return largest(kernel_indices(part.module, tuple(gradient.shape)), ranks, self.gamma)
+        ranks = self.sums.get(parameter.name, gradient.detach().cpu().numpy())
+        return largest(kernel_indices(parameter.module, tuple(gradient.shape)), ranks, self.gamma)
 
-    def _check_weight(self, part: Part) -> None:
-        before, after = self.before[part.name], part.parameter
+    def _check_weight(self, parameter: NetworkParameter) -> None:
+        before, after = self.before[parameter.name], parameter.tensor
         if self.rule == "masked-gradient":
-            different = _elsewhere(after, self.shadow[part.name]) & ~self.tied[part.name]
-            assert not different.any(), f"masked-gradient {part.name}: {different.sum()} entries differ"
+            different = _elsewhere(after, self.shadow[parameter.name]) & ~self.tied[parameter.name]
+            assert not different.any(), f"masked-gradient {parameter.name}: {different.sum()} entries differ"
             return
         changed = bits(after) != bits(before)
-        certain, possible = self._candidates(part)
-        assert not (changed & ~possible).any(), f"{part.name}: {(changed & ~possible).sum()} unselected entries moved"
-        wrong, would = self._wrong(part)
-        zero = (self.gradients[part.name] == 0).reshape(-1).numpy()
+        certain, possible = self._candidates(parameter)
+        assert not (changed & ~possible).any(), (
+            f"{parameter.name}: {(changed & ~possible).sum()} unselected entries moved"
+        )
+        wrong, would = self._wrong(parameter)
+        zero = (self.gradients[parameter.name] == 0).reshape(-1).numpy()
         idle = zero & ~changed if self.rule != "static" else np.zeros_like(changed)
-        self.ever[part.name] = self.ever.get(part.name, False) | changed
-        counted = self.ever[part.name] if self.rule == "static" else changed
+        self.ever[parameter.name] = self.ever.get(parameter.name, False) | changed
+        counted = self.ever[parameter.name] if self.rule == "static" else changed
         wrong &= (certain | counted) & ~idle
-        assert not wrong.any(), f"{part.name}: {wrong.sum()} selected entries are not where the rule puts them"
-        index = kernel_indices(part.module, tuple(after.shape))
+        assert not wrong.any(), f"{parameter.name}: {wrong.sum()} selected entries are not where the rule puts them"
+        index = kernel_indices(parameter.module, tuple(after.shape))
         keep = min(self.gamma, index.shape[1]) if self.gamma else index.shape[1]
         per_kernel = counted[index].sum(axis=1)
-        assert per_kernel.max() <= keep, f"{part.name}: {per_kernel.max()} entries of a kernel moved"
+        assert per_kernel.max() <= keep, f"{parameter.name}: {per_kernel.max()} entries of a kernel moved"
         lazy = would[index].all(axis=1) & (per_kernel < keep)
-        assert not lazy.any(), f"{part.name}: {lazy.sum()} kernels moved in fewer than {keep} entries"
+        assert not lazy.any(), f"{parameter.name}: {lazy.sum()} kernels moved in fewer than {keep} entries"
 
-    def _wrong(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    def _wrong(self, parameter: NetworkParameter) -> tuple[np.ndarray, np.ndarray]:
         """Flat masks of the entries that are not where the rule would put them, and of those that it would move."""
         if self.rule == "bounded":
-            return self._beyond_bounds(part)
-        expected = self._paper(part) if self.rule == "paper" else self.shadow[part.name].detach()
+            return self._beyond_bounds(parameter)
+        expected = self._paper(parameter) if self.rule == "paper" else self.shadow[parameter.name].detach()
         origin = self.start if self.rule == "static" else self.before
-        return _elsewhere(part.parameter, expected), _elsewhere(expected, origin[part.name])
+        return _elsewhere(parameter.tensor, expected), _elsewhere(expected, origin[parameter.name])
 
-    def _paper(self, part: Part) -> Tensor:
+    def _paper(self, parameter: NetworkParameter) -> Tensor:
         rate = self.method.weight_lr * self.optimizer.param_groups[0]["lr"] / LR  # type: ignore[attr-defined]
-        before, gradient = self.before[part.name].numpy(), self.gradients[part.name].numpy()
+        before, gradient = self.before[parameter.name].numpy(), self.gradients[parameter.name].numpy()
         return torch.from_numpy(before - gradient.dtype.type(rate) * gradient)
 
-    def _beyond_bounds(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    def _beyond_bounds(self, parameter: NetworkParameter) -> tuple[np.ndarray, np.ndarray]:
         """The same for the bounded step, whose bound is a root of a mean and so known to rounding only."""
         method: Any = self.method
         factor = self.optimizer.param_groups[0]["lr"] / LR
-        index = kernel_indices(part.module, tuple(part.parameter.shape))
-        before = self.before[part.name].double().numpy().reshape(-1)
-        after = part.parameter.detach().double().numpy().reshape(-1)
+        index = kernel_indices(parameter.module, tuple(parameter.tensor.shape))
+        before = self.before[parameter.name].double().numpy().reshape(-1)
+        after = parameter.tensor.detach().double().numpy().reshape(-1)
         bound = np.empty_like(before)
         bound[index] = factor * method.bound * np.sqrt(np.square(before[index]).mean(axis=1, keepdims=True))
-        whole = factor * method.weight_lr * self.gradients[part.name].double().numpy().reshape(-1)
+        whole = factor * method.weight_lr * self.gradients[parameter.name].double().numpy().reshape(-1)
         expected = before - np.clip(whole, -bound, bound)
-        epsilon = torch.finfo(part.parameter.dtype).eps
+        epsilon = torch.finfo(parameter.tensor.dtype).eps
         room = epsilon * (np.maximum(np.abs(before), np.abs(expected)) + 8 * bound)
-        exact = torch.from_numpy((before - whole).reshape(part.parameter.shape)).to(part.parameter.dtype)
+        exact = torch.from_numpy((before - whole).reshape(parameter.tensor.shape)).to(parameter.tensor.dtype)
         free = np.abs(whole) < 0.999 * bound
         with np.errstate(invalid="ignore"):
-            wrong = np.where(free, _elsewhere(part.parameter, exact), ~(np.abs(after - expected) <= room))
+            wrong = np.where(free, _elsewhere(parameter.tensor, exact), ~(np.abs(after - expected) <= room))
         wrong &= ~(np.isnan(after) & np.isnan(expected))
         return wrong, np.abs(expected - before) > 2 * room
 

@@ -22,7 +22,7 @@ from lnsegfm.networks.architectures import (
     has_deep_supervision,
     require_patch,
 )
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import adapted_class
 from lnsegfm.networks.swin_unetr import CLASS_PATH, SwinUNETR, arguments_of
@@ -92,7 +92,7 @@ def test_the_full_network_has_the_stated_size_and_runs(name: str) -> None:
     theirs = independent(name, features, strides, kernels, 48)
     assert shapes(ours) == shapes(theirs)
     count = sum(parameter.numel() for parameter in theirs.parameters())
-    assert count == sum(part.parameter.numel() for part in parts_of(ours)) == card.parameters
+    assert count == sum(parameter.tensor.numel() for parameter in parameters_of(ours)) == card.parameters
     with torch.no_grad():
         patch = (32, 64, 64) if swin else (32, 32, 64)
         assert ours.eval()(torch.zeros(1, 1, *patch)).shape == (1, 2, *patch)
@@ -105,16 +105,16 @@ def test_each_parameter_has_a_role_and_the_head_is_the_output(name: str) -> None
         ARCHITECTURES[name].build_plan((12,) if name.startswith("swin") else features, strides, kernels),
         deep_supervision=True,
     )
-    parts = parts_of(network)
-    assert {id(part.parameter) for part in parts} == {id(parameter) for parameter in network.parameters()}
-    roles = {part.role for part in parts}
+    parameters = parameters_of(network)
+    assert {id(parameter.tensor) for parameter in parameters} == {id(parameter) for parameter in network.parameters()}
+    roles = {parameter.role for parameter in parameters}
     assert Role.OTHER not in roles
     assert {Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS} <= roles
     assert (Role.POSITION in roles) == name.startswith("swin")
-    head = [part for part in parts if part.role is Role.HEAD]
-    assert all(part.parameter.shape[0] == 2 for part in head)
+    head = [parameter for parameter in parameters if parameter.role is Role.HEAD]
+    assert all(parameter.tensor.shape[0] == 2 for parameter in head)
     wanted = ("out.",) if name.startswith("swin") else ("decoder.seg_layers.",)
-    assert all(part.name.startswith(wanted) for part in head)
+    assert all(parameter.name.startswith(wanted) for parameter in head)
 
 
 @pytest.mark.parametrize("name", SWINS)

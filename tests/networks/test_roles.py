@@ -9,7 +9,7 @@ from torch import nn
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.networks.cards import find_card, unwrap
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from tests.networks.tiny import TINY, UNET, Sequence3d, Tied, Transformer
 
@@ -46,7 +46,7 @@ PLAIN_UNET_BY_HAND = {
 
 
 def roles(network: nn.Module, head: object = None) -> dict[str, Role]:
-    return {part.name: part.role for part in parts_of(network, head)}  # type: ignore[arg-type]
+    return {parameter.name: parameter.role for parameter in parameters_of(network, head)}  # type: ignore[arg-type]
 
 
 def test_plain_unet_by_hand() -> None:
@@ -79,13 +79,13 @@ def test_transformer_by_hand() -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_every_parameter_has_exactly_one_role(name: str) -> None:
     network, head = TINY[name].make()
-    parts = parts_of(network, head)
+    parameters = parameters_of(network, head)
 
     named = dict(network.named_parameters())
-    assert [part.name for part in parts] == list(named)
-    assert all(part.parameter is named[part.name] for part in parts)
-    assert len({id(part.parameter) for part in parts}) == len(parts)
-    assert all(isinstance(part.role, Role) for part in parts)
+    assert [parameter.name for parameter in parameters] == list(named)
+    assert all(parameter.tensor is named[parameter.name] for parameter in parameters)
+    assert len({id(parameter.tensor) for parameter in parameters}) == len(parameters)
+    assert all(isinstance(parameter.role, Role) for parameter in parameters)
 
 
 def test_attention_with_separate_projections() -> None:
@@ -112,13 +112,13 @@ def test_a_tensor_shared_with_the_head_is_head() -> None:
 
 def test_head_is_asked_for_where_no_card_knows_it() -> None:
     with pytest.raises(ConfigError, match=r"Sequence3d.*head=\[network.out\]") as caught:
-        parts_of(Sequence3d())
+        parameters_of(Sequence3d())
     assert "\n" not in str(caught.value)
 
 
 def test_a_head_of_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="does not"):
-        parts_of(Sequence3d(), [Sequence3d().out])
+        parameters_of(Sequence3d(), [Sequence3d().out])
 
 
 def test_subclasses_have_the_card_of_their_class() -> None:

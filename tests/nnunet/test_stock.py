@@ -16,7 +16,7 @@ import torch
 from lnsegfm.methods.trainer_names import method_trainers
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import ARCHITECTURES
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction.inputs import find_scans
@@ -94,11 +94,15 @@ def test_dgst_trains_under_nnunets_command(world, nnunet_folders, lnsegfm):
     checkpoint = read_checkpoint(model / "fold_0" / "checkpoint_final.pth")
     assert checkpoint.trainer_name == "nnUNetTrainer"
     before = read_checkpoint(base_file(world)).weights
-    for part in parts_of(build_network(checkpoint, deep_supervision=True)):
-        if part.role is Role.WEIGHT:
-            moved = (raw(checkpoint.weights[part.name]) != raw(before[part.name])).any(1).view(part.parameter.shape)
-            per_kernel = part.layout.rows(moved.float()).sum(1)
-            assert 0 < per_kernel.max() <= 2 * 3, part.name  # gamma 2, 3 steps
+    for parameter in parameters_of(build_network(checkpoint, deep_supervision=True)):
+        if parameter.role is Role.WEIGHT:
+            moved = (
+                (raw(checkpoint.weights[parameter.name]) != raw(before[parameter.name]))
+                .any(1)
+                .view(parameter.tensor.shape)
+            )
+            per_kernel = parameter.layout.rows(moved.float()).sum(1)
+            assert 0 < per_kernel.max() <= 2 * 3, parameter.name  # gamma 2, 3 steps
 
 
 def test_lora_is_trained_continued_and_predicts_without_this_package(world, nnunet_folders, lnsegfm, tmp_path):
@@ -127,10 +131,10 @@ def test_lora_is_trained_continued_and_predicts_without_this_package(world, nnun
 
 
 def assert_only_kernels_and_head_moved(after: Checkpoint, before: Checkpoint) -> None:
-    for part in parts_of(build_network(after, deep_supervision=True)):
-        if part.role is not Role.HEAD:
-            kept = torch.equal(raw(after.weights[part.name]), raw(before.weights[part.name]))
-            assert kept == (part.role is not Role.WEIGHT), part.name
+    for parameter in parameters_of(build_network(after, deep_supervision=True)):
+        if parameter.role is not Role.HEAD:
+            kept = torch.equal(raw(after.weights[parameter.name]), raw(before.weights[parameter.name]))
+            assert kept == (parameter.role is not Role.WEIGHT), parameter.name
 
 
 @pytest.mark.long

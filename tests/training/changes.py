@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.networks.parts import Part, parts_of
+from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -20,29 +20,32 @@ Kind = tuple[Role, bool]
 def meant(method: Method, start: Checkpoint) -> dict[str, Kind]:
     """Name to kind (role, in the decoder) of every tensor of the adapted model that the method changes."""
     network = build_network(start, deep_supervision=True)
-    plain = {part.name: part for part in parts_of(network)}
+    plain = {parameter.name: parameter for parameter in parameters_of(network)}
     method.attach(network)
-    after = {part.name: part for part in parts_of(network)}
-    added = {name: part for name, part in after.items() if name not in plain and "parametrizations" not in name}
+    after = {parameter.name: parameter for parameter in parameters_of(network)}
+    added = {
+        name: parameter for name, parameter in after.items() if name not in plain and "parametrizations" not in name
+    }
     return {
-        name: (part.role, part.in_decoder)
-        for name, part in (plain | added).items()
-        if method.moves(after[name]) or computed(after[name])
+        name: (parameter.role, parameter.in_decoder)
+        for name, parameter in (plain | added).items()
+        if method.is_trained(after[name]) or computed(after[name])
     }
 
 
-def computed(part: Part) -> bool:
+def computed(parameter: NetworkParameter) -> bool:
     """Whether something that the method added computes it."""
-    held = getattr(part.module, "parametrizations", None)
-    return isinstance(held, nn.ModuleDict) and part.name.rpartition(".")[2] in held
+    held = getattr(parameter.module, "parametrizations", None)
+    return isinstance(held, nn.ModuleDict) and parameter.name.rpartition(".")[2] in held
 
 
 def changed(before: Mapping[str, Tensor], adapted: Checkpoint) -> dict[str, Kind]:
     """The same of every tensor that differs from the base's by a bit, or that the base does not have."""
     return {
-        part.name: (part.role, part.in_decoder)
-        for part in parts_of(build_network(adapted, deep_supervision=True))
-        if part.name not in before or bool((raw(before[part.name]) != raw(adapted.weights[part.name])).any())
+        parameter.name: (parameter.role, parameter.in_decoder)
+        for parameter in parameters_of(build_network(adapted, deep_supervision=True))
+        if parameter.name not in before
+        or bool((raw(before[parameter.name]) != raw(adapted.weights[parameter.name])).any())
     }
 
 

@@ -25,7 +25,7 @@ from lnsegfm.methods.trainer_names import architecture_trainers, method_trainers
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.reparametrize import is_reparametrized
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.environment import engine
@@ -199,12 +199,12 @@ def test_the_docs_tell_every_trainer_with_its_method_and_rate():
 @every_trainer
 def test_the_trainer_moves_what_its_method_says(name, begun):
     trainer = begun(name)
-    moves = trainer.method.moves
+    moves = trainer.method.is_trained
     assert trainer.method.name == TRAINERS[name]
-    parts = parts_of(trainer.network)
-    assert [part.name for part in parts if part.parameter.requires_grad != moves(part)] == []
+    parameters = parameters_of(trainer.network)
+    assert [parameter.name for parameter in parameters if parameter.tensor.requires_grad != moves(parameter)] == []
     of_optimizer = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert of_optimizer == {id(part.parameter) for part in parts if moves(part)}
+    assert of_optimizer == {id(parameter.tensor) for parameter in parameters if moves(parameter)}
 
 
 @every_trainer
@@ -221,9 +221,9 @@ def test_the_method_begins_with_the_pretrained_weights(name, begun, world):
 def test_l2_sp_is_anchored_to_the_pretrained_weights(begun, world):
     trainer = begun("nnUNetTrainer_l2_sp")
     base = read_checkpoint(base_file(world)).weights
-    for part in parts_of(trainer.network):
-        if part.role is not Role.HEAD:
-            assert same_bits(trainer.optimizer.state[part.parameter]["start"], base[part.name]), part.name
+    for parameter in parameters_of(trainer.network):
+        if parameter.role is not Role.HEAD:
+            assert same_bits(trainer.optimizer.state[parameter.tensor]["start"], base[parameter.name]), parameter.name
 
 
 @every_trainer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsegfm.errors import TransferError
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.weights.state import aliases, raw
 from lnsegfm.weights.transfer import Transfer, transfer
@@ -90,7 +90,7 @@ def test_the_same_network_takes_everything_bit_for_bit(name):
     assert same_bits(network.state_dict(), base)
     assert report.adapted == report.fresh == report.unused == report.labels_new == ()
     assert report.share == 1
-    assert {part.name for part in parts_of(network, head)} <= set(report.matched)
+    assert {parameter.name for parameter in parameters_of(network, head)} <= set(report.matched)
     require_true_counts(report, network)
 
 
@@ -126,19 +126,19 @@ def test_heads_go_by_label_name(name, labels):
 
     report = between(name, base, network, head, base_labels=theirs, labels=labels, minimum=1)
 
-    heads = {part.name: part for part in parts_of(network, head) if part.role is Role.HEAD}
+    heads = {parameter.name: parameter for parameter in parameters_of(network, head) if parameter.role is Role.HEAD}
     assert set(report.adapted) == set(heads)
     for key, tensor in network.state_dict().items():
         if aliases(network.state_dict())[key] not in {aliases(network.state_dict())[h] for h in heads}:
             assert torch.equal(raw(tensor), raw(base[key])), key
-    for key, part in heads.items():
-        axis = 1 if isinstance(part.module, nn.ConvTranspose3d) and part.parameter.dim() > 1 else 0
+    for key, parameter in heads.items():
+        axis = 1 if isinstance(parameter.module, nn.ConvTranspose3d) and parameter.tensor.dim() > 1 else 0
         for row, label in enumerate(labels):
             expected = base[key].select(axis, theirs.index(label)) if label in theirs else before[key].select(axis, row)
-            assert torch.equal(part.parameter.select(axis, row), expected), (key, label)
+            assert torch.equal(parameter.tensor.select(axis, row), expected), (key, label)
     known = [label for label in labels if label in theirs]
     assert report.labels_kept == tuple(known[1:])
-    assert report.parameters.adapted * len(labels) == sum(p.parameter.numel() for p in heads.values()) * len(known)
+    assert report.parameters.adapted * len(labels) == sum(p.tensor.numel() for p in heads.values()) * len(known)
     require_true_counts(report, network)
 
 
@@ -197,9 +197,9 @@ def test_a_refusal_changes_nothing(name):
     """A base with heads, channels and tensors that fit, which would all be taken if it came first to copying."""
     base = copy.deepcopy(trained(name, 0, labels=3, channels=1)[0].state_dict())
     network, head = trained(name, 1, labels=4, channels=2)
-    parts = [part for part in parts_of(network, head) if part.role is not Role.HEAD]
+    parameters = [parameter for parameter in parameters_of(network, head) if parameter.role is not Role.HEAD]
     first = aliases(network.state_dict())
-    lost = {first[part.name] for part in parts[len(parts) // 2 :]}
+    lost = {first[parameter.name] for parameter in parameters[len(parameters) // 2 :]}
     base = {key: tensor for key, tensor in base.items() if first[key] not in lost}
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(TransferError, match="is not in the base") as refused:
@@ -215,7 +215,7 @@ def test_a_refusal_changes_nothing(name):
             minimum=0.999,
         )
     assert "\n" not in str(refused.value)
-    assert f": {parts[len(parts) // 2].name} (" in str(refused.value), "what differs first is told first"
+    assert f": {parameters[len(parameters) // 2].name} (" in str(refused.value), "what differs first is told first"
     assert same_bits(network.state_dict(), before)
 
 

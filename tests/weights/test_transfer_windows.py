@@ -10,7 +10,7 @@ import torch
 from monai.networks.nets import SwinUNETR
 from torch import Tensor, nn
 
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.weights.state import raw
 from lnsegfm.weights.transfer import transfer
@@ -126,8 +126,8 @@ def test_an_encoder_alone(base):
     network = swin(1)
     report = transfer(encoder, network, base_labels=[], labels=LABELS, covers=["swinViT."])
     assert report.share == 1
-    names = {part.name for part in parts_of(network) if part.name.startswith("swinViT.")}
+    names = {parameter.name for parameter in parameters_of(network) if parameter.name.startswith("swinViT.")}
     assert set(report.matched) == names
-    positions = {part.name for part in parts_of(network) if part.role is Role.POSITION}
+    positions = {parameter.name for parameter in parameters_of(network) if parameter.role is Role.POSITION}
     assert positions == set(tables(network))
     assert positions < names

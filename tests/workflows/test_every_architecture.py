@@ -70,7 +70,7 @@ def test_every_method_adapts_it_and_keeps_what_it_says(trained: Trained, name: s
 
     assert_changed_as_meant(method, base, run.model)
     assert planned.transfer.share == 1
-    assert run.record["sanity_check"]["parameters"] == planned.moved.parameters
+    assert run.record["sanity_check"]["parameters"] == planned.trainable.parameters
     rebuilt = Adapter.load(run.folder).apply(base.weights)
     assert all((raw(rebuilt[key]) == raw(after[key])).all() for key in after)
 

@@ -18,7 +18,7 @@ from lnsegfm.errors import ConfigError, RunMismatch, TransferError
 from lnsegfm.methods.full import Full
 from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.networks.parts import parts_of
+from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.environment import engine
 from lnsegfm.nnunet.network_building import build_network
@@ -46,12 +46,12 @@ def test_every_method_runs_moves_what_it_says_and_nothing_else(world, name):
     assert_changed_as_meant(method, base, run.folder)
 
     record = json.loads((run.folder / "run.json").read_text())
-    moves, report = record["moves"], record["sanity_check"]
+    trainable, report = record["trainable"], record["sanity_check"]
     assert report["steps"] == (2 if method.learns else 0)
     assert {key: report[key] for key in ("tensors", "parameters", "total")} == {
-        key: moves[key] for key in ("tensors", "parameters", "total")
+        key: trainable[key] for key in ("tensors", "parameters", "total")
     }
-    assert 0 < report["moved"] <= 2 * moves["per_step"] or not method.learns
+    assert 0 < report["moved"] <= 2 * trainable["per_step"] or not method.learns
     assert all(".seg_layers." in name for name in report["silent"])
     assert record["result"]["verdict"]
     assert len(list((run.folder / "predictions" / "adapted").glob("*.nii.gz"))) == 2
@@ -61,10 +61,14 @@ def test_every_method_runs_moves_what_it_says_and_nothing_else(world, name):
     if name == "zero-shot":
         assert weights_hash(adapted.weights) == weights_hash(base.weights)
     if name == "scratch":
-        parts = [part for part in parts_of(build_network(adapted, deep_supervision=True)) if part.role is Role.WEIGHT]
-        assert parts
-        for part in parts:  # not even the weights that the base, of the same seed, began with
-            assert correlation(base.weights[part.name], adapted.weights[part.name]) < 0.5
+        parameters = [
+            parameter
+            for parameter in parameters_of(build_network(adapted, deep_supervision=True))
+            if parameter.role is Role.WEIGHT
+        ]
+        assert parameters
+        for parameter in parameters:  # not even the weights that the base, of the same seed, began with
+            assert correlation(base.weights[parameter.name], adapted.weights[parameter.name]) < 0.5
 
 
 def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -79,7 +83,7 @@ def test_the_run_leaves_what_it_promises(run):
     assert len(record["held_out"]) == 2
     assert len(record["losses"]) == record["training"]["iterations"] == 6
     assert record["result"]["verdict"]
-    assert 0 < record["adapter"]["entries"] <= 6 * record["moves"]["per_step"]  # DGST: six steps
+    assert 0 < record["adapter"]["entries"] <= 6 * record["trainable"]["per_step"]  # DGST: six steps
     assert (run.folder / "report.html").read_text().lower().startswith("<!doctype html>")
     assert sorted(p.name for p in (run.folder / "predictions" / "adapted").glob("*.nii.gz")) == [
         f"{case}.nii.gz" for case in record["held_out"]

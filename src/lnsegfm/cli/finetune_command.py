@@ -193,15 +193,15 @@ def rate(text: Any) -> float | str:
 
 
 def announce(planned: Plan, say: Callable[[str], None]) -> None:
-    """Tell what is about to happen: what fits, what moves."""
-    moved = planned.moved
+    """Print what is about to be done: which weights fit, what trains."""
+    trainable = planned.trainable
     say(f"Base: {planned.transfer.summary()}")
     if planned.transfer.adapted or planned.transfer.fresh or planned.transfer.unused:
         for line in planned.transfer.lines():
             say(f"  {line}")
     say(
-        f"Method {planned.method.name}: {moved.parameters:,} of {moved.total:,} parameters may move, "
-        f"one step moves at most {moved.per_step:,} ({moved.per_step / moved.total:.3%})"
+        f"Method {planned.method.name}: {trainable.parameters:,} of {trainable.total:,} parameters train, "
+        f"one step changes at most {trainable.per_step:,} ({trainable.per_step / trainable.total:.3%})"
     )
     rates = planned.recipe.lr_grid if planned.method.learns else None
     if rates is not None:

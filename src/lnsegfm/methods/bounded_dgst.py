@@ -12,7 +12,7 @@ from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +58,14 @@ class BoundedDGST(Sparse):
         if not 0 <= self.memory < 1:
             raise ConfigError(f"memory {self.memory}: it must lie in [0, 1). Use for example 0.9.")
 
-    def moves(self, part: Part) -> bool:
+    def is_trained(self, parameter: NetworkParameter) -> bool:
         """Whether it trains; norms may be held."""
-        return super().moves(part) and (self.norms or part.role not in (Role.NORM_WEIGHT, Role.NORM_BIAS))
+        frozen = frozenset() if self.norms else frozenset({Role.NORM_WEIGHT, Role.NORM_BIAS})
+        return super().is_trained(parameter) and parameter.role not in frozen
 
-    def per_step(self, part: Part) -> int:
+    def per_step(self, parameter: NetworkParameter) -> int:
         """Entries of a tensor that one step can change."""
-        return super().per_step(part) if self.gamma else part.parameter.numel()
+        return super().per_step(parameter) if self.gamma else parameter.tensor.numel()
 
     def rule(self, lr: float, momentum: float) -> dict[str, Any]:  # noqa: ARG002
         """Bounded; rate and bound as factors on ``lr``, which schedules change."""

@@ -13,7 +13,7 @@ from lnsegfm.networks.role import Role
 if TYPE_CHECKING:
     from torch import nn
 
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Decoder(Dense):
     source = "as in Silva-Rodriguez et al., Med. Image Anal. 2025, arXiv 2303.17051"
     trains = frozenset(Role)
 
-    def moves(self, part: Part) -> bool:
+    def is_trained(self, parameter: NetworkParameter) -> bool:
         """Whether it belongs to decoder or head."""
-        return part.in_decoder or part.role is Role.HEAD
+        return parameter.in_decoder or parameter.role is Role.HEAD
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:  # noqa: ARG002
         """Add nothing; refuse a network whose decoder is not known."""

@@ -12,7 +12,7 @@ from lnsegfm.methods.method import Method, setting
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 RULES = ("sgd", "adamw")
 
@@ -32,11 +32,11 @@ class Dense(Method):
             raise ConfigError(f"rule {self.rule}: method {self.name} knows {' and '.join(RULES)}.")
 
     def _optimizer(
-        self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+        self, trained: Sequence[NetworkParameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
     ) -> Optimizer:
         from torch.optim import SGD, AdamW
 
-        parameters = [part.parameter for part in trained]
+        parameters = [parameter.tensor for parameter in trained]
         if self.rule == "adamw":
             return AdamW(parameters, lr=lr, weight_decay=weight_decay)
         return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)

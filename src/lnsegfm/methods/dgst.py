@@ -18,7 +18,7 @@ from lnsegfm.methods.sparse import Sparse, require_rate
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 
 class Mode(StrEnum):
@@ -64,9 +64,9 @@ class DGST(Sparse):
         if self.weight_lr is not None and self.mode != Mode.PAPER:
             raise ConfigError(f"weight_lr {self.weight_lr}: mode {self.mode} moves by lr. Leave weight_lr out.")
 
-    def per_step(self, part: Part) -> int:
+    def per_step(self, parameter: NetworkParameter) -> int:
         """Entries of a tensor that one step can change: in mode ``masked-gradient`` all of them."""
-        return part.parameter.numel() if self.mode == Mode.MASKED_GRADIENT else super().per_step(part)
+        return parameter.tensor.numel() if self.mode == Mode.MASKED_GRADIENT else super().per_step(parameter)
 
     def rule(self, lr: float, momentum: float) -> dict[str, Any]:
         """By the mode; ``weight_lr`` as a factor on ``lr``, which schedules change."""

@@ -14,7 +14,7 @@ from lnsegfm.networks.role import Role
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class L2SP(Method):
 
     def _optimizer(
         self,
-        trained: Sequence[Part],
+        trained: Sequence[NetworkParameter],
         *,
         lr: float,
         momentum: float,
@@ -54,8 +54,8 @@ class L2SP(Method):
         from lnsegfm.methods.anchored_sgd import AnchoredSGD
 
         return AnchoredSGD(
-            pulled=[part.parameter for part in trained if part.role is not Role.HEAD],
-            decayed=[part.parameter for part in trained if part.role is Role.HEAD],
+            pulled=[parameter.tensor for parameter in trained if parameter.role is not Role.HEAD],
+            decayed=[parameter.tensor for parameter in trained if parameter.role is Role.HEAD],
             alpha=self.alpha,
             beta=self.beta,
             lr=lr,

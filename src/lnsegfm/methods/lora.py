@@ -15,7 +15,7 @@ from lnsegfm.networks.role import Role
 if TYPE_CHECKING:
     from torch import nn
 
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 WHERE = ("all", "encoder", "decoder")
 LAYERS = ("all", "convolutions", "linear")
@@ -68,18 +68,18 @@ class LoRA(Dense):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} {getattr(self, name)}: method {self.name} knows {', '.join(known)}.")
 
-    def moves(self, part: Part) -> bool:
+    def is_trained(self, parameter: NetworkParameter) -> bool:
         """Whether it trains: head and factors, but no adapter that the base came with."""
         from lnsegfm.networks.added import Added
 
-        return part.role is Role.HEAD or isinstance(part.module, Added)
+        return parameter.role is Role.HEAD or isinstance(parameter.module, Added)
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
         """Have every kernel matrix that is meant computed with a product, which is zero at first."""
         import torch
 
         from lnsegfm.networks.cards import decoder_modules, unwrap
-        from lnsegfm.networks.parts import parts_of
+        from lnsegfm.networks.parameter_roles import parameters_of
         from lnsegfm.networks.reparametrize import Decomposed, LowRank, is_reparametrized, owners_of, reparametrize
 
         network = unwrap(network)
@@ -90,24 +90,24 @@ class LoRA(Dense):
                 f"where {self.where}: which layers of {type(network).__name__} are its decoder is not known. Use all."
             )
         owners = owners_of(network)
-        meant = [part for part in parts_of(network, head) if self._adapts(part)]
-        for number, part in enumerate(meant):
+        meant = [parameter for parameter in parameters_of(network, head) if self._adapts(parameter)]
+        for number, parameter in enumerate(meant):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)  # torch reads 32 bits only
             module = (Decomposed if self.decomposed else LowRank)(
-                part.parameter.detach(),
-                part.layout,
+                parameter.tensor.detach(),
+                parameter.layout,
                 rank=self.rank,
                 alpha=self.alpha,
                 dropout=self.dropout,
                 generator=generator,
             )
-            reparametrize(owners[id(part.parameter)], module)
+            reparametrize(owners[id(parameter.tensor)], module)
 
-    def _adapts(self, part: Part) -> bool:
-        if part.role is not Role.WEIGHT:
+    def _adapts(self, parameter: NetworkParameter) -> bool:
+        if parameter.role is not Role.WEIGHT:
             return False
-        convolution = part.parameter.dim() > 2
-        return self.where in ("all", "decoder" if part.in_decoder else "encoder") and self.layers in (
+        convolution = parameter.tensor.dim() > 2
+        return self.where in ("all", "decoder" if parameter.in_decoder else "encoder") and self.layers in (
             "all",
             "convolutions" if convolution else "linear",
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
     from lnsegfm.networks.reparametrize import Factors
 
 MOMENTUM = 0.99
@@ -34,7 +34,7 @@ def setting(default: Any, meaning: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Moved:
+class TrainableCounts:
     """What a method moves in one network.
 
     Args:
@@ -84,9 +84,9 @@ class Method:
         """The class that ``nnUNetv2_train -tr`` knows it by."""
         return TRAINER_PREFIX + (vars(cls).get("trainer") or cls.name.replace("-", "_"))
 
-    def moves(self, part: Part) -> bool:
+    def is_trained(self, parameter: NetworkParameter) -> bool:
         """Whether a parameter trains."""
-        return part.role in self.trains
+        return parameter.role in self.trains
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
         """Add to a network what the method trains beside its own parameters; most add nothing. In place."""
@@ -125,10 +125,10 @@ class Method:
 
         Args:
             network: Any network, on its device.
-            lr: Learning rate of the dense parts; schedulers may change it in all groups alike.
-            momentum: Momentum of the dense parts (nnU-Net: 0.99).
+            lr: Learning rate of the dense parameters; schedulers may change it in all groups alike.
+            momentum: Momentum of the dense parameters (nnU-Net: 0.99).
             nesterov: Nesterov's form of it.
-            weight_decay: L2 decay of the dense parts (nnU-Net: 3e-5).
+            weight_decay: L2 decay of the dense parameters (nnU-Net: 3e-5).
             head: Modules whose output channels are the labels, for a network that has no card.
 
         Raises:
@@ -151,32 +151,32 @@ class Method:
         )
 
     def _optimizer(
-        self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+        self, trained: Sequence[NetworkParameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
     ) -> Optimizer:
         raise NotImplementedError
 
-    def per_step(self, part: Part) -> int:
+    def per_step(self, parameter: NetworkParameter) -> int:
         """Entries of a trained tensor that one step can change."""
-        return part.parameter.numel()
+        return parameter.tensor.numel()
 
-    def moved(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> Moved:
+    def trainable(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> TrainableCounts:
         """Count what the method moves in a network, without touching it."""
         from copy import deepcopy
 
         from lnsegfm.networks.cards import unwrap
-        from lnsegfm.networks.parts import parts_of
+        from lnsegfm.networks.parameter_roles import parameters_of
 
-        parts = parts_of(network, head)
-        total = sum(part.parameter.numel() for part in parts)
+        parameters = parameters_of(network, head)
+        total = sum(parameter.tensor.numel() for parameter in parameters)
         if Role.ADAPTER in self.trains:
             network, head = deepcopy((unwrap(network), head))
             self.attach(network, head)
-            parts = parts_of(network, head)
-        trained = [part for part in parts if self.moves(part)]
-        return Moved(
+            parameters = parameters_of(network, head)
+        trained = [parameter for parameter in parameters if self.is_trained(parameter)]
+        return TrainableCounts(
             tensors=len(trained),
-            parameters=sum(part.parameter.numel() for part in trained),
-            per_step=sum(self.per_step(part) for part in trained),
+            parameters=sum(parameter.tensor.numel() for parameter in trained),
+            per_step=sum(self.per_step(parameter) for parameter in trained),
             total=total,
         )
 

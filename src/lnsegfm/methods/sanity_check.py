@@ -22,7 +22,7 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method
 from lnsegfm.networks.added import Added
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.networks.parts import Part, parts_of
+from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from lnsegfm.networks.role import Role
 
 STEPS, MORE = 2, 4
@@ -130,9 +130,9 @@ class _SanityRun:
     ) -> None:
         self.method, self.optimizer = method, optimizer
         self.network = unwrap(network)
-        self.parts = parts_of(self.network, head)
-        self.trained = [part for part in self.parts if method.moves(part)]
-        self.before = {part.name: _bits(part.parameter) for part in self.parts}
+        self.parameters = parameters_of(self.network, head)
+        self.trained = [parameter for parameter in self.parameters if method.is_trained(parameter)]
+        self.before = {parameter.name: _bits(parameter.tensor) for parameter in self.parameters}
         self.buffers = {name: _bits(buffer) for name, buffer in self.network.named_buffers()}
         self.alive: set[str] = set()
         self.steps = 0
@@ -141,7 +141,7 @@ class _SanityRun:
 
     def _require_held(self) -> None:
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        left = [part.name for part in self.trained if id(part.parameter) not in held]
+        left = [parameter.name for parameter in self.trained if id(parameter.tensor) not in held]
         if left:
             raise self._refusal(left, "meant to train but not in its optimizer", len(self.trained))
 
@@ -160,20 +160,20 @@ class _SanityRun:
         if self._seen:  # an optimizer whose step calls that of the class it derives from
             return
         self._seen = True
-        for part in self.trained:
-            gradient = part.parameter.grad
-            if part.name not in self.alive and gradient is not None and bool((gradient != 0).any()):
-                self.alive.add(part.name)
+        for parameter in self.trained:
+            gradient = parameter.tensor.grad
+            if parameter.name not in self.alive and gradient is not None and bool((gradient != 0).any()):
+                self.alive.add(parameter.name)
 
     @property
     def silent(self) -> list[str]:
         """Tensors that are meant to train and got no gradient yet."""
-        return [part.name for part in self.trained if part.name not in self.alive]
+        return [parameter.name for parameter in self.trained if parameter.name not in self.alive]
 
     @property
     def starved(self) -> list[str]:
         """Those of them that nothing excuses: a loss may leave out some outputs, so some of a head may be silent."""
-        heads = {part.name for part in self.trained if part.role is Role.HEAD}
+        heads = {parameter.name for parameter in self.trained if parameter.role is Role.HEAD}
         return self.silent if not heads & self.alive else [name for name in self.silent if name not in heads]
 
     def require_alive(self) -> None:
@@ -185,8 +185,8 @@ class _SanityRun:
 
     def require_kept(self) -> None:
         """Refuse what changed against the method's word."""
-        trained = {part.name for part in self.trained}
-        changed = [p.name for p in self.parts if p.name not in trained and self._changed(p)]
+        trained = {parameter.name for parameter in self.trained}
+        changed = [p.name for p in self.parameters if p.name not in trained and self._changed(p)]
         statistics = self._statistics()
         changed += [
             name
@@ -195,19 +195,19 @@ class _SanityRun:
         ]
         if changed:
             raise self._refusal(
-                changed, "meant to stay but changed", len(self.parts) - len(trained) + len(self.buffers)
+                changed, "meant to stay but changed", len(self.parameters) - len(trained) + len(self.buffers)
             )
-        limits = {part: self.method.per_step(part) * self.steps for part in self.trained}
-        wide = [p.name for p, most in limits.items() if most < p.parameter.numel() and self._changed(p) > most]
+        limits = {parameter: self.method.per_step(parameter) * self.steps for parameter in self.trained}
+        wide = [p.name for p, most in limits.items() if most < p.tensor.numel() and self._changed(p) > most]
         if wide:
             raise self._refusal(wide, "changed in more entries than the method allows", len(self.trained))
 
-    def _changed(self, part: Part) -> int:
-        return int((_bits(part.parameter) != self.before[part.name]).sum())
+    def _changed(self, parameter: NetworkParameter) -> int:
+        return int((_bits(parameter.tensor) != self.before[parameter.name]).sum())
 
     def _statistics(self) -> set[str]:
         """Names of running statistics that may change: those of norms that train."""
-        scales = {id(part.module) for part in self.trained if part.name.rpartition(".")[2] == "weight"}
+        scales = {id(parameter.module) for parameter in self.trained if parameter.name.rpartition(".")[2] == "weight"}
         return {
             f"{prefix}.{name}" if prefix else name
             for prefix, module in self.network.named_modules(remove_duplicate=False)
@@ -229,21 +229,21 @@ class _SanityRun:
         return SanityReport(
             steps=self.steps,
             tensors=len(self.trained),
-            parameters=sum(part.parameter.numel() for part in self.trained),
-            total=sum(part.parameter.numel() for part in self.parts if part.role is not Role.ADAPTER),
-            roles=dict(sorted(Counter(part.role.value for part in self.trained).items())),
-            moved=sum(self._changed(part) for part in self.trained),
-            kept=len(self.parts) - len(self.trained) + len(set(self.buffers) - statistics),
+            parameters=sum(parameter.tensor.numel() for parameter in self.trained),
+            total=sum(parameter.tensor.numel() for parameter in self.parameters if parameter.role is not Role.ADAPTER),
+            roles=dict(sorted(Counter(parameter.role.value for parameter in self.trained).items())),
+            moved=sum(self._changed(parameter) for parameter in self.trained),
+            kept=len(self.parameters) - len(self.trained) + len(set(self.buffers) - statistics),
             silent=tuple(self.silent),
         )
 
 
 def empty_sanity_report(network: nn.Module) -> SanityReport:
     """The proof of a method that takes no step."""
-    parts = parts_of(network)
-    total = sum(part.parameter.numel() for part in parts)
+    parameters = parameters_of(network)
+    total = sum(parameter.tensor.numel() for parameter in parameters)
     buffers = len(dict(unwrap(network).named_buffers()))
-    return SanityReport(steps=0, tensors=0, parameters=0, total=total, moved=0, kept=len(parts) + buffers)
+    return SanityReport(steps=0, tensors=0, parameters=0, total=total, moved=0, kept=len(parameters) + buffers)
 
 
 @contextmanager

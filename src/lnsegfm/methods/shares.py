@@ -38,7 +38,7 @@ def count_share(method: type[Method]) -> float:
 
     Parameters that the method adds count among those that change, not among those of the network.
     """
-    moved = method().moved(default_network())
+    moved = method().trainable(default_network())
     return float(f"{100 * moved.per_step / moved.total:.3g}")
 
 

@@ -13,7 +13,7 @@ from lnsegfm.networks.role import Role
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 STEEPEST, RANDOM = "steepest", "random"
 
@@ -34,11 +34,11 @@ class Sparse(Method):
         if not isinstance(self.gamma, int) or self.gamma < 1:
             raise ConfigError(f"gamma {self.gamma}: a kernel moves in 1, 2, 3, ... entries. Use gamma >= 1.")
 
-    def per_step(self, part: Part) -> int:
+    def per_step(self, parameter: NetworkParameter) -> int:
         """Entries of a tensor that one step can change: gamma a kernel for weights, all of them elsewhere."""
-        if part.role is not Role.WEIGHT:
-            return part.parameter.numel()
-        kernels, fan_in = part.layout.rows(part.parameter).shape
+        if parameter.role is not Role.WEIGHT:
+            return parameter.tensor.numel()
+        kernels, fan_in = parameter.layout.rows(parameter.tensor).shape
         return kernels * min(self.gamma, fan_in)
 
     def rule(self, lr: float, momentum: float) -> dict[str, Any]:
@@ -46,13 +46,13 @@ class Sparse(Method):
         raise NotImplementedError
 
     def _optimizer(
-        self, trained: Sequence[Part], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+        self, trained: Sequence[NetworkParameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
     ) -> Optimizer:
         from lnsegfm.methods.sparse_sgd import SparseSGD
 
         return SparseSGD(
-            dense=[part.parameter for part in trained if part.role is not Role.WEIGHT],
-            sparse=[(part.parameter, part.layout) for part in trained if part.role is Role.WEIGHT],
+            dense=[parameter.tensor for parameter in trained if parameter.role is not Role.WEIGHT],
+            sparse=[(parameter.tensor, parameter.layout) for parameter in trained if parameter.role is Role.WEIGHT],
             gamma=self.gamma,
             lr=lr,
             momentum=momentum,

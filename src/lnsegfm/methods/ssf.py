@@ -15,7 +15,7 @@ from lnsegfm.networks.role import Role
 if TYPE_CHECKING:
     from torch import nn
 
-    from lnsegfm.networks.parts import Part
+    from lnsegfm.networks.parameter_roles import NetworkParameter
 
 BIAS_OF = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
 
@@ -36,16 +36,16 @@ class SSF(Dense):
 
     rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")
 
-    def moves(self, part: Part) -> bool:
+    def is_trained(self, parameter: NetworkParameter) -> bool:
         """Whether it trains: head, scales and shifts, but no adapter that the base came with."""
         from lnsegfm.networks.added import Added
 
-        return part.role is Role.HEAD or isinstance(part.module, Added)
+        return parameter.role is Role.HEAD or isinstance(parameter.module, Added)
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
         """Scale weights, scale and shift biases; by 1 and 0 at first."""
         from lnsegfm.networks.cards import unwrap
-        from lnsegfm.networks.parts import parts_of
+        from lnsegfm.networks.parameter_roles import parameters_of
         from lnsegfm.networks.reparametrize import (
             Scale,
             Scaled,
@@ -59,18 +59,18 @@ class SSF(Dense):
         if is_reparametrized(network):
             raise ConfigError(f"Method {self.name}: the network has adapters already. Call method.merge first.")
         owners = owners_of(network)
-        parts = parts_of(network, head)
-        biases = {id(part.parameter) for part in parts if part.role in (Role.BIAS, Role.NORM_BIAS)}
+        parameters = parameters_of(network, head)
+        biases = {id(parameter.tensor) for parameter in parameters if parameter.role in (Role.BIAS, Role.NORM_BIAS)}
         pairs = []
-        for part in parts:
-            if part.role in (Role.WEIGHT, Role.NORM_WEIGHT):
-                holders = owners[id(part.parameter)]
+        for parameter in parameters:
+            if parameter.role in (Role.WEIGHT, Role.NORM_WEIGHT):
+                holders = owners[id(parameter.tensor)]
                 found = [getattr(module, BIAS_OF.get(name, ""), None) for module, name in holders]
                 own = [bias for bias in found if bias is not None and id(bias) in biases]
                 biases -= {id(bias) for bias in own}
-                pairs.append((part, holders, own))
-        for part, holders, own in pairs:
-            scale = Scale(part.parameter.detach(), part.layout)
-            reparametrize(holders, Scaled(part.layout, scale))
+                pairs.append((parameter, holders, own))
+        for parameter, holders, own in pairs:
+            scale = Scale(parameter.tensor.detach(), parameter.layout)
+            reparametrize(holders, Scaled(parameter.layout, scale))
             for bias in own:
                 reparametrize(owners[id(bias)], Shifted(bias.detach(), scale))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lnsegfm.networks.parts import Part
+from lnsegfm.networks.parameter_roles import NetworkParameter
 from lnsegfm.networks.role import Role
 from lnsegfm.weights.fit_tensor import fit_convolution, fit_table, same_family
 from lnsegfm.weights.transfer_report import TransferStatus
@@ -56,7 +56,7 @@ class Decision:
 
 
 def decide(
-    base: Mapping[str, Tensor], names: Sequence[str], tensor: Tensor, part: Part | None, change: Change
+    base: Mapping[str, Tensor], names: Sequence[str], tensor: Tensor, parameter: NetworkParameter | None, change: Change
 ) -> Decision:
     """Decide on one tensor of the network.
 
@@ -64,7 +64,7 @@ def decide(
         base: State dict of the base.
         names: All names of the tensor in the network; the base may know any of them.
         tensor: The network's tensor.
-        part: What it is; None for a running statistic.
+        parameter: What it is; None for a running statistic.
         change: What differs between base and network.
     """
     name, shape = names[0], tuple(tensor.shape)
@@ -79,30 +79,30 @@ def decide(
     if not same_family(source.dtype, tensor.dtype):
         kind = str(source.dtype).removeprefix("torch.")
         return Decision(TransferStatus.FRESH, None, (f"{kind} in the base",), f"{name} {shape} is {kind} in the base")
-    if part is not None and part.role is Role.HEAD and change.labels != change.base_labels:
-        return _decide_head(source, part, change)
+    if parameter is not None and parameter.role is Role.HEAD and change.labels != change.base_labels:
+        return _decide_head(source, parameter, change)
     if source.shape == tensor.shape:
         return Decision(TransferStatus.MATCHED, source)
     fitted = None
-    if part is not None and part.role is Role.POSITION:
-        fitted = fit_table(source.to(tensor.dtype), tensor, part.module)
-    elif part is not None and part.role is Role.WEIGHT:
+    if parameter is not None and parameter.role is Role.POSITION:
+        fitted = fit_table(source.to(tensor.dtype), tensor, parameter.module)
+    elif parameter is not None and parameter.role is Role.WEIGHT:
         known = {"base_channels": change.base_channels, "channels": change.channels}
-        fitted = fit_convolution(source.to(tensor.dtype), tensor, part.module, **known)
+        fitted = fit_convolution(source.to(tensor.dtype), tensor, parameter.module, **known)
     if fitted is not None:
         return Decision(TransferStatus.ADAPTED, fitted.value, fitted.notes)
     return _other_shape(name, source, tensor)
 
 
-def _decide_head(source: Tensor, part: Part, change: Change) -> Decision:
+def _decide_head(source: Tensor, parameter: NetworkParameter, change: Change) -> Decision:
     """Rows of the labels that the base knows, in the order of the network's labels."""
-    value = part.parameter.detach().clone()
-    axis = 1 if part.layout.transposed and value.dim() > 1 else 0
+    value = parameter.tensor.detach().clone()
+    axis = 1 if parameter.layout.transposed and value.dim() > 1 else 0
     wanted = list(value.shape)
     wanted[axis] = len(change.base_labels)
-    groups = getattr(part.module, "groups", 1)
+    groups = getattr(parameter.module, "groups", 1)
     if groups != 1 or value.shape[axis] != len(change.labels) or list(source.shape) != wanted:
-        return _other_shape(part.name, source, value)
+        return _other_shape(parameter.name, source, value)
     for i, j in change.rows:
         value.select(axis, i).copy_(source.select(axis, j))
     fresh = value.numel() * (len(change.labels) - len(change.rows)) // len(change.labels)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.networks.parts import NORMS, Part, parts_of
+from lnsegfm.networks.parameter_roles import NORMS, NetworkParameter, parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.weights.decision import Change, Decision, decide
 from lnsegfm.weights.state import aliases
@@ -32,25 +32,25 @@ class Place:
 
     names: tuple[str, ...]
     tensor: Tensor
-    part: Part | None
+    parameter: NetworkParameter | None
     decision: Decision
 
     @property
     def is_head(self) -> bool:
         """Whether it belongs to the head."""
-        return self.part is not None and self.part.role is Role.HEAD
+        return self.parameter is not None and self.parameter.role is Role.HEAD
 
     @property
     def parameters(self) -> StatusCounts:
         """Its entries by fate; a running statistic has none."""
-        if self.part is None:
+        if self.parameter is None:
             return StatusCounts()
         fresh = self.decision.fresh
         return StatusCounts().plus(self.decision.fate, self.tensor.numel() - fresh).plus(TransferStatus.FRESH, fresh)
 
     @property
     def group(self) -> str:
-        """The stretch of the network that it lies in: two parts of its name, or one that has a number of its own."""
+        """The module group that it lies in: two components of its name, or one that ends in a digit."""
         if self.is_head:
             return HEAD
         path = self.names[0].split(".")[:-1] or [self.names[0]]
@@ -94,7 +94,7 @@ def transfer(
     network = unwrap(network)
     _require_finite(base)
     change = Change(list(base_labels), list(labels), base_channels, channels)
-    places = list(_places(base, network, change, parts_of(network, head)))
+    places = list(_places(base, network, change, parameters_of(network, head)))
     share = _share(places, covers, minimum)
     for place in places:
         if place.decision.value is not None:
@@ -124,9 +124,11 @@ def _require_finite(base: Mapping[str, Tensor]) -> None:
             )
 
 
-def _places(base: Mapping[str, Tensor], network: nn.Module, change: Change, parts: list[Part]) -> Iterator[Place]:
+def _places(
+    base: Mapping[str, Tensor], network: nn.Module, change: Change, parameters: list[NetworkParameter]
+) -> Iterator[Place]:
     """Every tensor of the network once, in its order, without what it computes itself."""
-    by_id = {id(part.parameter): part for part in parts}
+    by_id = {id(parameter.tensor): parameter for parameter in parameters}
     computed = {
         id(buffer)
         for module in network.modules()
@@ -140,8 +142,8 @@ def _places(base: Mapping[str, Tensor], network: nn.Module, change: Change, part
             names.setdefault(id(tensor), []).append(name)
             tensors[id(tensor)] = tensor
     for key, tensor in tensors.items():
-        part = by_id.get(key)
-        yield Place(tuple(names[key]), tensor, part, decide(base, names[key], tensor, part, change))
+        parameter = by_id.get(key)
+        yield Place(tuple(names[key]), tensor, parameter, decide(base, names[key], tensor, parameter, change))
 
 
 def _share(places: Sequence[Place], covers: Sequence[str], minimum: float) -> float:

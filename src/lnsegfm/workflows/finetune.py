@@ -15,7 +15,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import Split, draw_shots
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted
-from lnsegfm.methods.method import Method, Moved
+from lnsegfm.methods.method import Method, TrainableCounts
 from lnsegfm.methods.table import METHODS
 from lnsegfm.models.adapter_files import ORIGIN, gives
 from lnsegfm.models.fingerprint import fingerprint
@@ -54,7 +54,7 @@ class Plan:
         base: The model to start from.
         start: Plans, description and network weights that training starts from.
         transfer: What became of the base's weights.
-        moved: What the method moves.
+        trainable: What the method trains, counted.
         identity: Hash of recipe, data and base.
         remember: Labelled scans on which the base must not become worse, where the user names some.
     """
@@ -66,7 +66,7 @@ class Plan:
     base: Model
     start: Checkpoint
     transfer: Transfer
-    moved: Moved
+    trainable: TrainableCounts
     identity: str
     remember: Dataset | None = None
 
@@ -92,7 +92,7 @@ class Plan:
             "batch_size": configuration["batch_size"],
             "architecture": configuration.get("architecture", {}).get("network_class_name"),
             "transfer": self.transfer.to_json(),
-            "moves": vars(self.moved),
+            "trainable": vars(self.trainable),
         }
 
     def _base(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def plan(
     require_usable(dataset, progress=progress)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
     kept = to_remember(remember, base, progress) if remember is not None else None
-    start, report, moved = _start(base, dataset, split, recipe, method, plans, progress)
+    start, report, trainable = _start(base, dataset, split, recipe, method, plans, progress)
     identity = content_hash(
         {
             "recipe": recipe.identity() | {"settings": method.settings()},
@@ -169,7 +169,7 @@ def plan(
             "base": base.first.weights_sha256,
         }
     )
-    return Plan(recipe, method, dataset, split, base, start, report, moved, identity, kept)
+    return Plan(recipe, method, dataset, split, base, start, report, trainable, identity, kept)
 
 
 def finetune(
@@ -280,7 +280,7 @@ def _start(
     method: Method,
     own_plans: Path | None,
     progress: Progress,
-) -> tuple[Checkpoint, Transfer, Moved]:
+) -> tuple[Checkpoint, Transfer, TrainableCounts]:
     """The base's weights in a network for the data's labels."""
     sizes: Any = {"patch_size": recipe.patch_size, "batch_size": recipe.batch_size}
     name, configuration = dataset_name(data), base.configuration
@@ -316,11 +316,11 @@ def _start(
     if not method.learns and not set(base.label_names) & set(data.labels.names):
         raise ConfigError(f"Method {method.name}: the base knows none of the labels ({data.labels}). Use another.")
     weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
-    moved = method.moved(network)
+    trainable = method.trainable(network)
     if method.learns:
         copied = deepcopy(network)
         method.optimizer(copied, lr=recipe.rate)  # refuses here, before anything is written, what it cannot move
-    return replace(checkpoint, weights=weights), report, moved
+    return replace(checkpoint, weights=weights), report, trainable
 
 
 def _write_adapter(planned: Plan, adapted: Model, out: Path) -> dict[str, int]:

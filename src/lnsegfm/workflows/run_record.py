@@ -76,7 +76,7 @@ def megabytes(number: float) -> str:
 
 
 def _facts(record: Mapping[str, Any]) -> dict[str, str]:
-    moves, training, adapter = record["moves"], record["training"], record["adapter"]
+    trainable, training, adapter = record["trainable"], record["training"], record["adapter"]
     settings = ", ".join(f"{k}={v}" for k, v in record["recipe"]["settings"].items() if v is not None)
     return {
         "Base model": ", ".join(filter(None, (record["base"].get("name"), str(record["base"]["folder"])))),
@@ -87,10 +87,11 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
         f"stopped by {training['stopped_by']}",
         **_course(record),
-        "May move": f"{moves['parameters']:,} of {moves['total']:,} parameters in {moves['tensors']} tensors",
-        "One step moves": f"at most {moves['per_step']:,} ({moves['per_step'] / moves['total']:.3%})",
-        "Moved in the end": f"{adapter['entries']:,} entries"
-        if adapter["entries"] != moves["total"]
+        "Trainable": f"{trainable['parameters']:,} of {trainable['total']:,} parameters "
+        f"in {trainable['tensors']} tensors",
+        "One step changes": f"at most {trainable['per_step']:,} ({trainable['per_step'] / trainable['total']:.3%})",
+        "Changed in the end": f"{adapter['entries']:,} entries"
+        if adapter["entries"] != trainable["total"]
         else "all entries",
         "Adapter": f"{megabytes(adapter['bytes'])}; the full checkpoint has {megabytes(adapter['checkpoint_bytes'])}",
         "Heads": f"kept {', '.join(record['transfer']['labels_kept']) or 'none'}; "

@@ -1,4 +1,4 @@
-"""A network taken apart: every parameter once, with its name, its module and its role."""
+"""Every parameter of a network once, with its name, its module and its role."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ KERNELS: tuple[type[nn.Module], ...] = (_ConvNd, nn.Linear, nn.Bilinear)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class NetworkParameter:
     """One parameter of a network.
 
     Args:
         name: Its first name in ``network.named_parameters()``, as it is without anything that a method added.
-        parameter: The tensor itself.
-        role: What it is.
+        tensor: The tensor itself.
+        role: Its role.
         module: The module that owns it.
         in_decoder: It lies between encoder and head.
     """
 
     name: str
-    parameter: nn.Parameter
+    tensor: nn.Parameter
     role: Role
     module: nn.Module
     in_decoder: bool = False
@@ -45,13 +45,13 @@ class Part:
         return KernelLayout.of(self.module)
 
 
-def parts_of(network: nn.Module, head: Sequence[nn.Module] | None = None) -> list[Part]:
+def parameters_of(network: nn.Module, head: Sequence[nn.Module] | None = None) -> list[NetworkParameter]:
     """Every parameter of a network once, whatever number of names it has, in the order of ``named_parameters``.
 
     nnU-Net's networks hold most modules under several names; a role follows the module, never a name.
 
     Args:
-        network: Any network; wrapped or compiled ones are looked into.
+        network: Any network; wrapped or compiled ones are unwrapped.
         head: Modules whose output channels are the labels, for a network that has no card.
 
     Raises:
@@ -61,15 +61,14 @@ def parts_of(network: nn.Module, head: Sequence[nn.Module] | None = None) -> lis
     heads = {id(p) for module in head_modules(network, head) for p in module.parameters()}
     if not heads <= {id(p) for p in network.parameters()}:
         raise ConfigError(
-            f"Head of {type(network).__name__}: it holds parameters that the network does not. "
-            "Name layers of this very network."
+            f"Head of {type(network).__name__}: its parameters are not the network's. Name layers of this network."
         )
     card = find_card(network)
     positions = card.positions if card else frozenset()
     decoder = {id(p) for module in decoder_modules(network) for p in module.parameters()}
-    parts, seen = [], set()
+    parameters, seen = [], set()
     for prefix, module in network.named_modules():
-        if isinstance(module, ParametrizationList):  # its tensor was told of with the module that it serves
+        if isinstance(module, ParametrizationList):  # its tensor is listed with the module whose weight it computes
             continue
         for name, parameter in _own(module):
             if id(parameter) in seen:
@@ -80,18 +79,18 @@ def parts_of(network: nn.Module, head: Sequence[nn.Module] | None = None) -> lis
                 role = Role.ADAPTER
             else:
                 role = Role.HEAD if id(parameter) in heads else _role(module, name, name in positions)
-            parts.append(Part(full, parameter, role, module, id(parameter) in decoder))
-    return parts
+            parameters.append(NetworkParameter(full, parameter, role, module, id(parameter) in decoder))
+    return parameters
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """A module's own parameters, those that something added stands before included."""
+    """A module's own parameters, those included that a parametrization of a method computes with."""
     yield from module.named_parameters(recurse=False)
-    held = getattr(module, "parametrizations", None)
-    if isinstance(held, nn.ModuleDict):
-        for name, found in held.items():
-            if isinstance(found, ParametrizationList):
-                yield name, cast(nn.Parameter, found.original)
+    parametrizations = getattr(module, "parametrizations", None)
+    if isinstance(parametrizations, nn.ModuleDict):
+        for name, entry in parametrizations.items():
+            if isinstance(entry, ParametrizationList):
+                yield name, cast(nn.Parameter, entry.original)
 
 
 def _inside_added(network: nn.Module, name: str) -> bool:
