@@ -31,7 +31,8 @@ from lnsegfm.prediction import predict_cases as predicting
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
-from lnsegfm.prediction.predictor import Found, Predictor
+from lnsegfm.prediction.predictor import Predictor
+from lnsegfm.prediction.results import PredictedMask
 from lnsegfm.progress import Silent
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
@@ -86,7 +87,7 @@ def test_overlap_is_counted_and_the_masks_are_as_without(model, scans, tmp_path)
     image = scene(5)[0][:16, :16, :16]
     write_image(tmp_path / "one" / "tile.nii.gz", image)
     images = find_scans(tmp_path / "one", 1)[0].images
-    found: list[Found] = []
+    found: list[PredictedMask] = []
     watched = Predictor(model, watch=True)
     calls = []
     watched._network.register_forward_hook(lambda *_: calls.append(1))
@@ -120,7 +121,7 @@ def test_overlap_is_counted_and_the_masks_are_as_without(model, scans, tmp_path)
 
 
 def test_nothing_to_compare_without_mirroring(model, scans, tmp_path):
-    found: list[Found] = []
+    found: list[PredictedMask] = []
     Predictor(model, mirroring=False, watch=True).predict(scans[0].images, tmp_path / "a.nii.gz", first=found.append)
     assert found[0].mirrored is None
 
@@ -164,7 +165,7 @@ def test_flags_are_there_once_the_mask_is(model, scans, tmp_path):
     seen = []
     predictor = Predictor(model, watch=True)
 
-    def stop(found: Found) -> None:
+    def stop(found: PredictedMask) -> None:
         seen.append(found.mask.is_file() and not (tmp_path / "a.nii.gz").exists())
         raise KeyboardInterrupt
 

@@ -27,7 +27,8 @@ from lnsegfm.nnunet.environment import engine
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import NEAR_BOUND, air_value, prepare, reader_for, require_volume
 from lnsegfm.prediction.inputs import find_scans
-from lnsegfm.prediction.predictor import Found, Predictor
+from lnsegfm.prediction.predictor import Predictor
+from lnsegfm.prediction.results import PredictedMask
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
 from tests.scenes import scene, small_plans, write_image
@@ -257,7 +258,7 @@ def test_air_is_known_of_ct_alone(model):
 
 
 def test_channels_share_a_grid(model, cases, tmp_path):
-    predictor = Predictor(model)
+    plans = Predictor(model)._plans
     given, image = cases[0].images[0], sitk.ReadImage(str(cases[0].images[0]))
     sitk.WriteImage(image[:, :, 1:], str(tmp_path / "shape.nii.gz"))
     image.SetSpacing((1.5, 1.0, 2.1))
@@ -265,7 +266,7 @@ def test_channels_share_a_grid(model, cases, tmp_path):
     for name in ("shape", "spacing"):
         images = [given, tmp_path / f"{name}.nii.gz"]
         with pytest.raises(DataError, match=f"{name}.nii.gz: its grid is not that of {given.name}"):
-            prepare(images, predictor._plans, predictor._way_in, model.dataset_json, ct=0, bound=None)
+            prepare(images, plans.plans, plans.preprocessing, model.dataset_json, ct=0, bound=None)
 
 
 def test_the_reader_is_that_of_the_plans_where_it_knows_the_file(model):
@@ -302,7 +303,7 @@ def test_stages_run_in_threads(model, cases, tmp_path):
         predictor.predict(case.images, tmp_path / "b.nii.gz")
         assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     assert [one.scan.shape for one in found] == [read_mask(case.images[0])[0].shape for case in cases]
-    assert isinstance(found[0], Found)
+    assert isinstance(found[0], PredictedMask)
 
 
 def test_what_cannot_be_is_refused(model, cases):

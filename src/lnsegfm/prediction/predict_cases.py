@@ -17,13 +17,13 @@ from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.models.model_folder import Model
 from lnsegfm.nnunet.environment import choose_device, without_warnings
-from lnsegfm.nnunet.preprocessing import Prepared
+from lnsegfm.nnunet.preprocessing import PreprocessedScan
 from lnsegfm.prediction.inputs import Failure
 from lnsegfm.prediction.memory_budget import room
 from lnsegfm.prediction.pipeline import Steps, attempt, each, worthwhile
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Predictor, ready
-from lnsegfm.prediction.results import Found, Made
+from lnsegfm.prediction.results import PredictedMask, RawPrediction
 from lnsegfm.prediction.writers.dicom_exports import Exports
 from lnsegfm.prediction.writers.sidecars import Beside, Wanted
 from lnsegfm.progress import Progress, Silent
@@ -145,7 +145,7 @@ def model_title(model: Model) -> str:
 
 def _steps(
     predictor: Predictor, places: Mapping[str, Path], beside: Beside, exports: Exports | None, probabilities: bool
-) -> Steps[Prepared, Made]:
+) -> Steps[PreprocessedScan, RawPrediction]:
     # pydicom's settings are the whole process's: two threads that change them would put back each other's
     dicom = threading.Lock()
 
@@ -156,10 +156,10 @@ def _steps(
                 scan = closing.enter_context(_opened(case, exports))
             yield scan
 
-    def write(scan: Case, made: Made) -> None:
+    def write(scan: Case, made: RawPrediction) -> None:
         place = places[scan.name]
 
-        def first(found: Found) -> None:
+        def first(found: PredictedMask) -> None:
             """Before a mask appears: what belongs to the one before goes, what belongs to this one is written."""
             if exports is not None:
                 exports.replace(scan, place)

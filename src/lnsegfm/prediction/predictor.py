@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.inference.coarse_to_fine import coarse_first
 from lnsegfm.inference.logits_to_mask import LIMIT_BYTES, WayBack, mask_of, probabilities_of
 from lnsegfm.inference.mirror_agreement import Agreement
@@ -21,12 +22,12 @@ from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel
 from lnsegfm.nnunet.environment import engine
 from lnsegfm.nnunet.network_building import build_network
-from lnsegfm.nnunet.preprocessing import Prepared
-from lnsegfm.prediction.results import Found, Made
+from lnsegfm.nnunet.preprocessing import PreprocessedScan
+from lnsegfm.prediction.results import PredictedMask, RawPrediction
 from lnsegfm.storage import atomic_write
 from lnsegfm.weights.state import load_weights
 
-__all__ = ["Found", "Made", "Predictor", "Prepared", "ready"]
+__all__ = ["Predictor", "ready"]
 
 
 class Predictor:
@@ -101,11 +102,11 @@ class Predictor:
         self._axes = tuple(model.first.mirroring_axes or ()) if mirroring else ()
         self._watch = watch and bool(self._axes)
 
-    def prepare(self, images: Sequence[Path]) -> Prepared:
+    def prepare(self, images: Sequence[Path | Volume]) -> PreprocessedScan:
         """Read and prepare a scan; may run in another thread than the rest.
 
         Args:
-            images: One file a channel.
+            images: One file, or volume in memory, a channel.
 
         Raises:
             DataError: The scan cannot be read, or its channels are not the model's.
@@ -117,7 +118,7 @@ class Predictor:
         plans = self._plans
         return prepare(images, plans.plans, plans.preprocessing, self.model.dataset_json, ct=self._ct, bound=plans.air)
 
-    def run(self, prepared: Prepared, *, probabilities: bool = False) -> Made:
+    def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:
         """Ask the network and find the mask on the scan's own grid, all in memory.
 
         Args:
@@ -131,9 +132,9 @@ class Predictor:
         logits = self._logits(prepared.volume, agreement)
         mask, likely = self._exported(logits, prepared, probabilities)
         mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
-        return Made(prepared, mask, mirrored, likely)
+        return RawPrediction(prepared, mask, mirrored, likely)
 
-    def write(self, made: Made, out: Path, *, first: Callable[[Found], None] | None = None) -> None:
+    def write(self, made: RawPrediction, out: Path, *, first: Callable[[PredictedMask], None] | None = None) -> None:
         """Write a mask.
 
         Args:
@@ -146,7 +147,7 @@ class Predictor:
             with engine():
                 prepared.reader.write_seg(made.mask, str(partial), prepared.properties)
             if first is not None:
-                first(Found(partial, prepared.scan, made.mirrored, made.probabilities))
+                first(PredictedMask(partial, prepared.scan, made.mirrored, made.probabilities))
 
     def predict(
         self,
@@ -154,7 +155,7 @@ class Predictor:
         out: Path,
         *,
         probabilities: bool = False,
-        first: Callable[[Found], None] | None = None,
+        first: Callable[[PredictedMask], None] | None = None,
     ) -> None:
         """Predict one scan and write its mask: `prepare`, `run` and `write` in turn.
 
@@ -212,7 +213,7 @@ class Predictor:
         return torch.cat([sliding_window(_Planar(network), one, (1, *patch), **window).cpu() for one in slices], 1)
 
     def _exported(
-        self, logits: Tensor, prepared: Prepared, probabilities: bool
+        self, logits: Tensor, prepared: PreprocessedScan, probabilities: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
         plans = self._plans
         if not plans.default_export:

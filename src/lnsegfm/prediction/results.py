@@ -9,28 +9,28 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.evaluation.flags import Overlap
-from lnsegfm.nnunet.preprocessing import Prepared
+from lnsegfm.nnunet.preprocessing import PreprocessedScan
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class RawPrediction:
     """A prediction in memory.
 
     Args:
         prepared: The scan it is of.
         mask: (z, y, x) on the scan's grid.
-        mirrored: As in `Found`.
-        probabilities: As in `Found`.
+        mirrored: As in `PredictedMask`.
+        probabilities: As in `PredictedMask`.
     """
 
-    prepared: Prepared
+    prepared: PreprocessedScan
     mask: np.ndarray
     mirrored: Mapping[str, Overlap] | None
     probabilities: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PredictedMask:
     """What a prediction gives besides its mask.
 
     Args:

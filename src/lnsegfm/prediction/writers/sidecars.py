@@ -18,7 +18,7 @@ from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel, seen_by
-from lnsegfm.prediction.results import Found
+from lnsegfm.prediction.results import PredictedMask
 from lnsegfm.storage import write_json, write_text
 
 
@@ -63,7 +63,7 @@ class Beside:
         """Whether something wanted is missing that a mask and its scan give."""
         return self._lacks_flags(case) or self._lacks_nodes(case)
 
-    def write(self, case: Case, found: Found) -> None:
+    def write(self, case: Case, found: PredictedMask) -> None:
         """Write everything for a mask that is about to appear; what an earlier one left beside it goes."""
         for file in (self._file(case, ending) for ending in (".nodes.json", ".nodes.csv", ENDING)):
             file.unlink(missing_ok=True)
