@@ -14,7 +14,6 @@ import numpy as np
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap, node_labels, nodes_among
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.evaluation.components import components
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.nodes import measure_nodes
 from lnsegfm.imaging.files import read_mask
@@ -22,6 +21,7 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.case_names import identity
 from lnsegfm.prediction.inputs import Failure, Scans, one_line
 from lnsegfm.prediction.writers.cohort_summary import NOTICE, write_summary
+from lnsegfm.prediction.writers.node_instances import number_nodes
 from lnsegfm.storage import read_json, sha256, write_json
 
 CASE_FORMAT, SERIES_FORMAT = "lnsegfm.case/1", "lnsegfm.series/1"
@@ -149,7 +149,7 @@ class Exports:
             raise DataError(f"{mask_file.name}: it is not the mask of this series ({difference}). Name another --out.")
         there = [kind for kind in Format if self._is_there(case.name, kind, record)]
         missing = [kind for kind in self._wanted if kind not in there] if series is not None else []
-        pieces = self._instances(mask) if missing and self.per_node else (None, None)
+        pieces = number_nodes(mask, self.labels) if missing and self.per_node else (None, None)
         problems: list[str] = []
         for kind in missing:
             try:
@@ -206,17 +206,6 @@ class Exports:
             algorithm=algorithm,
             description=f"Made by {algorithm}.",
         )
-
-    def _instances(self, mask: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        """Nodes of all labels of nodes numbered through, and what each is called: the label and its number there."""
-        found = {label: components(mask == self.labels.names[label]) for label in nodes_among(self.labels.names)}
-        few = sum(map(len, found.values())) <= np.iinfo(np.uint16).max
-        instances = np.zeros(mask.shape, dtype=np.uint16 if few else np.int32)
-        names: dict[int, str] = {}
-        for label, pieces in found.items():
-            instances.flat[pieces.voxels] = pieces.ids + len(names)
-            names |= {len(names) + number: f"{label} {number}" for number in range(1, len(pieces) + 1)}
-        return instances, names
 
     def _measured(self, mask: np.ndarray, grid: Grid) -> dict[str, Any]:
         values = self.labels.names
