@@ -73,7 +73,15 @@ def test_the_source_distribution_can_be_tested(distributions: tuple[Path, Path])
         names = {n.partition("/")[2] for n in sdist.getnames()}
 
     assert {f"src/{name}" for name in files_of_the_package()} <= names
-    assert {"pyproject.toml", "Makefile", "LICENSE", "README.md", "tests/conftest.py", "docs/index.md"} <= names
+    assert {
+        "pyproject.toml",
+        "Makefile",
+        "mkdocs.yml",
+        "LICENSE",
+        "README.md",
+        "tests/conftest.py",
+        "docs/index.md",
+    } <= names
     assert not [n for n in names if "__pycache__" in n or n.endswith(".pyc")]
 
 
