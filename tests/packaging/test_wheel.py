@@ -49,7 +49,7 @@ def test_the_wheel_is_the_package(distributions: tuple[Path, Path]) -> None:
         names = {n for n in wheel.namelist() if ".dist-info/" not in n}
 
     assert names == files_of_the_package()
-    for needed in ("py.typed", "recipes/dgst.toml", "report/page.html.j2", "registry/manifest.json"):
+    for needed in ("py.typed", "report/page.html.j2", "registry/manifest.json"):
         assert f"lnsegfm/{needed}" in names
     assert any(n.startswith("lnsegfm/training/ext/") and n.endswith(".py") for n in names)  # trainers for nnU-Net
 
