@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
 from lnsegfm.models.model_folder import CHECKPOINT, write_model
-from lnsegfm.models.planning import Preset, preset_plans
+from lnsegfm.models.planning import TrainingPreset, preset_plans
 from lnsegfm.storage import write_json
 from lnsegfm.weights.adapter import CARD, TENSORS, Adapter
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint
@@ -38,7 +38,9 @@ ENOUGH: dict[str, tuple[int, ...]] = {"l2-sp": (20,)}
 SPARSE = ("gps", "random-static", "dgst", "random-dynamic", "dgst-bounded")
 LR = 1e-3
 
-PRESET = Preset(features=(32, 64, 128, 256, 320, 320), patch_size=(96, 160, 160), batch_size=2, iterations=1, lr=1e-3)
+PRESET = TrainingPreset(
+    features=(32, 64, 128, 256, 320, 320), patch_size=(96, 160, 160), batch_size=2, iterations=1, lr=1e-3
+)
 FINGERPRINT = {
     "spacings": [[2.0, 1.0, 1.0]],
     "shapes_after_crop": [[96, 160, 160]],

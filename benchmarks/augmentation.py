@@ -25,9 +25,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from benchmarks.machine import machine
 from lnsegfm.storage import write_json
-from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation
+from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 
 REQUIRED = 5.0
 """Times less CPU time a sample."""
@@ -100,8 +100,8 @@ def our_batches(dataset: Scans, patch: tuple[int, int, int], size: int) -> Augme
     shots = []
     for name in dataset.identifiers:
         image, labels, _, properties = dataset.load_case(name)
-        shots.append(Shot.prepared(name, image, labels, properties["class_locations"]))
-    settings = Augmentation(patch=patch, box=box_of(patch), angle=ANGLE)
+        shots.append(PreparedCase.prepared(name, image, labels, properties["class_locations"]))
+    settings = AugmentationSettings(patch=patch, box=box_of(patch), angle=ANGLE)
     return AugmentedBatches(shots, settings, size, seed=0, scales=[[0.5**level] * 3 for level in range(HALVINGS)])
 
 

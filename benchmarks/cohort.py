@@ -68,7 +68,7 @@ def write_network(folder: Path, features: tuple[int, ...], patch: tuple[int, ...
     import torch
 
     from lnsegfm.models.model_folder import write_model
-    from lnsegfm.models.planning import Preset, preset_plans
+    from lnsegfm.models.planning import TrainingPreset, preset_plans
     from lnsegfm.nnunet.network_building import build_network
     from lnsegfm.weights.checkpoint import Checkpoint
 
@@ -81,7 +81,7 @@ def write_network(folder: Path, features: tuple[int, ...], patch: tuple[int, ...
             "0": intensities | {"percentile_00_5": -160.0, "percentile_99_5": 240.0}
         },
     }
-    preset = Preset(features=features, patch_size=patch, batch_size=2, iterations=1, lr=1e-2)
+    preset = TrainingPreset(features=features, patch_size=patch, batch_size=2, iterations=1, lr=1e-2)
     plans = preset_plans(preset, "Dataset001_Cohort", fingerprint, ("CT",))
     told = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "node": 1}, "file_ending": ".nii.gz"}
     start = Checkpoint({}, "3d_fullres", plans, told | {"numTraining": 1}, "nnUNetTrainer", (0, 1, 2))

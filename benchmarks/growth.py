@@ -61,7 +61,7 @@ class Scene:
 def make_world(scene: Scene, volumes: Sequence[float], shots: int) -> None:
     """Phantoms of every size, the shots, and a base that has taken one step."""
     from lnsegfm.datasets.phantom import preset, write_dataset
-    from lnsegfm.workflows.pretrain import Training, pretrain
+    from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
 
     def phantoms(name: str, voxels: Sequence[int], cases: int) -> Path:
         size = tuple(n * s for n, s in zip(voxels, SPACING_MM, strict=True))
@@ -72,7 +72,7 @@ def make_world(scene: Scene, volumes: Sequence[float], shots: int) -> None:
     for times in volumes:
         phantoms(f"volume-{times:g}", shape_of(times, scene.shape), 1)
     scans = phantoms("shots", scene.shape, shots)
-    pretrain(scans, scene.folder / "base", Training(iterations=1), device="cpu")
+    pretrain(scans, scene.folder / "base", PretrainSettings(iterations=1), device="cpu")
 
 
 def resampling(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
@@ -108,11 +108,11 @@ def prediction(scene: Scene, times: float) -> tuple[Callable[[], Any], int]:
 def preparation(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     """Shots read, resampled and normalised."""
     from lnsegfm.progress import Silent
-    from lnsegfm.training.train_process import scans
+    from lnsegfm.training.train_process import prepare_scans
 
     planned = plan_of(scene.folder, int(shots))
     cases = planned.cases(planned.split.shots)
-    return lambda: scans(planned.start, cases, scene.folder / "none", Silent(), on_disk=False), 1
+    return lambda: prepare_scans(planned.start, cases, scene.folder / "none", Silent(), on_disk=False), 1
 
 
 def iteration(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:

@@ -10,7 +10,7 @@ are all border. Every round measures each side in a process of its own (Linux), 
 - `stock`: `nnUNetPredictor` and `convert_predicted_logits_to_segmentation_with_correct_shape`;
 - `stock_single`: nnU-Net's predictor made to sum tiles in single precision, with `--single` and in one round only: its
   mask tells which differences come from nnU-Net's sums in half precision;
-- `ours`: `sliding_window` and `mask_of`, at identical settings (tiles, weights, mirroring);
+- `ours`: `sliding_window` and `mask_from_logits`, at identical settings (tiles, weights, mirroring);
 - `ours_air`: the same with air tiles skipped.
 
 `seconds` are tiles and export, told apart as well; imports are not in them, and `before_mib` is what they hold.
@@ -191,12 +191,12 @@ def stock(folder: Path, settings: dict[str, Any], *, name: str = "stock") -> dic
 def ours(folder: Path, settings: dict[str, Any], *, air: bool = False) -> dict[str, Any]:
     import torch
 
-    from lnsegfm.inference.logits_to_mask import WayBack, mask_of
+    from lnsegfm.inference.logits_to_mask import InversePreprocessing, mask_from_logits
     from lnsegfm.inference.sliding_window import Air, sliding_window
-    from lnsegfm.inference.tile_positions import positions
+    from lnsegfm.inference.tile_positions import tile_positions
 
     torch.set_num_threads(settings["threads"])
-    way = WayBack.read(*case(settings["shape"]))
+    way = InversePreprocessing.read(*case(settings["shape"]))
     network, volume = build(folder / "weights.pt"), torch.from_numpy(np.load(folder / "volume.npy"))
     before, start = peak_mib(), time.perf_counter()
     logits = sliding_window(
@@ -208,9 +208,9 @@ def ours(folder: Path, settings: dict[str, Any], *, air: bool = False) -> dict[s
         air=Air(AIR) if air else None,
     )
     middle = time.perf_counter()
-    mask = mask_of(logits, way)
+    mask = mask_from_logits(logits, way)
     found = told(folder / ("ours_air.npy" if air else "ours.npy"), mask, before, start, middle)
-    tiles = len(positions(volume.shape[1:], PATCH)) * (8 if settings["mirroring"] else 1)
+    tiles = len(tile_positions(volume.shape[1:], PATCH)) * (8 if settings["mirroring"] else 1)
     return found if air else found | {"floor": tiles * convolutions(network)}
 
 

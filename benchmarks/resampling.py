@@ -67,16 +67,16 @@ def stock(task: str, data: np.ndarray, new_shape: tuple[int, ...]) -> np.ndarray
 def ours(task: str, data: np.ndarray, new_shape: tuple[int, ...]) -> np.ndarray:
     import torch
 
-    from lnsegfm.inference.logits_to_mask import WayBack, mask_of
+    from lnsegfm.inference.logits_to_mask import InversePreprocessing, mask_from_logits
     from lnsegfm.transforms.resampling.anisotropy import separate_axis
     from lnsegfm.transforms.resampling.resample_images import resample_image, resample_labels
 
     if task.startswith("export"):
         z, y, x = new_shape
         nearest = separate_axis(SPACING_MM, NEW_SPACING_MM)
-        way = WayBack(shape=(z, y, x), whole=(z, y, x), box=((0, z), (0, y), (0, x)), nearest=nearest)
+        way = InversePreprocessing(shape=(z, y, x), whole=(z, y, x), box=((0, z), (0, y), (0, x)), nearest=nearest)
         logits = torch.from_numpy(data)
-        return mask_of(logits[1:] - logits[:1] if len(logits) == 2 else logits, way)
+        return mask_from_logits(logits[1:] - logits[:1] if len(logits) == 2 else logits, way)
     resample = resample_image if task == "image" else resample_labels
     return resample(data, new_shape, SPACING_MM, NEW_SPACING_MM)
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from lnsegfm.models.planning import Preset, preset_plans
+from lnsegfm.models.planning import TrainingPreset, preset_plans
 
 SHAPE = (20, 24, 28)
 SPACING_XYZ = (1.5, 1.0, 2.0)
-PRESET = Preset(features=(4, 8, 8), patch_size=(16, 16, 16), batch_size=2, iterations=30, lr=1e-2)
+PRESET = TrainingPreset(features=(4, 8, 8), patch_size=(16, 16, 16), batch_size=2, iterations=30, lr=1e-2)
 FINGERPRINT = {
     "spacings": [[2.0, 1.0, 1.5]],
     "shapes_after_crop": [list(SHAPE)],

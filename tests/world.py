@@ -41,14 +41,14 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    from lnsegfm.workflows.pretrain import Training, pretrain
+    from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
     from tests.scenes import small_plans, write_scenes
 
     folder = tmp_path_factory.mktemp("world")
     plans = folder / "plans.json"
     plans.write_text(json.dumps(small_plans()))
     data = write_scenes(folder / "source", 4)
-    training = Training(plans=plans, iterations=20, held_out=1, mirroring=False)
+    training = PretrainSettings(plans=plans, iterations=20, held_out=1, mirroring=False)
     base = pretrain(data, folder / "base", training, device="cpu")
     clinic = write_scenes(folder / "clinic", 4, seed=100, contrast=50.0)
     return World(folder, base.folder, clinic)

@@ -23,17 +23,17 @@ from lnsegfm.methods.table import METHODS
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.models.plans import adapted_architecture
 from lnsegfm.networks.cards import unwrap
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
-from lnsegfm.training.prepared_cache import ShotCache
-from lnsegfm.training.prepared_cases import prepare
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
+from lnsegfm.training.prepared_cache import PreparedCache
+from lnsegfm.training.prepared_cases import prepare_cases
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, load_weights, raw
-from lnsegfm.workflows.finetune import Plan, plan
+from lnsegfm.workflows.finetune import FinetunePlan, plan
 
 STEP = 0.75
 """Distance of tiles at prediction, as a share of the patch; no mirroring."""
@@ -64,7 +64,7 @@ class Scored:
     def _prepare(self, case: Case, start: Checkpoint) -> tuple[str, torch.Tensor, dict[str, Any], np.ndarray]:
         from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-        with engine():
+        with nnunet_environment():
             data, properties = SimpleITKIO().read_images([str(image) for image in case.images])
             reference, _ = SimpleITKIO().read_seg(str(case.label))
             prepared, _, properties = self._configuration.preprocessor_class(verbose=False).run_case_npy(
@@ -83,7 +83,7 @@ class Scored:
         manager = self._plans.get_label_manager(dict(checkpoint.dataset_json))
         found = {}
         for name, data, properties, reference in self._cases:
-            with engine(), torch.inference_mode():
+            with nnunet_environment(), torch.inference_mode():
                 logits = sliding_window_inference(data[None], patch, TILES, network, overlap=1 - STEP, mode="gaussian")
                 mask = convert_predicted_logits_to_segmentation_with_correct_shape(
                     logits[0], self._plans, self._configuration, manager, properties
@@ -114,9 +114,9 @@ class Bench:
     def __init__(self, setting: Setting, work: Path, iterations: int) -> None:
         self.setting, self.work, self.iterations = setting, work, iterations
         self._batches: dict[Any, list[dict[str, Any]]] = {}
-        self._plans: dict[Any, Plan] = {}
+        self._plans: dict[Any, FinetunePlan] = {}
 
-    def plan(self, shots: int, draw: int, method: str = "full") -> Plan:
+    def plan(self, shots: int, draw: int, method: str = "full") -> FinetunePlan:
         """Shots, network and weights to start from, as ``lnsegfm finetune`` settles them."""
         if (shots, draw, method) not in self._plans:
             recipe = Recipe(method=method, shots=shots, draw=draw, iterations=self.iterations)
@@ -124,7 +124,7 @@ class Bench:
             self._plans[shots, draw, method] = settled
         return self._plans[shots, draw, method]
 
-    def plan_of(self, arm: Arm, shots: int, draw: int) -> Plan:
+    def plan_of(self, arm: Arm, shots: int, draw: int) -> FinetunePlan:
         """The same for an arm, which may start from fresh weights."""
         return self.plan(shots, draw, "scratch" if method_of(arm).starts_fresh else "full")
 
@@ -148,7 +148,7 @@ class Bench:
         """The cases of the base's own task."""
         return Scored(self.base, self.work / self.setting.source)
 
-    def batches(self, planned: Plan, cases: Sequence[Case], trainer: MemoryTrainer) -> list[dict[str, Any]]:
+    def batches(self, planned: FinetunePlan, cases: Sequence[Case], trainer: InMemoryTrainer) -> list[dict[str, Any]]:
         """The batches of a run: a function of the cases and the seed alone, so every arm gets the same."""
         key = tuple(case.name for case in cases)
         if key not in self._batches:
@@ -156,17 +156,17 @@ class Bench:
                 self._batches.pop(next(iter(self._batches)))
             plans = trainer.plans_manager
             configuration = plans.get_configuration(planned.start.configuration)
-            description, cache = dict(planned.start.dataset_json), ShotCache.of_this_machine()
-            shots = prepare(cases, plans, configuration, description, Silent(), cache=cache)
+            description, cache = dict(planned.start.dataset_json), PreparedCache.of_this_machine()
+            shots = prepare_cases(cases, plans, configuration, description, Silent(), cache=cache)
             made = trainer.feed(shots, seed=0)
             self._batches[key] = [made[i] for i in range(self.iterations)]
         return self._batches[key]
 
-    def train(self, planned: Plan, method: Method, lr: float, cases: Sequence[Case]) -> dict[str, Any]:
+    def train(self, planned: FinetunePlan, method: Method, lr: float, cases: Sequence[Case]) -> dict[str, Any]:
         """Train on some cases; give the adapted checkpoint and how it went."""
         schedule = Schedule(lr=lr, iterations=self.iterations, seed=0)
-        with TemporaryDirectory() as folder, engine(Path(folder)):
-            trainer = MemoryTrainer.ready(planned.start, method, schedule, "cpu")
+        with TemporaryDirectory() as folder, nnunet_environment(Path(folder)):
+            trainer = InMemoryTrainer.ready(planned.start, method, schedule, "cpu")
             batches = self.batches(planned, cases, trainer)
             trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
             trainer.network.train()
@@ -206,7 +206,7 @@ class Bench:
         method = method_of(arm)
         planned = self.plan_of(arm, shots, draw)
         cases = planned.cases(planned.split.shots)
-        with engine():
+        with nnunet_environment():
             moves = method.trainable(build_network(planned.start, deep_supervision=True))
         record: dict[str, Any] = {
             "setting": self.setting.name,

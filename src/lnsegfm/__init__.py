@@ -36,7 +36,7 @@ from lnsegfm.recipe import Recipe
 if TYPE_CHECKING:
     from lnsegfm.api import finetune, predict
     from lnsegfm.evaluation.folders import evaluate
-    from lnsegfm.workflows.pretrain import Training, pretrain
+    from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _LAZY = {
     "finetune": "lnsegfm.api",
     "predict": "lnsegfm.api",
     "pretrain": "lnsegfm.workflows.pretrain",
-    "Training": "lnsegfm.workflows.pretrain",
+    "PretrainSettings": "lnsegfm.workflows.pretrain",
 }
 
 __all__ = [
@@ -61,12 +61,12 @@ __all__ = [
     "Full",
     "Head",
     "LoRA",
+    "PretrainSettings",
     "RandomDynamic",
     "RandomStatic",
     "Recipe",
     "Scratch",
     "SpatialAdapter",
-    "Training",
     "ZeroShot",
     "evaluate",
     "finetune",

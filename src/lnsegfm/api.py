@@ -29,7 +29,7 @@ def finetune(
     method: Method | str = DEFAULT_METHOD,
     labels: dict[str, int] | None = None,
     plans: PathLike | None = None,
-    remember: PathLike | None = None,
+    source_data: PathLike | None = None,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -44,7 +44,7 @@ def finetune(
         method: How to adapt: a method, or the name of one, which then has the settings of its packaged recipe.
         labels: Name to value, where the data do not name their labels.
         plans: nnU-Net plans to adapt into instead of the base's own.
-        remember: Labelled scans of the base's own task, on which forgetting is measured.
+        source_data: Labelled scans of the base's own task, on which forgetting is measured.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
         progress: Told how far it is.
@@ -59,8 +59,10 @@ def finetune(
     settled = Recipe(method=method.name, settings=method.settings(), **recipe)
     named = LabelMap.from_dataset_json(labels) if labels else None
     own = Path(plans) if plans is not None else None
-    kept = Path(remember) if remember is not None else None
-    planned = tuning.plan(Path(data), Path(model), settled, labels=named, plans=own, remember=kept, progress=progress)
+    kept = Path(source_data) if source_data is not None else None
+    planned = tuning.plan(
+        Path(data), Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress
+    )
     return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 IDIOMS: dict[str, str] = {
     r"invent(ed|s|ing)?": "false positive",
     r"ran away|runs away|run away": "divergence, diverged",
-    r"what (it|the model|a model) has seen|seen\.json": "training domain",
+    r"what (it|the model|a model) has seen|training_domain\.json": "training domain",
     r"asked (just )?once": "evaluated once",
     r"way[ _]in|way[ _]out|way[ _]back": "preprocessing, export, inverse preprocessing",
     r"sights?": "selected views",

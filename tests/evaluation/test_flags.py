@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.domain_ranges import SEEN, LabelSeen, Range, Seen, read_seen, write_seen
+from lnsegfm.evaluation.domain_ranges import (
+    TRAINING_DOMAIN,
+    LabelDomain,
+    Range,
+    TrainingDomain,
+    read_domains,
+    write_domains,
+)
 from lnsegfm.evaluation.flags import FLAGS, LIMITS, Flag, Overlap, flags_of, read_flags, write_flags
 from lnsegfm.evaluation.mask_statistics import FOREGROUND, MaskStatistics, measure_mask
 from lnsegfm.imaging.grid import Grid
@@ -21,7 +28,7 @@ from lnsegfm.imaging.grid import Grid
 SHAPE = (20, 30, 40)
 GRID = Grid(shape=SHAPE, spacing_mm=(2.0, 1.0, 0.5))
 LABELS = {"node": 1, "vessel": 2}
-TRAINED = Seen(
+TRAINED = TrainingDomain(
     "training", 5, (Range(1, 5), Range(0.7, 1), Range(0.5, 1)), (Range(30, 60), Range(20, 40), Range(15, 40))
 )
 
@@ -40,15 +47,15 @@ def ball(*boxes: tuple[slice, slice, slice], value: int = 1) -> np.ndarray:
     return mask
 
 
-def seen_in(*looks: MaskStatistics) -> tuple[Seen, ...]:
-    return (Seen.over(looks),)
+def seen_in(*looks: MaskStatistics) -> tuple[TrainingDomain, ...]:
+    return (TrainingDomain.over(looks),)
 
 
-def kinds(found: MaskStatistics, seen: tuple[Seen, ...] = (), **more: object) -> list[str]:
+def kinds(found: MaskStatistics, seen: tuple[TrainingDomain, ...] = (), **more: object) -> list[str]:
     return [flag.kind for flag in flags_of("a", found, seen, **more)]
 
 
-def only(found: MaskStatistics, seen: tuple[Seen, ...] = (), **more: object) -> Flag:
+def only(found: MaskStatistics, seen: tuple[TrainingDomain, ...] = (), **more: object) -> Flag:
     (flag,) = flags_of("a", found, seen, **more)
     return flag
 
@@ -107,7 +114,7 @@ def cases(draw: st.DrawFn) -> MaskStatistics:
 def test_training_cases_are_like_the_training(looks):
     for found in looks:
         assert set(kinds(found, seen_in(*looks))) <= {"border", "nothing-found"}
-        behind = (Seen.over(looks), replace(TRAINED, source="base", foreground_hu=Range(0, 1)))
+        behind = (TrainingDomain.over(looks), replace(TRAINED, source="base", foreground_hu=Range(0, 1)))
         assert set(kinds(found, behind)) <= {"border", "nothing-found"}
 
 
@@ -178,7 +185,7 @@ def test_an_odd_scale_that_the_training_had_too():
 
 
 def test_hu_under_the_mask_against_plans():
-    plans = Seen("plans", 0, *[tuple(Range(v, v) for v in row) for row in (GRID.spacing_mm, GOOD.extent_mm)])
+    plans = TrainingDomain("plans", 0, *[tuple(Range(v, v) for v in row) for row in (GRID.spacing_mm, GOOD.extent_mm)])
     plans = replace(plans, foreground_hu=Range(0, 120))
     assert kinds(GOOD, (plans,)) == []
     image = scan()
@@ -197,7 +204,7 @@ def under(hu: float) -> MaskStatistics:
     [((30, 100), (-20, 150), (-21, 151)), ((400, 1000), (300, 1250), (299, 1251)), ((-900, -700), (-1125, -525), None)],
 )
 def test_hu_under_a_label_may_lie_a_little_beyond_the_training(seen, inside, outside):
-    trained = (replace(TRAINED, labels={"node": LabelSeen(Range(0.1, 1), Range(1, 1), Range(*seen))}),)
+    trained = (replace(TRAINED, labels={"node": LabelDomain(Range(0.1, 1), Range(1, 1), Range(*seen))}),)
     assert [kinds(under(hu), trained) for hu in (*inside, *seen)] == [[]] * 4
     for hu, bound in zip(outside or (), inside, strict=bool(outside)):
         flag = only(under(hu), trained)
@@ -208,7 +215,7 @@ def test_hu_under_a_label_may_lie_a_little_beyond_the_training(seen, inside, out
 
 
 def test_hu_may_be_as_in_the_base_or_in_the_training():
-    labels = {"node": LabelSeen(Range(0.1, 1), Range(1, 1), Range(100, 100))}
+    labels = {"node": LabelDomain(Range(0.1, 1), Range(1, 1), Range(100, 100))}
     bright = replace(TRAINED, labels=labels, foreground_hu=Range(-500, 900))  # of all its labels: says less
     dark = replace(TRAINED, source="base", foreground_hu=Range(-200, -100))
     assert kinds(under(-150), (bright, dark)) == []
@@ -241,7 +248,9 @@ def test_spacing_as_the_base_had_it():
 
 
 def test_geometry_against_the_medians_of_plans():
-    plans = Seen("plans", 0, (Range(3, 3), Range(1, 1), Range(1, 1)), (Range(40, 40), Range(30, 30), Range(20, 20)))
+    plans = TrainingDomain(
+        "plans", 0, (Range(3, 3), Range(1, 1), Range(1, 1)), (Range(40, 40), Range(30, 30), Range(20, 20))
+    )
     assert kinds(at((6, 1, 0.5)), (plans,)) == []  # twice, and half
     assert only(at((6.1, 1, 0.5)), (plans,)).limit == 6
     assert kinds(at((3, 1, 1), (120, 10, 20)), (plans,)) == []  # three times, and a third
@@ -305,7 +314,7 @@ def with_volume(volume: float, pieces: int = 1) -> MaskStatistics:
 
 
 def test_volumes_and_pieces_beyond_the_training():
-    trained = (replace(TRAINED, labels={"node": LabelSeen(Range(2, 10), Range(1, 3))}),)
+    trained = (replace(TRAINED, labels={"node": LabelDomain(Range(2, 10), Range(1, 3))}),)
     for volume in (0.5, 2, 40):
         assert kinds(with_volume(volume), trained) == []
     low, high = only(with_volume(0.49), trained), only(with_volume(41), trained)
@@ -319,13 +328,13 @@ def test_volumes_and_pieces_beyond_the_training():
 
 
 def test_volumes_belong_to_the_models_own_training():
-    base = replace(TRAINED, source="base", labels={"node": LabelSeen(Range(2, 10), Range(1, 3))})
+    base = replace(TRAINED, source="base", labels={"node": LabelDomain(Range(2, 10), Range(1, 3))})
     assert kinds(with_volume(500), (TRAINED, base)) == []
 
 
 @pytest.mark.parametrize(("absent", "expected"), [(0, ["volume"]), (1, [])])
 def test_a_label_that_every_training_case_had(absent, expected):
-    labels = {name: LabelSeen(Range(0.01, 10), Range(1, 3), absent=absent) for name in LABELS}
+    labels = {name: LabelDomain(Range(0.01, 10), Range(1, 3), absent=absent) for name in LABELS}
     assert kinds(measure_mask(scan(), ball(), GRID, LABELS), (replace(TRAINED, labels=labels),)) == expected
 
 
@@ -373,38 +382,40 @@ def test_what_was_seen_is_kept(tmp_path: Path):
     mask = ball()
     mask[0] = 2
     seen = (
-        Seen.over([GOOD, measure_mask(scan(), mask, GRID, {"node": 1})]),
-        Seen.over([measure_mask(None, mask, GRID, LABELS)], "base"),
+        TrainingDomain.over([GOOD, measure_mask(scan(), mask, GRID, {"node": 1})]),
+        TrainingDomain.over([measure_mask(None, mask, GRID, LABELS)], "base"),
     )
-    assert read_seen(tmp_path) == ()
-    write_seen(tmp_path, seen)
-    assert read_seen(tmp_path) == seen
+    assert read_domains(tmp_path) == ()
+    write_domains(tmp_path, seen)
+    assert read_domains(tmp_path) == seen
     assert seen[1].renamed({"node": "lymph node"}).labels.keys() == {"lymph node", "vessel"}
 
 
 def test_cases_without_a_label_are_counted():
     empty = measure_mask(scan(), ball(value=0), GRID, LABELS)
-    seen = Seen.over([measure_mask(scan(), ball(), GRID, LABELS), empty, measure_mask(scan(), ball(), GRID, LABELS)])
+    seen = TrainingDomain.over(
+        [measure_mask(scan(), ball(), GRID, LABELS), empty, measure_mask(scan(), ball(), GRID, LABELS)]
+    )
     assert seen.labels["node"].absent == 1
     assert seen.labels["node"].volume_ml == Range(0.2, 0.2)
     assert "vessel" not in seen.labels
     with pytest.raises(DataError, match="No case"):
-        Seen.over([])
+        TrainingDomain.over([])
 
 
 @pytest.mark.parametrize(
     "content",
     [
         {"format": "other"},
-        {"format": "lnsegfm.seen/1", "seen": 3},
-        {"format": "lnsegfm.seen/1", "seen": [{}]},
-        {"format": "lnsegfm.seen/1", "seen": [{"spacing_mm": [{"low": 2, "high": 1}] * 3}]},
+        {"format": "lnsegfm.training-domain/1", "domains": 3},
+        {"format": "lnsegfm.training-domain/1", "domains": [{}]},
+        {"format": "lnsegfm.training-domain/1", "domains": [{"spacing_mm": [{"low": 2, "high": 1}] * 3}]},
     ],
 )
 def test_a_damaged_description_is_refused(tmp_path: Path, content):
-    (tmp_path / SEEN).write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"seen\.json"):
-        read_seen(tmp_path)
+    (tmp_path / TRAINING_DOMAIN).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"training_domain\.json"):
+        read_domains(tmp_path)
 
 
 @pytest.mark.parametrize(("low", "high"), [(2, 1), (float("nan"), 1), (0, float("inf")), ("0", 1), (True, 2)])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lnsegfm.inference.logits_to_mask import WayBack, mask_of, probabilities_of
-from lnsegfm.inference.mirror_agreement import Agreement
+from lnsegfm.inference.logits_to_mask import InversePreprocessing, mask_from_logits, probabilities_from_logits
+from lnsegfm.inference.mirror_agreement import MirrorAgreement
 from lnsegfm.inference.sliding_window import BATCH, Air, sliding_window
-from lnsegfm.inference.tile_positions import positions
+from lnsegfm.inference.tile_positions import tile_positions
 from tests.simulated_gpu import SimulatedGPU, simulated_gpu
 
 PATCH = (8, 8, 8)
@@ -31,7 +31,7 @@ def volume(depth: int) -> Tensor:
 
 def predicted(depth: int, sums_on: str) -> tuple[Tensor, SimulatedGPU]:
     with simulated_gpu() as gpu:
-        agreement = Agreement()
+        agreement = MirrorAgreement()
         logits = sliding_window(
             network(),
             volume(depth),
@@ -69,7 +69,7 @@ def test_the_host_waits_as_often_for_many_tiles_as_for_few() -> None:
 def test_a_batch_of_tiles_is_copied_once_and_one_of_air_not_at_all() -> None:
     _, few = predicted(24, "cuda")
     _, many = predicted(40, "cuda")
-    more = len(positions((40, 12, 12), PATCH)) - len(positions((24, 12, 12), PATCH))
+    more = len(tile_positions((40, 12, 12), PATCH)) - len(tile_positions((24, 12, 12), PATCH))
 
     assert 0 < many.to_gpu["to"] - few.to_gpu["to"] <= more // BATCH
 
@@ -78,11 +78,11 @@ def test_a_batch_of_tiles_is_copied_once_and_one_of_air_not_at_all() -> None:
 def test_a_mask_comes_to_the_host_slab_by_slab_and_nothing_else_does(classes: int) -> None:
     torch.manual_seed(2)
     logits = torch.randn(classes, 6, 7, 8)
-    way = WayBack((9, 10, 11), (9, 10, 11), ((0, 9), (0, 10), (0, 11)))
+    way = InversePreprocessing((9, 10, 11), (9, 10, 11), ((0, 9), (0, 10), (0, 11)))
     limit = 4 * 4 * 110 * 4  # a few slices a slab
-    expected = mask_of(logits, way, limit_bytes=limit)
+    expected = mask_from_logits(logits, way, limit_bytes=limit)
     with simulated_gpu() as gpu:
-        found = mask_of(logits.to("cuda"), way, limit_bytes=limit)
+        found = mask_from_logits(logits.to("cuda"), way, limit_bytes=limit)
 
     assert np.array_equal(found, expected)
     assert gpu.reads == {}
@@ -92,9 +92,9 @@ def test_a_mask_comes_to_the_host_slab_by_slab_and_nothing_else_does(classes: in
 def test_probabilities_are_those_of_the_cpu() -> None:
     torch.manual_seed(3)
     logits = torch.randn(3, 6, 7, 8)
-    way = WayBack((9, 10, 11), (9, 10, 11), ((0, 9), (0, 10), (0, 11)))
+    way = InversePreprocessing((9, 10, 11), (9, 10, 11), ((0, 9), (0, 10), (0, 11)))
     with simulated_gpu() as gpu:
-        found = probabilities_of(logits.to("cuda"), way)
+        found = probabilities_from_logits(logits.to("cuda"), way)
 
-    assert np.array_equal(found, probabilities_of(logits, way))
+    assert np.array_equal(found, probabilities_from_logits(logits, way))
     assert gpu.reads == {}

@@ -19,7 +19,12 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.inference.logits_to_mask import WayBack, is_default, mask_of, probabilities_of
+from lnsegfm.inference.logits_to_mask import (
+    InversePreprocessing,
+    is_default,
+    mask_from_logits,
+    probabilities_from_logits,
+)
 from lnsegfm.transforms.resampling.anisotropy import separate_axis
 
 SETTINGS = {
@@ -73,13 +78,13 @@ def test_masks_are_nnunets(data):
     world = case(shape, spacing, here, before=before, low=low, forward=forward)
     limit = data.draw(st.sampled_from([1, 4000, 2**26]))
 
-    way = WayBack.read(*world)
+    way = InversePreprocessing.read(*world)
     expected = stock(logits, *world)
 
-    exact = mask_of(logits, way, limit_bytes=limit, rounded=True)
+    exact = mask_from_logits(logits, way, limit_bytes=limit, rounded=True)
     assert exact.dtype == expected.dtype
     np.testing.assert_array_equal(exact, expected)
-    ours = mask_of(logits, way, limit_bytes=limit)
+    ours = mask_from_logits(logits, way, limit_bytes=limit)
     apart = np.flatnonzero(ours != expected)
     assert kind == torch.float16 or apart.size == 0
     if apart.size:  # only where half precision makes nnU-Net's two best logits tie
@@ -98,14 +103,14 @@ def test_probabilities_are_nnunets(data):
     logits = 5 * torch.randn(data.draw(st.sampled_from([2, 4])), *small)
     world = case(shape, spacing, here, before=[n + 1 for n in shape], low=(1, 0, 1), forward=forward)
 
-    way = WayBack.read(*world)
+    way = InversePreprocessing.read(*world)
     expected = stock(logits, *world, probabilities=True)[1]
 
-    np.testing.assert_allclose(probabilities_of(logits, way, limit_bytes=2000), expected, atol=1e-6)
+    np.testing.assert_allclose(probabilities_from_logits(logits, way, limit_bytes=2000), expected, atol=1e-6)
     if len(logits) == 2:
         difference = (logits[1] - logits[0])[None]
-        np.testing.assert_allclose(probabilities_of(difference, way), expected, atol=1e-5)
-        np.testing.assert_array_equal(mask_of(difference, way), mask_of(logits, way))
+        np.testing.assert_allclose(probabilities_from_logits(difference, way), expected, atol=1e-5)
+        np.testing.assert_array_equal(mask_from_logits(difference, way), mask_from_logits(logits, way))
 
 
 @given(SPACINGS, SPACINGS, st.sampled_from([None, True, False]))
@@ -118,24 +123,24 @@ def test_the_coarse_axis_is_nnunets(current, new, force):
 def test_of_equal_logits_the_lower_class_wins(kind):
     logits = torch.ones(3, 2, 2, 2, dtype=kind)
     logits[0] = 0
-    way = WayBack((4, 5, 6), (4, 5, 6), ((0, 4), (0, 5), (0, 6)))
-    assert (mask_of(logits, way) == 1).all()
-    assert (mask_of(logits[1:], way) == 0).all()
-    assert (mask_of(logits[:1], way) == 0).all()
+    way = InversePreprocessing((4, 5, 6), (4, 5, 6), ((0, 4), (0, 5), (0, 6)))
+    assert (mask_from_logits(logits, way) == 1).all()
+    assert (mask_from_logits(logits[1:], way) == 0).all()
+    assert (mask_from_logits(logits[:1], way) == 0).all()
 
 
 def test_what_the_box_has_beyond_the_scan_is_dropped():
-    way = WayBack((4, 4, 4), (5, 5, 5), ((-1, 3), (3, 7), (0, 4)))
-    mask = mask_of(torch.stack([torch.zeros(4, 4, 4), torch.ones(4, 4, 4)]), way)
+    way = InversePreprocessing((4, 4, 4), (5, 5, 5), ((-1, 3), (3, 7), (0, 4)))
+    mask = mask_from_logits(torch.stack([torch.zeros(4, 4, 4), torch.ones(4, 4, 4)]), way)
     assert mask.sum() == 3 * 2 * 4
     assert mask[:3, 3:, :4].all()
 
 
 def test_many_classes_need_sixteen_bits():
-    way = WayBack((2, 2, 2), (2, 2, 2), ((0, 2), (0, 2), (0, 2)))
+    way = InversePreprocessing((2, 2, 2), (2, 2, 2), ((0, 2), (0, 2), (0, 2)))
     logits = torch.zeros(300, 2, 2, 2)
     logits[299] = 1
-    mask = mask_of(logits, way)
+    mask = mask_from_logits(logits, way)
     assert mask.dtype == np.uint16
     assert (mask == 299).all()
 
@@ -143,10 +148,10 @@ def test_many_classes_need_sixteen_bits():
 def test_memory_does_not_grow_with_the_depth():
     limit, peaks = 2**20, []
     for depth in (24, 96):
-        way = WayBack((depth, 64, 64), (depth, 64, 64), ((0, depth), (0, 64), (0, 64)))
+        way = InversePreprocessing((depth, 64, 64), (depth, 64, 64), ((0, depth), (0, 64), (0, 64)))
         logits = torch.randn(3, depth // 2, 32, 32)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            mask_of(logits, way, limit_bytes=limit)
+            mask_from_logits(logits, way, limit_bytes=limit)
         held = highest = 0
         for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
             held += event.nbytes() if event.name() == "[memory]" else 0
@@ -163,10 +168,10 @@ def test_what_cannot_be_is_refused():
     plans, configuration, properties = case((4, 4, 4), (1, 1, 1), (1, 1, 1))
     configuration.configuration = other
     with pytest.raises(ConfigError, match="no_resampling_hack"):
-        WayBack.read(plans, configuration, properties)
+        InversePreprocessing.read(plans, configuration, properties)
     with pytest.raises(DataError, match="does not fill"):
-        WayBack((4, 4, 4), (4, 4, 4), ((0, 4), (0, 4), (0, 3)))
+        InversePreprocessing((4, 4, 4), (4, 4, 4), ((0, 4), (0, 4), (0, 3)))
     with pytest.raises(DataError, match="Transposition"):
-        WayBack((4, 4, 4), (4, 4, 4), ((0, 4), (0, 4), (0, 4)), backward=(0, 0, 1))
+        InversePreprocessing((4, 4, 4), (4, 4, 4), ((0, 4), (0, 4), (0, 4)), backward=(0, 0, 1))
     with pytest.raises(DataError, match="Logits"):
-        mask_of(torch.zeros(2, 3, 3), WayBack((4, 4, 4), (4, 4, 4), ((0, 4), (0, 4), (0, 4))))
+        mask_from_logits(torch.zeros(2, 3, 3), InversePreprocessing((4, 4, 4), (4, 4, 4), ((0, 4), (0, 4), (0, 4))))

@@ -15,11 +15,11 @@ from torch import nn
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.evaluation.flags import Overlap
-from lnsegfm.inference.mirror_agreement import Agreement
-from lnsegfm.inference.sliding_window import Air, air_tiles, sliding_window
-from lnsegfm.inference.tile_positions import importance, mirrorings, positions
+from lnsegfm.inference.mirror_agreement import MirrorAgreement
+from lnsegfm.inference.sliding_window import Air, constant_tiles, sliding_window
+from lnsegfm.inference.tile_positions import gaussian_importance, mirrorings, tile_positions
 from lnsegfm.networks import cpu_allocator as allocator
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 
 PATCH = (8, 6, 10)
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
@@ -48,7 +48,7 @@ def network(classes: int = 3, channels: int = 1, seed: int = 0) -> nn.Module:
 
 
 def stock(net, volume, *, step=0.5, mirror_axes=(), patch=PATCH):
-    with engine():  # it prints
+    with nnunet_environment():  # it prints
         predictor = nnUNetPredictor(
             tile_step_size=step, use_mirroring=bool(mirror_axes), device=torch.device("cpu"), allow_tqdm=False
         )
@@ -63,15 +63,15 @@ def stock(net, volume, *, step=0.5, mirror_axes=(), patch=PATCH):
 def test_tiles_lie_where_nnunets_do(patch, more, step):
     shape = tuple(a + b for a, b in zip(patch, more, strict=True))
     expected = compute_steps_for_sliding_window(shape, patch, step)
-    starts = [tuple(part.start for part in at) for at in positions(shape, patch, step)]
+    starts = [tuple(part.start for part in at) for at in tile_positions(shape, patch, step)]
     assert starts == [(z, y, x) for z in expected[0] for y in expected[1] for x in expected[2]]
 
 
 @pytest.mark.parametrize("patch", [(8, 6, 10), (5, 64, 48), (1, 3, 2)])
 def test_weights_are_nnunets(patch):
     expected = compute_gaussian(patch, value_scaling_factor=10, device=torch.device("cpu"))
-    assert torch.equal(importance(patch), expected.float())
-    assert importance(patch) is importance(patch)
+    assert torch.equal(gaussian_importance(patch), expected.float())
+    assert gaussian_importance(patch) is gaussian_importance(patch)
 
 
 @FEW
@@ -102,7 +102,7 @@ def reference(net, volume, step, axes):
     sums, total = torch.zeros(3, *size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     weight = compute_gaussian(PATCH, value_scaling_factor=10, device=torch.device("cpu")).double()
     with torch.inference_mode():
-        for z, y, x in [[part.start for part in at] for at in positions(size, PATCH, step)]:
+        for z, y, x in [[part.start for part in at] for at in tile_positions(size, PATCH, step)]:
             at = (slice(None), slice(z, z + PATCH[0]), slice(y, y + PATCH[1]), slice(x, x + PATCH[2]))
             tile = padded[at][None]
             copies = [
@@ -153,13 +153,13 @@ def test_logits_beyond_half_precision_are_no_infinities():
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_agreement_of_plain_and_mirrored_passes_is_counted(classes):
-    net, volume, agreement = network(classes), torch.randn(1, 9, 14, 23), Agreement()
+    net, volume, agreement = network(classes), torch.randn(1, 9, 14, 23), MirrorAgreement()
     sliding_window(net, volume, PATCH, mirror_axes=(0, 2), watch=agreement, difference=classes == 2)
 
     by_hand = torch.zeros(classes, 3, dtype=torch.int64)
     with torch.inference_mode():
         padded = nn.functional.pad(volume, (0, 0, 0, 0, 0, 0))
-        for at in positions(padded.shape[1:], PATCH):
+        for at in tile_positions(padded.shape[1:], PATCH):
             tile = padded[(slice(None), *at)][None]
             copies = [net(tile.flip(axes)).flip(axes) for axes in ([], [2], [4], [2, 4])]
             one, other = copies[0].argmax(1), (sum(copies) / 4).argmax(1)
@@ -170,7 +170,7 @@ def test_agreement_of_plain_and_mirrored_passes_is_counted(classes):
     assert by_hand[0, 0] < by_hand[0, 1]
     labels = LabelMap({f"l{n}": n for n in range(1, classes)})
     assert agreement.overlaps(labels)["l1"] == Overlap(*by_hand[1].tolist())
-    assert Agreement().overlaps(labels)["l1"] == Overlap(0, 0, 0)
+    assert MirrorAgreement().overlaps(labels)["l1"] == Overlap(0, 0, 0)
 
 
 class Balls(nn.Module):
@@ -199,8 +199,8 @@ def test_air_is_asked_once(difference):
     before, net.asked = sum(net.asked), []
     part = sliding_window(net, volume, PATCH, mirror_axes=(0,), difference=difference, air=Air(-2.0))
 
-    tiles = positions(volume.shape[1:], PATCH)
-    skipped = air_tiles(volume, tiles, -2.0)
+    tiles = tile_positions(volume.shape[1:], PATCH)
+    skipped = constant_tiles(volume, tiles, -2.0)
     assert all((volume[0][tiles[n]] == -2.0).all() == (n in skipped) for n in range(len(tiles)))
     assert len(skipped) > len(tiles) // 4
     assert sum(net.asked) == before - 2 * len(skipped) + 2
@@ -218,7 +218,7 @@ class OneSided(nn.Module):
 
 @pytest.mark.parametrize("inner", [Balls(-3.0), OneSided()])
 def test_what_the_network_finds_in_air_is_found_and_watched(inner):
-    volume, net, agreement, other = body(), Recorder(inner), Agreement(), Agreement()
+    volume, net, agreement, other = body(), Recorder(inner), MirrorAgreement(), MirrorAgreement()
     whole = sliding_window(net, volume, PATCH, mirror_axes=(0,), watch=other)
     before, net.asked = sum(net.asked), []
     found = sliding_window(net, volume, PATCH, mirror_axes=(0,), air=Air(-2.0), watch=agreement)

@@ -17,7 +17,7 @@ import torch
 
 from lnsegfm.errors import LnSegFmError
 from lnsegfm.methods.lora import LoRA
-from lnsegfm.models.adapter_files import ORIGIN, apply_adapter, describe
+from lnsegfm.models.adapter_files import ORIGIN, apply_adapter, describe_adapter
 from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import CHECKPOINT, read_model
 from lnsegfm.prediction.inputs import find_scans
@@ -95,7 +95,7 @@ def test_the_applied_model_is_the_runs(method, world, runs, sent, lnsegfm_here, 
 def test_the_run_keeps_no_factors_and_its_adapter_holds_what_it_should(method, runs):
     folder = runs[method].folder
     assert not list(folder.rglob("factors*"))
-    parts = describe(folder)["module_groups"]
+    parts = describe_adapter(folder)["module_groups"]
     held = {form: sum(part["held"][form] for part in parts) for form in ("whole", "entries", "factors")}
     assert held[FORMS[method]] > 0
     assert method == "lora" or not held["factors"]
@@ -250,7 +250,7 @@ def test_show_holds_an_adapter_against_a_base(world, runs, sent, lnsegfm_here):
 
 
 def test_a_new_module_is_a_part_of_its_own(world, sent):
-    parts = {part["name"]: part for part in describe(sent["spatial-adapter"], world.base)["module_groups"]}
+    parts = {part["name"]: part for part in describe_adapter(sent["spatial-adapter"], world.base)["module_groups"]}
     added = parts["spatial_adapter"]
     assert added["movement"]["new"] == added["movement"]["entries"] == added["numbers"]
     assert all(not any(part["held"].values()) for name, part in parts.items() if name.startswith("encoder"))
@@ -386,7 +386,7 @@ def test_spoilt_descriptions(world, sent, spoilt, tmp_path):
         (spoilt / CARD).write_text(json.dumps(card))
         out, said = tmp_path / "model", ""
         try:
-            describe(spoilt, world.base)
+            describe_adapter(spoilt, world.base)
             apply_adapter(world.base, spoilt, out)
             read_model(out)
             shutil.rmtree(out)

@@ -14,7 +14,7 @@ from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import DataError
 from lnsegfm.models import fingerprint as module
 from lnsegfm.models.fingerprint import fingerprint
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.progress import Silent
 from tests.scenes import write_image, write_scenes
 
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 def test_it_is_nnunet_s(root: Path) -> None:
     cases = open_dataset(root).cases
     found = fingerprint(cases, Silent())
-    with engine():
+    with nnunet_environment():
         stock = [
             DatasetFingerprintExtractor.analyze_case([str(case.images[0])], str(case.label), SimpleITKIO, DRAWN)
             for case in cases

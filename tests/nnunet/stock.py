@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from tests.conftest import Result
 
 QUICK = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
@@ -45,7 +45,7 @@ def nnunet_world(base: Path, data: Path, root: Path) -> dict[str, str]:
     shutil.copy(data / "dataset.json", preprocessed)
     shutil.copytree(data / "labelsTr", preprocessed / "gt_segmentations")
     cases = open_dataset(data).cases
-    with engine():
+    with nnunet_environment():
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         manager = PlansManager(plans)

@@ -15,7 +15,7 @@ import pytest
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import DataError, Interrupted
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.prediction import pipeline
 from lnsegfm.prediction.inputs import Failure
 from lnsegfm.prediction.pipeline import Steps, each
@@ -162,7 +162,7 @@ def test_threads_in_the_engine_leave_the_program_its_voice():
     inside, go = threading.Barrier(3, timeout=10), threading.Event()
 
     def work(last: bool) -> None:
-        with engine():
+        with nnunet_environment():
             inside.wait()
             print("unheard")
             if last:

@@ -16,7 +16,7 @@ import torch
 from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.domain_ranges import SEEN, Range, read_seen
+from lnsegfm.evaluation.domain_ranges import TRAINING_DOMAIN, Range, read_domains
 from lnsegfm.evaluation.flags import FLAGS, Flag, Overlap, read_flags, write_flags
 from lnsegfm.evaluation.mask_statistics import FOREGROUND
 from lnsegfm.evaluation.nodes import Node
@@ -24,8 +24,8 @@ from lnsegfm.evaluation.probabilities import read_probabilities
 from lnsegfm.evaluation.references import masks_in
 from lnsegfm.imaging.files import read_grid, read_mask
 from lnsegfm.models.model_folder import Model, read_model, write_model
-from lnsegfm.models.training_domain import keep_what_was_seen, seen_by
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.models.training_domain import training_domains, write_training_domain
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction import predict_cases as predicting
 from lnsegfm.prediction.inputs import find_scans
@@ -99,7 +99,7 @@ def test_overlap_is_counted_and_the_masks_are_as_without(model, scans, tmp_path)
     assert found[2].mirrored is None
     np.testing.assert_array_equal(read_mask(tmp_path / "watched.nii.gz")[0], read_mask(tmp_path / "stock.nii.gz")[0])
 
-    with engine():
+    with nnunet_environment():
         plans = stock._plans
         data, _, _ = plans.preprocessing.preprocessor_class(verbose=False).run_case(
             [str(images[0])], None, plans.plans, plans.preprocessing, dict(model.dataset_json)
@@ -235,7 +235,7 @@ def test_probabilities_are_those_of_stock_nnunet(change, scans, tmp_path):
     write_image(tmp_path / "scans" / "framed.nii.gz", np.pad(scene(9)[0], 3))  # zeros around: nnU-Net crops them
     cases = find_scans(tmp_path / "scans", 1)
     predict_cases(model, cases, tmp_path / "ours", PredictOptions(probabilities=True, exact=True))
-    with engine():
+    with nnunet_environment():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         stock = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
@@ -276,7 +276,7 @@ def test_probabilities_that_are_missing_are_predicted(model, scans, tmp_path):
 
 
 def test_plans_tell_what_a_stock_model_has_seen(model):
-    (seen,) = seen_by(model)
+    (seen,) = training_domains(model)
     plans = model.plans
     assert [r.low for r in seen.spacing_mm] == plans["original_median_spacing_after_transp"]
     assert [r.low for r in seen.extent_mm] == [
@@ -295,7 +295,7 @@ def test_plans_in_another_order_of_axes(tmp_path):
             "original_median_shape_after_transp": [28, 20, 24],
         }
 
-    (seen,) = seen_by(write_random(tmp_path, change))
+    (seen,) = training_domains(write_random(tmp_path, change))
     assert [r.low for r in seen.spacing_mm] == [2, 1, 1.5]
     assert [r.low for r in seen.extent_mm] == [40, 24, 42]
 
@@ -304,15 +304,15 @@ def test_plans_in_another_order_of_axes(tmp_path):
     "part", ["original_median_spacing_after_transp", "foreground_intensity_properties_per_channel"]
 )
 def test_plans_that_do_not_tell(model, part):
-    assert seen_by(replace(model, plans={key: v for key, v in model.plans.items() if key != part})) == ()
+    assert training_domains(replace(model, plans={key: v for key, v in model.plans.items() if key != part})) == ()
 
 
 def test_training_writes_ranges_and_its_own_cases_are_like_them(model, tmp_path):
     data = open_dataset(write_scenes(tmp_path / "data", 3))
     folder = tmp_path / "model"
     write_model(folder, model.first)
-    keep_what_was_seen(model.first, data.cases, data.labels, folder, Silent())
-    (seen,) = read_seen(folder)
+    write_training_domain(model.first, data.cases, data.labels, folder, Silent())
+    (seen,) = read_domains(folder)
     assert (seen.source, seen.cases, list(seen.labels)) == ("training", 3, ["node"])
     assert seen.spacing_mm == (Range(2, 2), Range(1, 1), Range(1.5, 1.5))
     assert seen.extent_mm == tuple(Range(n * s, n * s) for n, s in zip(SHAPE, (2, 1, 1.5), strict=True))
@@ -320,9 +320,9 @@ def test_training_writes_ranges_and_its_own_cases_are_like_them(model, tmp_path)
     found = predict_cases(read_model(folder), data.cases, tmp_path / "out")
     assert {flag.kind for flag in found.flags}.isdisjoint({"spacing", "field-of-view", "hu-scale"})
 
-    written = (folder / SEEN).read_bytes()
-    keep_what_was_seen(model.first, (), data.labels, folder, Silent())
-    assert (folder / SEEN).read_bytes() == written
+    written = (folder / TRAINING_DOMAIN).read_bytes()
+    write_training_domain(model.first, (), data.labels, folder, Silent())
+    assert (folder / TRAINING_DOMAIN).read_bytes() == written
 
 
 def test_an_adapted_model_knows_what_its_base_has_seen(model, tmp_path):
@@ -330,8 +330,8 @@ def test_an_adapted_model_knows_what_its_base_has_seen(model, tmp_path):
     base, adapted, third = (tmp_path / name for name in ("base", "adapted", "third"))
     for folder in (base, adapted, third):
         write_model(folder, model.first)
-    keep_what_was_seen(model.first, data.cases, data.labels, base, Silent())
-    keep_what_was_seen(
+    write_training_domain(model.first, data.cases, data.labels, base, Silent())
+    write_training_domain(
         model.first,
         data.cases[:1],
         LabelMap({"lymph": 1}),
@@ -340,18 +340,18 @@ def test_an_adapted_model_knows_what_its_base_has_seen(model, tmp_path):
         base=read_model(base),
         renamed={"node": "lymph"},
     )
-    keep_what_was_seen(model.first, [], data.labels, third, Silent(), base=read_model(adapted))
-    assert [(s.source, s.cases, list(s.labels)) for s in read_seen(adapted)] == [
+    write_training_domain(model.first, [], data.labels, third, Silent(), base=read_model(adapted))
+    assert [(s.source, s.cases, list(s.labels)) for s in read_domains(adapted)] == [
         ("training", 1, ["lymph"]),
         ("base", 2, ["lymph"]),
     ]
-    assert [(s.source, s.cases) for s in read_seen(third)] == [("base", 1), ("base 1 before it", 2)]
+    assert [(s.source, s.cases) for s in read_domains(third)] == [("base", 1), ("base 1 before it", 2)]
 
 
 def test_a_model_with_a_damaged_description_is_refused(model, scans, tmp_path):
     write_model(tmp_path / "model", model.first)
-    (tmp_path / "model" / SEEN).write_text("{}")
-    with pytest.raises(DataError, match=r"seen\.json"):
+    (tmp_path / "model" / TRAINING_DOMAIN).write_text("{}")
+    with pytest.raises(DataError, match=r"training_domain\.json"):
         predict_cases(read_model(tmp_path / "model"), scans, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -366,8 +366,8 @@ def test_a_scan_unlike_the_training_is_flagged(model, scans, tmp_path):
 
 
 def test_runs_keep_what_they_have_seen(world, run):
-    (base,) = read_seen(world.base / "model")
-    own, before = read_seen(run.model)
+    (base,) = read_domains(world.base / "model")
+    own, before = read_domains(run.model)
     assert (base.source, base.cases) == ("training", 3)
     assert (own.source, own.cases) == ("training", 2)
     assert before == replace(base, source="base")

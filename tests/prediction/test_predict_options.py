@@ -9,12 +9,12 @@ from dataclasses import fields
 import pytest
 
 from lnsegfm.errors import ConfigError, UnknownName
-from lnsegfm.inference.speed_presets import PRESETS, Setting
+from lnsegfm.inference.speed_presets import PRESETS, InferenceSetting
 from lnsegfm.prediction.predict_options import PredictOptions, SessionOptions
 
 
 def test_what_is_not_given_is_nnu_nets_setting() -> None:
-    assert SessionOptions().setting == Setting()
+    assert SessionOptions().setting == InferenceSetting()
     assert SessionOptions().memory_bytes is None
     assert SessionOptions(memory=1.5).memory_bytes == 1_500_000_000
 

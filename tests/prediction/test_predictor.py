@@ -23,7 +23,7 @@ from lnsegfm.evaluation.mask_statistics import FOREGROUND
 from lnsegfm.imaging.dicom.series import read_series, series_of
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.models.model_folder import Model, read_model, write_model
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import NEAR_BOUND, air_value, prepare, reader_for, require_volume
 from lnsegfm.prediction.inputs import find_scans
@@ -126,7 +126,7 @@ def stock(
     model: Model, images: Sequence[Path], *, mirroring: bool = True, step: float = 0.5, single: bool = False
 ) -> tuple[Any, Any]:
     """Mask and probabilities as nnU-Net makes them, or would make them if it summed in ``single`` precision."""
-    with engine(), pytest.MonkeyPatch.context() as patch:
+    with nnunet_environment(), pytest.MonkeyPatch.context() as patch:
         from nnunetv2.inference import predict_from_raw_data as module
 
         patch.setattr(torch, "set_num_threads", lambda _: None)  # it takes eight

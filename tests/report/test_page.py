@@ -210,7 +210,7 @@ def test_two_models_with_names_of_their_own(tmp_path):
 
 
 def test_what_was_forgotten_has_its_own_part(tmp_path):
-    page = write(tmp_path / "report.html", remembered=nodes([0.8, 0.9, 0.7], [0.4, 0.5, 0.2]))
+    page = write(tmp_path / "report.html", source_data=nodes([0.8, 0.9, 0.7], [0.4, 0.5, 0.2]))
 
     assert "the adapted model has forgotten" in page.text
     assert page.text.index("No evidence") < page.text.index("What was forgotten")

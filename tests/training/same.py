@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 
 
-def same(one: Shot, other: Shot) -> bool:
+def same(one: PreparedCase, other: PreparedCase) -> bool:
     return (
         one.name == other.name
         and torch.equal(one.image, other.image)

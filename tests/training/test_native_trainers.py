@@ -28,7 +28,7 @@ from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.reparametrize import is_reparametrized
 from lnsegfm.networks.role import Role
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.training import named_trainers
@@ -174,7 +174,7 @@ def test_nnunet_finds_the_trainer(name, lnsegfm_here, monkeypatch):
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     (line,) = lnsegfm_here("env").stdout.splitlines()
     monkeypatch.setenv("nnUNet_extTrainer", line.partition("=")[2])
-    with engine():
+    with nnunet_environment():
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
         assert recursive_find_trainer_class_by_name(name) is getattr(named_trainers, name)

@@ -22,10 +22,10 @@ from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.progress import Silent
 from lnsegfm.training import prepared_cache as caching
 from lnsegfm.training import prepared_cases as module
-from lnsegfm.training.prepared_cache import ShotCache
-from lnsegfm.training.prepared_cases import prepare
-from lnsegfm.training.train_process import on_gpu, scans
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.training.prepared_cache import PreparedCache
+from lnsegfm.training.prepared_cases import prepare_cases
+from lnsegfm.training.train_process import move_to_gpu, prepare_scans
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans, write_scenes
 from tests.training.same import same
@@ -39,8 +39,8 @@ def cases(tmp_path: Path) -> tuple[Case, ...]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> ShotCache:
-    return ShotCache(tmp_path / "cache", 10**8)
+def cache(tmp_path: Path) -> PreparedCache:
+    return PreparedCache(tmp_path / "cache", 10**8)
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def shots(
-    cases: tuple[Case, ...], cache: ShotCache | None, plans: dict[str, Any] | None = None, **description: Any
-) -> tuple[Shot, ...]:
+    cases: tuple[Case, ...], cache: PreparedCache | None, plans: dict[str, Any] | None = None, **description: Any
+) -> tuple[PreparedCase, ...]:
     manager = PlansManager(plans or small_plans())
     configuration = manager.get_configuration("3d_fullres")
-    return prepare(cases, manager, configuration, DESCRIPTION | description, Silent(), cache=cache)
+    return prepare_cases(cases, manager, configuration, DESCRIPTION | description, Silent(), cache=cache)
 
 
 def test_a_scan_is_prepared_once_and_found_as_it_was(cases, cache, made) -> None:
@@ -126,7 +126,7 @@ def test_what_a_scan_is_made_of_is_its_key_and_nothing_else(cases, cache, made, 
 
 
 def key_of(
-    cache: ShotCache, case: Case, change: Callable[[dict[str, Any]], Any] = dict, **description: Any
+    cache: PreparedCache, case: Case, change: Callable[[dict[str, Any]], Any] = dict, **description: Any
 ) -> str | None:
     plans = deepcopy(small_plans())
     change(plans)
@@ -217,16 +217,18 @@ def test_a_damaged_entry_is_made_anew(cases, cache, made, place: float, cut: boo
 
 def test_those_used_longest_ago_go_first(cache, tmp_path: Path) -> None:
     image = np.zeros((1, 10, 10, 10), np.float32)
-    shot = Shot.prepared("a", image, image.astype(np.int16), {1: np.zeros((0, 4), int)})
+    shot = PreparedCase.prepared("a", image, image.astype(np.int16), {1: np.zeros((0, 4), int)})
     for number, key in enumerate("abc"):
         cache.keep(key, shot)
         os.utime(cache.folder / f"{key}.npz", (number, number))
     size = (cache.folder / "a.npz").stat().st_size
     assert cache.find("a", "x") is not None  # used now
-    small = ShotCache(cache.folder, 3 * size + 100)
+    small = PreparedCache(cache.folder, 3 * size + 100)
     small.keep("d", shot)
     assert sorted(file.name for file in cache.folder.iterdir()) == ["a.npz", "c.npz", "d.npz"]
-    ShotCache(cache.folder, size // 2).keep("e", shot)  # larger than all room: not kept, and nothing else goes for it
+    PreparedCache(cache.folder, size // 2).keep(
+        "e", shot
+    )  # larger than all room: not kept, and nothing else goes for it
     assert sorted(file.name for file in cache.folder.iterdir()) == ["a.npz", "c.npz", "d.npz"]
     (cache.folder / ".partial-1-x.npz").write_bytes(b"half")
     os.utime(cache.folder / ".partial-1-x.npz", (0, 0))
@@ -242,7 +244,7 @@ def test_only_the_user_may_look_into_it(cases, cache) -> None:
 
 def test_a_disk_that_cannot_be_written_is_no_reason_to_stop(cases, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert len(shots(cases, ShotCache(tmp_path / "file" / "cache", 10**8))) == 2
+    assert len(shots(cases, PreparedCache(tmp_path / "file" / "cache", 10**8))) == 2
 
 
 def test_several_may_use_it_at_once(cases, cache) -> None:
@@ -262,15 +264,15 @@ def test_several_may_use_it_at_once(cases, cache) -> None:
 def test_the_size_is_the_user_s_to_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path))
     monkeypatch.setenv("LNSEGFM_CACHE_GB", "0.5")
-    assert ShotCache.of_this_machine() == ShotCache(tmp_path / "prepared", 500_000_000)
+    assert PreparedCache.of_this_machine() == PreparedCache(tmp_path / "prepared", 500_000_000)
     monkeypatch.setenv("LNSEGFM_CACHE_GB", "0")
-    assert ShotCache.of_this_machine() is None
+    assert PreparedCache.of_this_machine() is None
     monkeypatch.delenv("LNSEGFM_CACHE_GB")
-    assert ShotCache.of_this_machine() == ShotCache(tmp_path / "prepared", 4_000_000_000)
+    assert PreparedCache.of_this_machine() == PreparedCache(tmp_path / "prepared", 4_000_000_000)
     for wrong in ("-1", "much", "nan", "inf"):
         monkeypatch.setenv("LNSEGFM_CACHE_GB", wrong)
         with pytest.raises(ConfigError, match=r"Set it to 0"):
-            ShotCache.of_this_machine()
+            PreparedCache.of_this_machine()
 
 
 def test_runs_use_it(cases, made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -278,7 +280,7 @@ def test_runs_use_it(cases, made, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("LNSEGFM_CACHE_GB", "1")
     start = Checkpoint({}, "3d_fullres", small_plans(), DESCRIPTION, STOCK_TRAINER, None)
     for run in ("one", "other"):
-        scans(start, cases, tmp_path / run, Silent(), on_disk=False)
+        prepare_scans(start, cases, tmp_path / run, Silent(), on_disk=False)
     assert made == [case.name for case in cases]
 
 
@@ -289,6 +291,6 @@ def test_scans_lie_on_a_gpu_that_has_room(cases, monkeypatch: pytest.MonkeyPatch
     memory = 4 * sum(shot.labels.numel() * (4 + 2) for shot in prepared) - lacking  # float32 and int16
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory))
-    monkeypatch.setattr(Shot, "to", lambda shot, device: (shot, device))
-    found = on_gpu(prepared)
+    monkeypatch.setattr(PreparedCase, "to", lambda shot, device: (shot, device))
+    found = move_to_gpu(prepared)
     assert all(isinstance(one, tuple) == (device == "cuda") for one in found)

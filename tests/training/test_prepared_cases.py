@@ -18,16 +18,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.full import Full
-from lnsegfm.nnunet.augmentation_settings import settings_of
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.augmentation_settings import augmentation_settings
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Silent
 from lnsegfm.training import prepared_cases as module
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
-from lnsegfm.training.prepared_cases import prepare
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
+from lnsegfm.training.prepared_cases import prepare_cases
 from lnsegfm.training.schedule import Schedule
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans, write_scenes
 from tests.training.same import same
@@ -39,25 +39,27 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
 
 
 @pytest.fixture
-def trainer(tmp_path: Path) -> MemoryTrainer:
+def trainer(tmp_path: Path) -> InMemoryTrainer:
     description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "node": 1}, "file_ending": ".nii.gz"}
     plans = small_plans()
     plans["configurations"]["3d_fullres"]["spacing"] = [1.7, 1.1, 1.6]  # other than the scans'
     empty = Checkpoint({}, "3d_fullres", plans, description, STOCK_TRAINER, (0, 2))
     start = replace(empty, weights=build_network(empty, deep_supervision=True).state_dict())
-    with engine(tmp_path / "work"):
-        return MemoryTrainer.ready(start, Full(), Schedule(lr=0.01, iterations=1, seed=0), "cpu")
+    with nnunet_environment(tmp_path / "work"):
+        return InMemoryTrainer.ready(start, Full(), Schedule(lr=0.01, iterations=1, seed=0), "cpu")
 
 
-def prepared(trainer: MemoryTrainer, cases: tuple[Case, ...], folder: Path | None = None) -> tuple[Shot, ...]:
-    return prepare(cases, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, Silent(), folder)
+def prepared(trainer: InMemoryTrainer, cases: tuple[Case, ...], folder: Path | None = None) -> tuple[PreparedCase, ...]:
+    return prepare_cases(
+        cases, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, Silent(), folder
+    )
 
 
-def test_scans_are_prepared_as_by_nnunet(trainer: MemoryTrainer, cases: tuple[Case, ...]) -> None:
+def test_scans_are_prepared_as_by_nnunet(trainer: InMemoryTrainer, cases: tuple[Case, ...]) -> None:
     shots = prepared(trainer, cases[::-1])
     assert [shot.name for shot in shots] == sorted(case.name for case in cases)
     for case, shot in zip(cases, shots, strict=True):
-        with engine():
+        with nnunet_environment():
             data, labels, properties = trainer.configuration_manager.preprocessor_class(verbose=False).run_case(
                 [str(image) for image in case.images],
                 str(case.label),
@@ -72,7 +74,7 @@ def test_scans_are_prepared_as_by_nnunet(trainer: MemoryTrainer, cases: tuple[Ca
 
 
 def test_samples_from_files_are_those_from_memory(
-    trainer: MemoryTrainer, cases: tuple[Case, ...], tmp_path: Path
+    trainer: InMemoryTrainer, cases: tuple[Case, ...], tmp_path: Path
 ) -> None:
     memory, files = (prepared(trainer, cases, folder) for folder in (None, tmp_path / "prepared"))
     before = [shot.image.clone() for shot in memory]
@@ -87,7 +89,7 @@ def test_samples_from_files_are_those_from_memory(
 
 
 def test_what_is_prepared_is_not_prepared_again(
-    trainer: MemoryTrainer, cases: tuple[Case, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: InMemoryTrainer, cases: tuple[Case, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "prepared"
     prepared(trainer, cases, folder)
@@ -105,18 +107,18 @@ def test_places_of_labels_keep_their_keys(tmp_path: Path) -> None:
     """A key is a number, or several where voxels are ignored."""
     data = np.zeros((1, 2, 2, 2), np.float32)
     places = {1: np.array([[0, 1, 1, 0]]), (1, 2): np.array([[0, 0, 0, 0], [0, 1, 1, 1]]), 2: []}
-    shot = Shot.prepared("case.1", data, data.astype(np.int16), places)
+    shot = PreparedCase.prepared("case.1", data, data.astype(np.int16), places)
     module._keep(tmp_path, shot)
     assert same(shot, module._kept(tmp_path, "case.1"))
 
 
 def test_each_process_draws_samples_of_its_own(
-    trainer: MemoryTrainer, cases: tuple[Case, ...], monkeypatch: pytest.MonkeyPatch
+    trainer: InMemoryTrainer, cases: tuple[Case, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shots = prepared(trainer, cases)
     found = []
     for rank in (0, 1, 0):
-        monkeypatch.setattr(MemoryTrainer, "rank", rank)
+        monkeypatch.setattr(InMemoryTrainer, "rank", rank)
         found.append([trainer.feed(shots, seed=3)[i]["data"] for i in range(3)])
     assert all(torch.equal(a, b) for a, b in zip(found[0], found[2], strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(found[0], found[1], strict=True))
@@ -148,7 +150,7 @@ def settled(trainer: Any) -> Any:
     trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size = lambda: (
         nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(trainer)
     )
-    return settings_of(trainer)
+    return augmentation_settings(trainer)
 
 
 def test_settings_are_what_nnunet_takes_from_its_plans() -> None:
@@ -171,17 +173,17 @@ def test_settings_are_what_nnunet_takes_from_its_plans() -> None:
     assert thin.every_label == (-1, 0, 1, 2)
 
 
-def test_only_axes_that_the_base_was_mirrored_along_are(trainer: MemoryTrainer) -> None:
-    assert settings_of(trainer).mirror_axes == (0, 2)
+def test_only_axes_that_the_base_was_mirrored_along_are(trainer: InMemoryTrainer) -> None:
+    assert augmentation_settings(trainer).mirror_axes == (0, 2)
 
 
-def test_a_trainer_may_mirror_along_no_axis(trainer: MemoryTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_may_mirror_along_no_axis(trainer: InMemoryTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """nnU-Net's trainers without mirroring say None."""
     told = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[:3]
     monkeypatch.setattr(
-        MemoryTrainer, "configure_rotation_dummyDA_mirroring_and_inital_patch_size", lambda _: (*told, None)
+        InMemoryTrainer, "configure_rotation_dummyDA_mirroring_and_inital_patch_size", lambda _: (*told, None)
     )
-    assert settings_of(trainer).mirror_axes == ()
+    assert augmentation_settings(trainer).mirror_axes == ()
 
 
 def test_what_samples_cannot_be_made_for_is_refused() -> None:

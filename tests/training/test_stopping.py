@@ -15,7 +15,7 @@ import torch
 from lnsegfm.errors import Interrupted
 from lnsegfm.methods.sanity_check import STEPS
 from lnsegfm.progress import Progress, Silent, StoppedBySignals
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.weights.checkpoint import load_safely
 from lnsegfm.workflows.finetune import finetune, plan
 from tests.listening import OnAdvance
@@ -48,9 +48,9 @@ def test_a_keyboard_interrupt_between_two_steps_saves_and_the_same_call_continue
 @pytest.mark.parametrize("buffer", [False, True], ids=["weights only", "running statistics"])
 def test_a_keyboard_interrupt_within_a_step_saves_what_is_whole(world, run, tmp_path, monkeypatch, buffer):
     """The forward pass changes nothing that is saved, unless the network counts running statistics."""
-    real, seen = MemoryTrainer.feed, 0
+    real, seen = InMemoryTrainer.feed, 0
 
-    def feed(self: MemoryTrainer, *args: Any) -> Any:
+    def feed(self: InMemoryTrainer, *args: Any) -> Any:
         def interrupt(*_: Any) -> None:
             nonlocal seen
             seen += 1
@@ -62,7 +62,7 @@ def test_a_keyboard_interrupt_within_a_step_saves_what_is_whole(world, run, tmp_
             self.network.register_buffer("counted", torch.zeros(1))
         return real(self, *args)
 
-    monkeypatch.setattr(MemoryTrainer, "feed", feed)
+    monkeypatch.setattr(InMemoryTrainer, "feed", feed)
     with pytest.raises(KeyboardInterrupt):
         tuned(world, tmp_path / "run")
     monkeypatch.undo()
@@ -75,9 +75,9 @@ def test_a_keyboard_interrupt_within_a_step_saves_what_is_whole(world, run, tmp_
 
 
 def test_a_keyboard_interrupt_while_weights_change_keeps_the_state_that_was_saved(world, run, tmp_path, monkeypatch):
-    real, seen = MemoryTrainer.feed, 0
+    real, seen = InMemoryTrainer.feed, 0
 
-    def feed(self: MemoryTrainer, *args: Any) -> Any:
+    def feed(self: InMemoryTrainer, *args: Any) -> Any:
         def interrupt(*_: Any) -> None:
             nonlocal seen
             seen += 1
@@ -90,7 +90,7 @@ def test_a_keyboard_interrupt_while_weights_change_keeps_the_state_that_was_save
     with pytest.raises(KeyboardInterrupt):
         tuned(world, tmp_path / "run", at(3))
     saved = (tmp_path / "run" / STATE).read_bytes()
-    monkeypatch.setattr(MemoryTrainer, "feed", feed)
+    monkeypatch.setattr(InMemoryTrainer, "feed", feed)
     with pytest.raises(KeyboardInterrupt):
         tuned(world, tmp_path / "run")
     monkeypatch.undo()

@@ -11,13 +11,13 @@ import torch
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.nnunet.environment import engine
-from lnsegfm.nnunet.plan_configuration import managers
+from lnsegfm.nnunet.environment import nnunet_environment
+from lnsegfm.nnunet.plan_configuration import plans_managers
 from lnsegfm.progress import Silent
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
-from lnsegfm.training.prepared_cases import prepare
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
+from lnsegfm.training.prepared_cases import prepare_cases
 from lnsegfm.training.schedule import Schedule
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.simulated_gpu import simulated_gpu
 from tests.world import World
@@ -33,20 +33,20 @@ def start(world: World) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def cases(world: World, start: Checkpoint) -> Sequence[Shot]:
-    plans, configuration = managers(start.plans, start.configuration)
-    return prepare(open_dataset(world.clinic).cases[:2], plans, configuration, dict(start.dataset_json), Silent())
+def cases(world: World, start: Checkpoint) -> Sequence[PreparedCase]:
+    plans, configuration = plans_managers(start.plans, start.configuration)
+    return prepare_cases(open_dataset(world.clinic).cases[:2], plans, configuration, dict(start.dataset_json), Silent())
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_a_step_is_that_of_the_cpu_and_reads_nothing_but_the_loss(
-    name: str, start: Checkpoint, cases: Sequence[Shot], tmp_path: Path
+    name: str, start: Checkpoint, cases: Sequence[PreparedCase], tmp_path: Path
 ) -> None:
     losses: dict[str, list[float]] = {}
     for device in ("cpu", "cuda"):
         with simulated_gpu() as gpu:
-            with engine(tmp_path):
-                trainer = MemoryTrainer.ready(start, load_method(name), SCHEDULE, device)
+            with nnunet_environment(tmp_path):
+                trainer = InMemoryTrainer.ready(start, load_method(name), SCHEDULE, device)
             batches = trainer.feed(cases, 0)  # made on the CPU, as with worker processes: their own test is elsewhere
             made = [batches[number] for number in range(STEPS)]
             gpu.reads.clear(), gpu.to_host.clear()

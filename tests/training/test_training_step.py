@@ -11,10 +11,10 @@ import torch
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.table import METHODS
-from lnsegfm.nnunet.environment import engine, seed_everything
+from lnsegfm.nnunet.environment import nnunet_environment, seed_everything
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.recipe import PRECISIONS, Recipe
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.training.precision import autocast_to, needs_scaling, require_precision
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -25,15 +25,15 @@ LABELS = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "node": 1}, 
 STEPS = 3
 
 
-def trainer_for(folder: Path, method: str, **changes: Any) -> MemoryTrainer:
+def trainer_for(folder: Path, method: str, **changes: Any) -> InMemoryTrainer:
     start = Checkpoint(
         {}, "3d_fullres", small_plans(), {**LABELS, "file_ending": ".nii.gz"}, "nnUNetTrainer", (0, 1, 2)
     )
     seed_everything(0)
     network = build_network(start, deep_supervision=True)
     start = replace(start, weights={key: tensor.detach().clone() for key, tensor in network.state_dict().items()})
-    with engine(folder):
-        trainer = MemoryTrainer.ready(
+    with nnunet_environment(folder):
+        trainer = InMemoryTrainer.ready(
             start, METHODS[method](), Schedule(lr=0.01, iterations=10, seed=0, **changes), "cpu"
         )
     trainer.set_deep_supervision_enabled(True)
@@ -41,7 +41,7 @@ def trainer_for(folder: Path, method: str, **changes: Any) -> MemoryTrainer:
     return trainer
 
 
-def batch(trainer: MemoryTrainer, number: int) -> dict[str, Any]:
+def batch(trainer: InMemoryTrainer, number: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(number)
     images = torch.randn(2, 1, 16, 16, 16, generator=generator)
     labels = (torch.rand(2, 1, 16, 16, 16, generator=generator) > 0.9).to(torch.int16)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation
+from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
-from lnsegfm.transforms.augmentation.prepared_case import Shot
-from lnsegfm.transforms.resampling.resample_blockwise import Rule
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
+from lnsegfm.transforms.resampling.resample_blockwise import ResamplingRule
 from lnsegfm.transforms.resampling.resample_images import resample_image
 from tests.simulated_gpu import simulated_gpu
 
@@ -22,25 +22,29 @@ READS_A_SAMPLE = 4
 @pytest.mark.parametrize("order", [1, 3])
 def test_an_image_is_resampled_without_a_wait(spacing: tuple[float, float, float], order: int) -> None:
     image = np.random.default_rng(0).normal(size=(2, 6, 9, 10)).astype(np.float32)
-    expected = resample_image(image, (9, 7, 12), spacing, THIN, rule=Rule(order=order))
+    expected = resample_image(image, (9, 7, 12), spacing, THIN, rule=ResamplingRule(order=order))
     with simulated_gpu() as gpu:
-        found = resample_image(image, (9, 7, 12), spacing, THIN, rule=Rule(order=order), device="cuda", max_bytes=4096)
+        found = resample_image(
+            image, (9, 7, 12), spacing, THIN, rule=ResamplingRule(order=order), device="cuda", max_bytes=4096
+        )
 
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert gpu.reads == {}
 
 
-def case(seed: int) -> Shot:
+def case(seed: int) -> PreparedCase:
     random = np.random.default_rng(seed)
     image = random.normal(size=(1, 20, 24, 28)).astype(np.float32)
     labels = np.zeros((1, 20, 24, 28), dtype=np.int16)
     labels[0, 8:12, 8:14, 9:15] = 1
     places = np.argwhere(labels == 1)
-    return Shot.prepared(f"case_{seed}", image, labels, {1: places})
+    return PreparedCase.prepared(f"case_{seed}", image, labels, {1: places})
 
 
 def test_samples_are_made_where_the_scans_lie() -> None:
-    settings = Augmentation(patch=(12, 12, 12), box=(16, 16, 16), angle=0.5, in_plane=False, mirror_axes=(0, 1, 2))
+    settings = AugmentationSettings(
+        patch=(12, 12, 12), box=(16, 16, 16), angle=0.5, in_plane=False, mirror_axes=(0, 1, 2)
+    )
     scales = ((1, 1, 1), (0.5, 0.5, 0.5))
     number = 6
     here = AugmentedBatches([case(0), case(1)], settings, 2, 0, scales=scales)

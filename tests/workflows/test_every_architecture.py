@@ -21,7 +21,7 @@ from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.models.planning import RELEASE, plans_for, swin_patch
+from lnsegfm.models.planning import RELEASE, plans_for_preset, swin_patch
 from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, SWIN_GB_PER_VOXEL
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
@@ -31,7 +31,7 @@ from lnsegfm.recipe import Recipe
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.state import raw
 from lnsegfm.workflows.finetune import finetune, plan
-from lnsegfm.workflows.pretrain import Base, Training, pretrain
+from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings, pretrain
 from tests.nnunet.stock import stock_predict
 from tests.scenes import write_scenes
 from tests.training.changes import assert_changed_as_meant
@@ -42,7 +42,7 @@ class Trained:
     """A base of one architecture, and the scans of a clinic."""
 
     name: str
-    base: Base
+    base: PretrainRun
     clinic: Path
 
 
@@ -50,7 +50,7 @@ class Trained:
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
     data = write_scenes(folder / "source", 3)
-    training = Training(architecture=request.param, iterations=2, lr=1e-3, mirroring=False)
+    training = PretrainSettings(architecture=request.param, iterations=2, lr=1e-3, mirroring=False)
     base = pretrain(data, folder / "base", training, device="cpu")
     return Trained(request.param, base, write_scenes(folder / "clinic", 3, seed=100, contrast=50.0))
 
@@ -97,7 +97,7 @@ def test_it_predicts_the_voxels_that_stock_nnunet_predicts(trained: Trained, tmp
 
 def planned(name: str, data: Path, work: Path, preset: str, memory: float | None = None) -> dict[str, Any]:
     dataset = open_dataset(data)
-    plans = plans_for(
+    plans = plans_for_preset(
         preset,
         ARCHITECTURES[name],
         dataset,
@@ -134,12 +134,12 @@ def test_the_releases_patch_and_schedule_are_a_preset(name: str, world: Any, tmp
     assert configuration["batch_size"] == 2
     features = configuration["architecture"]["arch_kwargs"].get("features_per_stage")
     assert features == (None if swin else [32, 64, 128, 256, 320, 320])
-    method, lr, iterations = Training(architecture=name, preset=RELEASE).recipe()
+    method, lr, iterations = PretrainSettings(architecture=name, preset=RELEASE).recipe()
     assert (method.rule, lr, iterations) == ("sgd", 1e-2, 2000 * 250)
 
 
 def test_a_patch_that_a_planned_network_cannot_take_is_refused(world: Any, tmp_path: Path) -> None:
-    training = Training(preset=RELEASE, patch_size=(80, 112, 214))
+    training = PretrainSettings(preset=RELEASE, patch_size=(80, 112, 214))
     with pytest.raises(ConfigError, match=r"Patch size 80 112 214: .* Use 80 112 2"):
         pretrain(world.clinic, tmp_path / "out", training, device="cpu")
     assert not (tmp_path / "out").exists()
@@ -162,7 +162,9 @@ def test_a_swins_patch_fits_the_memory(patch: tuple[int, ...], image: tuple[int,
 def test_two_processes_train_one_model(world: Any, tmp_path: Path) -> None:
     plans = world.folder / "plans.json"
     runs = [
-        pretrain(world.clinic, tmp_path / str(number), Training(plans=plans, iterations=3, gpus=2), device="cpu")
+        pretrain(
+            world.clinic, tmp_path / str(number), PretrainSettings(plans=plans, iterations=3, gpus=2), device="cpu"
+        )
         for number in range(2)
     ]
     losses = [run.record["losses"] for run in runs]
@@ -178,7 +180,7 @@ def test_a_signal_stops_both_processes_and_the_same_command_continues(world: Any
     plans = world.folder / "plans.json"
     iterations = 300
     whole = pretrain(
-        world.clinic, tmp_path / "whole", Training(plans=plans, iterations=iterations, gpus=2), device="cpu"
+        world.clinic, tmp_path / "whole", PretrainSettings(plans=plans, iterations=iterations, gpus=2), device="cpu"
     )
     out = tmp_path / "out"
     options = ("--plans", plans, "--iterations", iterations, "--gpus", 2, "--device", "cpu", "--out", out)
@@ -211,9 +213,9 @@ def test_a_signal_stops_both_processes_and_the_same_command_continues(world: Any
 )
 def test_training_that_cannot_be_is_refused(world: Any, tmp_path: Path, changes: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        pretrain(world.clinic, tmp_path / "out", Training(**changes), device="cpu")
+        pretrain(world.clinic, tmp_path / "out", PretrainSettings(**changes), device="cpu")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_share_of_the_scans_is_held_out() -> None:
-    assert [Training(held_out=share).count_held_out(10) for share in (0, 0.2, 0.01, 3)] == [0, 2, 1, 3]
+    assert [PretrainSettings(held_out=share).count_held_out(10) for share in (0, 0.2, 0.01, 3)] == [0, 2, 1, 3]

@@ -20,9 +20,9 @@ from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
@@ -99,8 +99,8 @@ def test_a_base_that_was_never_mirrored_is_not_mirrored_now(world, tmp_path):
     file = base / "fold_0" / "checkpoint_final.pth"
     write_checkpoint(file, dataclasses.replace(read_checkpoint(file), mirroring_axes=None))
     planned = plan(world.clinic, base, world.recipe())
-    with engine(tmp_path / "work"):
-        trainer = MemoryTrainer.ready(planned.start, Full(), Schedule(lr=0.1, iterations=1, seed=0), "cpu")
+    with nnunet_environment(tmp_path / "work"):
+        trainer = InMemoryTrainer.ready(planned.start, Full(), Schedule(lr=0.1, iterations=1, seed=0), "cpu")
         assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] is None
     run = finetune(planned, tmp_path / "run", device="cpu", workers=0)
     assert read_model(run.model).first.mirroring_axes is None
@@ -261,7 +261,7 @@ def test_ten_sudden_deaths_leave_the_same_bytes(world, tmp_path):
         for file in out.rglob("*.json"):
             json.loads(file.read_text())  # whole, or a name that nobody takes for a result
         if (out / "run.json").is_file():  # finished early: die some more, later in the same command
-            for name in ("run.json", "report.html", "adapter.json", "course.json"):
+            for name in ("run.json", "report.html", "adapter.json", "loss_history.json"):
                 (out / name).unlink(missing_ok=True)
     finished = subprocess.run(command(world, out, iterations), capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

@@ -21,7 +21,7 @@ from tests.world import World
 @pytest.fixture(scope="module")
 def remembering(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("remembering") / "run"
-    planned = plan(world.clinic, world.base, world.recipe(), remember=world.folder / "source")
+    planned = plan(world.clinic, world.base, world.recipe(), source_data=world.folder / "source")
     return finetune(planned, out, device="cpu", workers=0)
 
 
@@ -31,16 +31,16 @@ def figures(score: CaseScore) -> Iterator[float]:
 
 
 def test_what_the_base_could_is_measured_with_both_models(remembering, world):
-    found = remembering.evidence.remembered
+    found = remembering.evidence.source_data
 
     assert len(found.cases) == 4
     assert {case.files.prediction.parent.name for case in found.base.cases} == {"base"}
     assert {case.files.prediction.parent.name for case in found.adapted.cases} == {"adapted"}
-    assert remembering.record["remembered"]["outcome"] == found.outcome
-    said = remembering.record["facts"]["What the base could"]
-    assert said.startswith("On the 4 cases to remember")
+    assert remembering.record["source_data"]["outcome"] == found.outcome
+    said = remembering.record["facts"]["Source data"]
+    assert said.startswith("On the 4 source cases")
     page = (remembering.folder / "report.html").read_text(encoding="utf-8")
-    assert "On the 4 cases to remember" in page
+    assert "On the 4 source cases" in page
 
 
 def test_remembering_is_no_part_of_what_a_run_is(remembering, world, run):
@@ -55,8 +55,8 @@ def test_scans_that_the_base_cannot_predict_are_refused_before_anything_is_done(
 
     other = write_scenes(tmp_path / "larynx", 2, label="larynx")
 
-    with pytest.raises(DataError, match=r"--remember .*the base cannot predict it"):
-        plan(world.clinic, world.base, world.recipe(), remember=other)
+    with pytest.raises(DataError, match=r"--source-data .*the base cannot predict it"):
+        plan(world.clinic, world.base, world.recipe(), source_data=other)
 
 
 def test_the_record_gives_the_evidence_back(run):

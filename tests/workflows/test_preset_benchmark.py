@@ -21,10 +21,10 @@ from lnsegfm.errors import ConfigError, DataError, RunMismatch, UnknownName
 from lnsegfm.evaluation.evaluation_files import read_evaluation
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.inference.coarse_to_fine import around, coarse_first
+from lnsegfm.inference.coarse_to_fine import coarse_to_fine, tiles_near
 from lnsegfm.inference.sliding_window import sliding_window
-from lnsegfm.inference.speed_presets import FULL, PRESETS, Coarse, Setting, chosen
-from lnsegfm.inference.tile_positions import positions
+from lnsegfm.inference.speed_presets import FULL, PRESETS, CoarsePass, InferenceSetting, choose_setting
+from lnsegfm.inference.tile_positions import tile_positions
 from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.prediction import memory_budget as memories
 from lnsegfm.prediction import pipeline
@@ -34,7 +34,7 @@ from lnsegfm.prediction.memory_budget import LATE, room, scan_bytes, tile_bytes
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import GB, PredictOptions
 from lnsegfm.prediction.predictor import Predictor, ready
-from lnsegfm.workflows.preset_benchmark import FILE, measure, price, rows
+from lnsegfm.workflows.preset_benchmark import FILE, benchmark_presets, preset_summary, preset_table
 from tests.cli.machines import write_machine
 from tests.conftest import Result
 from tests.scenes import scene, write_image
@@ -64,24 +64,24 @@ def scans(tmp_path: Path) -> tuple[Case, ...]:
 
 
 def test_a_preset_and_settings_of_ones_own_exclude_each_other():
-    assert chosen(None, mirroring=False, step=0.7) == Setting(mirroring=False, step=0.7)
-    assert chosen("wide-steps") == Setting(mirroring=False, step=0.75)
+    assert choose_setting(None, mirroring=False, step=0.7) == InferenceSetting(mirroring=False, step=0.7)
+    assert choose_setting("wide-steps") == InferenceSetting(mirroring=False, step=0.75)
     with pytest.raises(UnknownName, match=r"--fast quick: not known\. Use no-mirroring, wide-steps, coarse-first"):
-        chosen("quick")
+        choose_setting("quick")
     for own in ({"mirroring": False}, {"step": 0.7}, {"exact": True}):
         with pytest.raises(ConfigError, match="Leave these out"):
-            chosen("wide-steps", **own)
+            choose_setting("wide-steps", **own)
     with pytest.raises(ConfigError, match="share of the patch"):
-        Coarse(margin=-0.1)
+        CoarsePass(margin=-0.1)
     with pytest.raises(ConfigError, match="less than a patch"):
-        Coarse(step=0)
+        CoarsePass(step=0)
 
 
 def test_every_setting_is_claimed_as_its_own(model, scans, tmp_path):
     """Masks of one setting must not pass for those of another; the full one is what it was before presets."""
-    told = [json.dumps(setting.to_json(), sort_keys=True) for setting in (Setting(), *PRESETS.values())]
+    told = [json.dumps(setting.to_json(), sort_keys=True) for setting in (InferenceSetting(), *PRESETS.values())]
     assert len(set(told)) == len(PRESETS) + 1
-    assert Setting().to_json() == {"mirroring": True, "step": 0.5}
+    assert InferenceSetting().to_json() == {"mirroring": True, "step": 0.5}
     for name in PRESETS:
         out = tmp_path / name
         assert predict_cases(model, scans[:1], out, PredictOptions(fast=name)).done == ("case_0",)
@@ -100,12 +100,12 @@ def test_only_tiles_near_what_was_found_are_asked():
     found = torch.zeros(32, 32, 32, dtype=torch.bool)
     found[5, 20, 20] = True  # at 10, 40, 40 of the volume
     shape, patch = torch.Size((64, 64, 64)), (16, 16, 16)
-    near = around(found, shape, patch, margin=0.25)
-    for at in positions(shape, patch):
+    near = tiles_near(found, shape, patch, margin=0.25)
+    for at in tile_positions(shape, patch):
         distance = max(max(one.start - p - 1, p - one.stop, 0) for one, p in zip(at, (10, 40, 40), strict=True))
         assert (at in near) == (distance <= 4), at
-    assert around(torch.zeros_like(found), shape, patch) == []
-    assert around(torch.ones_like(found), shape, patch) == positions(shape, patch)
+    assert tiles_near(torch.zeros_like(found), shape, patch) == []
+    assert tiles_near(torch.ones_like(found), shape, patch) == tile_positions(shape, patch)
 
 
 class Bright(nn.Module):
@@ -125,7 +125,7 @@ def test_where_the_first_look_finds_something_logits_are_those_of_the_full_pass(
     torch.manual_seed(0)
     volume = torch.randn(1, 48, 64, 64) * 0.2
     volume[0, 8:16, 40:50, 10:20] += 4
-    coarse, full = Predictor(model, mirroring=mirroring, coarse=Coarse()), Predictor(model, mirroring=mirroring)
+    coarse, full = Predictor(model, mirroring=mirroring, coarse=CoarsePass()), Predictor(model, mirroring=mirroring)
     few, all_ = Bright(), Bright()
     ours, theirs = coarse._window(few, volume, None), full._window(all_, volume, None)
     assert few.asked < all_.asked / 2
@@ -138,7 +138,7 @@ def test_where_the_first_look_finds_something_logits_are_those_of_the_full_pass(
 
 @pytest.mark.parametrize("shape", [(48, 64, 64), (8, 64, 64), (10, 12, 11)])
 def test_a_scan_in_which_nothing_is_found_has_an_empty_mask_and_small_scans_are_whole_tiles(model, shape):
-    predictor, full = Predictor(model, mirroring=False, coarse=Coarse()), Predictor(model, mirroring=False)
+    predictor, full = Predictor(model, mirroring=False, coarse=CoarsePass()), Predictor(model, mirroring=False)
     empty = torch.zeros(1, *shape)
     assert (predictor._window(Bright(), empty, None) < 0).all()
     empty[0, 2:8, 2:9, 2:9] = 4
@@ -159,7 +159,10 @@ def test_elsewhere_more_classes_and_regions_have_the_first_looks_background(regi
             return torch.cat([above, above] if regions else [-above, above, above - 3], 1)
 
     window = partial(sliding_window, Heads())
-    ours, theirs = coarse_first(window, volume, (16, 16, 16), Coarse(), regions=regions), window(volume, (16, 16, 16))
+    ours, theirs = (
+        coarse_to_fine(window, volume, (16, 16, 16), CoarsePass(), regions=regions),
+        window(volume, (16, 16, 16)),
+    )
     same = (ours == theirs).all(0)
     assert 0.02 < same.float().mean() < 0.5
     if regions:
@@ -171,7 +174,7 @@ def test_elsewhere_more_classes_and_regions_have_the_first_looks_background(regi
 
 
 def test_models_of_slices_do_not_look_coarsely(model):
-    assert ready(model, PRESETS["coarse-first"]).coarse == Coarse()
+    assert ready(model, PRESETS["coarse-first"]).coarse == CoarsePass()
     plans = json.loads(json.dumps(model.plans))
     plans["configurations"][model.configuration]["patch_size"] = [16, 16]
     with pytest.raises(ConfigError, match="looks at slices, not volumes"):
@@ -281,7 +284,7 @@ def test_the_least_memory_that_is_accepted_is_kept_to(model, tmp_path):
 def priced(world, tmp_path_factory) -> Path:
     """A run of its own, since its model folder is written to."""
     run = world.run("priced")
-    measure(run.folder, device="cpu")
+    benchmark_presets(run.folder, device="cpu")
     return run.folder
 
 
@@ -297,29 +300,29 @@ def test_each_preset_has_its_dice_and_its_seconds(priced, world):
     dice = [case.labels["node"].dice for case in evidence.cases]
     assert found["presets"]["no-mirroring"]["dice"]["node"] == {"mean": np.mean(dice), "worst": min(dice)}
     assert not (priced / "work").exists()
-    assert len(rows(found)) == 5
-    assert set(map(len, rows(found))) == {4}
+    assert len(preset_table(found)) == 5
+    assert set(map(len, preset_table(found))) == {4}
 
 
 def test_a_price_is_told_in_a_line_or_that_it_is_not_known(priced, tmp_path):
     shutil.copytree(priced / "model", tmp_path / "model")
     model = read_model(tmp_path / "model")
-    told = price(model, "wide-steps")
+    told = preset_summary(model, "wide-steps")
     assert told.startswith("--fast wide-steps: ")
     assert "held-out scans" in told
     assert len(told.splitlines()) == 1
     unknown = "--fast wide-steps: its price for this model is not known. `lnsegfm presets RUN` finds it."
-    assert price(replace(model, folds=model.folds * 2), "wide-steps") == unknown
+    assert preset_summary(replace(model, folds=model.folds * 2), "wide-steps") == unknown
     for content in ("{", "[]", '{"format": "lnsegfm.presets/1"}', "null"):
         (tmp_path / "model" / FILE).write_text(content)
-        assert price(model, "wide-steps") == unknown
+        assert preset_summary(model, "wide-steps") == unknown
     (tmp_path / "model" / FILE).unlink()
-    assert price(model, "wide-steps") == unknown
+    assert preset_summary(model, "wide-steps") == unknown
 
 
 def test_runs_that_cannot_be_priced(priced, world, tmp_path):
     with pytest.raises(ConfigError, match="it is no finished run"):
-        measure(tmp_path, device="cpu")
+        benchmark_presets(tmp_path, device="cpu")
     run = shutil.copytree(priced, tmp_path / "run")
     recipe = json.loads((run / "recipe.json").read_text())
     for change, kind, said in (
@@ -329,7 +332,7 @@ def test_runs_that_cannot_be_priced(priced, world, tmp_path):
     ):
         (run / "recipe.json").write_text(json.dumps(recipe | change))
         with pytest.raises(kind, match=said) as refused:
-            measure(run, device="cpu")
+            benchmark_presets(run, device="cpu")
         assert len(str(refused.value).splitlines()) == 1
         assert not (run / "work").exists()
 

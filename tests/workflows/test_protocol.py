@@ -1,4 +1,4 @@
-"""One protocol for all methods: sanity check, recipes, warm-up, rates chosen on the shots, runs that ran away."""
+"""One protocol for all methods: sanity check, recipes, warm-up, rates chosen on the shots, runs that diverged."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.sanity_check import STEPS
 from lnsegfm.methods.table import METHODS
 from lnsegfm.recipe import AUTO
-from lnsegfm.training import in_memory_trainer as fitting
-from lnsegfm.training import train_model as training
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
-from lnsegfm.training.loss_history import FEWEST, Course, warning
+from lnsegfm.training import loop as fitting
+from lnsegfm.training import train_process as training
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
+from lnsegfm.training.loss_history import MIN_LOSSES, LossHistory, divergence_warning
 from lnsegfm.training.schedule import Schedule, WarmUp
 from lnsegfm.workflows import lr_search as choosing
 from lnsegfm.workflows.finetune import finetune, plan
-from lnsegfm.workflows.lr_search import Question, best, told
+from lnsegfm.workflows.lr_search import LrSearch, best_rate, lr_choice_text
 from tests.listening import Stages
 from tests.methods.test_sanity_check import DeadLoRA
 from tests.workflows.test_finetune import command, model_bytes
@@ -64,7 +64,7 @@ def test_the_sanity_check_leaves_no_trace_in_the_run(world, tmp_path, monkeypatc
     recipe = world.recipe("lora", settings=LoRA(dropout=0.5).settings(), iterations=4, shots=1)
     planned = plan(world.clinic, world.base, recipe)
     checked = finetune(planned, tmp_path / "checked", device="cpu", workers=workers)
-    monkeypatch.setattr(training, "try_out", lambda *_: Mock(to_json=lambda: None))
+    monkeypatch.setattr(training, "sanity_run", lambda *_: Mock(to_json=lambda: None))
     plain = finetune(planned, tmp_path / "plain", device="cpu", workers=0)
     assert plain.record["sanity_check"] is None
     assert checked.record["sanity_check"]["steps"] == 2
@@ -76,7 +76,7 @@ def test_the_sanity_check_leaves_no_trace_in_the_run(world, tmp_path, monkeypatc
 def power_cut(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
     """Training that saves at every step and is stopped after so many of them, those of trials included."""
     taken = []
-    real = MemoryTrainer.take
+    real = InMemoryTrainer.take
 
     def take(self: Any, iteration: int, batch: Any, seed: int) -> float:
         taken.append(iteration)
@@ -85,7 +85,7 @@ def power_cut(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
         return real(self, iteration, batch, seed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MemoryTrainer, "take", take)
+        patch.setattr(InMemoryTrainer, "take", take)
         patch.setattr(fitting, "SAVE_EVERY_S", -1.0)
         with pytest.raises(Interrupted):
             yield
@@ -117,7 +117,7 @@ def test_the_report_and_the_record_hold_the_sanity_check(run):
     assert f"{report['moved']:,} entries moved" in page
     assert record["training"]["lr"] == record["recipe"]["lr"] == 0.01
     assert record["lr_choice"] is None
-    assert record["training"]["ran_away"] is None
+    assert record["training"]["divergence"] is None
 
 
 # -- warm-up -------------------------------------------------------------------------------------------------------
@@ -157,14 +157,14 @@ def test_a_warm_up_of_none_is_bit_for_bit_the_schedule_of_before() -> None:
 
 def test_a_run_warms_up(world, tmp_path, monkeypatch):
     found: list[float] = []
-    real = MemoryTrainer.take
+    real = InMemoryTrainer.take
 
     def take(self: Any, iteration: int, batch: Any, seed: int) -> float:
         loss = real(self, iteration, batch, seed)
         found.append(self.optimizer.param_groups[-1]["lr"])
         return loss
 
-    monkeypatch.setattr(MemoryTrainer, "take", take)
+    monkeypatch.setattr(InMemoryTrainer, "take", take)
     planned = plan(world.clinic, world.base, world.recipe(iterations=6, warm_up=3, shots=1))
     run = finetune(planned, tmp_path / "run", device="cpu", workers=0)
     assert found[:STEPS] == found[STEPS : 2 * STEPS]  # the trial is of these very steps
@@ -174,11 +174,11 @@ def test_a_run_warms_up(world, tmp_path, monkeypatch):
     assert "after a rise over 3 iterations" in (run.folder / "report.html").read_text()
 
 
-# -- a training that ran away --------------------------------------------------------------------------------------
+# -- a training that diverged --------------------------------------------------------------------------------------
 
 
-def course_of(losses: Any) -> Course:
-    return Course(len(losses), [float(loss) for loss in losses], 1.0)
+def history_of(losses: Any) -> LossHistory:
+    return LossHistory(len(losses), [float(loss) for loss in losses], 1.0)
 
 
 def falling(number: int, seed: int, noise: float = 0.2) -> np.ndarray:
@@ -199,7 +199,7 @@ def test_trainings_that_go_well_are_not_warned_of(number: int) -> None:
             "two": np.where(random.random(number) < 0.1, 0.8, -0.6) + random.normal(0, 0.05, number),
         }
         for kind, losses in kinds.items():
-            warned[kind] = warned.get(kind, 0) + (course_of(losses).ran_away() is not None)
+            warned[kind] = warned.get(kind, 0) + (history_of(losses).divergence() is not None)
     assert warned["falling"] == warned["flat"] == 0
     assert max(warned.values()) <= 1
 
@@ -212,21 +212,21 @@ def test_one_whose_base_is_gone_is(number: int, where: float) -> None:
         losses = -0.6 + np.random.default_rng(seed).normal(0, 0.12, number)
         start = int(number * where)
         losses[start:] += 0.7
-        found = course_of(losses).ran_away()
+        found = history_of(losses).divergence()
         assert found is not None, seed
         assert found["end"] > found["loss"] + 0.3
         assert found["iteration"] <= start + 1
-        assert "Training ran away: the smoothed loss ended at" in str(warning(found))
-        assert "\n" not in str(warning(found))
+        assert "Training diverged: the smoothed loss ended at" in str(divergence_warning(found))
+        assert "\n" not in str(divergence_warning(found))
 
 
 def test_one_that_recovers_or_is_short_is_not() -> None:
     losses = falling(600, 0)
     losses[200:230] += 3
-    assert course_of(losses).ran_away() is None
-    assert course_of(np.linspace(0, 5, FEWEST - 1)).ran_away() is None
-    assert course_of(np.linspace(0, 5, FEWEST)).ran_away() is not None
-    assert warning(None) is None
+    assert history_of(losses).divergence() is None
+    assert history_of(np.linspace(0, 5, MIN_LOSSES - 1)).divergence() is None
+    assert history_of(np.linspace(0, 5, MIN_LOSSES)).divergence() is not None
+    assert divergence_warning(None) is None
 
 
 def test_a_run_that_destroys_its_base_says_so(world, tmp_path, capsys):
@@ -236,15 +236,15 @@ def test_a_run_that_destroys_its_base_says_so(world, tmp_path, capsys):
     listener = Stages()
     lines = listener.lines
     settings = METHODS["full"]().settings()
-    recipe = world.recipe("full", settings=settings, iterations=FEWEST, lr=100.0, shots=2)
+    recipe = world.recipe("full", settings=settings, iterations=MIN_LOSSES, lr=100.0, shots=2)
     run = finetune(plan(world.clinic, world.base, recipe), tmp_path / "run", device="cpu", workers=0, progress=listener)
-    found = run.record["training"]["ran_away"]
+    found = run.record["training"]["divergence"]
     assert found is not None
     assert found["end"] > found["loss"] + 2
-    assert [line for line in lines if line.startswith("Training ran away")]
-    assert "Training ran away" in (run.folder / "report.html").read_text()
+    assert [line for line in lines if line.startswith("Training diverged")]
+    assert "Training diverged" in (run.folder / "report.html").read_text()
     show(run)
-    assert "Training ran away" in capsys.readouterr().out
+    assert "Training diverged" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_no_number_still_stops(world, tmp_path):
@@ -257,11 +257,11 @@ def test_a_loss_that_is_no_number_still_stops(world, tmp_path):
 # -- the learning rate ---------------------------------------------------------------------------------------------
 
 
-def question(number: int) -> Question:
+def question(number: int) -> LrSearch:
     cases: Any = [f"case-{k}" for k in range(number)]
     schedule = Schedule(lr=0.5, iterations=3, seed=0)
     anything: Any = None
-    return Question(
+    return LrSearch(
         start=anything, method=anything, cases=cases, labels=anything, schedule=schedule, rates=(), mirroring=False
     )
 
@@ -275,12 +275,12 @@ def test_the_last_half_of_the_draw_is_left_out(shots: int, left: int) -> None:
 
 
 def test_the_highest_dice_wins_and_of_two_that_tie_the_smaller_rate() -> None:
-    assert best({"0.001": 0.5, "0.003": 0.6, "0.01": 0.4}) == 0.003
-    assert best({"0.01": 0.6, "0.003": 0.6, "0.001": 0.4}) == 0.003
-    assert best({"0.001": 0.0, "0.003": None, "0.01": 0.0}) == 0.001
-    assert best({"0.001": None, "0.01": 0.0}) == 0.01
+    assert best_rate({"0.001": 0.5, "0.003": 0.6, "0.01": 0.4}) == 0.003
+    assert best_rate({"0.01": 0.6, "0.003": 0.6, "0.001": 0.4}) == 0.003
+    assert best_rate({"0.001": 0.0, "0.003": None, "0.01": 0.0}) == 0.001
+    assert best_rate({"0.001": None, "0.01": 0.0}) == 0.01
     with pytest.raises(Diverged, match=r"Learning rates 0\.001, 0\.01: with each of them"):
-        best({"0.001": None, "0.01": None})
+        best_rate({"0.001": None, "0.01": None})
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +294,7 @@ def test_a_rate_is_chosen_on_the_shots_alone_and_trained_with_on_all_of_them(wor
     assert choice["trained_on"] + choice["left_out"] == shots
     assert choice["left_out"] == shots[-1:]
     assert list(choice["dice"]) == ["0.001", "0.003", "0.01"]
-    assert choice["lr"] == best(choice["dice"]) == record["training"]["lr"]
+    assert choice["lr"] == best_rate(choice["dice"]) == record["training"]["lr"]
     assert record["recipe"]["lr"] == AUTO
     plain = world.run("as-chosen", lr=choice["lr"], iterations=4, shots=3)
     assert model_bytes(plain.folder) == model_bytes(chosen.folder)
@@ -349,7 +349,7 @@ def test_a_rate_that_diverges_is_passed_over(world, tmp_path):
     run = finetune(plan(world.clinic, world.base, recipe), tmp_path / "run", device="cpu", workers=0)
     assert run.record["lr_choice"]["dice"]["1e+30"] is None
     assert run.record["training"]["lr"] == 0.003
-    assert "1e+30: diverged" in told(run.record["lr_choice"])
+    assert "1e+30: diverged" in lr_choice_text(run.record["lr_choice"])
     assert "NaN" not in (tmp_path / "run" / "run.json").read_text()
 
 

@@ -25,11 +25,11 @@ def apply(
     """
     require_folder(out)
     from lnsegfm.cli.console import console
-    from lnsegfm.models.adapter_files import apply_adapter, origin
+    from lnsegfm.models.adapter_files import apply_adapter, origin_record
 
     with console() as progress:
         done = apply_adapter(base, adapter, out, progress=progress)
-    told = origin(done.described)
+    told = origin_record(done.described)
     if as_json:
         print_json({"out": str(done.out), "written": done.written, **told})
         return

@@ -27,10 +27,10 @@ def show_adapter(
 ) -> None:
     """Show what an adapter is: method, base and its terms, labels, what it holds of each module group."""
     from lnsegfm.cli.console import console
-    from lnsegfm.models.adapter_files import describe
+    from lnsegfm.models.adapter_files import describe_adapter
 
     with console() as progress:
-        told = describe(adapter, base, progress=progress)
+        told = describe_adapter(adapter, base, progress=progress)
     if as_json:
         print_json(told)
         return

@@ -54,9 +54,9 @@ def demo(
         from lnsegfm.cli.finetune_command import announce, show
         from lnsegfm.cli.pretrain_command import show as show_base
         from lnsegfm.workflows.finetune import finetune, plan
-        from lnsegfm.workflows.pretrain import Training, pretrain
+        from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
 
-        training = Training(
+        training = PretrainSettings(
             preset="tiny", iterations=base_iterations, held_out=BASE_HELD_OUT, seed=seed, mirroring=False
         )
         base = pretrain(out / "phantoms-base", out / "base", training, device=device, progress=progress)

@@ -14,7 +14,7 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.recipe import AUTO, DEFAULT_METHOD, Recipe, read_recipe, recipe_of
 
 if TYPE_CHECKING:
-    from lnsegfm.workflows.finetune import Plan, Run
+    from lnsegfm.workflows.finetune import FinetunePlan, Run
 
 
 def finetune(
@@ -80,7 +80,7 @@ def finetune(
         Path | None,
         typer.Option(help="An nnUNetPlans.json to adapt into (spacing, intensities, network) instead of the base's."),
     ] = None,
-    remember: Annotated[
+    source_data: Annotated[
         Path | None,
         typer.Option(
             metavar="DATA", help="Labelled scans of the base's own task: shows what the adapted model forgot of it."
@@ -140,7 +140,7 @@ def finetune(
     require_free(out)
     device = choose_device(device)
     with console() as progress:
-        planned = plan(data, model, settled, labels=labels, plans=plans, remember=remember, progress=progress)
+        planned = plan(data, model, settled, labels=labels, plans=plans, source_data=source_data, progress=progress)
         if dry_run:
             print_json(planned.to_json())
             return
@@ -192,7 +192,7 @@ def rate(text: Any) -> float | str:
         raise ConfigError(f"--lr {text}: a number such as 0.01 is needed, or {AUTO}.") from None
 
 
-def announce(planned: Plan, say: Callable[[str], None]) -> None:
+def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
     """Print what is about to be done: which weights fit, what trains."""
     trainable = planned.trainable
     say(f"Base: {planned.transfer.summary()}")
@@ -219,22 +219,22 @@ def show(run: Run) -> None:
 
     from lnsegfm.report.terminal_tables import comparison_table
     from lnsegfm.report.verdict import forgetting
-    from lnsegfm.training.loss_history import warning
+    from lnsegfm.training.loss_history import divergence_warning
     from lnsegfm.workflows.run_record import megabytes
 
     terminal = Console()
-    found, remembered = run.evidence.comparison, run.evidence.remembered
+    found, source_data = run.evidence.comparison, run.evidence.source_data
     if found is not None:
         terminal.print(comparison_table(found))
     terminal.print(run.evidence.verdict, highlight=False, markup=False)
-    if remembered is not None:
-        terminal.print(forgetting(remembered), highlight=False, markup=False)
+    if source_data is not None:
+        terminal.print(forgetting(source_data), highlight=False, markup=False)
     if run.evidence.flags:
         names = ", ".join(run.evidence.flags)
         terminal.print(f"Look at {names}: the report says why.", highlight=False, markup=False)
-    ran_away = warning(run.record["training"].get("ran_away"))
-    if ran_away is not None:
-        terminal.print(ran_away, style="bold red", highlight=False, markup=False)
+    divergence = divergence_warning(run.record["training"].get("divergence"))
+    if divergence is not None:
+        terminal.print(divergence, style="bold red", highlight=False, markup=False)
     adapter = run.record["adapter"]
     print(f"Model    {run.model}")
     sizes = f"{megabytes(adapter['bytes'])}; the checkpoint has {megabytes(adapter['checkpoint_bytes'])}"

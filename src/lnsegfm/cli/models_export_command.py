@@ -24,10 +24,10 @@ def export_model(
 ) -> None:
     """Write MODEL for use elsewhere. The same model gives the same bytes."""
     from lnsegfm.cli.console import console
-    from lnsegfm.models.export_model import export
+    from lnsegfm.models.export_model import export_model
 
     with console() as progress:
-        done = export(model, to, out, progress=progress)
+        done = export_model(model, to, out, progress=progress)
     if as_json:
         print_json({"out": str(done.out), "predict": list(done.predict), "notes": list(done.notes)})
         return

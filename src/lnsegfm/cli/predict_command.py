@@ -112,7 +112,7 @@ def predict(
     from lnsegfm.prediction.predict_cases import as_json as summary
     from lnsegfm.prediction.predict_cases import model_title, predict_cases
     from lnsegfm.prediction.writers.dicom_exports import Exports, Format
-    from lnsegfm.workflows.preset_benchmark import price
+    from lnsegfm.workflows.preset_benchmark import preset_summary
 
     formats = tuple(one_of(Format, kind, "--format") for kind in options.formats)
     naming = one_of(Names, names, "--names")
@@ -127,7 +127,7 @@ def predict(
         if (nodes or per_node) and not node_labels(loaded.label_names):
             progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
         if fast is not None:
-            progress.stage(price(loaded, fast))
+            progress.stage(preset_summary(loaded, fast))
         progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
         done = predict_cases(loaded, inputs.cases, out, options, exports=exports, progress=progress)
     if as_json:

@@ -20,14 +20,14 @@ def presets(
     What is found is kept in RUN/model/presets.json, and `lnsegfm predict --fast` tells it. Not for clinical use.
     """
     from lnsegfm.cli.console import console
-    from lnsegfm.workflows.preset_benchmark import FILE, measure, rows
+    from lnsegfm.workflows.preset_benchmark import FILE, benchmark_presets, preset_table
 
     with console() as progress:
-        found = measure(run, device=device, progress=progress)
+        found = benchmark_presets(run, device=device, progress=progress)
     if as_json:
         print_json(found)
         return
-    table = rows(found)
+    table = preset_table(found)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))

@@ -11,7 +11,7 @@ from lnsegfm.cli.console import console
 from lnsegfm.cli.shared_options import AsJson, Data, Device, Labels, Mirroring, Workers, print_json
 
 if TYPE_CHECKING:
-    from lnsegfm.workflows.pretrain import Base
+    from lnsegfm.workflows.pretrain import PretrainRun
 
 
 def pretrain(
@@ -72,11 +72,11 @@ def pretrain(
 
     labels = LabelMap.from_options(label or ())
     find_architecture(architecture)
-    from lnsegfm.workflows.pretrain import Training
+    from lnsegfm.workflows.pretrain import PretrainSettings
     from lnsegfm.workflows.pretrain import pretrain as run
     from lnsegfm.workflows.run_folder import require_free
 
-    training = Training(
+    training = PretrainSettings(
         architecture=architecture,
         preset=preset,
         plans=plans,
@@ -100,7 +100,7 @@ def pretrain(
         show(base)
 
 
-def show(base: Base) -> None:
+def show(base: PretrainRun) -> None:
     """Print the base's Dice on its held-out scans, and where it lies."""
     if base.evaluation is not None:
         for label, by_metric in base.evaluation.summary().items():

@@ -1,4 +1,4 @@
-"""What a model has seen in training, as ranges: no scan, no name, no voxel of a patient."""
+"""The training domain of a model, as ranges over its training cases: no scan, no name, no voxel of a patient."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lnsegfm.errors import DataError
 from lnsegfm.evaluation.mask_statistics import MaskStatistics
 from lnsegfm.storage import read_json, write_json
 
-SEEN = "seen.json"
-FORMAT = "lnsegfm.seen/1"
+TRAINING_DOMAIN = "training_domain.json"
+FORMAT = "lnsegfm.training-domain/1"
 
 
 @dataclass(frozen=True)
 class Range:
-    """The smallest and the largest value met.
+    """The smallest and the largest value.
 
     Raises:
         DataError: Not two finite numbers in ascending order.
@@ -53,11 +53,11 @@ class Range:
         return low if low == high else f"{low} to {high}"
 
 
-Three = tuple[Range, Range, Range]
+AxisRanges = tuple[Range, Range, Range]
 
 
 @dataclass(frozen=True)
-class LabelSeen:
+class LabelDomain:
     """One label over the training cases.
 
     Args:
@@ -74,11 +74,11 @@ class LabelSeen:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one training has seen.
+class TrainingDomain:
+    """The ranges over the cases of one training.
 
     Args:
-        source: Whose training, in a word or two: ``training``, ``base``.
+        source: Which training: ``training``, ``base``.
         cases: Number of its scans; 0 where ``plans.json`` alone is known, whose ranges are medians.
         spacing_mm: Along (z, y, x).
         extent_mm: Field of view along (z, y, x).
@@ -90,15 +90,15 @@ class Seen:
 
     source: str
     cases: int
-    spacing_mm: Three
-    extent_mm: Three
+    spacing_mm: AxisRanges
+    extent_mm: AxisRanges
     scan_low_hu: Range | None = None
     scan_high_hu: Range | None = None
     foreground_hu: Range | None = None
-    labels: Mapping[str, LabelSeen] = field(default_factory=dict)
+    labels: Mapping[str, LabelDomain] = field(default_factory=dict)
 
     @classmethod
-    def over(cls, looks: Sequence[MaskStatistics], source: str = "training") -> Seen:
+    def over(cls, looks: Sequence[MaskStatistics], source: str = "training") -> TrainingDomain:
         """The ranges over the cases of a training.
 
         Raises:
@@ -114,19 +114,19 @@ class Seen:
             scan_low_hu=Range.of(one.scan_hu and one.scan_hu[0] for one in looks),
             scan_high_hu=Range.of(one.scan_hu and one.scan_hu[1] for one in looks),
             foreground_hu=Range.of(one.foreground_hu for one in looks),
-            labels={name: seen for name in looks[0].labels if (seen := _label_over(looks, name)) is not None},
+            labels={name: label for name in looks[0].labels if (label := _label_over(looks, name)) is not None},
         )
 
-    def renamed(self, names: Mapping[str, str]) -> Seen:
+    def renamed(self, names: Mapping[str, str]) -> TrainingDomain:
         """The same with some labels under other names."""
-        return replace(self, labels={names.get(name, name): seen for name, seen in self.labels.items()})
+        return replace(self, labels={names.get(name, name): label for name, label in self.labels.items()})
 
     def to_json(self) -> dict[str, Any]:
         """Plain tables and numbers."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Any) -> Seen:
+    def from_json(cls, content: Any) -> TrainingDomain:
         """Read what `to_json` gave.
 
         Raises:
@@ -138,7 +138,7 @@ class Seen:
                 for name in ("scan_low_hu", "scan_high_hu", "foreground_hu")
             }
             labels = {
-                str(name): LabelSeen(
+                str(name): LabelDomain(
                     Range(**one["volume_ml"]),
                     Range(**one["pieces"]),
                     None if one["hu"] is None else Range(**one["hu"]),
@@ -154,37 +154,37 @@ class Seen:
             raise DataError(f"Ranges of a training: not what lnsegfm writes ({error!r}). Train again.") from None
 
 
-def write_seen(folder: Path, seen: Sequence[Seen]) -> None:
-    """Write ``seen.json`` into a model folder: its own training first, then what its base had seen."""
-    write_json(folder / SEEN, {"format": FORMAT, "seen": [one.to_json() for one in seen]})
+def write_domains(folder: Path, domains: Sequence[TrainingDomain]) -> None:
+    """Write ``training_domain.json`` into a model folder: its own training first, then its base's."""
+    write_json(folder / TRAINING_DOMAIN, {"format": FORMAT, "domains": [one.to_json() for one in domains]})
 
 
-def read_seen(folder: Path) -> tuple[Seen, ...]:
-    """What a model folder says of its training; nothing where it holds no ``seen.json``.
+def read_domains(folder: Path) -> tuple[TrainingDomain, ...]:
+    """The training domains that a model folder records; none where it holds no ``training_domain.json``.
 
     Raises:
         DataError: The file is damaged or of another format.
     """
-    file = folder / SEEN
+    file = folder / TRAINING_DOMAIN
     if not file.is_file():
         return ()
     content = read_json(file)
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("seen"), list):
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("domains"), list):
         raise DataError(f"{file}: not of the format {FORMAT}. Remove it: flags then go by plans.json alone.")
     try:
-        return tuple(map(Seen.from_json, content["seen"]))
+        return tuple(map(TrainingDomain.from_json, content["domains"]))
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
 
 
-def _label_over(looks: Sequence[MaskStatistics], name: str) -> LabelSeen | None:
+def _label_over(looks: Sequence[MaskStatistics], name: str) -> LabelDomain | None:
     found = [one.labels[name] for one in looks if one.labels[name].pieces]
     volume, pieces = Range.of(one.volume_ml for one in found), Range.of(one.pieces for one in found)
     if volume is None or pieces is None:
         return None
-    return LabelSeen(volume, pieces, Range.of(one.hu for one in found), len(looks) - len(found))
+    return LabelDomain(volume, pieces, Range.of(one.hu for one in found), len(looks) - len(found))
 
 
-def _each_axis(rows: Sequence[tuple[float, float, float]]) -> Three:
+def _each_axis(rows: Sequence[tuple[float, float, float]]) -> AxisRanges:
     z, y, x = (Range(min(values), max(values)) for values in zip(*rows, strict=True))
     return z, y, x

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.domain_ranges import LabelSeen, Range, Seen
+from lnsegfm.evaluation.domain_ranges import LabelDomain, Range, TrainingDomain
 from lnsegfm.evaluation.mask_statistics import FOREGROUND, MaskStatistics
 from lnsegfm.storage import read_json, write_json
 
@@ -109,7 +109,7 @@ class Overlap:
 
 
 def flags_of(
-    case: str, found: MaskStatistics, seen: Sequence[Seen] = (), mirrored: Mapping[str, Overlap] | None = None
+    case: str, found: MaskStatistics, seen: Sequence[TrainingDomain] = (), mirrored: Mapping[str, Overlap] | None = None
 ) -> tuple[Flag, ...]:
     """Every reason to look at a case.
 
@@ -153,7 +153,7 @@ def _mirroring(mirrored: Mapping[str, Overlap]) -> Raised:
             yield "mirroring", reason, overlap.disagreement, limit
 
 
-def _hu_scale(found: MaskStatistics, seen: Sequence[Seen]) -> Raised:
+def _hu_scale(found: MaskStatistics, seen: Sequence[TrainingDomain]) -> Raised:
     if found.scan_hu is None:
         return
     low, high = found.scan_hu
@@ -170,10 +170,10 @@ def _hu_scale(found: MaskStatistics, seen: Sequence[Seen]) -> Raised:
         yield "hu-scale", reason, low, no_fat
 
 
-def _hu(found: MaskStatistics, seen: Sequence[Seen]) -> Raised:
+def _hu(found: MaskStatistics, seen: Sequence[TrainingDomain]) -> Raised:
     """The median under each label whose range is known, and under the foreground where no label's is."""
     general = [(one, one.foreground_hu) for one in seen if one.foreground_hu is not None]
-    medians: dict[str, tuple[float, list[tuple[Seen, Range]]]] = {}
+    medians: dict[str, tuple[float, list[tuple[TrainingDomain, Range]]]] = {}
     for name, label in found.labels.items():
         own = [(one, hu) for one in seen if name in one.labels and (hu := one.labels[name].hu) is not None]
         if label.hu is not None and own:
@@ -199,8 +199,8 @@ def _geometry(
     what: str,
     axes: tuple[str, str, str],
     values: tuple[float, float, float],
-    seen: Sequence[Seen],
-    ranges: Callable[[Seen], tuple[Range, Range, Range]],
+    seen: Sequence[TrainingDomain],
+    ranges: Callable[[TrainingDomain], tuple[Range, Range, Range]],
 ) -> Raised:
     """The axis along which a scan is least like any that was seen."""
     worst: tuple[float, str, float, float] | None = None
@@ -227,7 +227,7 @@ def _border(found: MaskStatistics) -> Raised:
             yield "border", reason, max(label.faces.values()), LIMITS["border"].value
 
 
-def _amount(found: MaskStatistics, trained: Seen | None) -> Raised:
+def _amount(found: MaskStatistics, trained: TrainingDomain | None) -> Raised:
     if not any(label.pieces for label in found.labels.values()):
         yield "nothing-found", "Nothing was found at all.", 0.0, 0.0
         return
@@ -240,7 +240,7 @@ def _amount(found: MaskStatistics, trained: Seen | None) -> Raised:
             yield from _amount_of(name, label.volume_ml, label.pieces, known, trained.cases)
 
 
-def _amount_of(name: str, volume_ml: float, pieces: int, known: LabelSeen, cases: int) -> Raised:
+def _amount_of(name: str, volume_ml: float, pieces: int, known: LabelDomain, cases: int) -> Raised:
     allowed = known.volume_ml.widened(LIMITS["volume"].value)
     if not pieces:
         if not known.absent:

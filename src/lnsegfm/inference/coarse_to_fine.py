@@ -14,16 +14,16 @@ import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls 
 from torch import Tensor
 
 from lnsegfm.inference.sliding_window import pad
-from lnsegfm.inference.speed_presets import Coarse
-from lnsegfm.inference.tile_positions import At, positions
+from lnsegfm.inference.speed_presets import CoarsePass
+from lnsegfm.inference.tile_positions import TilePosition, tile_positions
 
 
 @torch.inference_mode()
-def coarse_first(
+def coarse_to_fine(
     window: Callable[..., Tensor],
     volume: Tensor,
     patch: Sequence[int],
-    coarse: Coarse,
+    coarse: CoarsePass,
     *,
     step: float = 0.5,
     regions: bool = False,
@@ -46,7 +46,7 @@ def coarse_first(
     half = F.interpolate(whole[None], size=[max(1, n // 2) for n in shape], mode="trilinear")[0]
     rough = window(half, patch, step=coarse.step, mirror_axes=(), watch=None).cpu()
     found = (rough > 0).any(0) if regions or len(rough) == 1 else rough.argmax(0) > 0
-    near = around(found, shape, patch, step=step, margin=coarse.margin)
+    near = tiles_near(found, shape, patch, step=step, margin=coarse.margin)
     fine = window(whole, patch, only=near).cpu() if near else torch.zeros((len(rough), *shape))
     elsewhere = torch.ones(shape, dtype=torch.bool)
     for at in near:
@@ -56,9 +56,9 @@ def coarse_first(
     return fine[(slice(None), *inner)]
 
 
-def around(
+def tiles_near(
     found: Tensor, shape: Sequence[int], patch: Sequence[int], *, step: float = 0.5, margin: float = 0.125
-) -> list[At]:
+) -> list[TilePosition]:
     """The tiles of a volume that come near something found.
 
     Args:
@@ -70,11 +70,11 @@ def around(
     """
     ratio = [small / large for small, large in zip(found.shape, shape, strict=True)]
 
-    def reach(at: At) -> At:
+    def reach(at: TilePosition) -> TilePosition:
         """The tile and its margin on the coarse grid."""
         low = [(one.start - margin * size) * r for one, size, r in zip(at, patch, ratio, strict=True)]
         high = [(one.stop + margin * size) * r for one, size, r in zip(at, patch, ratio, strict=True)]
         first, second, third = (slice(max(0, int(a)), int(b) + 1) for a, b in zip(low, high, strict=True))
         return first, second, third
 
-    return [at for at in positions(shape, patch, step) if bool(found[reach(at)].any())]
+    return [at for at in tile_positions(shape, patch, step) if bool(found[reach(at)].any())]

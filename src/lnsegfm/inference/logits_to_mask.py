@@ -30,7 +30,7 @@ _TEMPORARIES = 4  # numbers a voxel of a slab: the value, the best so far, and t
 
 
 @dataclass(frozen=True)
-class WayBack:
+class InversePreprocessing:
     """How a volume on the network's grid comes to lie on the scan's grid.
 
     Axes are in the network's order unless said otherwise.
@@ -59,7 +59,7 @@ class WayBack:
             raise DataError(f"Crop {self.box}: a volume of {self.shape} does not fill it. Give the box of the crop.")
 
     @classmethod
-    def read(cls, plans: Any, configuration: Any, properties: Mapping[str, Any]) -> WayBack:
+    def read(cls, plans: Any, configuration: Any, properties: Mapping[str, Any]) -> InversePreprocessing:
         """The way back of a preprocessed case.
 
         Args:
@@ -98,7 +98,9 @@ def is_default(settings: Mapping[str, Any]) -> bool:
 
 
 @torch.inference_mode()
-def mask_of(logits: Tensor, way: WayBack, *, limit_bytes: int = LIMIT_BYTES, rounded: bool = False) -> np.ndarray:
+def mask_from_logits(
+    logits: Tensor, way: InversePreprocessing, *, limit_bytes: int = LIMIT_BYTES, rounded: bool = False
+) -> np.ndarray:
     """The mask of a scan.
 
     Args:
@@ -127,8 +129,8 @@ def mask_of(logits: Tensor, way: WayBack, *, limit_bytes: int = LIMIT_BYTES, rou
 
 
 @torch.inference_mode()
-def probabilities_of(
-    logits: Tensor, way: WayBack, *, out: np.ndarray | None = None, limit_bytes: int = LIMIT_BYTES
+def probabilities_from_logits(
+    logits: Tensor, way: InversePreprocessing, *, out: np.ndarray | None = None, limit_bytes: int = LIMIT_BYTES
 ) -> np.ndarray:
     """The probability of each class, as nnU-Net's ``--save_probabilities`` has them.
 
@@ -161,7 +163,7 @@ Slab = Callable[..., Tensor]
 """Gives the logits of a class (or of one less another) interpolated to a slab (thickness, y, x)."""
 
 
-def _slabs(logits: Tensor, way: WayBack, limit_bytes: int, *, exact: bool) -> Iterator[tuple[Slab, slice]]:
+def _slabs(logits: Tensor, way: InversePreprocessing, limit_bytes: int, *, exact: bool) -> Iterator[tuple[Slab, slice]]:
     """Each slab of the cropped scan: what interpolates to it (``exact`` in doubles), and its place along axis 0."""
     depth, height, width = way.shape
     kind = torch.float64 if exact and logits.device.type != "mps" else torch.promote_types(torch.float32, logits.dtype)
@@ -223,7 +225,7 @@ def _running_argmax(slab: Slab, classes: int, round_to: torch.dtype | None) -> T
     return label
 
 
-def _put(target: np.ndarray, way: WayBack, there: slice, part: np.ndarray) -> None:
+def _put(target: np.ndarray, way: InversePreprocessing, there: slice, part: np.ndarray) -> None:
     """Write a slab into the whole scan (network's axes); what lies beyond the scan is dropped."""
     box = ((way.box[0][0] + there.start, way.box[0][0] + there.stop), *way.box[1:])
     inside = [(max(0, a), min(n, b)) for (a, b), n in zip(box, target.shape, strict=True)]

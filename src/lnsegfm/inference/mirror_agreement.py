@@ -10,7 +10,7 @@ from lnsegfm.evaluation.flags import Overlap
 from lnsegfm.evaluation.mask_statistics import FOREGROUND
 
 
-class Agreement:
+class MirrorAgreement:
     """Counts, tile by tile, the voxels that both predictions call so: handed to ``sliding_window`` as its ``watch``."""
 
     def __init__(self) -> None:

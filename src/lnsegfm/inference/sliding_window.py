@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.inference.mirror_agreement import labels_of
-from lnsegfm.inference.tile_forward import Asked, Watch, quick_forward
-from lnsegfm.inference.tile_positions import At, importance, mirrorings, positions
+from lnsegfm.inference.tile_forward import PassObserver, TileForward, quick_forward
+from lnsegfm.inference.tile_positions import TilePosition, gaussian_importance, mirrorings, tile_positions
 from lnsegfm.networks.cpu_allocator import reused_memory
 
 BATCH = 2
@@ -60,8 +60,8 @@ def sliding_window(
     difference: bool = False,
     quick: bool = True,
     air: Air | None = None,
-    watch: Watch | None = None,
-    only: Sequence[At] | None = None,
+    watch: PassObserver | None = None,
+    only: Sequence[TilePosition] | None = None,
 ) -> Tensor:
     """The logits of a volume, averaged over tiles and their mirrored copies.
 
@@ -98,9 +98,11 @@ def sliding_window(
     batch = batch if batch is not None else 1 if device.type == "cpu" else BATCH
     _require(volume, patch, step, mirror_axes, batch)
     padded, inner = pad(volume, patch)
-    sums = _Sums(tuple(padded.shape[1:]), importance(patch), precision, torch.device(accumulate_on))
-    asked = Asked(network.to(device).eval(), mirrorings(mirror_axes), device, batch, difference, watch, sums.to_the_cpu)
-    tiles = positions(padded.shape[1:], patch, step) if only is None else only
+    sums = _Sums(tuple(padded.shape[1:]), gaussian_importance(patch), precision, torch.device(accumulate_on))
+    asked = TileForward(
+        network.to(device).eval(), mirrorings(mirror_axes), device, batch, difference, watch, sums.to_the_cpu
+    )
+    tiles = tile_positions(padded.shape[1:], patch, step) if only is None else only
     with reused_memory(device), quick_forward(device) if quick else contextlib.nullcontext():
         constant = _asked_once(asked, padded, tiles, patch, air)
         for group, answers in _answered(asked, padded, tiles, constant):
@@ -118,7 +120,7 @@ class _Sums:
         self._sums: Tensor | None = None
         self._total: Tensor | None = None
 
-    def add(self, at: At, answer: Tensor) -> None:
+    def add(self, at: TilePosition, answer: Tensor) -> None:
         """Add a tile's logits (classes, z, y, x)."""
         try:
             answer = answer.to(self._place)
@@ -162,7 +164,7 @@ class _Sums:
         return self._sums
 
 
-def air_tiles(volume: Tensor, tiles: Sequence[At], value: float) -> list[int]:
+def constant_tiles(volume: Tensor, tiles: Sequence[TilePosition], value: float) -> list[int]:
     """The numbers of the tiles whose voxels all have a value, in every channel."""
     other = (volume != value).any(0)
     return [number for number, at in enumerate(tiles) if not bool(other[at].any())]
@@ -184,8 +186,8 @@ class _Constant:
 
 
 def _answered(
-    asked: Asked, volume: Tensor, tiles: Sequence[At], constant: _Constant
-) -> Iterator[tuple[list[At], Tensor]]:
+    asked: TileForward, volume: Tensor, tiles: Sequence[TilePosition], constant: _Constant
+) -> Iterator[tuple[list[TilePosition], Tensor]]:
     """Batches of tiles in their order with their logits; the network is not asked of constant ones."""
     buffer: Tensor | None = None
     for are_known, run in itertools.groupby(enumerate(tiles), key=lambda each: each[0] in constant.tiles):
@@ -205,10 +207,10 @@ def _answered(
 
 
 def _asked_once(
-    asked: Asked, volume: Tensor, tiles: Sequence[At], patch: tuple[int, ...], air: Air | None
+    asked: TileForward, volume: Tensor, tiles: Sequence[TilePosition], patch: tuple[int, ...], air: Air | None
 ) -> _Constant:
     """Ask the network of a tile of air, if there are several."""
-    empty = air_tiles(volume, tiles, air.value) if air is not None else []
+    empty = constant_tiles(volume, tiles, air.value) if air is not None else []
     if air is None or len(empty) < 2:
         return _Constant()
     one = torch.full((1, len(volume), *patch), air.value, dtype=volume.dtype, device=volume.device)
@@ -218,7 +220,7 @@ def _asked_once(
         if labels_of(plain).any() or labels_of(averaged).any():
             seen.append((plain.clone(), averaged.clone()))
 
-    answer = Asked(asked.network, asked.mirrored, asked.device, 1, asked.difference, look, asked.relieve)(one)
+    answer = TileForward(asked.network, asked.mirrored, asked.device, 1, asked.difference, look, asked.relieve)(one)
     return _Constant(frozenset(empty), answer, tuple(seen))
 
 

@@ -11,7 +11,7 @@ from lnsegfm.errors import ConfigError, UnknownName
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coarse:
+class CoarsePass:
     """Look at half the network's resolution first, then at full resolution around what was found.
 
     Args:
@@ -30,7 +30,7 @@ class Coarse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class InferenceSetting:
     """What masks depend on besides the model.
 
     Args:
@@ -45,7 +45,7 @@ class Setting:
 
     mirroring: bool = True
     step: float = 0.5
-    coarse: Coarse | None = None
+    coarse: CoarsePass | None = None
     exact: bool = False
 
     def __post_init__(self) -> None:
@@ -60,28 +60,30 @@ class Setting:
 
 FULL = "full"
 """What the setting that presets are compared with is called."""
-PRESETS: Mapping[str, Setting] = MappingProxyType(
+PRESETS: Mapping[str, InferenceSetting] = MappingProxyType(
     {
-        "no-mirroring": Setting(mirroring=False),
-        "wide-steps": Setting(mirroring=False, step=0.75),
-        "coarse-first": Setting(mirroring=False, coarse=Coarse()),
+        "no-mirroring": InferenceSetting(mirroring=False),
+        "wide-steps": InferenceSetting(mirroring=False, step=0.75),
+        "coarse-first": InferenceSetting(mirroring=False, coarse=CoarsePass()),
     }
 )
 """By name, from the mildest to the boldest."""
 
 
-def chosen(fast: str | None, *, mirroring: bool = True, step: float = 0.5, exact: bool = False) -> Setting:
+def choose_setting(
+    fast: str | None, *, mirroring: bool = True, step: float = 0.5, exact: bool = False
+) -> InferenceSetting:
     """The setting of a preset, or the one that is told in full.
 
     Raises:
         UnknownName: There is no such preset.
         ConfigError: A preset and a setting of one's own, or a step that cannot be.
     """
-    own = Setting(mirroring=mirroring, step=step, exact=exact)
+    own = InferenceSetting(mirroring=mirroring, step=step, exact=exact)
     if fast is None:
         return own
     if fast not in PRESETS:
         raise UnknownName(f"--fast {fast}: not known. Use {', '.join(PRESETS)}.")
-    if own != Setting():
+    if own != InferenceSetting():
         raise ConfigError(f"--fast {fast}: it settles mirroring, step and rounding itself. Leave these out, or --fast.")
     return PRESETS[fast]

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from lnsegfm.errors import ConfigError
 from lnsegfm.networks.quick_layers import Functions, Instead, instance_norm
 
-Watch = Callable[[Tensor, Tensor], None]
+PassObserver = Callable[[Tensor, Tensor], None]
 """Told of each batch of tiles: logits (tiles, C, z, y, x) of the plain pass, and averaged over mirrored copies."""
 
 
 @dataclass
-class Asked:
+class TileForward:
     """A network, asked of batches of tiles no larger than memory holds.
 
     Args:
@@ -42,7 +42,7 @@ class Asked:
     device: torch.device
     batch: int
     difference: bool
-    watch: Watch | None = None
+    watch: PassObserver | None = None
     relieve: Callable[[], bool] | None = None
 
     def __call__(self, tiles: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from torch import Tensor
 _SIGMA = 1 / 8  # of the tile's size, along each axis
 _SCALE = 10.0  # of the weights' largest; nnU-Net's, which fills half precision's range better so
 
-At = tuple[slice, slice, slice]
+TilePosition = tuple[slice, slice, slice]
 """Where a tile lies (z, y, x)."""
 
 
-def positions(shape: Sequence[int], patch_size: Sequence[int], step: float = 0.5) -> list[At]:
+def tile_positions(shape: Sequence[int], patch_size: Sequence[int], step: float = 0.5) -> list[TilePosition]:
     """Where tiles lie in a volume at least as large as a patch: evenly, the first and the last at its ends.
 
     Args:
@@ -39,7 +39,7 @@ def positions(shape: Sequence[int], patch_size: Sequence[int], step: float = 0.5
 
 
 @functools.lru_cache(maxsize=2)
-def importance(patch_size: tuple[int, ...]) -> Tensor:
+def gaussian_importance(patch_size: tuple[int, ...]) -> Tensor:
     """The weight of a tile's voxels: a Gaussian of an eighth of the patch around its centre, float32, on the CPU.
 
     Its values are rounded to half precision as nnU-Net's are, and where that gives zero the smallest of the others is

@@ -32,7 +32,7 @@ TERMS = ("name", "licence", "citation")
 
 
 @dataclass(frozen=True)
-class Described:
+class AdapterDescription:
     """An adapter and the model that it makes.
 
     Args:
@@ -60,7 +60,7 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedAdapter:
     """A model made of base and adapter.
 
     Args:
@@ -70,11 +70,11 @@ class Applied:
     """
 
     out: Path
-    described: Described
+    described: AdapterDescription
     written: bool
 
 
-def read_adapter(place: Path) -> Described:
+def read_adapter(place: Path) -> AdapterDescription:
     """Read an adapter and the description of its model. Nothing in it is executed, nothing is built.
 
     Args:
@@ -85,7 +85,7 @@ def read_adapter(place: Path) -> Described:
     """
     adapter = Adapter.load(place)
     card, file = adapter.card, files_of(place)[1]
-    with reading(file):
+    with description_errors(file):
         axes = card["mirroring_axes"]
         checkpoint = Checkpoint(
             weights={},
@@ -107,11 +107,11 @@ def read_adapter(place: Path) -> Described:
             raise ValueError(f"file_ending {ending!r:.40}")
         _of(str, card["method"]), _of(dict, card["settings"])
         terms = _of(dict, card.get("base", {}))
-        return Described(place, adapter, model, {key: _of(str, terms[key]) for key in TERMS if terms.get(key)})
+        return AdapterDescription(place, adapter, model, {key: _of(str, terms[key]) for key in TERMS if terms.get(key)})
 
 
 @contextmanager
-def reading(file: Path) -> Iterator[None]:
+def description_errors(file: Path) -> Iterator[None]:
     """Whatever goes wrong with the content of a file is said of the file, in one line."""
     try:
         yield
@@ -124,7 +124,7 @@ def reading(file: Path) -> Iterator[None]:
         raise ModelError(f"{file}: not the description of a model ({reason}). Copy the adapter again.") from None
 
 
-def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | None = None) -> Applied:
+def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | None = None) -> AppliedAdapter:
     """Write the model that an adapter makes of its base, as a folder that stock nnU-Net loads.
 
     The folder appears whole or not at all; where it is already, nothing is done.
@@ -144,24 +144,24 @@ def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | No
     progress = progress or Silent()
     progress.stage(f"Reading {place}")
     described = read_adapter(place)
-    there = is_there(described, out)
+    there = holds_adapted_model(described, out)
     progress.stage(f"Reading {base}")
     start = read_model(base, whole=False)
     require_base(described, start, base)
-    described = replace(described, terms={**described.terms, **terms_of(start)})
+    described = replace(described, terms={**described.terms, **licence_terms(start)})
     if there:
-        return Applied(out, described, written=False)
+        return AppliedAdapter(out, described, written=False)
     weights = described.adapter.apply(start.first.weights)
     adapted = replace(described.model.first, weights=weights)
     load_weights(build_network(adapted, deep_supervision=True), weights)
     progress.stage(f"Writing {out}")
     with _new_folder(out) as folder:
         write_model(folder, adapted)
-        write_json(folder / ORIGIN, origin(described))
-    return Applied(out, described, written=True)
+        write_json(folder / ORIGIN, origin_record(described))
+    return AppliedAdapter(out, described, written=True)
 
 
-def is_there(described: Described, out: Path) -> bool:
+def holds_adapted_model(described: AdapterDescription, out: Path) -> bool:
     """Whether a folder holds the model that an adapter makes; False where it may be written.
 
     Raises:
@@ -188,7 +188,7 @@ def is_there(described: Described, out: Path) -> bool:
     return True
 
 
-def require_base(described: Described, base: Model, given: Path) -> None:
+def require_base(described: AdapterDescription, base: Model, given: Path) -> None:
     """Refuse a base that an adapter was not made from.
 
     Raises:
@@ -203,7 +203,7 @@ def require_base(described: Described, base: Model, given: Path) -> None:
         )
 
 
-def terms_of(model: Model) -> dict[str, str]:
+def licence_terms(model: Model) -> dict[str, str]:
     """Name, licence and citation of an imported model; nothing for any other."""
     if model.stored is None:
         return {}
@@ -211,7 +211,7 @@ def terms_of(model: Model) -> dict[str, str]:
     return {key: text for key, text in told.items() if text}
 
 
-def origin(described: Described) -> dict[str, Any]:
+def origin_record(described: AdapterDescription) -> dict[str, Any]:
     """What a model was made of, for ``origin.json`` beside it: nnU-Net's own files have no place for terms."""
     return {
         "format": "lnsegfm.origin/1",
@@ -223,7 +223,7 @@ def origin(described: Described) -> dict[str, Any]:
     }
 
 
-def describe(place: Path, base: Path | None = None, *, progress: Progress | None = None) -> dict[str, Any]:
+def describe_adapter(place: Path, base: Path | None = None, *, progress: Progress | None = None) -> dict[str, Any]:
     """All that an adapter says of itself, as plain values.
 
     Args:
@@ -248,7 +248,7 @@ def describe(place: Path, base: Path | None = None, *, progress: Progress | None
         "channels": list(model.channel_names),
         "configuration": model.configuration,
     }
-    with reading(file):
+    with description_errors(file):
         configuration = model.plans["configurations"][model.configuration]
         told |= {
             "spacing_mm": [float(axis) for axis in in_image_order(model.plans, configuration["spacing"])],
@@ -267,12 +267,12 @@ def describe(place: Path, base: Path | None = None, *, progress: Progress | None
             "fits": start.first.weights_sha256 == adapter.base_sha256,
         }
     weights = start.first.weights if start is not None and told["given_base"]["fits"] else None
-    with reading(file):
+    with description_errors(file):
         told["module_groups"] = [group.to_json() for group in adapter_groups(adapter, weights)]
     return told
 
 
-def gives(folder: Path, base: Checkpoint, model: Checkpoint) -> bool:
+def holds_adapter(folder: Path, base: Checkpoint, model: Checkpoint) -> bool:
     """Whether a folder holds the adapter that makes a model of a base."""
     try:
         adapter = Adapter.load(folder)

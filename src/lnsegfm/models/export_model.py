@@ -16,10 +16,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from lnsegfm.errors import ConfigError, ModelError
-from lnsegfm.models.importing.forms.exported_model import Exported, ExportedFold
+from lnsegfm.models.importing.forms.exported_model import ExportedFold, ExportedModel
 from lnsegfm.models.importing.model_source import DESCRIPTION
 from lnsegfm.models.importing.safetensors_io import write_tensors
-from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, plain
+from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, as_plain_json
 from lnsegfm.models.model_folder import CHECKPOINT, Model, read_model
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import knows_trainer
@@ -28,7 +28,7 @@ from lnsegfm.storage import PARTIAL, atomic_write, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
 
 
-class Target(StrEnum):
+class ExportFormat(StrEnum):
     """What a model is exported as."""
 
     NNUNET_ZIP = "nnunet-zip"
@@ -40,7 +40,7 @@ class Target(StrEnum):
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportResult:
     """What was written.
 
     Args:
@@ -54,12 +54,12 @@ class Export:
     notes: tuple[str, ...]
 
 
-def export(model: Path, to: str, out: Path, *, progress: Progress | None = None) -> Export:
+def export_model(model: Path, to: str, out: Path, *, progress: Progress | None = None) -> ExportResult:
     """Write a model in another form.
 
     Args:
         model: The folder of a run or of a model, or the name of an imported one.
-        to: As what: one of `Target`.
+        to: As what: one of `ExportFormat`.
         out: A folder or a zip that is not there yet.
         progress: Told how far it is.
 
@@ -68,23 +68,25 @@ def export(model: Path, to: str, out: Path, *, progress: Progress | None = None)
         ModelError: It is no model; or an encoder, which nnU-Net cannot predict with.
     """
     progress = progress or Silent()
-    if to not in set(Target):
-        raise ConfigError(f"--to {to}: not known. Use {', '.join(Target)}.")
+    if to not in set(ExportFormat):
+        raise ConfigError(f"--to {to}: not known. Use {', '.join(ExportFormat)}.")
     if out.exists():
         raise ConfigError(f"--out {out}: there is something already. Name what is not there yet.")
     progress.stage(f"Reading {model}")
-    read = read_model(model, whole=to != Target.SAFETENSORS)
+    read = read_model(model, whole=to != ExportFormat.SAFETENSORS)
     folds = dict(zip(fold_names(read), read.folds, strict=True))
     progress.stage(f"Writing {out}")
-    if to == Target.SAFETENSORS:
+    if to == ExportFormat.SAFETENSORS:
         with _new_folder(out) as folder:
             _write_safetensors(folder, read, folds)
-        return Export(out, (), ())
-    if to == Target.FOLDER:
+        return ExportResult(out, (), ())
+    if to == ExportFormat.FOLDER:
         with _new_folder(out) as folder:
             _write_folder(folder, read, folds)
         chosen = " ".join(folds)
-        return Export(out, (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}",), _notes(read))
+        return ExportResult(
+            out, (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}",), _notes(read)
+        )
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"--out {out}: nnunet-zip writes a zip. Name a file that ends in .zip.")
     if not re.fullmatch(CONFIGURATION_NAME, read.configuration, flags=re.ASCII):
@@ -96,7 +98,7 @@ def export(model: Path, to: str, out: Path, *, progress: Progress | None = None)
         _write_zip(out, Path(work), inner)
     options = f"-d {dataset} -c {read.configuration} -tr {trainer} -p {planned} -f {' '.join(folds)} -chk {CHECKPOINT}"
     commands = (f"nnUNetv2_install_pretrained_model_from_zip {out}", f"nnUNetv2_predict -i IN -o OUT {options}")
-    return Export(out, commands, _notes(read))
+    return ExportResult(out, commands, _notes(read))
 
 
 def fold_names(model: Model) -> tuple[str, ...]:
@@ -134,12 +136,12 @@ def _write_safetensors(folder: Path, model: Model, folds: dict[str, Checkpoint])
     files = {name: "model.safetensors" if len(folds) == 1 else f"fold_{name}.safetensors" for name in folds}
     for name, fold in folds.items():
         write_tensors(folder / files[name], fold.weights)
-    exported = Exported(
+    exported = ExportedModel(
         configuration=model.configuration,
         trainer_name=model.first.trainer_name,
         mirroring_axes=model.first.mirroring_axes,
-        plans=plain(model.plans, f"{model.folder}: plans.json"),
-        dataset_json=plain(model.dataset_json, f"{model.folder}: dataset.json"),
+        plans=as_plain_json(model.plans, f"{model.folder}: plans.json"),
+        dataset_json=as_plain_json(model.dataset_json, f"{model.folder}: dataset.json"),
         parts="encoder" if model.covers else "all",
         covers=model.covers,
         folds={name: ExportedFold(file=files[name], sha256=fold.weights_sha256) for name, fold in folds.items()},

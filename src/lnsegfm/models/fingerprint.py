@@ -13,7 +13,7 @@ from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.errors import DataError
 from lnsegfm.messages import counted
 from lnsegfm.models.plans import dataset_json
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.planners import read_cropped, run_planner
 from lnsegfm.progress import Progress
 from lnsegfm.storage import read_json, write_json
@@ -61,7 +61,7 @@ def _some(values: np.ndarray, most: int) -> np.ndarray:
     return values[:, np.random.default_rng(0).choice(values.shape[1], most, replace=False)]
 
 
-def planned(
+def run_nnunet_planner(
     data: Dataset,
     cases: Sequence[Case],
     name: str,
@@ -91,7 +91,7 @@ def planned(
     write_json(raw / "dataset.json", dataset_json(data, len(cases)) | {"dataset": listing})
     write_json(preprocessed / "dataset_fingerprint.json", found)
     try:
-        with engine(work):
+        with nnunet_environment(work):
             identifier = run_planner(planner, name, gpu_memory_gb)
         plans: dict[str, Any] = read_json(preprocessed / f"{identifier}.json")
         return plans

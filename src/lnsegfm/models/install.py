@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError, UnsafeFile
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import Kind, Source, narrowed, open_source
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind, narrow_to_weights, open_source
 from lnsegfm.models.importing.recognise import recognise
 from lnsegfm.models.importing.store import store
 from lnsegfm.progress import Progress, Silent
@@ -74,7 +74,7 @@ def install(
     return stored
 
 
-def _require_hash(source: Source, name: str, card: ModelCard | None, progress: Progress) -> None:
+def _require_hash(source: ModelSource, name: str, card: ModelCard | None, progress: Progress) -> None:
     if card is None or card.sha256 is None:
         return
     if not source.path.is_file():
@@ -90,15 +90,15 @@ def _require_hash(source: Source, name: str, card: ModelCard | None, progress: P
         )
 
 
-def _unpacked(source: Source, to: Path, progress: Progress) -> Source:
-    if source.kind is not Kind.ARCHIVE:
+def _unpacked(source: ModelSource, to: Path, progress: Progress) -> ModelSource:
+    if source.kind is not SourceKind.ARCHIVE:
         return source
     progress.stage(f"Unpacking {source.path}")
     unpack(source.path, to)
-    return narrowed(replace(source, place=to, kind=Kind.FOLDER, unpacked=True))
+    return narrow_to_weights(replace(source, place=to, kind=SourceKind.FOLDER, unpacked=True))
 
 
-def _as_seen(error: LnSegFmError, source: Source, place: Path) -> LnSegFmError:
+def _as_seen(error: LnSegFmError, source: ModelSource, place: Path) -> LnSegFmError:
     """The error fit for a terminal, with places inside an archive named as the user knows them."""
     lines = [str(line).replace(f"{place}{os.sep}", f"{source.path}: ") for line in error.args]
     lines = [line.replace(str(place), str(source.path)) for line in lines]

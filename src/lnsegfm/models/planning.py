@@ -12,10 +12,10 @@ import numpy as np
 
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.errors import UnknownName
-from lnsegfm.models.fingerprint import fingerprint, planned
+from lnsegfm.models.fingerprint import fingerprint, run_nnunet_planner
 from lnsegfm.models.plans import CONFIGURATION, dataset_name
 from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, SWIN_GB_PER_VOXEL, Architecture, require_patch
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.nnunet.planners import topology
 from lnsegfm.progress import Progress
 
@@ -26,7 +26,7 @@ RELEASE = "release"
 
 
 @dataclass(frozen=True)
-class Preset:
+class TrainingPreset:
     """A small network and the training that makes it learn on a CPU.
 
     Args:
@@ -51,8 +51,8 @@ class Preset:
 
 
 PRESETS = {
-    "tiny": Preset(features=(8, 16, 32, 64), patch_size=(32, 32, 32), batch_size=2, iterations=800, lr=2e-3),
-    "small": Preset(
+    "tiny": TrainingPreset(features=(8, 16, 32, 64), patch_size=(32, 32, 32), batch_size=2, iterations=800, lr=2e-3),
+    "small": TrainingPreset(
         features=(16, 32, 64, 128),
         patch_size=(40, 64, 64),
         batch_size=2,
@@ -64,7 +64,7 @@ PRESETS = {
 }
 
 
-def find_preset(name: str) -> Preset:
+def find_preset(name: str) -> TrainingPreset:
     """Look a small preset up.
 
     Raises:
@@ -78,7 +78,7 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def plans_for(
+def plans_for_preset(
     preset: str,
     architecture: Architecture,
     data: Dataset,
@@ -112,8 +112,8 @@ def plans_for(
         )
     found = fingerprint(cases, progress)
     memory = gpu_memory_gb or architecture.gpu_memory_gb
-    plans = planned(data, cases, name, found, work, planner=architecture.planner, gpu_memory_gb=memory)
-    configuration = resolved(plans, CONFIGURATION)
+    plans = run_nnunet_planner(data, cases, name, found, work, planner=architecture.planner, gpu_memory_gb=memory)
+    configuration = resolve_configuration(plans, CONFIGURATION)
     plans = plans | {"configurations": {CONFIGURATION: configuration}}
     if preset == RELEASE:
         set_patch(configuration, architecture, architecture.release_patch, checkpointing=checkpointing)
@@ -176,7 +176,7 @@ def swin_patch(patch_size: Sequence[int], image_size: Sequence[float], gpu_memor
 
 
 def preset_plans(
-    preset: Preset,
+    preset: TrainingPreset,
     name: str,
     fingerprint: Mapping[str, Any],
     channels: Sequence[str],

@@ -18,7 +18,7 @@ from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import Model
 from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.lookup import normalization_for
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
 
@@ -49,7 +49,7 @@ def adapted_plans(
         ConfigError: A patch size that the network's strides do not divide.
     """
     plans = copy.deepcopy(dict(base.plans))
-    configuration = resolved(plans, base.configuration)
+    configuration = resolve_configuration(plans, base.configuration)
     if len(configuration["patch_size"]) != 3:
         raise ModelError(f"Model {base.folder}: configuration {base.configuration} is 2D. Use a 3D model.")
     if configuration.get("previous_stage"):
@@ -62,7 +62,7 @@ def adapted_plans(
 
 def adapted_architecture(plans: Mapping[str, Any], configuration: str, method: Method) -> Mapping[str, Any]:
     """Plans that name the network as a method leaves it: other ones only where it adds what cannot be merged."""
-    settled = resolved(plans, configuration)
+    settled = resolve_configuration(plans, configuration)
     network = settled["architecture"]
     name, arguments = method.architecture(network["network_class_name"], network["arch_kwargs"])
     if name == network["network_class_name"] and arguments == network["arch_kwargs"]:
@@ -83,7 +83,7 @@ def read_plans(file: Path) -> tuple[dict[str, Any], str]:
         for name in (CONFIGURATION, *plans["configurations"]):
             if not plans["configurations"].get(name):
                 continue
-            configuration = resolved(plans, name)
+            configuration = resolve_configuration(plans, name)
             if len(configuration.get("patch_size", ())) == 3 and not configuration.get("previous_stage"):
                 require_known_imports(configuration, file)
                 require_divisible(configuration)

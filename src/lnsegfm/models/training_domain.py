@@ -1,4 +1,4 @@
-"""What a model has seen: measured on its training cases, or guessed from its plans."""
+"""The training domain of a model: measured on its training cases, or derived from its plans."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.evaluation.domain_ranges import SEEN, Range, Seen, read_seen, write_seen
+from lnsegfm.evaluation.domain_ranges import TRAINING_DOMAIN, Range, TrainingDomain, read_domains, write_domains
 from lnsegfm.evaluation.flags import LIMITS
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.plans import in_image_order
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.progress import Progress
 from lnsegfm.weights.checkpoint import Checkpoint
 
@@ -25,21 +25,21 @@ CT = "CTNormalization"
 
 
 def ct_channel(plans: Mapping[str, Any], configuration: str) -> int | None:
-    """The first channel that is normalised as CT; None where there is none, and then nothing is asked about HU."""
-    schemes = resolved(plans, configuration).get("normalization_schemes", [])
+    """The first channel that is normalised as CT; None where there is none; HU are then not checked."""
+    schemes = resolve_configuration(plans, configuration).get("normalization_schemes", [])
     return schemes.index(CT) if CT in schemes else None
 
 
-def seen_by(model: Model) -> tuple[Seen, ...]:
-    """What a model has seen: as its ``seen.json`` tells, else as far as its plans tell.
+def training_domains(model: Model) -> tuple[TrainingDomain, ...]:
+    """The training domains of a model: those in its ``training_domain.json``, else what its plans contain.
 
     Raises:
-        DataError: A ``seen.json`` that is damaged.
+        DataError: A ``training_domain.json`` that is damaged.
     """
-    return read_seen(model.folder) or seen_in_plans(model.plans, model.configuration)
+    return read_domains(model.folder) or domain_from_plans(model.plans, model.configuration)
 
 
-def seen_in_plans(plans: Mapping[str, Any], configuration: str) -> tuple[Seen, ...]:
+def domain_from_plans(plans: Mapping[str, Any], configuration: str) -> tuple[TrainingDomain, ...]:
     """The medians and intensities that nnU-Net keeps in its plans; nothing where plans lack them.
 
     The median HU under a mask may lie between the 0.5th and the 99.5th percentile of the training's foreground voxels,
@@ -53,10 +53,10 @@ def seen_in_plans(plans: Mapping[str, Any], configuration: str) -> tuple[Seen, .
         allowed = _allowed_hu(plans, ct_channel(plans, configuration))
     except (KeyError, TypeError, ValueError, IndexError):
         return ()
-    return (Seen("plans", 0, (z, y, x), (depth, height, width), foreground_hu=allowed),)
+    return (TrainingDomain("plans", 0, (z, y, x), (depth, height, width), foreground_hu=allowed),)
 
 
-def keep_what_was_seen(
+def write_training_domain(
     start: Checkpoint,
     cases: Sequence[Case],
     labels: LabelMap,
@@ -66,7 +66,7 @@ def keep_what_was_seen(
     base: Model | None = None,
     renamed: Mapping[str, str] | None = None,
 ) -> None:
-    """Measure the training cases and write ``seen.json`` into a model folder; one that is there already stays.
+    """Measure the training cases and write ``training_domain.json`` into a model folder; an existing one stays.
 
     Args:
         start: Plans and configuration of the training.
@@ -77,7 +77,7 @@ def keep_what_was_seen(
         base: What the training started from; its ranges are kept behind the cases'.
         renamed: Labels of the base that have another name here.
     """
-    if (folder / SEEN).is_file():
+    if (folder / TRAINING_DOMAIN).is_file():
         return
     channel = ct_channel(start.plans, start.configuration)
     looks = []
@@ -89,11 +89,11 @@ def keep_what_was_seen(
             image = None if channel is None else read_volume(case.images[channel])[0]
             looks.append(measure_mask(image, mask, grid, labels.names))
         progress.advance(done, len(cases))
-    own = [Seen.over(looks)] if looks else []
-    before = list(seen_by(base)) if base is not None else []
+    own = [TrainingDomain.over(looks)] if looks else []
+    before = list(training_domains(base)) if base is not None else []
     named = ("base", *(f"base {number} before it" for number in range(1, len(before))))
     theirs = [replace(one, source=name).renamed(renamed or {}) for one, name in zip(before, named, strict=False)]
-    write_seen(folder, [*own, *theirs])
+    write_domains(folder, [*own, *theirs])
 
 
 def _allowed_hu(plans: Mapping[str, Any], channel: int | None) -> Range | None:

@@ -7,10 +7,10 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation
+from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings
 
 
-def settings_of(trainer: Any) -> Augmentation:
+def augmentation_settings(trainer: Any) -> AugmentationSettings:
     """The settings of nnU-Net's default augmentation for the plans and labels of an ``nnUNetTrainer``.
 
     Raises:
@@ -31,7 +31,7 @@ def settings_of(trainer: Any) -> Augmentation:
     (_, angle), in_plane, box, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     depth, height, width = (int(n) for n in manager.patch_size)
     z, y, x = (int(n) for n in box)
-    return Augmentation(
+    return AugmentationSettings(
         patch=(depth, height, width),
         box=(z, y, x),
         angle=float(angle),

@@ -17,7 +17,7 @@ from lnsegfm.errors import ConfigError
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
-class _Counted(contextlib.AbstractContextManager[None]):
+class _SharedChange(contextlib.AbstractContextManager[None]):
     """A change of the whole process: made by the first thread that comes in, undone by the last one that leaves.
 
     Undone by each thread for itself, the last one would put back what another had set, and it would stay for good.
@@ -39,7 +39,7 @@ class _Counted(contextlib.AbstractContextManager[None]):
                 self._undo.close()
 
 
-class _Heard:
+class _FilteredOutput:
     """Standard output for the threads that run no nnU-Net code."""
 
     def __init__(self, stream: Any) -> None:
@@ -60,13 +60,13 @@ def _ignored() -> Iterator[None]:
 
 
 _here = threading.local()
-_prints = _Counted(lambda: contextlib.redirect_stdout(_Heard(sys.stdout)))
-without_warnings = _Counted(_ignored)
+_prints = _SharedChange(lambda: contextlib.redirect_stdout(_FilteredOutput(sys.stdout)))
+without_warnings = _SharedChange(_ignored)
 """No warnings, in any thread. Whoever starts threads that run nnU-Net code keeps it around all of them."""
 
 
 @contextlib.contextmanager
-def engine(work: Path | None = None) -> Iterator[None]:
+def nnunet_environment(work: Path | None = None) -> Iterator[None]:
     """Run nnU-Net code with its folders under ``work`` and its prints unheard.
 
     Threads may be inside at the same time as long as they give no ``work``: folders are named in the environment.

@@ -16,7 +16,7 @@ from nnunetv2.preprocessing.resampling import default_resampling as stock
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor
 
-from lnsegfm.transforms.resampling.resample_blockwise import MAX_BYTES, Rule
+from lnsegfm.transforms.resampling.resample_blockwise import MAX_BYTES, ResamplingRule
 from lnsegfm.transforms.resampling.resample_images import resample_image, resample_labels
 
 
@@ -56,7 +56,7 @@ def resample_data_or_seg_to_shape(
         DataError: NaN or infinity in an image.
     """
     array = data.numpy() if isinstance(data, Tensor) else data
-    rule = Rule(order, order_z, force_separate_z, separate_z_anisotropy_threshold)
+    rule = ResamplingRule(order, order_z, force_separate_z, separate_z_anisotropy_threshold)
     if array.ndim == 4 and array.size and is_seg and (order, order_z) == (1, 0):
         return resample_labels(array, new_shape, current_spacing, new_spacing, max_bytes=max_bytes, rule=rule)
     if array.ndim == 4 and array.size and not is_seg and array.dtype.kind == "f":

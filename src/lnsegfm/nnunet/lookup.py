@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import ModelError
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 
 STOCK_TRAINER = "nnUNetTrainer"
 
@@ -36,7 +36,7 @@ def knows_trainer(name: str) -> bool:
     """Whether nnU-Net itself has a trainer of that name, whatever folders the environment names."""
     if name == STOCK_TRAINER:
         return True
-    with engine():
+    with nnunet_environment():
         from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
         found = find_in_nnunet(name, "training.nnUNetTrainer")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lnsegfm.errors import ModelError
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER, trainer_class
 from lnsegfm.weights.checkpoint import Checkpoint
 
@@ -19,7 +19,7 @@ def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Modul
     Raises:
         ModelError: Its trainer or its architecture cannot be found.
     """
-    with engine():
+    with nnunet_environment():
         from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 

@@ -6,10 +6,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 
 
-def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+def resolve_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A configuration of plans with what it inherits, in today's form, on its own."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -21,11 +21,11 @@ def resolved(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def network_class(plans: Mapping[str, Any], name: str) -> str:
     """Import path of the network that a configuration of plans names."""
-    with engine():
-        return str(resolved(plans, name)["architecture"]["network_class_name"])
+    with nnunet_environment():
+        return str(resolve_configuration(plans, name)["architecture"]["network_class_name"])
 
 
-def managers(plans: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+def plans_managers(plans: Mapping[str, Any], name: str) -> tuple[Any, Any]:
     """nnU-Net's ``PlansManager`` of plans and its ``ConfigurationManager`` of one of their configurations."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 

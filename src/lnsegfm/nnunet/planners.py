@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import find_in_nnunet
 
 SMALLEST_EDGE = 4
@@ -28,7 +28,7 @@ def read_cropped(images: Sequence[Path], label: Path | None) -> tuple[np.ndarray
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
-    with engine():
+    with nnunet_environment():
         image, properties = SimpleITKIO().read_images([str(image) for image in images])
         cropped, labels, _ = crop_to_nonzero(image, SimpleITKIO().read_seg(str(label))[0])
     return cropped, labels, [float(v) for v in properties["spacing"]], cropped[0].size / image[0].size

@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor
 
 from lnsegfm.inference.logits_to_mask import is_default
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.fast_resampling import with_fast_resampling
 from lnsegfm.nnunet.preprocessing import ImageOnly, air_value
 from lnsegfm.transforms.resampling.resample_blockwise import MAX_BYTES
@@ -92,7 +92,7 @@ class PredictionPlans:
         """
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
-        with engine():
+        with nnunet_environment():
             exported = convert_predicted_logits_to_segmentation_with_correct_shape(
                 logits,
                 self.plans,

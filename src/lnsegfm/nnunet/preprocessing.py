@@ -19,7 +19,7 @@ from torch import Tensor
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_volume
 from lnsegfm.imaging.image_objects import Volume
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.fast_resampling import FastResampling
 
 IN_MEMORY = ".nii.gz"
@@ -68,7 +68,7 @@ def prepare(
     require_volume(data, images[0], len(images))
     scan = scans[ct].array if ct is not None else None
     del scans
-    with engine():
+    with nnunet_environment():
         volume, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
             data, None, properties, plans, configuration, dict(dataset_json)
         )
@@ -132,7 +132,7 @@ def _read_by(
             files.append(image if isinstance(image, Path) else Path(folder) / f"{number}{IN_MEMORY}")
             if not isinstance(image, Path):
                 write_volume(files[-1], scan.array, scan.grid)
-        with engine():
+        with nnunet_environment():
             data, properties = reader.read_images([str(file) for file in files])
     return data, properties
 

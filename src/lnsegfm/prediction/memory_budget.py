@@ -15,7 +15,7 @@ from lnsegfm.imaging.files import read_grid
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.plans import in_image_order
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.prediction.predict_options import GB
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def room(
 
 def tile_bytes(model: Model) -> int:
     """What the network holds while it sees one tile, about: its widest layers, in and out, and a skip."""
-    stated = resolved(model.plans, model.configuration)
+    stated = resolve_configuration(model.plans, model.configuration)
     features = stated["architecture"]["arch_kwargs"].get("features_per_stage", [_FEATURES])
     widest = features[0] if isinstance(features, list | tuple) else features
     classes = 1 + len(model.label_names)
@@ -98,7 +98,7 @@ def scan_bytes(model: Model, grid: Grid, probabilities: bool = False) -> int:
         grid: The scan's.
         probabilities: Whether each class's probability is there, too.
     """
-    spacing = in_image_order(model.plans, resolved(model.plans, model.configuration)["spacing"])
+    spacing = in_image_order(model.plans, resolve_configuration(model.plans, model.configuration)["spacing"])
     here = math.prod(grid.shape)
     there = here * math.prod(a / b for a, b in zip(grid.spacing_mm[-len(spacing) :], spacing, strict=True))
     classes = 1 + len(model.label_names)

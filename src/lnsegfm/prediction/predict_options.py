@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.inference.speed_presets import Setting, chosen
+from lnsegfm.inference.speed_presets import InferenceSetting, choose_setting
 
 GB = 10**9
 
@@ -47,9 +47,9 @@ class SessionOptions:
         _ = self.setting, self.memory_bytes
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> InferenceSetting:
         """What the masks depend on besides the model."""
-        return chosen(self.fast, mirroring=self.mirroring, step=self.step, exact=self.exact)
+        return choose_setting(self.fast, mirroring=self.mirroring, step=self.step, exact=self.exact)
 
     @property
     def memory_bytes(self) -> int | None:

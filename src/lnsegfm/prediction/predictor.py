@@ -13,14 +13,19 @@ from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.image_objects import Volume
-from lnsegfm.inference.coarse_to_fine import coarse_first
-from lnsegfm.inference.logits_to_mask import LIMIT_BYTES, WayBack, mask_of, probabilities_of
-from lnsegfm.inference.mirror_agreement import Agreement
+from lnsegfm.inference.coarse_to_fine import coarse_to_fine
+from lnsegfm.inference.logits_to_mask import (
+    LIMIT_BYTES,
+    InversePreprocessing,
+    mask_from_logits,
+    probabilities_from_logits,
+)
+from lnsegfm.inference.mirror_agreement import MirrorAgreement
 from lnsegfm.inference.sliding_window import Air, sliding_window
-from lnsegfm.inference.speed_presets import Coarse, Setting
+from lnsegfm.inference.speed_presets import CoarsePass, InferenceSetting
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
 from lnsegfm.prediction.results import PredictedMask, RawPrediction
@@ -76,7 +81,7 @@ class Predictor:
         air: bool = True,
         memory: int | None = None,
         exact: bool = False,
-        coarse: Coarse | None = None,
+        coarse: CoarsePass | None = None,
     ) -> None:
         if not 0 < step <= 1:
             raise ConfigError(f"step {step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
@@ -88,7 +93,7 @@ class Predictor:
         self._network = build_network(model.first, deep_supervision=False)
         for fold in reversed(model.folds):  # the first one stays in it
             load_weights(self._network, fold.weights)
-        with engine():
+        with nnunet_environment():
             from lnsegfm.nnunet.prediction_plans import PredictionPlans
 
             self._plans = PredictionPlans.read(
@@ -128,7 +133,7 @@ class Predictor:
         Raises:
             ModelError: Logits that are not finite.
         """
-        agreement = Agreement() if self._watch else None
+        agreement = MirrorAgreement() if self._watch else None
         logits = self._logits(prepared.volume, agreement)
         mask, likely = self._exported(logits, prepared, probabilities)
         mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
@@ -144,7 +149,7 @@ class Predictor:
         """
         prepared = made.prepared
         with atomic_write(out) as partial:
-            with engine():
+            with nnunet_environment():
                 prepared.reader.write_seg(made.mask, str(partial), prepared.properties)
             if first is not None:
                 first(PredictedMask(partial, prepared.scan, made.mirrored, made.probabilities))
@@ -172,7 +177,7 @@ class Predictor:
         self.write(self.run(self.prepare(images), probabilities=probabilities), out, first=first)
 
     @torch.inference_mode()
-    def _logits(self, volume: Tensor, agreement: Agreement | None) -> Tensor:
+    def _logits(self, volume: Tensor, agreement: MirrorAgreement | None) -> Tensor:
         """Averaged over folds, on the network's grid, on the CPU."""
         total: Tensor | None = None
         for fold in self.model.folds:
@@ -183,7 +188,7 @@ class Predictor:
         assert total is not None  # a model has at least one fold
         return total.div_(len(self.model.folds)) if len(self.model.folds) > 1 else total
 
-    def _window(self, network: nn.Module, volume: Tensor, agreement: Agreement | None) -> Tensor:
+    def _window(self, network: nn.Module, volume: Tensor, agreement: MirrorAgreement | None) -> Tensor:
         patch = self._plans.patch_size
         planar = len(patch) == 2
         heads = self._plans.labels.num_segmentation_heads
@@ -204,7 +209,7 @@ class Predictor:
         }
         if self.coarse is not None:
             tiles = partial(sliding_window, network, **window)
-            return coarse_first(
+            return coarse_to_fine(
                 tiles, volume, patch, self.coarse, step=self.step, regions=self._plans.labels.has_regions
             )
         if not planar:
@@ -219,12 +224,12 @@ class Predictor:
         if not plans.default_export:
             return plans.stock_export(logits, prepared.properties, probabilities=probabilities)
         limit = LIMIT_BYTES if self.memory is None else max(1, min(LIMIT_BYTES, self.memory // 2))
-        way = WayBack.read(plans.plans, plans.export, prepared.properties)
-        mask = mask_of(logits, way, limit_bytes=limit)
-        return mask, probabilities_of(logits, way, limit_bytes=limit) if probabilities else None
+        way = InversePreprocessing.read(plans.plans, plans.export, prepared.properties)
+        mask = mask_from_logits(logits, way, limit_bytes=limit)
+        return mask, probabilities_from_logits(logits, way, limit_bytes=limit) if probabilities else None
 
 
-def ready(model: Model, setting: Setting, **settings: Any) -> Predictor:
+def ready(model: Model, setting: InferenceSetting, **settings: Any) -> Predictor:
     """A predictor with a setting.
 
     Args:

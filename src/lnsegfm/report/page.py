@@ -63,7 +63,7 @@ def write_evaluation_page(
         "notes": limits(evaluation),
         "metrics": list(metric_rows(evaluation)),
         "paired": [],
-        "remembered": None,
+        "source_data": None,
     }
     about = {"title": title, "facts": facts or {}, "losses": None, "provenance": provenance or {}}
     _write(path, about, content, _body(models, flags, progress))
@@ -78,7 +78,7 @@ def write_page(
     losses: Sequence[float] | None = None,
     provenance: Mapping[str, Any] | None = None,
     flags: Mapping[str, Sequence[Flag]] | None = None,
-    remembered: Comparison | None = None,
+    source_data: Comparison | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write the page of a comparison, whole or not at all.
@@ -92,7 +92,7 @@ def write_page(
         losses: Training loss, one value an iteration; None leaves the curve out.
         provenance: Versions, hashes, seed: nested tables and lists are laid out flat.
         flags: Reasons to look at a case's adapted prediction, by case; None where nobody looked for any.
-        remembered: Base against adapted on cases that the user wants kept; None where none were named.
+        source_data: Base against adapted on the source data; None where none are given.
         progress: Reported to after each case.
 
     Raises:
@@ -106,7 +106,7 @@ def write_page(
         "notes": notes(comparison) if comparison is not None else (),
         "metrics": [],
         "paired": list(paired_rows(comparison)) if comparison is not None else [],
-        "remembered": _remembered(remembered),
+        "source_data": _source_data(source_data),
     }
     about = {"title": title, "facts": facts, "losses": losses, "provenance": provenance or {}}
     _write(path, about, content, _body(_models(comparison), flags, progress))
@@ -137,7 +137,7 @@ def _models(comparison: Comparison | None) -> list[ScoredModel]:
     ]
 
 
-def _remembered(comparison: Comparison | None) -> dict[str, Any] | None:
+def _source_data(comparison: Comparison | None) -> dict[str, Any] | None:
     if comparison is None:
         return None
     rows, models = list(paired_rows(comparison)), _models(comparison)

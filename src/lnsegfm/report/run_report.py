@@ -34,8 +34,8 @@ def write_run_report(folder: Path, record: Mapping[str, Any], progress: Progress
             f"{folder}: its run.json is of format {record.get('format')!r}, not {FORMAT}. "
             "Run the same finetune command again: it keeps the model and makes the evidence anew."
         )
-    comparison, remembered = (
-        from_json(record[part], folder) if record[part] is not None else None for part in ("result", "remembered")
+    comparison, source_data = (
+        from_json(record[part], folder) if record[part] is not None else None for part in ("result", "source_data")
     )
     if comparison is not None:
         write_evaluation(folder / "predictions" / "adapted", comparison.adapted)
@@ -48,6 +48,6 @@ def write_run_report(folder: Path, record: Mapping[str, Any], progress: Progress
         losses=record["losses"],
         provenance={key: record[key] for key in _PROVENANCE},
         flags={case: [Flag.from_json(flag) for flag in flags] for case, flags in record["flags"].items()},
-        remembered=remembered,
+        source_data=source_data,
         progress=progress,
     )

@@ -43,11 +43,11 @@ def require_processes(processes: int, batch_size: int, device: str) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerTask:
     """What each process is told.
 
     Args:
-        arguments: Of `lnsegfm.training.train_process.train_here`, without progress.
+        arguments: Of `lnsegfm.training.train_process.train_in_process`, without progress.
         processes: How many there are.
         meeting: File by which they find each other.
     """
@@ -57,11 +57,11 @@ class Task:
     meeting: str
 
 
-def train_together(arguments: dict[str, Any], processes: int, progress: Progress) -> None:
+def train_distributed(arguments: dict[str, Any], processes: int, progress: Progress) -> None:
     """Train in several processes; returns when the model is written.
 
     Args:
-        arguments: Of `lnsegfm.training.train_process.train_here`, without progress; prepared scans lie in files.
+        arguments: Of `lnsegfm.training.train_process.train_in_process`, without progress; prepared scans lie in files.
         processes: How many.
         progress: Told by the first of them how far it is.
 
@@ -74,7 +74,7 @@ def train_together(arguments: dict[str, Any], processes: int, progress: Progress
     context = mp.get_context("spawn")
     messages = context.Queue()
     with TemporaryDirectory(prefix="lnsegfm-") as folder:
-        task = Task(arguments, processes, f"{folder}/meeting")
+        task = WorkerTask(arguments, processes, f"{folder}/meeting")
         crew = [context.Process(target=_work, args=(rank, task, messages), daemon=False) for rank in range(processes)]
         try:
             with progress.stoppable() as stop:
@@ -123,7 +123,7 @@ def _watch(crew: Sequence[Any], messages: Any, stop: Callable[[], bool], progres
             raise error(text) if error is not None else RuntimeError(text)
 
 
-class Relay(StoppedBySignals):
+class ProgressRelay(StoppedBySignals):
     """Tells the progress of the first process to the one that started it."""
 
     def __init__(self, messages: Any) -> None:
@@ -138,8 +138,8 @@ class Relay(StoppedBySignals):
         self._messages.put(("advance", done, total, note))
 
 
-def _work(rank: int, task: Task, messages: Any) -> None:
-    from lnsegfm.training.train_process import train_here
+def _work(rank: int, task: WorkerTask, messages: Any) -> None:
+    from lnsegfm.training.train_process import train_in_process
 
     cuda = task.arguments["device"] == "cuda"
     if cuda:
@@ -154,8 +154,8 @@ def _work(rank: int, task: Task, messages: Any) -> None:
             world_size=task.processes,
             timeout=WAIT,
         )
-        progress: Progress = Relay(messages) if rank == 0 else StoppedBySignals()
-        train_here(**task.arguments, progress=progress)
+        progress: Progress = ProgressRelay(messages) if rank == 0 else StoppedBySignals()
+        train_in_process(**task.arguments, progress=progress)
         torch.distributed.barrier()  # nobody leaves before the model is written
     except LnSegFmError as error:
         messages.put(("error", type(error).__name__, str(error)))

@@ -12,19 +12,19 @@ from torch.optim import Optimizer
 
 from lnsegfm.methods.method import Method
 from lnsegfm.networks.quick_layers import quick_layers
-from lnsegfm.nnunet.augmentation_settings import settings_of
+from lnsegfm.nnunet.augmentation_settings import augmentation_settings
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.training.nnunet_trainer import MethodTrainer
 from lnsegfm.training.precision import autocast_to, needs_scaling
 from lnsegfm.training.schedule import Schedule, WarmUp
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import load_weights
 
 
-class MemoryTrainer(MethodTrainer):
+class InMemoryTrainer(MethodTrainer):
     """nnU-Net's trainer as the owner of network, loss and augmentation; the scans lie in memory, the loop is ours."""
 
     start: Checkpoint
@@ -72,10 +72,12 @@ class MemoryTrainer(MethodTrainer):
             schedule = WarmUp(optimizer, self.initial_lr, self.num_epochs, self.warm_up)
         return optimizer, schedule
 
-    def feed(self, shots: Sequence[Shot], seed: int) -> AugmentedBatches:
+    def feed(self, shots: Sequence[PreparedCase], seed: int) -> AugmentedBatches:
         """Get ready to train, and give the batches, which are made where the scans lie."""
         scales = self._get_deep_supervision_scales()
-        batches = AugmentedBatches(shots, settings_of(self), self.batch_size, seed, scales=scales, rank=self.rank or 0)
+        batches = AugmentedBatches(
+            shots, augmentation_settings(self), self.batch_size, seed, scales=scales, rank=self.rank or 0
+        )
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.network.train()
         return batches

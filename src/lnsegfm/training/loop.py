@@ -14,25 +14,25 @@ from lnsegfm.errors import Diverged, Interrupted, ModelError, RunMismatch
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.cpu_allocator import reused_memory
 from lnsegfm.progress import Progress
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
-from lnsegfm.training.loss_history import Course, warning
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
+from lnsegfm.training.loss_history import LossHistory, divergence_warning
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.whole_steps import WholeSteps
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import load_safely, save
 
 SAVE_EVERY_S = 20.0
 
 
 def fit(
-    trainer: MemoryTrainer,
-    shots: Sequence[Shot],
+    trainer: InMemoryTrainer,
+    shots: Sequence[PreparedCase],
     schedule: Schedule,
     state_file: Path,
     *,
     workers: int,
     progress: Progress,
-) -> Course:
+) -> LossHistory:
     """Train; continue from ``state_file`` where there is one.
 
     Args:
@@ -64,16 +64,16 @@ def fit(
         raise
     _over(course, schedule)
     _store(trainer, course, state_file)
-    told = warning(course.ran_away())
+    told = divergence_warning(course.divergence())
     if told is not None:
         progress.stage(told)
     return course
 
 
 def _iterate(
-    trainer: MemoryTrainer,
+    trainer: InMemoryTrainer,
     feed: Iterator[dict[str, Any]],
-    course: Course,
+    course: LossHistory,
     schedule: Schedule,
     state_file: Path,
     *,
@@ -89,7 +89,7 @@ def _iterate(
         batch = next(feed)
         steps.start()
         loss = trainer.take(iteration, batch, schedule.seed)
-        stopped, loss, seconds = agree(stop(), loss, time.monotonic() - started, trainer.device)
+        stopped, loss, seconds = synchronise(stop(), loss, time.monotonic() - started, trainer.device)
         if not math.isfinite(loss):
             raise Diverged(
                 f"Loss at iteration {iteration}: not a finite number. Lower --lr, or check the images' intensities."
@@ -106,7 +106,7 @@ def _iterate(
         progress.advance(course.iteration, schedule.iterations, f"loss {course.curve[-1]:.3f}")
 
 
-def _over(course: Course, schedule: Schedule) -> bool:
+def _over(course: LossHistory, schedule: Schedule) -> bool:
     if schedule.time_limit_s is not None and course.seconds >= schedule.time_limit_s:
         course.stopped_by = "time limit"
         return True
@@ -118,7 +118,7 @@ def _over(course: Course, schedule: Schedule) -> bool:
     return False
 
 
-def _store(trainer: MemoryTrainer, course: Course, file: Path) -> None:
+def _store(trainer: InMemoryTrainer, course: LossHistory, file: Path) -> None:
     scaler = trainer.grad_scaler.state_dict() if trainer.grad_scaler is not None else None
     if trainer.local_rank != 0:
         return
@@ -133,21 +133,21 @@ def _store(trainer: MemoryTrainer, course: Course, file: Path) -> None:
     save(file, content)
 
 
-def _restore(trainer: MemoryTrainer, file: Path) -> Course:
+def _restore(trainer: InMemoryTrainer, file: Path) -> LossHistory:
     if not file.is_file():
-        return Course(0, [], 0.0)
+        return LossHistory(0, [], 0.0)
     content = load_safely(file)
     try:
         unwrap(trainer.network).load_state_dict(content["network"])
         trainer.optimizer.load_state_dict(content["optimizer"])
         if trainer.grad_scaler is not None and content["scaler"] is not None:
             trainer.grad_scaler.load_state_dict(content["scaler"])
-        return Course(content["iteration"], content["losses"], content["seconds"])
+        return LossHistory(content["iteration"], content["losses"], content["seconds"])
     except (KeyError, TypeError, ValueError, RuntimeError, ModelError) as error:
         raise RunMismatch(f"{file}: not a training state of this run ({error}). Remove it to start anew.") from None
 
 
-def agree(stop: bool, loss: float, seconds: float, device: torch.device) -> tuple[bool, float, float]:
+def synchronise(stop: bool, loss: float, seconds: float, device: torch.device) -> tuple[bool, float, float]:
     """What several processes that train together hold of a step: whether any stops, mean loss, longest time."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return stop, loss, seconds

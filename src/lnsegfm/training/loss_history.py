@@ -1,4 +1,4 @@
-"""How a training goes: its losses, their smoothed curve, and whether it ran away."""
+"""The loss history of a training: its losses, their smoothed curve, and whether it diverged."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 SMOOTHING = 0.95
-FEWEST = 50
-"""Losses below which nothing is said: their spread is not known well enough."""
-CLEARLY = 6.0
+MIN_LOSSES = 50
+"""Fewest losses from which divergence is judged: of fewer the spread is not known well enough."""
+CLEAR_RISE_SE = 6.0
 """Standard errors that count as a clear rise. In trainings that went well the largest was 2.2."""
-LEAP = 2.0
+IMMEDIATE_RISE = 2.0
 """Rise over the first step that needs no statistics: where a network works, the loss lies about -1 to 1."""
 
 
 @dataclass
-class Course:
-    """How training went.
+class LossHistory:
+    """The losses of a training.
 
     Args:
         iteration: Steps done.
@@ -45,23 +45,25 @@ class Course:
         before = self.curve[-1] * (1 - SMOOTHING ** (len(self.losses) - 1)) if self.curve else 0.0
         self.curve.append((SMOOTHING * before + (1 - SMOOTHING) * loss) / weight)
 
-    def ran_away(self) -> dict[str, float] | None:
-        """From which iteration and value the smoothed loss rose to its end, if it rose clearly.
+    def divergence(self) -> dict[str, float] | None:
+        """Where the smoothed loss began to rise to its end, and both values; None unless it rose clearly.
 
-        Clearly is by more than `CLEARLY` standard errors, those of both values counted, or by `LEAP` over the first
-        step. The spread of a step's loss is estimated from the differences of neighbours, which neither a slow fall
+        A clear rise exceeds `CLEAR_RISE_SE` standard errors (of both values together), or `IMMEDIATE_RISE` over the
+        first step. The spread of a step's loss is estimated from differences of neighbours, which neither a slow fall
         nor one jump moves much.
         """
         number = len(self.losses)
-        if number < FEWEST:
+        if number < MIN_LOSSES:
             return None
         steps = [after - before for before, after in zip(self.losses, self.losses[1:], strict=False)]
         spread = math.sqrt(statistics.fmean(step * step for step in steps) / 2)
         last = self.curve[-1]
         end = _error(number)
-        rises = [last - value - CLEARLY * spread * math.hypot(_error(k), end) for k, value in enumerate(self.curve, 1)]
+        rises = [
+            last - value - CLEAR_RISE_SE * spread * math.hypot(_error(k), end) for k, value in enumerate(self.curve, 1)
+        ]
         steepest = max(range(len(rises)), key=rises.__getitem__)
-        if last - self.losses[0] > LEAP:
+        if last - self.losses[0] > IMMEDIATE_RISE:
             steepest = 0
         elif not rises[steepest] > 0:
             return None
@@ -74,23 +76,23 @@ def _error(number: int) -> float:
     return math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING) * (1 + decayed) / (1 - decayed))
 
 
-def summary(course: Course) -> dict[str, Any]:
-    """How training went, as plain values."""
+def summary(history: LossHistory) -> dict[str, Any]:
+    """The training in numbers, as plain values."""
     return {
-        "iterations": course.iteration,
-        "seconds": round(course.seconds, 3),
-        "seconds_per_iteration": round(course.seconds / max(course.iteration, 1), 5),
-        "stopped_by": course.stopped_by,
-        "ran_away": course.ran_away(),
-        "losses": [round(loss, 6) for loss in course.losses],
+        "iterations": history.iteration,
+        "seconds": round(history.seconds, 3),
+        "seconds_per_iteration": round(history.seconds / max(history.iteration, 1), 5),
+        "stopped_by": history.stopped_by,
+        "divergence": history.divergence(),
+        "losses": [round(loss, 6) for loss in history.losses],
     }
 
 
-def warning(ran_away: dict[str, float] | None) -> str | None:
-    """What to tell of a training that ran away, in a line; None of any other."""
-    if ran_away is None:
+def divergence_warning(divergence: dict[str, float] | None) -> str | None:
+    """One line of warning for a training that diverged; None for any other."""
+    if divergence is None:
         return None
     return (
-        f"Training ran away: the smoothed loss ended at {ran_away['end']:.3f}, clearly above its "
-        f"{ran_away['loss']:.3f} at iteration {ran_away['iteration']}. Lower --lr, or use --method dgst-bounded"
+        f"Training diverged: the smoothed loss ended at {divergence['end']:.3f}, clearly above its "
+        f"{divergence['loss']:.3f} at iteration {divergence['iteration']}. Lower --lr, or use --method dgst-bounded"
     )

@@ -19,7 +19,7 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.methods.table import METHODS
 from lnsegfm.methods.trainer_names import architecture_trainers, method_trainers
 from lnsegfm.networks.architectures import TRAINER_PREFIX, find_architecture, require_patch
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.training.nnunet_trainer import NamedTrainer
 
 
@@ -109,7 +109,7 @@ def _with_network(plans: Mapping[str, Any], name: str, network: Mapping[str, Any
     Raises:
         ConfigError: The configuration is 2D, or its patch is none that the network takes.
     """
-    configuration = resolved(plans, name)
+    configuration = resolve_configuration(plans, name)
     if len(configuration["patch_size"]) != 3:
         raise ConfigError(f"Configuration {name}: it is 2D, and a SwinUNETR takes volumes. Use 3d_fullres.")
     require_patch(configuration["patch_size"], network["arch_kwargs"]["strides"])

@@ -26,7 +26,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.registry.home import home
 from lnsegfm.storage import PARTIAL, atomic_write, content_hash, sha256
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 
 FOLDER = "prepared"
 SIZE = "LNSEGFM_CACHE_GB"
@@ -45,7 +45,7 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedE
 
 
 @dataclass(frozen=True)
-class ShotCache:
+class PreparedCache:
     """A folder of prepared scans of limited size; those that were used longest ago go first.
 
     It holds voxels of the user's scans, so only the user may read it. Several processes may use it at once: an entry
@@ -101,13 +101,13 @@ class ShotCache:
             }
         )
 
-    def find(self, key: str, name: str) -> Shot | None:
+    def find(self, key: str, name: str) -> PreparedCase | None:
         """The scan of a key, by the name that its case has now; None where there is none. A damaged one is removed."""
         file = self._file(key)
         try:
             with np.load(file, allow_pickle=False) as entry:  # every member is checked by its CRC-32
                 places = {text: entry[text] for text in entry.files if text not in ("image", "labels")}
-                shot = Shot.prepared(name, entry["image"], entry["labels"], by_label(places))
+                shot = PreparedCase.prepared(name, entry["image"], entry["labels"], locations_from_npz(places))
         except FileNotFoundError:
             return None
         except (*DAMAGED, DataError):
@@ -118,10 +118,10 @@ class ShotCache:
             os.utime(file)
         return shot
 
-    def keep(self, key: str, shot: Shot) -> None:
+    def keep(self, key: str, shot: PreparedCase) -> None:
         """Store a scan and remove what is too much; where the disk does not let it, nothing is stored."""
         arrays: dict[str, Any] = {"image": shot.image.numpy(), "labels": shot.labels.numpy()[None]}
-        arrays |= by_text(shot.locations)
+        arrays |= locations_to_npz(shot.locations)
         if sum(array.nbytes for array in arrays.values()) > self.limit:
             return
         with suppress(OSError):
@@ -150,12 +150,12 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in MADE_BY}
 
 
-def by_text(locations: Mapping[Any, np.ndarray]) -> dict[str, Any]:
+def locations_to_npz(locations: Mapping[Any, np.ndarray]) -> dict[str, Any]:
     """Places of labels under names that a file may have: a label's key is a number, or several for annotated voxels."""
     return {json.dumps(key): places for key, places in locations.items()}
 
 
-def by_label(written: Mapping[str, np.ndarray]) -> dict[Any, np.ndarray]:
-    """The places that `by_text` named."""
+def locations_from_npz(written: Mapping[str, np.ndarray]) -> dict[Any, np.ndarray]:
+    """The places that `locations_to_npz` named."""
     keys = {text: json.loads(text) for text in written}
     return {tuple(key) if isinstance(key, list) else key: written[text] for text, key in keys.items()}

@@ -10,22 +10,22 @@ import numpy as np
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.messages import counted
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.progress import Progress
 from lnsegfm.storage import atomic_write, clear_partials
-from lnsegfm.training.prepared_cache import ShotCache, by_label, by_text
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.training.prepared_cache import PreparedCache, locations_from_npz, locations_to_npz
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 
 
-def prepare(
+def prepare_cases(
     cases: Sequence[Case],
     plans: Any,
     configuration: Any,
     dataset_json: dict[str, Any],
     progress: Progress,
     folder: Path | None = None,
-    cache: ShotCache | None = None,
-) -> tuple[Shot, ...]:
+    cache: PreparedCache | None = None,
+) -> tuple[PreparedCase, ...]:
     """Prepare labelled scans; give them by name.
 
     Args:
@@ -57,8 +57,8 @@ def prepare(
 
 
 def _found_or_prepared(
-    case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any], cache: ShotCache | None
-) -> Shot:
+    case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any], cache: PreparedCache | None
+) -> PreparedCase:
     key = cache.key(case, plans, configuration, dataset_json) if cache is not None else None
     if cache is None or key is None:
         return _prepared(case, plans, configuration, dataset_json)
@@ -69,24 +69,26 @@ def _found_or_prepared(
     return shot
 
 
-def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any]) -> Shot:
-    with engine():
+def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any]) -> PreparedCase:
+    with nnunet_environment():
         data, labels, properties = configuration.preprocessor_class(verbose=False).run_case(
             [str(image) for image in case.images], str(case.label), plans, configuration, dataset_json
         )
-    return Shot.prepared(case.name, data, labels, properties["class_locations"])
+    return PreparedCase.prepared(case.name, data, labels, properties["class_locations"])
 
 
-def _keep(folder: Path, shot: Shot) -> None:
+def _keep(folder: Path, shot: PreparedCase) -> None:
     """Write a prepared scan; the places of its labels come last and say that it is whole."""
     for part, array in (("data", shot.image.numpy()), ("labels", shot.labels.numpy())):
         with atomic_write(folder / f"{shot.name}.{part}.npy") as partial:
             np.save(partial, array)
     with atomic_write(folder / f"{shot.name}.npz") as partial:
-        np.savez(partial, **by_text(shot.locations))
+        np.savez(partial, **locations_to_npz(shot.locations))
 
 
-def _kept(folder: Path, name: str) -> Shot:
+def _kept(folder: Path, name: str) -> PreparedCase:
     data, labels = (np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in ("data", "labels"))
     with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-        return Shot.prepared(name, data, labels[None], by_label({text: file[text] for text in file.files}))
+        return PreparedCase.prepared(
+            name, data, labels[None], locations_from_npz({text: file[text] for text in file.files})
+        )

@@ -14,18 +14,18 @@ import torch
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.sanity_check import SanityReport, run_sanity_check
 from lnsegfm.networks.cpu_allocator import reused_memory
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.progress import Progress
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.training.schedule import Schedule
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import Checkpoint
 
 
-def try_out(
+def sanity_run(
     start: Checkpoint,
     method: Method,
-    shots: Sequence[Shot],
+    shots: Sequence[PreparedCase],
     schedule: Schedule,
     work: Path,
     device: str,
@@ -49,8 +49,8 @@ def try_out(
         ConfigError: The method does not do what it says.
     """
     with _random_numbers_kept():
-        with engine(work):
-            trainer = MemoryTrainer.ready(start, method, schedule, device)
+        with nnunet_environment(work):
+            trainer = InMemoryTrainer.ready(start, method, schedule, device)
         with reused_memory(trainer.device):
             report = _check(trainer, shots, schedule)
     del trainer
@@ -61,7 +61,7 @@ def try_out(
     return report
 
 
-def _check(trainer: MemoryTrainer, shots: Sequence[Shot], schedule: Schedule) -> SanityReport:
+def _check(trainer: InMemoryTrainer, shots: Sequence[PreparedCase], schedule: Schedule) -> SanityReport:
     batches = trainer.feed(shots, schedule.seed)
 
     def step(number: int) -> None:

@@ -13,9 +13,9 @@ from lnsegfm.models.model_folder import CHECKPOINT, write_model
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Progress
 from lnsegfm.storage import read_json, write_json
-from lnsegfm.training.loss_history import Course, summary
+from lnsegfm.training.loss_history import LossHistory, summary
 from lnsegfm.training.schedule import Schedule
-from lnsegfm.training.train_process import scans, train_here
+from lnsegfm.training.train_process import prepare_scans, train_in_process
 from lnsegfm.weights.checkpoint import Checkpoint
 
 
@@ -52,14 +52,14 @@ def train_model(
             finite.
         Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
-    if (out / "model" / "fold_0" / CHECKPOINT).is_file() and (out / "course.json").is_file():
+    if (out / "model" / "fold_0" / CHECKPOINT).is_file() and (out / "loss_history.json").is_file():
         progress.stage("The model is there already")
-        course: dict[str, Any] = read_json(out / "course.json")
+        course: dict[str, Any] = read_json(out / "loss_history.json")
         return course
     if not method.learns:
         report = empty_sanity_report(build_network(start, deep_supervision=True))
-        course = summary(Course(0, [], 0.0)) | {"sanity_check": report.to_json()}
-        write_json(out / "course.json", course)
+        course = summary(LossHistory(0, [], 0.0)) | {"sanity_check": report.to_json()}
+        write_json(out / "loss_history.json", course)
         write_model(out / "model", start)
         return course
     arguments: dict[str, Any] = {
@@ -73,10 +73,10 @@ def train_model(
         "on_disk": on_disk or processes > 1,
     }
     if processes > 1:
-        from lnsegfm.training.distributed import train_together
+        from lnsegfm.training.distributed import train_distributed
 
-        scans(start, cases, out, progress, on_disk=True)
-        train_together(arguments, processes, progress)
-        together: dict[str, Any] = read_json(out / "course.json")
+        prepare_scans(start, cases, out, progress, on_disk=True)
+        train_distributed(arguments, processes, progress)
+        together: dict[str, Any] = read_json(out / "loss_history.json")
         return together
-    return train_here(**arguments, progress=progress)
+    return train_in_process(**arguments, progress=progress)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lnsegfm.training.in_memory_trainer import MemoryTrainer
+from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 
 
 class WholeSteps:
@@ -19,12 +19,12 @@ class WholeSteps:
         whole: Whether what is in memory is the state after a whole number of steps.
     """
 
-    def __init__(self, trainer: MemoryTrainer) -> None:
+    def __init__(self, trainer: InMemoryTrainer) -> None:
         self.whole = True
         self._changes_early = trainer.grad_scaler is not None or any(True for _ in trainer.network.buffers())
 
     @contextmanager
-    def watching(self, trainer: MemoryTrainer) -> Iterator[None]:
+    def watching(self, trainer: InMemoryTrainer) -> Iterator[None]:
         """Be told when the optimizer changes weights."""
         hook = trainer.optimizer.register_step_pre_hook(self._begin)
         try:

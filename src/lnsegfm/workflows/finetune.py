@@ -17,11 +17,11 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted
 from lnsegfm.methods.method import Method, TrainableCounts
 from lnsegfm.methods.table import METHODS
-from lnsegfm.models.adapter_files import ORIGIN, gives
+from lnsegfm.models.adapter_files import ORIGIN, holds_adapter
 from lnsegfm.models.fingerprint import fingerprint
 from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans, in_image_order
-from lnsegfm.models.training_domain import keep_what_was_seen
+from lnsegfm.models.training_domain import write_training_domain
 from lnsegfm.nnunet.environment import choose_device, seed_everything
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Progress, Silent
@@ -36,14 +36,14 @@ from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.factors import read_factors
 from lnsegfm.weights.state import aliases, raw
 from lnsegfm.weights.transfer import Transfer, transfer
-from lnsegfm.workflows.held_out_comparison import Evidence, collect, to_remember
-from lnsegfm.workflows.lr_search import Question, choose_lr
+from lnsegfm.workflows.held_out_comparison import HeldOutComparison, compare_held_out, open_source_data
+from lnsegfm.workflows.lr_search import LrSearch, choose_lr
 from lnsegfm.workflows.run_folder import claim
 from lnsegfm.workflows.run_record import record_run, versions
 
 
 @dataclass(frozen=True)
-class Plan:
+class FinetunePlan:
     """Everything that a run is about to do; made before anything is written.
 
     Args:
@@ -56,7 +56,7 @@ class Plan:
         transfer: What became of the base's weights.
         trainable: What the method trains, counted.
         identity: Hash of recipe, data and base.
-        remember: Labelled scans on which the base must not become worse, where the user names some.
+        source_data: Labelled scans on which the base must not become worse, where the user names some.
     """
 
     recipe: Recipe
@@ -68,7 +68,7 @@ class Plan:
     transfer: Transfer
     trainable: TrainableCounts
     identity: str
-    remember: Dataset | None = None
+    source_data: Dataset | None = None
 
     def cases(self, names: tuple[str, ...]) -> list[Case]:
         """The cases of these names, in this order."""
@@ -122,7 +122,7 @@ class Run:
     folder: Path
     model: Path
     record: Mapping[str, Any]
-    evidence: Evidence
+    evidence: HeldOutComparison
 
 
 def plan(
@@ -132,9 +132,9 @@ def plan(
     *,
     labels: LabelMap | None = None,
     plans: Path | None = None,
-    remember: Path | None = None,
+    source_data: Path | None = None,
     progress: Progress | None = None,
-) -> Plan:
+) -> FinetunePlan:
     """Check data, base and settings, and settle what will be done. Nothing is written.
 
     Args:
@@ -143,7 +143,7 @@ def plan(
         recipe: The settings.
         labels: What the masks' numbers mean, where the data do not say it themselves.
         plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
-        remember: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
+        source_data: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
         progress: Told how far it is.
 
     Raises:
@@ -160,7 +160,7 @@ def plan(
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     require_usable(dataset, progress=progress)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
-    kept = to_remember(remember, base, progress) if remember is not None else None
+    kept = open_source_data(source_data, base, progress) if source_data is not None else None
     start, report, trainable = _start(base, dataset, split, recipe, method, plans, progress)
     identity = content_hash(
         {
@@ -169,11 +169,16 @@ def plan(
             "base": base.first.weights_sha256,
         }
     )
-    return Plan(recipe, method, dataset, split, base, start, report, trainable, identity, kept)
+    return FinetunePlan(recipe, method, dataset, split, base, start, report, trainable, identity, kept)
 
 
 def finetune(
-    planned: Plan, out: Path, *, device: str = "auto", workers: int | None = None, progress: Progress | None = None
+    planned: FinetunePlan,
+    out: Path,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """Adapt a model; the same call continues a run that was stopped.
 
@@ -207,7 +212,7 @@ def finetune(
         workers=workers,
         progress=progress,
     )
-    keep_what_was_seen(
+    write_training_domain(
         planned.start,
         planned.cases(planned.split.shots) if planned.method.learns else [],
         planned.data.labels,
@@ -218,13 +223,13 @@ def finetune(
     )
     adapted = read_model(out / "model")
     adapter = _write_adapter(planned, adapted, out)
-    evidence = collect(
+    evidence = compare_held_out(
         planned.cases(planned.split.held_out),
         planned.data,
         planned.base,
         adapted,
         out,
-        remember=planned.remember,
+        source_data=planned.source_data,
         device=device,
         mirroring=planned.recipe.mirroring,
         progress=progress,
@@ -237,7 +242,7 @@ def finetune(
 
 
 def _schedule(
-    planned: Plan, out: Path, *, device: str, workers: int | None, progress: Progress
+    planned: FinetunePlan, out: Path, *, device: str, workers: int | None, progress: Progress
 ) -> tuple[Schedule, Mapping[str, Any] | None]:
     """The schedule, with the rate that was chosen and the figures of the choice where the recipe asks for one."""
     recipe = planned.recipe
@@ -252,7 +257,7 @@ def _schedule(
     )
     if recipe.lr != AUTO or not planned.method.learns:
         return schedule, None
-    question = Question(
+    question = LrSearch(
         start=planned.start,
         method=planned.method,
         cases=planned.cases(planned.split.shots),
@@ -323,10 +328,10 @@ def _start(
     return replace(checkpoint, weights=weights), report, trainable
 
 
-def _write_adapter(planned: Plan, adapted: Model, out: Path) -> dict[str, int]:
+def _write_adapter(planned: FinetunePlan, adapted: Model, out: Path) -> dict[str, int]:
     """Write the adapter; one that is there already stays, for what its weights are made of may be gone."""
     entries = _moved_entries(planned, adapted)
-    if gives(out, planned.base.first, adapted.first):
+    if holds_adapter(out, planned.base.first, adapted.first):
         return {"bytes": size_of(out), "entries": entries}
     card = {
         "method": planned.recipe.method,
@@ -345,7 +350,7 @@ def _write_adapter(planned: Plan, adapted: Model, out: Path) -> dict[str, int]:
     return {"bytes": adapter.save(out), "entries": entries}
 
 
-def _moved_entries(planned: Plan, adapted: Model) -> int:
+def _moved_entries(planned: FinetunePlan, adapted: Model) -> int:
     """Entries in which the model differs from what training started from, each tensor counted once, new ones whole."""
     before, after = planned.start.weights, adapted.first.weights
     names = sorted(set(aliases(after).values()))

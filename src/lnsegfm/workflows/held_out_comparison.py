@@ -25,18 +25,18 @@ from lnsegfm.report.verdict import verdict
 
 
 @dataclass(frozen=True)
-class Evidence:
+class HeldOutComparison:
     """What cases that were not trained on show.
 
     Args:
         comparison: Base against adapted on the held-out cases; None where none was held out.
         flags: Why to look at a prediction of the adapted model, by case.
-        remembered: Base against adapted on the cases that the user wants kept; None where none were named.
+        source_data: Base against adapted on the source data; None where none are given.
     """
 
     comparison: Comparison | None = None
     flags: Mapping[str, tuple[Flag, ...]] = field(default_factory=dict)
-    remembered: Comparison | None = None
+    source_data: Comparison | None = None
 
     @property
     def verdict(self) -> str:
@@ -46,27 +46,27 @@ class Evidence:
         return verdict(self.comparison)
 
 
-def collect(
+def compare_held_out(
     held_out: Sequence[Case],
     data: Dataset,
     base: Model,
     adapted: Model,
     out: Path,
     *,
-    remember: Dataset | None,
+    source_data: Dataset | None,
     device: str,
     mirroring: bool,
     progress: Progress,
-) -> Evidence:
-    """Predict and compare what was held out and what is to be remembered; masks that are there already are kept.
+) -> HeldOutComparison:
+    """Predict and compare the held-out cases and the source data; existing masks are kept.
 
     Args:
         held_out: Cases of ``data`` that were not trained on.
         data: The labelled scans.
         base: The model one started from.
         adapted: The model that was made from it.
-        out: The run's folder; masks go to ``predictions`` and ``remembered``.
-        remember: Scans of the base's own task.
+        out: The run's folder; masks go to ``predictions`` and ``source_data``.
+        source_data: Scans of the base's own task.
         device: ``cpu``, ``cuda`` or ``mps``.
         mirroring: Average over mirrored copies.
         progress: Told how far it is.
@@ -75,35 +75,35 @@ def collect(
         DataError: A case that one of the models cannot predict.
     """
     how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
-    comparison = remembered = None
+    comparison = on_source_data = None
     if held_out:
-        comparison = gather(held_out, data, base, adapted, out / "predictions", **how)
-    if remember is not None:
-        progress.stage(f"What the base could: {counted(len(remember.labelled), 'case')} of {remember.root}")
-        remembered = gather(remember.labelled, remember, base, adapted, out / "remembered", **how)
+        comparison = compare_models(held_out, data, base, adapted, out / "predictions", **how)
+    if source_data is not None:
+        progress.stage(f"Source data: {counted(len(source_data.labelled), 'case')} of {source_data.root}")
+        on_source_data = compare_models(source_data.labelled, source_data, base, adapted, out / "source_data", **how)
     found = read_flags(out / "predictions" / "adapted")
     flags = {case.name: found[case.name] for case in held_out if found.get(case.name)}
-    return Evidence(comparison, flags, remembered)
+    return HeldOutComparison(comparison, flags, on_source_data)
 
 
-def to_remember(root: Path, base: Model, progress: Progress) -> Dataset:
+def open_source_data(root: Path, base: Model, progress: Progress) -> Dataset:
     """The cases on which forgetting is measured, checked.
 
     Raises:
         DataError: Cases that cannot be used, or labels that the base does not know.
     """
     data = open_dataset(root, default_labels=None if base.covers else base.labels)
-    progress.stage(f"Checking {counted(len(data.cases), 'case')} to remember")
+    progress.stage(f"Checking {counted(len(data.cases), 'source case')}")
     require_usable(data, progress=progress)
     if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
         raise DataError(
-            f"--remember {root}: the base cannot predict it (it knows {base.labels} on "
+            f"--source-data {root}: the base cannot predict it (it knows {base.labels} on "
             f"{', '.join(base.channel_names)}). Name scans of what the base was trained for."
         )
     return data
 
 
-def gather(
+def compare_models(
     cases: Sequence[Case],
     data: Dataset,
     base: Model,
@@ -132,12 +132,12 @@ def gather(
         DataError: A case that one of the models cannot predict.
     """
     how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
-    masks = masks_of(adapted, "adapted model", cases, folder / "adapted", **how)
-    after = score(cases, masks, data.labels, adapted, subjects=data.subjects)
+    masks = predict_masks(adapted, "adapted model", cases, folder / "adapted", **how)
+    after = score_masks(cases, masks, data.labels, adapted, subjects=data.subjects)
     fits = base.channels == adapted.channels
     if fits and any(label in base.label_names for label in data.labels.names):
-        masks = masks_of(base, "base", cases, folder / "base", **how)
-        before = score(cases, masks, data.labels, base, subjects=data.subjects)
+        masks = predict_masks(base, "base", cases, folder / "base", **how)
+        before = score_masks(cases, masks, data.labels, base, subjects=data.subjects)
     else:
         reason = (
             f"knows none of the labels ({data.labels})"
@@ -149,7 +149,7 @@ def gather(
     return Comparison(before, after)
 
 
-def masks_of(
+def predict_masks(
     model: Model,
     name: str,
     cases: Sequence[Case],
@@ -172,7 +172,7 @@ def masks_of(
     return {case.name: folder / f"{case.name}{ending}" for case in cases}
 
 
-def score(
+def score_masks(
     cases: Sequence[Case],
     masks: Mapping[str, Path],
     labels: LabelMap,

@@ -28,14 +28,14 @@ from lnsegfm.storage import read_json, write_json
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.workflows.held_out_comparison import score
+from lnsegfm.workflows.held_out_comparison import score_masks
 
 CHOICE = "lr_choice.json"
 TRIED = "work/lr"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class LrSearch:
     """What a rate is chosen for.
 
     Args:
@@ -69,7 +69,7 @@ class Question:
 
 
 def choose_lr(
-    question: Question, out: Path, *, device: str, workers: int | None, progress: Progress
+    question: LrSearch, out: Path, *, device: str, workers: int | None, progress: Progress
 ) -> Mapping[str, Any]:
     """Choose a learning rate; give it, under ``lr``, with the figures of the choice.
 
@@ -94,13 +94,13 @@ def choose_lr(
         for number, rate in enumerate(sorted(question.rates), 1):
             progress.stage(f"Learning rate {rate:g} ({number} of {len(question.rates)}), without {names['left_out']}")
             choice["dice"][str(rate)] = _try(question, rate, out, device=device, workers=workers, progress=progress)
-        choice["lr"] = best(choice["dice"])
-    progress.stage(told(choice))
+        choice["lr"] = best_rate(choice["dice"])
+    progress.stage(lr_choice_text(choice))
     write_json(file, choice)
     return choice
 
 
-def best(dice: Mapping[str, float | None]) -> float:
+def best_rate(dice: Mapping[str, float | None]) -> float:
     """The rate with the highest Dice, the smaller one of two that tie; None counts as no result.
 
     Raises:
@@ -115,7 +115,7 @@ def best(dice: Mapping[str, float | None]) -> float:
     return min(found, key=lambda rate: (-found[rate], rate))
 
 
-def told(choice: Mapping[str, Any]) -> str:
+def lr_choice_text(choice: Mapping[str, Any]) -> str:
     """The choice in a line."""
     if not choice["left_out"]:
         return f"Learning rate {choice['lr']:g}: one shot leaves nothing to choose by, so the recipe's is taken"
@@ -129,7 +129,7 @@ def told(choice: Mapping[str, Any]) -> str:
 
 
 def _try(
-    question: Question, rate: float, out: Path, *, device: str, workers: int | None, progress: Progress
+    question: LrSearch, rate: float, out: Path, *, device: str, workers: int | None, progress: Progress
 ) -> float | None:
     """Mean Dice on the shots left out of what a rate trains; None where the loss became no number."""
     folder = out / TRIED / str(rate)
@@ -155,7 +155,7 @@ def _try(
     return found
 
 
-def _dice(question: Question, folder: Path, device: str, progress: Progress) -> float:
+def _dice(question: LrSearch, folder: Path, device: str, progress: Progress) -> float:
     """Mean over cases of the mean over labels; 1 for a case where neither mask holds any, which is as it should be."""
     model, masks = read_model(folder / "model"), folder / "predictions"
     options = PredictOptions(device=device, mirroring=question.mirroring, flags=False)
@@ -164,5 +164,5 @@ def _dice(question: Question, folder: Path, device: str, progress: Progress) -> 
         raise DataError(*map(str, found.failed))
     ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
     files = {case.name: masks / f"{case.name}{ending}" for case in question.left_out}
-    scores = score(question.left_out, files, question.labels, model, scoring=Scoring(surfaces=False)).cases
+    scores = score_masks(question.left_out, files, question.labels, model, scoring=Scoring(surfaces=False)).cases
     return statistics.fmean(1.0 if math.isnan(case.mean_dice) else case.mean_dice for case in scores)

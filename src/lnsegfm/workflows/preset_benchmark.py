@@ -20,21 +20,21 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Scoring
-from lnsegfm.inference.speed_presets import FULL, PRESETS, Setting
+from lnsegfm.inference.speed_presets import FULL, PRESETS, InferenceSetting
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.prediction.predictor import Predictor, ready
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import locked, read_json, write_json
-from lnsegfm.workflows.held_out_comparison import score
+from lnsegfm.workflows.held_out_comparison import score_masks
 from lnsegfm.workflows.run_folder import RECIPE
 
 FORMAT, FILE = "lnsegfm.presets/1", "presets.json"
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutCases:
     """The cases that a run did not train on, where they lie now.
 
     Args:
@@ -48,7 +48,7 @@ class Held:
     cases: tuple[Case, ...]
 
 
-def held_out(run: Path) -> Held:
+def held_out_cases(run: Path) -> HeldOutCases:
     """Find what a run held out.
 
     Raises:
@@ -69,10 +69,10 @@ def held_out(run: Path) -> Held:
     there = {case.name: case for case in data.labelled if case.images}
     if lost := [name for name in names if name not in there]:
         raise DataError(f"{gone} ({', '.join(lost)}). Put them back there and run this again.")
-    return Held(read_model(run), data, tuple(there[name] for name in names))
+    return HeldOutCases(read_model(run), data, tuple(there[name] for name in names))
 
 
-def measure(run: Path, *, device: str = "auto", progress: Progress | None = None) -> dict[str, Any]:
+def benchmark_presets(run: Path, *, device: str = "auto", progress: Progress | None = None) -> dict[str, Any]:
     """Predict what a run held out under the full setting and under each preset, and keep what that shows.
 
     Case by case each setting predicts in turn, in an order that rotates, so that whatever else the machine does meets
@@ -92,7 +92,7 @@ def measure(run: Path, *, device: str = "auto", progress: Progress | None = None
         RunMismatch: The same is under way.
     """
     progress, device = progress or Silent(), choose_device(device)
-    held = held_out(run)
+    held = held_out_cases(run)
     work = run / "work" / "presets"
     try:
         with locked(work):
@@ -105,7 +105,7 @@ def measure(run: Path, *, device: str = "auto", progress: Progress | None = None
     return found
 
 
-def price(model: Model, name: str) -> str:
+def preset_summary(model: Model, name: str) -> str:
     """What a preset costs a model, in a line; that it is not known, where nobody has measured it.
 
     Args:
@@ -127,8 +127,8 @@ def price(model: Model, name: str) -> str:
     )
 
 
-def _compared(held: Held, work: Path, device: str, progress: Progress) -> dict[str, Any]:
-    settings: dict[str, Setting] = {FULL: Setting(), **PRESETS}
+def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress) -> dict[str, Any]:
+    settings: dict[str, InferenceSetting] = {FULL: InferenceSetting(), **PRESETS}
     predictors: dict[str, Predictor] = {}
     for name, setting in settings.items():
         try:
@@ -141,7 +141,9 @@ def _compared(held: Held, work: Path, device: str, progress: Progress) -> dict[s
         name: {
             "setting": settings[name].to_json(),
             "seconds": fmean(seconds[name]),
-            "dice": _dice(score(held.cases, _masks(held, work / name), held.data.labels, held.model, scoring=_PLAIN)),
+            "dice": _dice(
+                score_masks(held.cases, _masks(held, work / name), held.data.labels, held.model, scoring=_PLAIN)
+            ),
         }
         for name in predictors
     }
@@ -154,7 +156,9 @@ def _compared(held: Held, work: Path, device: str, progress: Progress) -> dict[s
 _PLAIN = Scoring(surfaces=False)
 
 
-def _timed(held: Held, predictors: Mapping[str, Predictor], work: Path, progress: Progress) -> dict[str, list[float]]:
+def _timed(
+    held: HeldOutCases, predictors: Mapping[str, Predictor], work: Path, progress: Progress
+) -> dict[str, list[float]]:
     names, seconds = list(predictors), {name: list[float]() for name in predictors}
     for name in names:
         (work / name).mkdir(parents=True, exist_ok=True)
@@ -169,7 +173,7 @@ def _timed(held: Held, predictors: Mapping[str, Predictor], work: Path, progress
     return seconds
 
 
-def _masks(held: Held, folder: Path) -> dict[str, Path]:
+def _masks(held: HeldOutCases, folder: Path) -> dict[str, Path]:
     ending = str(held.model.dataset_json.get("file_ending", ".nii.gz"))
     return {case.name: folder / f"{case.name}{ending}" for case in held.cases}
 
@@ -213,7 +217,7 @@ def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def rows(found: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:
+def preset_table(found: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:
     """The table for a person: preset, seconds a scan, and for each label the mean and the worst Dice."""
     labels = list(found["presets"][FULL]["dice"])
     header = ("setting", "s a scan", *(f"{label}: Dice{what}" for label in labels for what in ("", ", worst")))

@@ -17,7 +17,7 @@ from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.messages import counted
 from lnsegfm.methods.full import Full
 from lnsegfm.models.model_folder import CHECKPOINT, read_model
-from lnsegfm.models.planning import DEFAULT, RELEASE, find_preset, plans_for, set_patch
+from lnsegfm.models.planning import DEFAULT, RELEASE, find_preset, plans_for_preset, set_patch
 from lnsegfm.models.plans import (
     CONFIGURATION,
     dataset_json,
@@ -27,7 +27,7 @@ from lnsegfm.models.plans import (
     in_plan_order,
     set_sizes,
 )
-from lnsegfm.models.training_domain import keep_what_was_seen
+from lnsegfm.models.training_domain import write_training_domain
 from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import choose_device, seed_everything
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
@@ -39,7 +39,7 @@ from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases
-from lnsegfm.workflows.held_out_comparison import masks_of, score
+from lnsegfm.workflows.held_out_comparison import predict_masks, score_masks
 from lnsegfm.workflows.run_folder import claim
 from lnsegfm.workflows.run_record import versions
 
@@ -48,7 +48,7 @@ MIRRORED = (0, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class PretrainSettings:
     """How a base is trained.
 
     Args:
@@ -122,7 +122,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Base:
+class PretrainRun:
     """A trained base model.
 
     Args:
@@ -141,13 +141,13 @@ class Base:
 def pretrain(
     data: Path,
     out: Path,
-    training: Training,
+    training: PretrainSettings,
     *,
     labels: LabelMap | None = None,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Base:
+) -> PretrainRun:
     """Train a base model; the same call continues one that was stopped.
 
     Args:
@@ -216,11 +216,11 @@ def pretrain(
         on_disk=True,
         processes=training.gpus,
     )
-    keep_what_was_seen(start, shots, dataset.labels, out / "model", progress)
+    write_training_domain(start, shots, dataset.labels, out / "model", progress)
     evaluation = None
     if held_out:
         base = read_model(out / "model")
-        masks = masks_of(
+        masks = predict_masks(
             base,
             "base",
             held_out,
@@ -229,7 +229,7 @@ def pretrain(
             mirroring=training.mirroring,
             progress=progress,
         )
-        evaluation = score(held_out, masks, dataset.labels, base, subjects=dataset.subjects)
+        evaluation = score_masks(held_out, masks, dataset.labels, base, subjects=dataset.subjects)
     record = {
         **resolved,
         "versions": versions(),
@@ -246,10 +246,10 @@ def pretrain(
     }
     write_json(out / "run.json", record)
     shutil.rmtree(out / "work", ignore_errors=True)
-    return Base(out, out / "model", record, evaluation)
+    return PretrainRun(out, out / "model", record, evaluation)
 
 
-def _start(training: Training, data: Dataset, cases: list[Case], out: Path, progress: Progress) -> Checkpoint:
+def _start(training: PretrainSettings, data: Dataset, cases: list[Case], out: Path, progress: Progress) -> Checkpoint:
     if training.plans is not None:
         plans, configuration = given_plans(
             training.plans, dataset_name(data), patch_size=training.patch_size, batch_size=training.batch_size
@@ -264,9 +264,11 @@ def _start(training: Training, data: Dataset, cases: list[Case], out: Path, prog
     return replace(start, weights=weights)
 
 
-def _planned(training: Training, data: Dataset, cases: list[Case], out: Path, progress: Progress) -> dict[str, Any]:
+def _planned(
+    training: PretrainSettings, data: Dataset, cases: list[Case], out: Path, progress: Progress
+) -> dict[str, Any]:
     architecture = find_architecture(training.architecture)
-    plans = plans_for(
+    plans = plans_for_preset(
         training.preset,
         architecture,
         data,

@@ -15,9 +15,9 @@ from lnsegfm.progress import Progress
 from lnsegfm.report.run_report import FORMAT, write_run_report
 from lnsegfm.report.verdict import forgetting, to_json
 from lnsegfm.storage import sha256, write_json
-from lnsegfm.training.loss_history import warning
-from lnsegfm.workflows.held_out_comparison import Evidence
-from lnsegfm.workflows.lr_search import told
+from lnsegfm.training.loss_history import divergence_warning
+from lnsegfm.workflows.held_out_comparison import HeldOutComparison
+from lnsegfm.workflows.lr_search import lr_choice_text
 
 
 def versions() -> dict[str, str]:
@@ -32,7 +32,7 @@ def record_run(
     resolved: Mapping[str, Any],
     course: Mapping[str, Any],
     adapter: Mapping[str, int],
-    evidence: Evidence,
+    evidence: HeldOutComparison,
     *,
     device: str,
     lr: float,
@@ -55,19 +55,19 @@ def record_run(
         "adapter": {**adapter, "checkpoint_bytes": checkpoint.stat().st_size},
         "model": {"sha256": sha256(checkpoint)},
         "result": to_json(evidence.comparison, out) if evidence.comparison else None,
-        "remembered": to_json(evidence.remembered, out) if evidence.remembered else None,
+        "source_data": to_json(evidence.source_data, out) if evidence.source_data else None,
         "flags": {case: [flag.to_json() for flag in flags] for case, flags in evidence.flags.items()},
         "losses": course["losses"],
     }
-    record["facts"] = _facts(record) | _remembered(evidence)
+    record["facts"] = _facts(record) | _source_data(evidence)
     progress.stage("Drawing the report")
     write_run_report(out, record, progress)
     write_json(out / "run.json", record)
     return record
 
 
-def _remembered(evidence: Evidence) -> dict[str, str]:
-    return {"What the base could": forgetting(evidence.remembered)} if evidence.remembered else {}
+def _source_data(evidence: HeldOutComparison) -> dict[str, str]:
+    return {"Source data": forgetting(evidence.source_data)} if evidence.source_data else {}
 
 
 def megabytes(number: float) -> str:
@@ -107,10 +107,10 @@ def _course(record: Mapping[str, Any]) -> dict[str, str]:
         return {}
     warm_up, choice, report = record["recipe"]["warm_up"], record["lr_choice"], record["sanity_check"]
     rise = f", after a rise over {warm_up} iterations" if warm_up else ""
-    facts = {"Learning rate": (told(choice) if choice else f"{record['training']['lr']:g}") + rise}
-    ran_away = warning(record["training"]["ran_away"])
-    if ran_away is not None:
-        facts["Warning"] = ran_away
+    facts = {"Learning rate": (lr_choice_text(choice) if choice else f"{record['training']['lr']:g}") + rise}
+    divergence = divergence_warning(record["training"]["divergence"])
+    if divergence is not None:
+        facts["Warning"] = divergence
     if report is not None:
         facts["Sanity check"] = SanityReport.from_json(report).line()
     return facts

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lnsegfm.nnunet.environment import FOLDERS, engine
+from lnsegfm.nnunet.environment import FOLDERS, nnunet_environment
 from tests.scenes import FINGERPRINT, scene, small_plans
 
 DATASET = "Dataset007_Scenes"
@@ -47,7 +47,7 @@ class Trained:
 def trained_by_nnunet(work: Path, plans: dict[str, Any] | None = None, steps: int = 60, fold: int = 0) -> Trained:
     """A network trained a little on the scenes, saved by nnU-Net's trainer with optimizer, logs and all."""
     plans = {**(plans or small_plans()), "dataset_name": DATASET}
-    with engine(work):
+    with nnunet_environment(work):
         from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
 
         with patch.object(module, "infer_dataset_class", lambda _: None):  # there are no preprocessed scans
@@ -103,7 +103,7 @@ def exported_by_nnunet(trained: Trained, file: Path, folds: tuple[int, ...] = (0
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(b"")
     (trained.folder / "dataset_fingerprint.json").write_text("{}")
-    with engine(trained.results.parent), patch.dict(os.environ, {FOLDERS[2]: str(trained.results)}):
+    with nnunet_environment(trained.results.parent), patch.dict(os.environ, {FOLDERS[2]: str(trained.results)}):
         from nnunetv2.model_sharing.model_export import export_pretrained_model
 
         export_pretrained_model(DATASET, str(file), configurations=("3d_fullres",), folds=folds)

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 
 from lnsegfm.errors import ConfigError, ModelError
-from lnsegfm.models.export_model import export
+from lnsegfm.models.export_model import export_model
 from lnsegfm.models.model_folder import read_model, write_model
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.weights.checkpoint import read_checkpoint
@@ -47,7 +47,7 @@ def out(to: str, place: Path) -> Path:
 def test_imported_and_exported_it_predicts_in_stock_nnunet_what_it_did_there(trained: Trained, images, take, tmp_path):
     """nnU-Net's own zip -> import -> export -> nnU-Net's own install and predict: weights bit for bit, voxels equal."""
     take(exported_by_nnunet(trained, tmp_path / "theirs.zip"))
-    done = export(Path("it"), "nnunet-zip", tmp_path / "ours.zip")
+    done = export_model(Path("it"), "nnunet-zip", tmp_path / "ours.zip")
     folders = {name: str(tmp_path / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     (tmp_path / "nnUNet_results").mkdir()
 
@@ -79,7 +79,7 @@ def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images
 
     torch.save(monai().state_dict(), tmp_path / "model.pt")
     take(tmp_path / "model.pt", labels=NODE, patch_size=(32, 32, 64), **SAID)
-    done = export(Path("it"), "folder", tmp_path / "model")
+    done = export_model(Path("it"), "folder", tmp_path / "model")
     assert done.notes == (
         "Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.",
     )
@@ -97,7 +97,7 @@ def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images
 @pytest.mark.parametrize("given", ["folder", "model.json", "model.safetensors"])
 def test_safetensors_come_back_bit_for_bit(given, trained, take, home, tmp_path):
     take(trained.folder, licence="CC-BY-4.0", citation="Somebody 2026")
-    export(Path("it"), "safetensors", tmp_path / "out")
+    export_model(Path("it"), "safetensors", tmp_path / "out")
     stored = take(tmp_path / "out" / ("" if given == "folder" else given), "again")
 
     assert stored.source.form.startswith("safetensors exported by lnsegfm, 3d_fullres, PlainConvUNet")
@@ -111,7 +111,7 @@ def test_every_fold_goes_out_and_comes_back(trained, take, home, tmp_path):
     shutil.copytree(folder / "fold_0", folder / "fold_3")
     take(folder)
     for to in TARGETS:
-        done = export(Path("it"), to, out(to, tmp_path))
+        done = export_model(Path("it"), to, out(to, tmp_path))
         stored = take(done.out, f"from-{to}")
         assert sorted(stored.files) == sorted(
             ["plans.json", "dataset.json"]
@@ -128,7 +128,7 @@ def test_the_same_model_gives_the_same_bytes(to, trained, take, tmp_path):
     take(trained.folder)
     contents = []
     for name in ("one", "two"):
-        done = export(Path("it"), to, out(to, tmp_path / name))
+        done = export_model(Path("it"), to, out(to, tmp_path / name))
         files = [done.out] if done.out.is_file() else sorted(file for file in done.out.rglob("*") if file.is_file())
         contents.append([file.read_bytes() for file in files])
     assert contents[0] == contents[1]
@@ -140,10 +140,10 @@ def test_an_encoder_goes_out_as_safetensors_only(to, take, tmp_path, home):
     take(write(tmp_path / "a.pth", network((4, 4, 6, 6, 8, 8)).state_dict(), plan()), **SPACING)
     if to != "safetensors":
         with pytest.raises(ModelError, match="it is a pretrained encoder without a decoder"):
-            export(Path("it"), to, out(to, tmp_path))
+            export_model(Path("it"), to, out(to, tmp_path))
         assert not out(to, tmp_path).exists()
         return
-    export(Path("it"), to, out(to, tmp_path))
+    export_model(Path("it"), to, out(to, tmp_path))
     stored = take(out(to, tmp_path), "again")
     assert (stored.parts, stored.covers) == ("encoder", ("encoder.",))
     first, second = (home / "models" / name / "fold_0" for name in ("it", "again"))
@@ -160,7 +160,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_is_exported_by_its_folder(trained, tmp_path):
     write_model(tmp_path / "run" / "model", read_checkpoint(trained.checkpoint))
-    done = export(tmp_path / "run", "folder", tmp_path / "out")
+    done = export_model(tmp_path / "run", "folder", tmp_path / "out")
     assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in done.out.rglob("*") if file.is_file()) == [
         *("dataset.json", "fold_0/checkpoint_final.pth", "plans.json")
     ]
@@ -171,7 +171,7 @@ def test_names_in_a_zip_are_nnunets_whatever_the_plans_say(name, trained, tmp_pa
     checkpoint = read_checkpoint(trained.checkpoint)
     plans = {**checkpoint.plans, "dataset_name": name, "plans_name": f"{name}__more"}
     write_model(tmp_path / "model", replace(checkpoint, plans=plans))
-    export(tmp_path / "model", "nnunet-zip", tmp_path / "out.zip")
+    export_model(tmp_path / "model", "nnunet-zip", tmp_path / "out.zip")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         tops = {tuple(member.split("/")[:2]) for member in archive.namelist()}
         assert all(member.date_time == (1980, 1, 1, 0, 0, 0) for member in archive.infolist())
@@ -185,17 +185,17 @@ def test_names_in_a_zip_are_nnunets_whatever_the_plans_say(name, trained, tmp_pa
 def test_what_is_there_is_not_touched(trained, tmp_path):
     (tmp_path / "model.zip").write_text("mine")
     with pytest.raises(ConfigError, match="there is something already"):
-        export(trained.folder, "nnunet-zip", tmp_path / "model.zip")
+        export_model(trained.folder, "nnunet-zip", tmp_path / "model.zip")
     assert (tmp_path / "model.zip").read_text() == "mine"
     with pytest.raises(ConfigError, match=r"Name a file that ends in \.zip"):
-        export(trained.folder, "nnunet-zip", tmp_path / "model")
+        export_model(trained.folder, "nnunet-zip", tmp_path / "model")
     with pytest.raises(ConfigError, match=r"--to onnx: not known\. Use nnunet-zip, safetensors, folder"):
-        export(trained.folder, "onnx", tmp_path / "model")
+        export_model(trained.folder, "onnx", tmp_path / "model")
 
 
 def test_changed_safetensors_are_refused(trained, take, tmp_path):
     take(trained.folder)
-    export(Path("it"), "safetensors", tmp_path / "out")
+    export_model(Path("it"), "safetensors", tmp_path / "out")
     content = bytearray((tmp_path / "out" / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "out" / "model.safetensors").write_bytes(content)

@@ -15,9 +15,15 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy.stats import binomtest, ks_2samp
 
-from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, Rates, draw, draw_batch
+from lnsegfm.transforms.augmentation.augmentation_parameters import (
+    AugmentationSettings,
+    SampleParameters,
+    TransformRates,
+    draw_batch_parameters,
+    draw_sample_parameters,
+)
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
-from lnsegfm.transforms.augmentation.prepared_case import Shot
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 
 PATCH = (8, 10, 12)
 CHANNELS = 2
@@ -33,9 +39,9 @@ def box(angle: float, in_plane: bool) -> tuple[int, int, int]:
     return (PATCH[0] if in_plane else z), y, x
 
 
-def wanted(in_plane: bool = False, **changes: Any) -> Augmentation:
+def wanted(in_plane: bool = False, **changes: Any) -> AugmentationSettings:
     angle = math.pi if in_plane else math.pi / 6
-    return Augmentation(
+    return AugmentationSettings(
         patch=PATCH, box=box(angle, in_plane), angle=angle, in_plane=in_plane, channels=CHANNELS, **changes
     )
 
@@ -66,7 +72,7 @@ def stock_draws(in_plane: bool) -> dict[str, list[Any]]:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["3d", "in plane"])
-def drawn(request: pytest.FixtureRequest) -> tuple[bool, dict[str, list[Any]], list[Draw]]:
+def drawn(request: pytest.FixtureRequest) -> tuple[bool, dict[str, list[Any]], list[SampleParameters]]:
     in_plane = request.param
     scan = SimpleNamespace(shape=(30, 30, 30), locations={1: np.array([[0, 15, 15, 15]])})
     random = np.random.default_rng(2)
@@ -74,7 +80,7 @@ def drawn(request: pytest.FixtureRequest) -> tuple[bool, dict[str, list[Any]], l
     return (
         in_plane,
         stock_draws(in_plane),
-        [draw(settings, [scan], random, foreground=True) for _ in range(OUR_SAMPLES)],
+        [draw_sample_parameters(settings, [scan], random, foreground=True) for _ in range(OUR_SAMPLES)],
     )
 
 
@@ -181,13 +187,13 @@ def test_places(shape, has_ignore, foreground):
         3: everywhere[:0],
         (-1, 0, 1, 2, 3, 4): everywhere[: len(everywhere) // 4],
     }
-    settings = wanted(has_ignore=has_ignore, every_label=(-1, 0, 1, 2, 3, 4), rates=Rates.none())
+    settings = wanted(has_ignore=has_ignore, every_label=(-1, 0, 1, 2, 3, 4), rates=TransformRates.none())
     labels = SimpleNamespace(all_labels=[0, 1, 2, 3, 4], has_ignore_label=has_ignore)
     loader = nnUNetDataLoader(SimpleNamespace(identifiers=["a"]), 2, settings.box, PATCH, labels, 0.33)
     np.random.seed(4)
     theirs = [loader.get_bbox(np.array(shape), foreground, locations)[0] for _ in range(1500)]
     scan = SimpleNamespace(shape=shape, locations=locations)
-    mine = [draw(settings, [scan], random, foreground=foreground).lower for _ in range(3000)]
+    mine = [draw_sample_parameters(settings, [scan], random, foreground=foreground).lower for _ in range(3000)]
     for axis in range(3):
         found, made = [t[axis] for t in theirs], [m[axis] for m in mine]
         assert set(found) == set(made)
@@ -197,29 +203,31 @@ def test_places(shape, has_ignore, foreground):
 def test_without_labelled_voxels_a_sample_comes_from_anywhere():
     scan = SimpleNamespace(shape=(30, 30, 30), locations={1: np.zeros((0, 4), int)})
     random = np.random.default_rng(5)
-    assert len({draw(wanted(), [scan], random, foreground=True).lower for _ in range(20)}) > 15
+    assert len({draw_sample_parameters(wanted(), [scan], random, foreground=True).lower for _ in range(20)}) > 15
 
 
 @pytest.mark.parametrize(("size", "share"), [(2, 0.33), (3, 0.33), (4, 0.33), (5, 0.5), (2, 0.0), (2, 1.0)])
 def test_the_last_samples_of_a_batch_are_centred_on_foreground(size, share):
     labels = SimpleNamespace(all_labels=[0, 1], has_ignore_label=False)
     loader = nnUNetDataLoader(SimpleNamespace(identifiers=["a"]), size, PATCH, PATCH, labels, share)
-    settings = wanted(foreground=share, rates=Rates.none())
+    settings = wanted(foreground=share, rates=TransformRates.none())
     scan = SimpleNamespace(shape=(90, 90, 90), locations={1: np.array([[0, 70, 71, 72]])})
     at = tuple(v - b // 2 for v, b in zip((70, 71, 72), settings.box, strict=True))
     for iteration in range(3):
-        made = draw_batch(settings, [scan], size, 0, iteration)
+        made = draw_batch_parameters(settings, [scan], size, 0, iteration)
         assert [d.lower == at for d in made] == [bool(loader.get_do_oversample(i)) for i in range(size)]
 
 
 def test_draws_follow_from_seed_iteration_and_sample():
     scan = SimpleNamespace(shape=(30, 30, 30), locations={})
-    first = draw_batch(wanted(), [scan] * 3, 4, 7, 11)
-    assert first == draw_batch(wanted(), [scan] * 3, 4, 7, 11)
-    assert first[:2] == draw_batch(wanted(), [scan] * 3, 2, 7, 11)
-    others = [draw_batch(wanted(), [scan] * 3, 4, *origin) for origin in ((8, 11), (7, 12), (7, 11, 1), (7, 0))]
+    first = draw_batch_parameters(wanted(), [scan] * 3, 4, 7, 11)
+    assert first == draw_batch_parameters(wanted(), [scan] * 3, 4, 7, 11)
+    assert first[:2] == draw_batch_parameters(wanted(), [scan] * 3, 2, 7, 11)
+    others = [
+        draw_batch_parameters(wanted(), [scan] * 3, 4, *origin) for origin in ((8, 11), (7, 12), (7, 11, 1), (7, 0))
+    ]
     assert all(d not in first for other in others for d in other)
-    cases = [d.case for i in range(300) for d in draw_batch(wanted(), [scan] * 3, 4, 7, i)]
+    cases = [d.case for i in range(300) for d in draw_batch_parameters(wanted(), [scan] * 3, 4, 7, i)]
     assert all(abs(cases.count(case) - 400) < 70 for case in range(3))
 
 
@@ -238,7 +246,7 @@ def test_intensities_and_labels_of_whole_samples_have_stock_s_moments():
         identifiers=sorted(cases), load_case=lambda name: tuple(copy.deepcopy(part) for part in stored[name])
     )
     settings, size, rounds = wanted(), 4, 250
-    shots = [Shot.prepared(name, d, s, p["class_locations"]) for name, (d, s, p) in cases.items()]
+    shots = [PreparedCase.prepared(name, d, s, p["class_locations"]) for name, (d, s, p) in cases.items()]
     kinds = SimpleNamespace(all_labels=[0, 1], has_ignore_label=False)
     transforms = stock_transforms(False)
     for step in transforms.transforms:

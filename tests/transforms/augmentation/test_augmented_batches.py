@@ -23,16 +23,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, Rates, draw_batch
-from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches, at_resolutions, augment
-from lnsegfm.transforms.augmentation.intensity_transforms import change_intensities
-from lnsegfm.transforms.augmentation.prepared_case import Shot
-from lnsegfm.transforms.augmentation.spatial_transforms import sample
+from lnsegfm.transforms.augmentation.augmentation_parameters import (
+    AugmentationSettings,
+    SampleParameters,
+    TransformRates,
+    draw_batch_parameters,
+)
+from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches, augment_sample, downsample_labels
+from lnsegfm.transforms.augmentation.intensity_transforms import augment_intensities
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
+from lnsegfm.transforms.augmentation.spatial_transforms import sample_patch
 
-PLAIN = Draw(case=0, lower=(0, 0, 0))
+PLAIN = SampleParameters(case=0, lower=(0, 0, 0))
 
 
-def blobs(shape: tuple[int, int, int], seed: int, channels: int = 1, labels: int = 3) -> Shot:
+def blobs(shape: tuple[int, int, int], seed: int, channels: int = 1, labels: int = 3) -> PreparedCase:
     """Smooth noise cut into labels, with a corner that has no data."""
     random = np.random.default_rng(seed)
     image = random.standard_normal((channels, *shape)).astype(np.float32)
@@ -41,10 +46,12 @@ def blobs(shape: tuple[int, int, int], seed: int, channels: int = 1, labels: int
     found = np.digitize(field, np.linspace(0.5, 0.8, labels)).astype(np.int16)
     found[:2, :3, :4] = -1
     locations = {int(v): np.argwhere(found[None] == v) for v in range(1, labels + 1)}
-    return Shot.prepared(f"case{seed}", image, found[None], locations)
+    return PreparedCase.prepared(f"case{seed}", image, found[None], locations)
 
 
-def stock_spatial(shot: Shot, draw: Draw, wanted: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
+def stock_spatial(
+    shot: PreparedCase, draw: SampleParameters, wanted: AugmentationSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The same choice by nnU-Net's loader's crop and its spatial transform."""
     box = [[low, low + n] for low, n in zip(draw.lower, wanted.box, strict=True)]
     data = {
@@ -94,11 +101,11 @@ def test_a_sample_is_stock_s(shape, patch, more, lower, angles, scale, in_plane,
     assume(all(low + b > 0 and low < n for low, b, n in zip(lower, box, shape, strict=True)))
     if in_plane and angles is not None:
         angles = (angles[0], 0.0, 0.0)
-    wanted = Augmentation(patch=patch, box=box, in_plane=in_plane, channels=2, masked=(0,) if masked else ())
+    wanted = AugmentationSettings(patch=patch, box=box, in_plane=in_plane, channels=2, masked=(0,) if masked else ())
     shot = blobs(shape, sum(shape), channels=2, labels=labels)
     draw = replace(PLAIN, lower=lower, angles=angles, scale=scale)
 
-    image, found = sample(shot.image, shot.labels, draw, wanted)
+    image, found = sample_patch(shot.image, shot.labels, draw, wanted)
     stock_image, stock_labels = stock_spatial(shot, draw, wanted)
 
     torch.testing.assert_close(image, stock_image, rtol=0, atol=2e-4)
@@ -109,7 +116,7 @@ def test_a_sample_is_stock_s(shape, patch, more, lower, angles, scale, in_plane,
 
 
 def test_most_samples_have_stock_s_labels_to_the_voxel():
-    wanted = Augmentation(patch=(16, 20, 24), box=(20, 26, 30))
+    wanted = AugmentationSettings(patch=(16, 20, 24), box=(20, 26, 30))
     shot = blobs((30, 30, 30), 1)
     same = 0
     for seed in range(20):
@@ -117,7 +124,7 @@ def test_most_samples_have_stock_s_labels_to_the_voxel():
         turn = tuple(random.uniform(-0.5, 0.5, 3))
         draw = replace(PLAIN, lower=(-1, 2, 3), angles=turn, scale=random.uniform(0.7, 1.4))
         same += torch.equal(
-            sample(shot.image, shot.labels, draw, wanted)[1].clamp(min=0),
+            sample_patch(shot.image, shot.labels, draw, wanted)[1].clamp(min=0),
             stock_spatial(shot, draw, wanted)[1].clamp(min=0),
         )
     assert same >= 18
@@ -125,48 +132,50 @@ def test_most_samples_have_stock_s_labels_to_the_voxel():
 
 @pytest.mark.parametrize(("axis", "quarter"), [*product(range(3), (1, 2, 3))])
 def test_quarter_turns_move_voxels_and_change_none(axis, quarter):
-    wanted = Augmentation(patch=(9, 9, 9), box=(9, 9, 9))
+    wanted = AugmentationSettings(patch=(9, 9, 9), box=(9, 9, 9))
     shot = blobs((9, 9, 9), 2)
     angles = tuple(quarter * math.pi / 2 if a == axis else 0.0 for a in range(3))
-    image, labels = sample(shot.image, shot.labels, replace(PLAIN, angles=angles), wanted)
+    image, labels = sample_patch(shot.image, shot.labels, replace(PLAIN, angles=angles), wanted)
     plane = [(2, 1), (0, 2), (1, 0)][axis]
     torch.testing.assert_close(image[0], torch.rot90(shot.image[0], quarter, plane), atol=1e-4, rtol=0)
     assert torch.equal(labels.clamp(min=0), torch.rot90(shot.labels, quarter, plane).clamp(min=0))
 
 
 def test_scale_1_and_angle_0_are_the_crop():
-    wanted = Augmentation(patch=(8, 9, 10), box=(8, 9, 10))
+    wanted = AugmentationSettings(patch=(8, 9, 10), box=(8, 9, 10))
     shot = blobs((14, 14, 14), 3)
     for lower in ((2, 3, 1), (-3, 8, 2)):
-        crop = sample(shot.image, shot.labels, replace(PLAIN, lower=lower), wanted)
-        turned = sample(shot.image, shot.labels, replace(PLAIN, lower=lower, angles=(0.0, 0.0, 0.0), scale=1.0), wanted)
+        crop = sample_patch(shot.image, shot.labels, replace(PLAIN, lower=lower), wanted)
+        turned = sample_patch(
+            shot.image, shot.labels, replace(PLAIN, lower=lower, angles=(0.0, 0.0, 0.0), scale=1.0), wanted
+        )
         torch.testing.assert_close(turned[0], crop[0], atol=1e-5, rtol=0)
         assert torch.equal(turned[1].clamp(min=0), crop[1].clamp(min=0))
 
 
 def test_without_any_transform_a_batch_is_the_plain_crop_and_scans_stay_as_they_were():
-    wanted = Augmentation(patch=(8, 8, 8), box=(12, 12, 12), rates=Rates.none())
+    wanted = AugmentationSettings(patch=(8, 8, 8), box=(12, 12, 12), rates=TransformRates.none())
     shot = blobs((20, 20, 20), 4)
     before = shot.image.clone(), shot.labels.clone()
-    for draw in draw_batch(wanted, [shot], 20, seed=0, iteration=0):
-        image, labels = augment(shot, draw, wanted)
+    for draw in draw_batch_parameters(wanted, [shot], 20, seed=0, iteration=0):
+        image, labels = augment_sample(shot, draw, wanted)
         edges = [[low + 2, low + 10] for low in draw.lower]
         assert np.array_equal(image, crop_and_pad_nd(shot.image.numpy(), edges, 0))
         assert np.array_equal(labels, crop_and_pad_nd(shot.labels[None].numpy(), edges, 0).clip(min=0))
-    everything = replace(wanted, rates=Rates(**dict.fromkeys(vars(Rates()), 1.0)))
-    for draw in draw_batch(everything, [shot], 20, seed=0, iteration=1):
-        augment(shot, draw, everything)
+    everything = replace(wanted, rates=TransformRates(**dict.fromkeys(vars(TransformRates()), 1.0)))
+    for draw in draw_batch_parameters(everything, [shot], 20, seed=0, iteration=1):
+        augment_sample(shot, draw, everything)
     assert torch.equal(shot.image, before[0])
     assert torch.equal(shot.labels, before[1])
 
 
 def test_mirrored_samples_are_the_others_flipped_and_masked_channels_0_without_data():
-    wanted = Augmentation(patch=(8, 8, 8), box=(8, 8, 8), channels=2, masked=(1,))
+    wanted = AugmentationSettings(patch=(8, 8, 8), box=(8, 8, 8), channels=2, masked=(1,))
     shot = blobs((12, 12, 12), 5, channels=2)
     for axes in ((0,), (1,), (2,), (0, 2)):
         draw = replace(PLAIN, lower=(-2, 0, 0))
-        image, labels = augment(shot, draw, wanted)
-        flipped, flipped_labels = augment(shot, replace(draw, mirrored=axes), wanted)
+        image, labels = augment_sample(shot, draw, wanted)
+        flipped, flipped_labels = augment_sample(shot, replace(draw, mirrored=axes), wanted)
         over = [axis + 1 for axis in axes]
         assert torch.equal(flipped, image.flip(over))
         assert torch.equal(flipped_labels, labels.flip(over))
@@ -213,7 +222,7 @@ def test_intensities_are_stock_s(name):
     transform, choice = STOCK[name]
     image = torch.randn((2, 11, 12, 17), generator=torch.Generator().manual_seed(0)) * 2 + 0.5
     expected = transform(image=image.clone())["image"]
-    found = change_intensities(image.clone(), replace(PLAIN, **choice))
+    found = augment_intensities(image.clone(), replace(PLAIN, **choice))
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
     assert name == "low resolution 1.0" or name.startswith("blur 0.5") or not torch.equal(found, image)
 
@@ -221,27 +230,27 @@ def test_intensities_are_stock_s(name):
 def test_in_plane_low_resolution_keeps_slices():
     image = torch.randn((1, 6, 12, 17))
     expected = SimulateLowResolutionTransform(0.6, False, True, (0,))(image=image.clone())["image"]
-    found = change_intensities(image.clone(), replace(PLAIN, low_resolution=(0.6,)), in_plane=True)
+    found = augment_intensities(image.clone(), replace(PLAIN, low_resolution=(0.6,)), in_plane=True)
     torch.testing.assert_close(found, expected)
 
 
 def test_channels_that_were_not_drawn_stay():
     image = torch.randn((2, 8, 8, 8))
     draw = replace(PLAIN, blur=(None, (1.0, 1.0, 1.0)), low_resolution=(None, 0.5))
-    found = change_intensities(image.clone(), draw)
+    found = augment_intensities(image.clone(), draw)
     assert torch.equal(found[0], image[0])
     assert not torch.equal(found[1], image[1])
 
 
 def test_a_flat_image_stays_finite():
     choice = replace(PLAIN, contrast=(1.2,), gamma=(1.3,), inverted_gamma=(0.8,))
-    found = change_intensities(torch.full((1, 8, 8, 8), -1.5), choice)
+    found = augment_intensities(torch.full((1, 8, 8, 8), -1.5), choice)
     torch.testing.assert_close(found, torch.full((1, 8, 8, 8), -1.5))
 
 
 def test_noise_has_its_standard_deviation_and_follows_its_seed():
     first, again, other = (
-        change_intensities(torch.zeros((2, 30, 30, 30)), replace(PLAIN, noise=0.07, noise_seed=seed))
+        augment_intensities(torch.zeros((2, 30, 30, 30)), replace(PLAIN, noise=0.07, noise_seed=seed))
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
@@ -256,13 +265,13 @@ def test_noise_has_its_standard_deviation_and_follows_its_seed():
 def test_targets_of_deep_supervision_are_stock_s(shape, scales):
     labels = blobs(shape, 6).labels[None].clamp(min=0)
     expected = DownsampleSegForDSTransform([list(s) for s in scales])(segmentation=labels)["segmentation"]
-    for found, target in zip(at_resolutions(labels, scales), expected, strict=True):
+    for found, target in zip(downsample_labels(labels, scales), expected, strict=True):
         assert torch.equal(found, target)
 
 
 def test_batches_follow_from_seed_and_iteration_whoever_makes_them():
     shots = [blobs((14, 16, 18), seed) for seed in (7, 8)]
-    wanted = Augmentation(patch=(10, 10, 12), box=(12, 12, 14))
+    wanted = AugmentationSettings(patch=(10, 10, 12), box=(12, 12, 14))
     batches = AugmentedBatches(shots, wanted, 2, seed=3, scales=[(1, 1, 1), (0.5, 0.5, 0.5)])
     here = list(batches.over(range(6), 0, pin=False))
     there = list(batches.over(range(6), 2, pin=False))
@@ -281,7 +290,9 @@ def test_batches_follow_from_seed_and_iteration_whoever_makes_them():
 
 def test_batches_do_not_depend_on_threads():
     """In patches large enough that torch would sum in parallel."""
-    wanted = Augmentation(patch=(40, 48, 48), box=(44, 52, 52), rates=Rates(**dict.fromkeys(vars(Rates()), 1.0)))
+    wanted = AugmentationSettings(
+        patch=(40, 48, 48), box=(44, 52, 52), rates=TransformRates(**dict.fromkeys(vars(TransformRates()), 1.0))
+    )
     batches = AugmentedBatches([blobs((50, 60, 60), 9)], wanted, 1, seed=0)
     before, found = torch.get_num_threads(), []
     try:
@@ -297,16 +308,16 @@ def test_batches_do_not_depend_on_threads():
 
 def test_what_cannot_be_is_told():
     with pytest.raises(ConfigError, match="does not hold a patch"):
-        Augmentation(patch=(8, 8, 8), box=(8, 7, 8))
+        AugmentationSettings(patch=(8, 8, 8), box=(8, 7, 8))
     with pytest.raises(ConfigError, match="other slices"):
-        Augmentation(patch=(8, 8, 8), box=(9, 8, 8), in_plane=True)
+        AugmentationSettings(patch=(8, 8, 8), box=(9, 8, 8), in_plane=True)
     with pytest.raises(ConfigError, match="not three axes"):
-        Augmentation(patch=(8, 8), box=(9, 8))  # type: ignore[arg-type]
+        AugmentationSettings(patch=(8, 8), box=(9, 8))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Mirror axes"):
-        Augmentation(patch=(8, 8, 8), box=(8, 8, 8), mirror_axes=(3,))
+        AugmentationSettings(patch=(8, 8, 8), box=(8, 8, 8), mirror_axes=(3,))
     with pytest.raises(ConfigError, match=r"blur 1\.5"):
-        Rates(blur=1.5)
+        TransformRates(blur=1.5)
     with pytest.raises(ConfigError, match="at least one"):
-        AugmentedBatches([], Augmentation(patch=(8, 8, 8), box=(8, 8, 8)), 2, seed=0)
+        AugmentedBatches([], AugmentationSettings(patch=(8, 8, 8), box=(8, 8, 8)), 2, seed=0)
     with pytest.raises(DataError, match="same voxels"):
-        Shot(name="a", image=torch.zeros(1, 3, 3, 3), labels=torch.zeros(3, 3, 4), locations={})
+        PreparedCase(name="a", image=torch.zeros(1, 3, 3, 3), labels=torch.zeros(3, 3, 4), locations={})

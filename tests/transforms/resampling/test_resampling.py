@@ -17,14 +17,14 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.nnunet.fast_resampling import resample_data_or_seg_to_shape as seam
 from lnsegfm.nnunet.fast_resampling import with_fast_resampling
 from lnsegfm.transforms.resampling.axis_weights import ROWS
-from lnsegfm.transforms.resampling.resample_blockwise import Rule, resampled_slabs
+from lnsegfm.transforms.resampling.resample_blockwise import ResamplingRule, resampled_slabs
 from lnsegfm.transforms.resampling.resample_images import resample_image, resample_labels
 from tests.scenes import small_plans
 
 ONE_MM = (1.0, 1.0, 1.0)
 SPACINGS_MM = st.tuples(*(st.sampled_from((0.7, 1.0, 1.0, 5.0)) for _ in range(3)))
 LENGTH = st.integers(1, 12)
-LINEAR = Rule(order=1)
+LINEAR = ResamplingRule(order=1)
 MEMORY = st.sampled_from((1, 4000, 2**28))
 """One slice a slab, a few, and all at once."""
 
@@ -82,7 +82,7 @@ def test_logits_are_nnunets(grid: Any, max_bytes: int, labels: int, seed: int, k
 def test_slices_apart_along_any_axis_and_order(axis: int, order_z: int) -> None:
     spacing = tuple(6.0 if a == axis else 1.0 for a in range(3))
     data = np.random.default_rng(0).normal(size=(1, 7, 8, 9)).astype(np.float32)
-    rule = Rule(order=3, order_z=order_z)
+    rule = ResamplingRule(order=3, order_z=order_z)
     assert rule.apart(spacing, ONE_MM) == axis
     made = resample_image(data, (11, 6, 14), spacing, ONE_MM, rule=rule)
     expected = stocks(data, (11, 6, 14), spacing, ONE_MM, order=3, order_z=order_z)
@@ -93,7 +93,7 @@ def test_slices_apart_along_any_axis_and_order(axis: int, order_z: int) -> None:
 def test_slices_apart_when_the_plans_say_so(forced: bool) -> None:
     spacing = (2.0, 1.0, 1.0) if forced else (9.0, 1.0, 1.0)
     data = np.random.default_rng(0).normal(size=(1, 5, 8, 9)).astype(np.float32)
-    made = resample_image(data, (8, 8, 12), spacing, ONE_MM, rule=Rule(3, 0, forced))
+    made = resample_image(data, (8, 8, 12), spacing, ONE_MM, rule=ResamplingRule(3, 0, forced))
     expected = stocks(data, (8, 8, 12), spacing, ONE_MM, order=3, force_separate_z=forced)
     np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
@@ -198,9 +198,9 @@ def test_what_cannot_be_resampled_is_refused(data: np.ndarray, new_shape: Any, e
 
 def test_orders_that_are_not_known_are_refused() -> None:
     with pytest.raises(ConfigError, match="order 7"):
-        Rule(order=7)
+        ResamplingRule(order=7)
     with pytest.raises(ConfigError, match="Orders 3 and 0"):
-        resample_labels(np.zeros((1, 2, 2, 2), dtype=np.int8), (3, 3, 3), ONE_MM, ONE_MM, rule=Rule(3))
+        resample_labels(np.zeros((1, 2, 2, 2), dtype=np.int8), (3, 3, 3), ONE_MM, ONE_MM, rule=ResamplingRule(3))
 
 
 def test_the_seam_has_nnunets_defaults_and_leaves_to_nnunet_what_is_its_own() -> None:

@@ -30,7 +30,7 @@ class DoesNotFit(ModelError):
         super().__init__(f"{number}: {'; '.join(differences[:SHOWN])}{more}")
 
 
-def skeleton(checkpoint: Checkpoint, *, computes: bool) -> nn.Module:
+def empty_network(checkpoint: Checkpoint, *, computes: bool) -> nn.Module:
     """The network of a checkpoint's plans, without memory for its weights, whatever size a stranger plans.
 
     Args:
@@ -44,7 +44,7 @@ def skeleton(checkpoint: Checkpoint, *, computes: bool) -> nn.Module:
         return build_network(checkpoint, deep_supervision=False)
 
 
-def fitted(
+def match_weights(
     weights: Mapping[str, Tensor], network: nn.Module, covers: tuple[str, ...] = ()
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights as the network's own state dict would be: its names and order, its types, its tensors of two names.

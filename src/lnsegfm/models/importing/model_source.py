@@ -22,7 +22,7 @@ DESCRIPTION = "model.json"
 """Beside ``*.safetensors`` of this program: what the model is besides its weights."""
 
 
-class Kind(StrEnum):
+class SourceKind(StrEnum):
     """How a path is read."""
 
     FOLDER = "folder"
@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A path and what it holds.
 
     Args:
@@ -44,7 +44,7 @@ class Source:
 
     path: Path
     place: Path
-    kind: Kind
+    kind: SourceKind
     unpacked: bool = False
 
     @cached_property
@@ -55,7 +55,7 @@ class Source:
             UnsafeFile: Reading it would execute something.
             ModelError: It is damaged, or no file of weights.
         """
-        return read_tensors(self.place)[0] if self.kind is Kind.TENSORS else load_safely(self.place)
+        return read_tensors(self.place)[0] if self.kind is SourceKind.TENSORS else load_safely(self.place)
 
     def beside(self, *names: str) -> Path | None:
         """A file of one of these names in the file's folder, or one above where that is a fold's."""
@@ -66,7 +66,7 @@ class Source:
         return next((place for place in places if place.is_file()), None)
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> ModelSource:
     """Tell what a path holds.
 
     Raises:
@@ -75,15 +75,15 @@ def open_source(path: Path) -> Source:
     if not path.exists():
         raise ModelError(f"{path}: no such file or folder. Check the path.")
     if path.is_file() and path.name == DESCRIPTION:
-        return Source(path, path.parent, Kind.FOLDER)
+        return ModelSource(path, path.parent, SourceKind.FOLDER)
     if not path.is_dir() and not path.is_file():
         raise ModelError(f"{path}: neither a file nor a folder. Give a model's file or folder.")
-    return narrowed(Source(path, path, Kind.FOLDER if path.is_dir() else _kind_of(path)))
+    return narrow_to_weights(ModelSource(path, path, SourceKind.FOLDER if path.is_dir() else _kind_of(path)))
 
 
-def narrowed(source: Source) -> Source:
+def narrow_to_weights(source: ModelSource) -> ModelSource:
     """The file of weights in a folder that holds just one, and no model folder; else what was given."""
-    if source.kind is not Kind.FOLDER or (source.place / DESCRIPTION).is_file() or model_folders(source.place):
+    if source.kind is not SourceKind.FOLDER or (source.place / DESCRIPTION).is_file() or model_folders(source.place):
         return source
     files = [file for file in sorted(source.place.rglob("*")) if file.suffix in WEIGHTS and file.is_file()]
     files = [file for file in files if file.name == CHECKPOINTS[0]] or files
@@ -100,16 +100,16 @@ def model_folders(place: Path) -> tuple[Path, ...]:
     )
 
 
-def _kind_of(file: Path) -> Kind:
+def _kind_of(file: Path) -> SourceKind:
     with file.open("rb") as opened:
         start = opened.read(512)
     if start.startswith(b"PK"):
-        return Kind.CHECKPOINT if _is_torch_zip(file) else Kind.ARCHIVE
+        return SourceKind.CHECKPOINT if _is_torch_zip(file) else SourceKind.ARCHIVE
     if start[257:262] == b"ustar" or start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        return Kind.ARCHIVE
+        return SourceKind.ARCHIVE
     if file.suffix == ".safetensors" or (start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**27):
-        return Kind.TENSORS
-    return Kind.ARCHIVE if file.suffix.lower() in ARCHIVES else Kind.CHECKPOINT
+        return SourceKind.TENSORS
+    return SourceKind.ARCHIVE if file.suffix.lower() in ARCHIVES else SourceKind.CHECKPOINT
 
 
 def _is_torch_zip(file: Path) -> bool:

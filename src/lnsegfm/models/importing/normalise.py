@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from lnsegfm.errors import ModelError
-from lnsegfm.models.importing.match_weights import DoesNotFit, fitted, skeleton
+from lnsegfm.models.importing.match_weights import DoesNotFit, empty_network, match_weights
 from lnsegfm.models.importing.state_dict_names import is_swin
 from lnsegfm.models.importing.swin_plans import with_swin_plans
-from lnsegfm.models.importing.validate_plans import MALFORMED, plain, require_usable
+from lnsegfm.models.importing.validate_plans import MALFORMED, as_plain_json, require_usable
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import STOCK_TRAINER, knows_trainer
 from lnsegfm.nnunet.plan_configuration import network_class
 from lnsegfm.weights.checkpoint import Checkpoint
 
 
-def settled(
+def normalise_fold(
     read: Checkpoint,
     where: Path,
     covers: tuple[str, ...] = (),
@@ -38,7 +38,10 @@ def settled(
         ModelError: It cannot be used, or its weights are not its network's; the first differences are named.
         ConfigError: A patch that the network cannot take.
     """
-    plans, description = plain(read.plans, f"{where}: plans"), plain(read.dataset_json, f"{where}: dataset.json")
+    plans, description = (
+        as_plain_json(read.plans, f"{where}: plans"),
+        as_plain_json(read.dataset_json, f"{where}: dataset.json"),
+    )
     fold = replace(read, plans=plans, dataset_json=description)
     if read.mirroring_axes is not None and not set(read.mirroring_axes) <= {0, 1, 2}:
         raise ModelError(f"{where}: its mirroring axes {read.mirroring_axes} are none of a volume. Copy it again.")
@@ -48,7 +51,9 @@ def settled(
         fold, notes = with_swin_plans(fold, where)
     if patch_size is not None:
         fold = with_patch(fold, patch_size, where)
-    fold = replace(fold, plans=plain(fold.plans, f"{where}: plans"))  # pickled lists that are one would be told apart
+    fold = replace(
+        fold, plans=as_plain_json(fold.plans, f"{where}: plans")
+    )  # pickled lists that are one would be told apart
     require_usable(fold.plans, fold.configuration, fold.dataset_json, str(where), encoder=bool(covers))
     if not swin and network_class(fold.plans, fold.configuration) == SWIN:
         raise ModelError(
@@ -65,7 +70,7 @@ def _in_its_network(
     known = knows_trainer(fold.trainer_name)
     ours = fold if known else replace(fold, trainer_name=STOCK_TRAINER)
     try:
-        weights, said = fitted(fold.weights, skeleton(ours, computes=computes), covers)
+        weights, said = match_weights(fold.weights, empty_network(ours, computes=computes), covers)
     except DoesNotFit as error:
         if known:
             raise ModelError(

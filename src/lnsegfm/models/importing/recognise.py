@@ -25,37 +25,37 @@ from lnsegfm.models.importing.forms import (
     nnunet_folder as folder,
 )
 from lnsegfm.models.importing.import_options import FLAGS, ImportOptions
-from lnsegfm.models.importing.model_source import Kind, Source
-from lnsegfm.models.importing.recognised import Found, NotThis
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.recognised import NotThisForm, RecognisedModel
 
 
 @dataclass(frozen=True)
-class Form:
+class ModelForm:
     """A form of model.
 
     Args:
         name: What people call it.
-        read: Recognises it, or raises `NotThis`.
+        read: Recognises it, or raises `NotThisForm`.
         takes: Which options say something that it does not say itself.
     """
 
     name: str
-    read: Callable[[Source, ImportOptions], Found]
+    read: Callable[[ModelSource, ImportOptions], RecognisedModel]
     takes: frozenset[str]
 
 
-FORMS: tuple[Form, ...] = (
-    Form("safetensors exported by lnsegfm", exported.read, exported.TAKES),
-    Form("nnU-Net model folder", folder.read, folder.TAKES),
-    Form("nnssl checkpoint", nnssl.read, nnssl.TAKES),
-    Form("nnU-Net checkpoint with plans inside", checkpoint.read, checkpoint.TAKES),
-    Form("MONAI SwinUNETR", monai.read, monai.TAKES),
-    Form("MONAI SwinViT", monai.read_encoder, monai.TAKES_ENCODER),
-    Form("state dict with a plans file", bare.read, bare.TAKES),
+FORMS: tuple[ModelForm, ...] = (
+    ModelForm("safetensors exported by lnsegfm", exported.read, exported.TAKES),
+    ModelForm("nnU-Net model folder", folder.read, folder.TAKES),
+    ModelForm("nnssl checkpoint", nnssl.read, nnssl.TAKES),
+    ModelForm("nnU-Net checkpoint with plans inside", checkpoint.read, checkpoint.TAKES),
+    ModelForm("MONAI SwinUNETR", monai.read, monai.TAKES),
+    ModelForm("MONAI SwinViT", monai.read_encoder, monai.TAKES_ENCODER),
+    ModelForm("state dict with a plans file", bare.read, bare.TAKES),
 )
 
 
-def recognise(source: Source, options: ImportOptions) -> Found:
+def recognise(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Find the form of a source.
 
     Raises:
@@ -66,13 +66,13 @@ def recognise(source: Source, options: ImportOptions) -> Found:
     for form in FORMS:
         try:
             found = form.read(source, options)
-        except NotThis as missed:
+        except NotThisForm as missed:
             if missed.reason:
                 near.append(f"  {form.name}: {missed.reason}.")
             continue
         for name in sorted(options.given - form.takes):
             raise ConfigError(f"{FLAGS[name]}: {source.path} says that itself ({found.form}). Leave it out.")
         return found
-    if source.kind is Kind.FOLDER:
+    if source.kind is SourceKind.FOLDER:
         near.append("  single file of weights: there is none in it, or more than one.")
     raise ModelError("\n".join([f"{source.path}: not a model in a form that is known.", *near]))

@@ -10,7 +10,7 @@ from lnsegfm.registry.model_card import ModelCard
 from lnsegfm.weights.checkpoint import Checkpoint
 
 
-class NotThis(Exception):
+class NotThisForm(Exception):
     """A source is not of this form.
 
     Args:
@@ -23,7 +23,7 @@ class NotThis(Exception):
 
 
 @dataclass(frozen=True)
-class Fold:
+class RecognisedFold:
     """One network of a model.
 
     Args:
@@ -38,7 +38,7 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class RecognisedModel:
     """A model that was recognised, not yet checked.
 
     Args:
@@ -52,7 +52,7 @@ class Found:
     """
 
     form: str
-    folds: tuple[Fold, ...]
+    folds: tuple[RecognisedFold, ...]
     files: tuple[Path, ...] = ()
     covers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

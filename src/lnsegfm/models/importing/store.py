@@ -12,14 +12,14 @@ from typing import Any
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import Source
-from lnsegfm.models.importing.normalise import settled
-from lnsegfm.models.importing.recognised import Found
+from lnsegfm.models.importing.model_source import ModelSource
+from lnsegfm.models.importing.normalise import normalise_fold
+from lnsegfm.models.importing.recognised import RecognisedModel
 from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.model_folder import CHECKPOINT
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, SWIN
-from lnsegfm.nnunet.environment import engine
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.environment import nnunet_environment
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.progress import Progress
 from lnsegfm.registry.model_card import ModelCard, read
 from lnsegfm.registry.stored_model import Source as StoredSource
@@ -34,8 +34,8 @@ SHOWN = 8
 
 
 def store(
-    source: Source,
-    found: Found,
+    source: ModelSource,
+    found: RecognisedModel,
     name: str,
     folder: Path,
     options: ImportOptions,
@@ -62,7 +62,7 @@ def store(
     first: Checkpoint | None = None
     for done, fold in enumerate(found.folds):
         progress.advance(done, len(found.folds), f"fold {fold.name}")
-        checkpoint, said = settled(fold.read(), fold.file, found.covers, options.patch_size)
+        checkpoint, said = normalise_fold(fold.read(), fold.file, found.covers, options.patch_size)
         notes += [note for note in said if note not in notes]
         place = folder / f"fold_{fold.name}"
         write_checkpoint(place / CHECKPOINT, checkpoint)
@@ -91,7 +91,7 @@ def store(
     )
 
 
-def sentence(found: Found, fold: Checkpoint) -> str:
+def sentence(found: RecognisedModel, fold: Checkpoint) -> str:
     """What was recognised, in a line."""
     channels = fold.dataset_json.get("channel_names") or fold.dataset_json.get("modality") or {}
     labels = [] if found.covers else list(LabelMap.from_dataset_json(fold.dataset_json["labels"]).names.items())
@@ -105,7 +105,7 @@ def sentence(found: Found, fold: Checkpoint) -> str:
     )
 
 
-def source_of(source: Source, found: Found, form: str) -> StoredSource:
+def source_of(source: ModelSource, found: RecognisedModel, form: str) -> StoredSource:
     """Name, hash and size of what a model is made of: the file or archive itself; of a folder, the files that count."""
     path = source.path
     if path.is_file():
@@ -121,7 +121,12 @@ def _place(file: Path, folder: Path) -> str:
 
 
 def _card(
-    source: Source, found: Found, fold: Checkpoint, name: str, options: ImportOptions, given: ModelCard | None
+    source: ModelSource,
+    found: RecognisedModel,
+    fold: Checkpoint,
+    name: str,
+    options: ImportOptions,
+    given: ModelCard | None,
 ) -> tuple[ModelCard, tuple[str, ...]]:
     """What is known of the model by its card, by its file and by what the user said, the last counting; and its notes.
 
@@ -171,8 +176,8 @@ def architecture_name(fold: Checkpoint) -> str:
 
 
 def _architecture(fold: Checkpoint) -> Mapping[str, Any]:
-    with engine():
-        return dict(resolved(fold.plans, fold.configuration)["architecture"])
+    with nnunet_environment():
+        return dict(resolve_configuration(fold.plans, fold.configuration)["architecture"])
 
 
 def _channels(dataset_json: Mapping[str, Any]) -> list[str]:
@@ -183,8 +188,8 @@ def _channels(dataset_json: Mapping[str, Any]) -> list[str]:
 
 def _spacing(fold: Checkpoint) -> list[float]:
     """(z, y, x), whatever order the plans turn the axes to."""
-    with engine():
-        spacing = resolved(fold.plans, fold.configuration)["spacing"]
+    with nnunet_environment():
+        spacing = resolve_configuration(fold.plans, fold.configuration)["spacing"]
     order = fold.plans.get("transpose_backward") or [0, 1, 2]
     return [float(spacing[axis]) for axis in order]
 

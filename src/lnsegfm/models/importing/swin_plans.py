@@ -14,9 +14,9 @@ from lnsegfm.errors import LnSegFmError, ModelError
 from lnsegfm.models.importing.state_dict_names import HEAD, TRANSFORMER
 from lnsegfm.models.importing.validate_plans import MALFORMED
 from lnsegfm.networks.architectures import SWIN, SWIN_HALVINGS
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.weights.checkpoint import Checkpoint
 
 EDGE = 2**SWIN_HALVINGS
@@ -54,16 +54,16 @@ def with_swin_plans(fold: Checkpoint, where: Path) -> tuple[Checkpoint, list[str
     """
     plans = copy.deepcopy(dict(fold.plans))
     try:
-        with engine():
-            named = dict(resolved(plans, fold.configuration)["architecture"])
+        with nnunet_environment():
+            named = dict(resolve_configuration(plans, fold.configuration)["architecture"])
         is_one = named["network_class_name"] == SWIN
         architecture = swin_architecture(fold.weights, named["arch_kwargs"] if is_one else {})
         if is_one and _same(named["arch_kwargs"], architecture["arch_kwargs"]):
             return fold, []
         settings = plans["configurations"][fold.configuration]
         settings["architecture"] = architecture
-        with engine():
-            patch = list(resolved(plans, fold.configuration)["patch_size"])
+        with nnunet_environment():
+            patch = list(resolve_configuration(plans, fold.configuration)["patch_size"])
         settings["patch_size"] = nearest_patch(patch)
     except MALFORMED as error:
         if isinstance(error, LnSegFmError):

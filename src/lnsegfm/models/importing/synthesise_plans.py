@@ -7,13 +7,13 @@ from typing import Any
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.planning import Preset, preset_plans
+from lnsegfm.models.planning import TrainingPreset, preset_plans
 from lnsegfm.models.plans import CONFIGURATION
 
 CT = "CT"
 
 
-def made_plans(
+def synthesise_plans(
     name: str,
     architecture: Mapping[str, Any],
     *,
@@ -37,7 +37,9 @@ def made_plans(
         axes: Which axis of (z, y, x) is the network's first, second and third.
     """
     z_y_x = tuple(int(n) for n in patch_size)
-    preset = Preset(features=(1,), patch_size=(z_y_x[0], z_y_x[1], z_y_x[2]), batch_size=2, iterations=1, lr=1e-3)
+    preset = TrainingPreset(
+        features=(1,), patch_size=(z_y_x[0], z_y_x[1], z_y_x[2]), batch_size=2, iterations=1, lr=1e-3
+    )
     spacing = [float(spacing_mm[axis]) for axis in axes]
     fingerprint = {
         "spacings": [spacing],

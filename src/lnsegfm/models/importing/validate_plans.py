@@ -11,9 +11,9 @@ from typing import Any
 from lnsegfm.datasets.labels import BACKGROUND, LabelMap
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
 from lnsegfm.models.plans import CONFIGURATION, require_divisible
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import is_own_part
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
 
@@ -35,7 +35,7 @@ def read_table(file: Path) -> Any:
         raise ModelError(str(error)) from None
 
 
-def plain(table: Any, where: str) -> dict[str, Any]:
+def as_plain_json(table: Any, where: str) -> dict[str, Any]:
     """A table as JSON would hold it: text, numbers, lists and tables, and nothing else.
 
     Raises:
@@ -78,8 +78,8 @@ def require_usable(
         if configuration not in plans["configurations"]:
             named = ", ".join(plans["configurations"])
             raise ModelError(f"{where}: it has no configuration {configuration}. It has {named}: use --configuration.")
-        with engine():
-            settings = resolved(plans, configuration)
+        with nnunet_environment():
+            settings = resolve_configuration(plans, configuration)
             require_known_imports(settings, Path(where))
             _require_volumes(settings, configuration, where)
             _require_own_parts(plans, settings, where)
@@ -180,7 +180,7 @@ def _require_labels(dataset_json: Mapping[str, Any], where: str, encoder: bool) 
         raise ModelError(f"{where}: {error}") from None
 
 
-def described(channels: tuple[str, ...], labels: LabelMap | None) -> dict[str, Any]:
+def synthesise_dataset_json(channels: tuple[str, ...], labels: LabelMap | None) -> dict[str, Any]:
     """A ``dataset.json`` for weights that come without; an encoder has no labels."""
     return {
         "channel_names": {str(i): name for i, name in enumerate(channels)},

@@ -17,7 +17,7 @@ from lnsegfm.evaluation.probabilities import ENDING, write_probabilities
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.models.model_folder import Model
-from lnsegfm.models.training_domain import ct_channel, seen_by
+from lnsegfm.models.training_domain import ct_channel, training_domains
 from lnsegfm.prediction.results import PredictedMask
 from lnsegfm.storage import write_json, write_text
 
@@ -46,13 +46,13 @@ class Beside:
         wanted: What to write.
 
     Raises:
-        DataError: The model's ``seen.json``, or the folder's ``flags.json``, is damaged.
+        DataError: The model's ``training_domain.json``, or the folder's ``flags.json``, is damaged.
     """
 
     def __init__(self, model: Model, out: Path, wanted: Wanted) -> None:
         self.labels, self.out, self.wanted = model.labels, out, wanted
         self._ct = ct_channel(model.plans, model.configuration)
-        self._seen = seen_by(model) if wanted.flags else ()
+        self._seen = training_domains(model) if wanted.flags else ()
         self._looked_at = set(read_flags(out))
 
     def needs_network(self, case: Case) -> bool:

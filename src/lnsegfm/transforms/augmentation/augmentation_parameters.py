@@ -33,7 +33,7 @@ GAMMA = (0.7, 1.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
+class TransformRates:
     """How often a sample meets each transform, nnU-Net's by default.
 
     Args:
@@ -73,7 +73,7 @@ class Rates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation:
+class AugmentationSettings:
     """What samples are drawn from.
 
     Args:
@@ -100,7 +100,7 @@ class Augmentation:
     foreground: float = 0.33
     has_ignore: bool = False
     every_label: tuple[int, ...] = ()
-    rates: Rates = Rates()
+    rates: TransformRates = TransformRates()
 
     def __post_init__(self) -> None:
         if len(self.patch) != 3 or len(self.box) != 3:
@@ -113,7 +113,7 @@ class Augmentation:
             raise ConfigError(f"Mirror axes {self.mirror_axes}: axes are 0, 1 and 2. Leave the others out.")
 
 
-class Drawable(Protocol):
+class LocatedScan(Protocol):
     """What a draw must know of a scan."""
 
     @property
@@ -126,7 +126,7 @@ class Drawable(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
+class SampleParameters:
     """The random choices of one sample; None where a transform is not done, per channel where channels differ.
 
     Args:
@@ -171,9 +171,9 @@ class Draw:
         return about_x @ about_y @ about_z @ np.diag([1.0 if in_plane else scale, scale, scale])
 
 
-def draw_batch(
-    settings: Augmentation, scans: Sequence[Drawable], size: int, seed: int, iteration: int, rank: int = 0
-) -> list[Draw]:
+def draw_batch_parameters(
+    settings: AugmentationSettings, scans: Sequence[LocatedScan], size: int, seed: int, iteration: int, rank: int = 0
+) -> list[SampleParameters]:
     """Draw the samples of a batch.
 
     Args:
@@ -189,12 +189,14 @@ def draw_batch(
     first_foreground = round(size * (1 - settings.foreground))
     sources = [np.random.SeedSequence(seed, spawn_key=(iteration, rank, i)) for i in range(size)]
     return [
-        draw(settings, scans, np.random.default_rng(source), foreground=i >= first_foreground)
+        draw_sample_parameters(settings, scans, np.random.default_rng(source), foreground=i >= first_foreground)
         for i, source in enumerate(sources)
     ]
 
 
-def draw(settings: Augmentation, scans: Sequence[Drawable], random: np.random.Generator, *, foreground: bool) -> Draw:
+def draw_sample_parameters(
+    settings: AugmentationSettings, scans: Sequence[LocatedScan], random: np.random.Generator, *, foreground: bool
+) -> SampleParameters:
     """Draw one sample, centred on a labelled voxel or anywhere."""
     case = int(random.integers(len(scans)))
     lower = _lower(settings, scans[case], random, foreground)
@@ -206,7 +208,7 @@ def draw(settings: Augmentation, scans: Sequence[Drawable], random: np.random.Ge
     def factors(limits: tuple[float, float]) -> tuple[float, ...]:
         return tuple(_around_one(random, limits) for _ in channels)
 
-    return Draw(
+    return SampleParameters(
         case=case,
         lower=lower,
         angles=_angles(settings, random) if comes(rates.rotation) else None,
@@ -229,7 +231,7 @@ def draw(settings: Augmentation, scans: Sequence[Drawable], random: np.random.Ge
     )
 
 
-def _lower(settings: Augmentation, scan: Drawable, random: np.random.Generator, foreground: bool) -> Triple:
+def _lower(settings: AugmentationSettings, scan: LocatedScan, random: np.random.Generator, foreground: bool) -> Triple:
     """First voxel of the box: the box may leave the scan by half of what it has beyond the patch, on either side."""
     ranges = []
     for size, patch, box in zip(scan.shape, settings.patch, settings.box, strict=True):
@@ -244,7 +246,7 @@ def _lower(settings: Augmentation, scan: Drawable, random: np.random.Generator, 
 
 
 def _voxel(
-    settings: Augmentation, scan: Drawable, random: np.random.Generator, foreground: bool
+    settings: AugmentationSettings, scan: LocatedScan, random: np.random.Generator, foreground: bool
 ) -> Sequence[int] | None:
     """A labelled voxel of a class drawn first; an annotated one where some are not; None for anywhere."""
     found = {key: places for key, places in scan.locations.items() if len(places)}
@@ -262,7 +264,7 @@ def _voxel(
     return [int(v) for v in places[int(random.integers(len(places)))][1:]]
 
 
-def _angles(settings: Augmentation, random: np.random.Generator) -> tuple[float, float, float]:
+def _angles(settings: AugmentationSettings, random: np.random.Generator) -> tuple[float, float, float]:
     limits = (-settings.angle, settings.angle)
     return (random.uniform(*limits), 0.0, 0.0) if settings.in_plane else _three(random, limits)
 

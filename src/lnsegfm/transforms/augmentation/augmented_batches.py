@@ -14,16 +14,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, draw_batch
-from lnsegfm.transforms.augmentation.intensity_transforms import change_intensities
-from lnsegfm.transforms.augmentation.prepared_case import Shot
-from lnsegfm.transforms.augmentation.spatial_transforms import sample
+from lnsegfm.transforms.augmentation.augmentation_parameters import (
+    AugmentationSettings,
+    SampleParameters,
+    draw_batch_parameters,
+)
+from lnsegfm.transforms.augmentation.intensity_transforms import augment_intensities
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
+from lnsegfm.transforms.augmentation.spatial_transforms import sample_patch
 
 
-def augment(shot: Shot, draw: Draw, settings: Augmentation) -> tuple[Tensor, Tensor]:
+def augment_sample(shot: PreparedCase, draw: SampleParameters, settings: AugmentationSettings) -> tuple[Tensor, Tensor]:
     """Make one sample: image (C, z, y, x) in float32, labels (1, z, y, x) in int16, none below 0."""
-    image, labels = sample(shot.image, shot.labels, draw, settings)
-    change_intensities(image, draw, in_plane=settings.in_plane)
+    image, labels = sample_patch(shot.image, shot.labels, draw, settings)
+    augment_intensities(image, draw, in_plane=settings.in_plane)
     if draw.mirrored:
         image, labels = image.flip([axis - 3 for axis in draw.mirrored]), labels.flip(draw.mirrored)
     for channel in settings.masked:
@@ -31,7 +35,7 @@ def augment(shot: Shot, draw: Draw, settings: Augmentation) -> tuple[Tensor, Ten
     return image, labels.clamp_(min=0)[None]
 
 
-def at_resolutions(labels: Tensor, scales: Sequence[Sequence[float]]) -> list[Tensor]:
+def downsample_labels(labels: Tensor, scales: Sequence[Sequence[float]]) -> list[Tensor]:
     """Labels (..., z, y, x) at the resolutions of the network's outputs: of every few voxels the middle one."""
     return [_nearest(labels, [round(n * s) for n, s in zip(labels.shape[-3:], scale, strict=True)]) for scale in scales]
 
@@ -59,8 +63,8 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        shots: Sequence[Shot],
-        settings: Augmentation,
+        shots: Sequence[PreparedCase],
+        settings: AugmentationSettings,
         size: int,
         seed: int,
         *,
@@ -74,14 +78,14 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, iteration: int) -> dict[str, Any]:
         """Data (B, C, z, y, x), target (B, 1, z, y, x), a list where deep supervision is on, and the cases' names."""
-        draws = draw_batch(self._settings, self._shots, self._size, self._seed, iteration, self._rank)
+        draws = draw_batch_parameters(self._settings, self._shots, self._size, self._seed, iteration, self._rank)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums over several threads differ in the last bit
         try:
             with torch.no_grad():
-                samples = [augment(self._shots[draw.case], draw, self._settings) for draw in draws]
+                samples = [augment_sample(self._shots[draw.case], draw, self._settings) for draw in draws]
                 data, labels = (torch.stack(parts) for parts in zip(*samples, strict=True))
-                target = labels if self._scales is None else at_resolutions(labels, self._scales)
+                target = labels if self._scales is None else downsample_labels(labels, self._scales)
         finally:
             torch.set_num_threads(threads)
         return {"data": data, "target": target, "keys": [self._shots[draw.case].name for draw in draws]}

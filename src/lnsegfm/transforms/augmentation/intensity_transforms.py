@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from lnsegfm.transforms.augmentation.augmentation_parameters import Draw
+from lnsegfm.transforms.augmentation.augmentation_parameters import SampleParameters
 
 KERNEL_SDS = 6
 """Width of the blur's kernel in standard deviations, rounded to an odd number of voxels."""
@@ -19,7 +19,7 @@ SMALLEST = 1e-7
 """A range or a standard deviation is divided by no less."""
 
 
-def change_intensities(image: Tensor, draw: Draw, *, in_plane: bool = False) -> Tensor:
+def augment_intensities(image: Tensor, draw: SampleParameters, *, in_plane: bool = False) -> Tensor:
     """Do to an image what was drawn, in nnU-Net's order, in place."""
     if draw.noise is not None:
         add_noise(image, draw.noise, draw.noise_seed)
@@ -31,7 +31,7 @@ def change_intensities(image: Tensor, draw: Draw, *, in_plane: bool = False) -> 
         if draw.contrast is not None:
             change_contrast(channel, draw.contrast[c])
         if draw.low_resolution is not None and (share := draw.low_resolution[c]) is not None:
-            coarsen(channel, share, in_plane=in_plane)
+            simulate_low_resolution(channel, share, in_plane=in_plane)
         if draw.inverted_gamma is not None:
             change_gamma(channel.neg_(), draw.inverted_gamma[c])
             channel.neg_()
@@ -49,7 +49,7 @@ def add_noise(image: Tensor, sd: float, seed: int) -> None:
 def blur(channel: Tensor, sds: Sequence[float]) -> None:
     """Convolve (z, y, x) with a Gaussian along each axis; the border is mirrored."""
     for axis, sd in enumerate(sds):
-        weights = kernel(sd)
+        weights = gaussian_kernel(sd)
         reach = len(weights) // 2
         around = [0] * 6
         around[2 * (2 - axis)] = around[2 * (2 - axis) + 1] = reach
@@ -61,7 +61,7 @@ def blur(channel: Tensor, sds: Sequence[float]) -> None:
             channel.add_(both, alpha=weights[i])
 
 
-def kernel(sd: float) -> list[float]:
+def gaussian_kernel(sd: float) -> list[float]:
     """Weights of a Gaussian at whole voxels; their number is odd and their sum 1."""
     wanted = KERNEL_SDS * sd + 0.5
     width = round(wanted)
@@ -81,7 +81,7 @@ def change_contrast(channel: Tensor, factor: float) -> None:
     torch.clamp(channel, lowest, highest, out=channel)
 
 
-def coarsen(channel: Tensor, share: float, *, in_plane: bool = False) -> None:
+def simulate_low_resolution(channel: Tensor, share: float, *, in_plane: bool = False) -> None:
     """Keep a share of the voxels along each axis (the nearest ones) and interpolate between them linearly."""
     share = torch.tensor(share, dtype=torch.float32).item()  # where n * share is nearly a half, rounding counts
     size = channel.shape

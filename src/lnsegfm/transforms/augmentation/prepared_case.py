@@ -15,7 +15,7 @@ from lnsegfm.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
+class PreparedCase:
     """A prepared scan with its labels, whole.
 
     Args:
@@ -44,7 +44,9 @@ class Shot:
         return z, y, x
 
     @classmethod
-    def prepared(cls, name: str, image: np.ndarray, labels: np.ndarray, locations: Mapping[Any, np.ndarray]) -> Shot:
+    def prepared(
+        cls, name: str, image: np.ndarray, labels: np.ndarray, locations: Mapping[Any, np.ndarray]
+    ) -> PreparedCase:
         """What nnU-Net's preprocessing gives, labels (1, Z, Y, X); no voxel is copied, nor one changed."""
         return cls(
             name=name,
@@ -53,7 +55,7 @@ class Shot:
             locations={key: np.asarray(places) for key, places in locations.items()},
         )
 
-    def to(self, device: str) -> Shot:
+    def to(self, device: str) -> PreparedCase:
         """The same on a device."""
         return replace(self, image=self.image.to(device), labels=self.labels.to(device))
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnsegfm.transforms.augmentation.augmentation_parameters import Augmentation, Draw, Triple
+from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings, SampleParameters, Triple
 
 OUTSIDE = -1
 """Label outside of the box or the scan, and in a scan outside of its nonzero region."""
@@ -28,7 +28,9 @@ ROUNDING = 1e-3
 """Voxels by which a place may be off in float32, and more."""
 
 
-def sample(image: Tensor, labels: Tensor, draw: Draw, settings: Augmentation) -> tuple[Tensor, Tensor]:
+def sample_patch(
+    image: Tensor, labels: Tensor, draw: SampleParameters, settings: AugmentationSettings
+) -> tuple[Tensor, Tensor]:
     """Read the voxels of a sample.
 
     Args:
@@ -72,12 +74,12 @@ def _triple(values: Iterable[int]) -> Triple:
     return z, y, x
 
 
-def _limits(draw: Draw, settings: Augmentation, shape: Triple) -> tuple[tuple[int, int], ...]:
+def _limits(draw: SampleParameters, settings: AugmentationSettings, shape: Triple) -> tuple[tuple[int, int], ...]:
     """First and last but one voxel along each axis that is in the box and in the scan."""
     return tuple((max(low, 0), min(low + n, s)) for low, n, s in zip(draw.lower, settings.box, shape, strict=True))
 
 
-def _region(draw: Draw, settings: Augmentation, shape: Triple) -> tuple[Triple, Triple]:
+def _region(draw: SampleParameters, settings: AugmentationSettings, shape: Triple) -> tuple[Triple, Triple]:
     """First voxel and size of the part of the box, and of the scan in it, that the patch can reach."""
     middle = np.array(draw.lower) + (np.array(settings.box) - 1) / 2
     reach = np.abs(draw.matrix(in_plane=settings.in_plane)) @ ((np.array(settings.patch) - 1) / 2) + ROUNDING
@@ -124,8 +126,8 @@ class _Place:
     @classmethod
     def of(
         cls,
-        draw: Draw,
-        settings: Augmentation,
+        draw: SampleParameters,
+        settings: AugmentationSettings,
         origin: Triple,
         size: Triple,
         region: tuple[Triple, Triple],

@@ -23,7 +23,7 @@ NEGLIGIBLE = {torch.float32: 1e-9, torch.float64: 0.0}
 
 
 @lru_cache(maxsize=64)
-def weights(n_in: int, n_out: int, order: int) -> np.ndarray:
+def axis_weights(n_in: int, n_out: int, order: int) -> np.ndarray:
     """Weights (n_out, n_in), float64, of ``resize(..., mode="edge", anti_aliasing=False)`` along one axis.
 
     Args:
@@ -37,7 +37,7 @@ def weights(n_in: int, n_out: int, order: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def weights_between_slices(n_in: int, n_out: int, order: int) -> np.ndarray:
+def separate_axis_weights(n_in: int, n_out: int, order: int) -> np.ndarray:
     """Weights (n_out, n_in), float64, by which nnU-Net goes from slice to slice where an axis is apart."""
     places = np.float64(n_in / n_out) * (np.arange(n_out) + 0.5) - 0.5
     unit = np.eye(n_in)
@@ -48,7 +48,7 @@ def weights_between_slices(n_in: int, n_out: int, order: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class WeightBlock:
     """Consecutive outputs of an axis and the inputs that they are made of.
 
     Args:
@@ -74,41 +74,43 @@ class Block:
         return used, back
 
 
-def block(matrix: np.ndarray, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Block:
+def weight_block(matrix: np.ndarray, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> WeightBlock:
     """The block of outputs [start, stop) of an axis whose weights are ``matrix`` (n_out, n_in)."""
     rows = matrix[start:stop]
     used = np.flatnonzero((np.abs(rows) > NEGLIGIBLE[dtype]).any(axis=0))
     low, high = int(used[0]), int(used[-1]) + 1
     rows = rows[:, low:high]
-    return Block(start, stop, low, high, torch.tensor(rows, dtype=dtype, device=device), rows)
+    return WeightBlock(start, stop, low, high, torch.tensor(rows, dtype=dtype, device=device), rows)
 
 
 @lru_cache(maxsize=64)
-def blocks(n_in: int, n_out: int, order: int, dtype: torch.dtype, device: torch.device) -> tuple[Block, ...]:
+def weight_blocks(
+    n_in: int, n_out: int, order: int, dtype: torch.dtype, device: torch.device
+) -> tuple[WeightBlock, ...]:
     """The axis in blocks of ``ROWS`` outputs."""
-    matrix = weights(n_in, n_out, order)
-    return tuple(block(matrix, at, min(at + ROWS, n_out), dtype, device) for at in range(0, n_out, ROWS))
+    matrix = axis_weights(n_in, n_out, order)
+    return tuple(weight_block(matrix, at, min(at + ROWS, n_out), dtype, device) for at in range(0, n_out, ROWS))
 
 
-def in_plane(planes: Tensor, shape: tuple[int, int], order: int) -> Tensor:
+def interpolate_planes(planes: Tensor, shape: tuple[int, int], order: int) -> Tensor:
     """Interpolate planes (n, y, x), float32 or float64, to (n, *shape)."""
     n, y, x = planes.shape
     if y != shape[0]:
         made = planes.new_empty((n, shape[0], x))
-        for part in blocks(y, shape[0], order, planes.dtype, planes.device):
+        for part in weight_blocks(y, shape[0], order, planes.dtype, planes.device):
             made[:, part.start : part.stop] = torch.matmul(part.weights, planes[:, part.low : part.high])
         planes = made
     if x != shape[1]:
         rows = planes.reshape(-1, x)
         made = planes.new_empty((len(rows), shape[1]))
-        for part in blocks(x, shape[1], order, planes.dtype, planes.device):
+        for part in weight_blocks(x, shape[1], order, planes.dtype, planes.device):
             torch.mm(rows[:, part.low : part.high], part.weights.T, out=made[:, part.start : part.stop])
         planes = made.view(n, shape[0], shape[1])
     return planes
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class LinearNeighbours:
     """The two samples between which each output of an axis lies, as linear interpolation takes them.
 
     Args:
@@ -127,17 +129,17 @@ class Pair:
 
 
 @lru_cache(maxsize=64)
-def pair(n_in: int, n_out: int) -> Pair:
+def linear_neighbours(n_in: int, n_out: int) -> LinearNeighbours:
     """Linear interpolation along one axis, sample by sample."""
-    matrix = weights(n_in, n_out, 1)
+    matrix = axis_weights(n_in, n_out, 1)
     rows = np.arange(n_out)
     low = np.argmax(matrix != 0, axis=1)
     high = n_in - 1 - np.argmax(matrix[:, ::-1] != 0, axis=1)
     of_high = np.where(high == low, 0.0, matrix[rows, high])
-    return Pair(low, high, matrix[rows, low], of_high, np.argmax(weights(n_in, n_out, 0) != 0, axis=1))
+    return LinearNeighbours(low, high, matrix[rows, low], of_high, np.argmax(axis_weights(n_in, n_out, 0) != 0, axis=1))
 
 
 @lru_cache(maxsize=64)
-def slice_of(n_in: int, n_out: int) -> np.ndarray:
+def nearest_slices(n_in: int, n_out: int) -> np.ndarray:
     """The slice (n_out) that nnU-Net takes for each output where an axis is apart and of order 0."""
-    return np.argmax(weights_between_slices(n_in, n_out, 0) != 0, axis=1)
+    return np.argmax(separate_axis_weights(n_in, n_out, 0) != 0, axis=1)

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.transforms.resampling.anisotropy import ANISOTROPY_THRESHOLD, separate_axis
-from lnsegfm.transforms.resampling.axis_weights import Block, block, in_plane, weights, weights_between_slices
+from lnsegfm.transforms.resampling.axis_weights import (
+    WeightBlock,
+    axis_weights,
+    interpolate_planes,
+    separate_axis_weights,
+    weight_block,
+)
 
 MAX_BYTES = 2**28
 """Working memory beside input and output, unless told otherwise."""
@@ -24,7 +30,7 @@ SLAB_ROWS = 16
 
 
 @dataclass(frozen=True)
-class Rule:
+class ResamplingRule:
     """How to resample, in nnU-Net's terms.
 
     Args:
@@ -58,7 +64,7 @@ def resampled_slabs(
     *,
     device: str | torch.device = "cpu",
     max_bytes: int = MAX_BYTES,
-    rule: Rule,
+    rule: ResamplingRule,
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Resample slab by slab, for those who make something smaller of each.
 
@@ -75,7 +81,7 @@ def resampled_slabs(
         Where a slab lies in (C, *new_shape), and the slab in the type of ``data``. Slabs come in order and cover all.
     """
     new_shape = checked_shape(data, new_shape)
-    source, device = as_tensor(data), torch.device(device)
+    source, device = voxels_as_tensor(data), torch.device(device)
     axis = rule.apart(current_spacing_mm, new_spacing_mm)
     first = axis or 0
     source = source.movedim(first + 1, 1)
@@ -84,11 +90,11 @@ def resampled_slabs(
     ranges = [_range(channel) for channel in source]
     working = torch.float64 if source.dtype == torch.float64 else torch.float32
     n_in = source.shape[1]
-    matrix = weights(n_in, n_out, rule.order) if axis is None else weights_between_slices(n_in, n_out, rule.order_z)
+    matrix = axis_weights(n_in, n_out, rule.order) if axis is None else separate_axis_weights(n_in, n_out, rule.order_z)
     rows = _rows(source, matrix, plane, working, device, max_bytes)
     for start in range(0, n_out, rows):
         stop = min(start + rows, n_out)
-        along = block(matrix, start, stop, working, device)
+        along = weight_block(matrix, start, stop, working, device)
         slab = torch.empty((len(source), stop - start, *plane), dtype=source.dtype, device=device)
         with _full_precision(device):
             for channel, out, limits in zip(source, slab, ranges, strict=True):
@@ -101,19 +107,21 @@ def resampled_slabs(
         yield tuple(place), slab.movedim(1, first + 1)
 
 
-def _volume(part: Tensor, along: Block, plane: tuple[int, int], rule: Rule, limits: tuple[float, float]) -> Tensor:
+def _volume(
+    part: Tensor, along: WeightBlock, plane: tuple[int, int], rule: ResamplingRule, limits: tuple[float, float]
+) -> Tensor:
     """Outputs of a slab in three dimensions, from the inputs that they need."""
     mixed = torch.matmul(along.weights, part.reshape(len(part), -1)).view(-1, *part.shape[1:])
-    return in_plane(mixed, plane, rule.order).clamp_(*limits)
+    return interpolate_planes(mixed, plane, rule.order).clamp_(*limits)
 
 
-def _slices(part: Tensor, along: Block, plane: tuple[int, int], rule: Rule) -> Tensor:
+def _slices(part: Tensor, along: WeightBlock, plane: tuple[int, int], rule: ResamplingRule) -> Tensor:
     """Outputs of a slab where slices are apart: each slice on its own, then from slice to slice."""
     back = None
     if rule.order_z == 0:  # on the CPU, where the weights come from: an accelerator would have to be waited for
         used, back = (torch.from_numpy(index).to(part.device) for index in along.nearest)
         part = part.index_select(0, used)
-    made = in_plane(part, plane, rule.order)
+    made = interpolate_planes(part, plane, rule.order)
     made = made.clamp(part.amin((1, 2), keepdim=True), part.amax((1, 2), keepdim=True))
     if back is not None:
         return made.index_select(0, back)
@@ -156,7 +164,7 @@ def checked_shape(data: Any, new_shape: Sequence[int], *, floating: bool = True)
     return shape
 
 
-def as_tensor(data: np.ndarray | Tensor) -> Tensor:
+def voxels_as_tensor(data: np.ndarray | Tensor) -> Tensor:
     """The same voxels as a tensor, copied only where torch knows no such array."""
     if isinstance(data, Tensor):
         return data

@@ -20,19 +20,19 @@ import torch
 from torch import Tensor
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.transforms.resampling.axis_weights import slice_of
+from lnsegfm.transforms.resampling.axis_weights import nearest_slices
 from lnsegfm.transforms.resampling.resample_blockwise import (
     MAX_BYTES,
-    Rule,
-    as_tensor,
+    ResamplingRule,
     checked_shape,
     resampled_slabs,
+    voxels_as_tensor,
 )
-from lnsegfm.transforms.resampling.resample_labels import resampled_labels
+from lnsegfm.transforms.resampling.resample_labels import resample_label_volume
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
-IMAGE, LABELS = Rule(order=3), Rule(order=1)
+IMAGE, LABELS = ResamplingRule(order=3), ResamplingRule(order=1)
 """What nnU-Net's planner writes for images and labels; logits have that of labels."""
 
 
@@ -44,7 +44,7 @@ def resample_image(
     *,
     device: str | torch.device = "cpu",
     max_bytes: int = MAX_BYTES,
-    rule: Rule = IMAGE,
+    rule: ResamplingRule = IMAGE,
 ) -> Array:
     """Resample an image to another grid.
 
@@ -67,7 +67,7 @@ def resample_image(
     new_shape = checked_shape(data, new_shape)
     if tuple(data.shape[1:]) == new_shape:
         return data
-    source = as_tensor(data)
+    source = voxels_as_tensor(data)
     made = torch.empty((len(source), *new_shape), dtype=source.dtype, device=source.device)
     for part, slab in resampled_slabs(
         source, new_shape, current_spacing_mm, new_spacing_mm, device=device, max_bytes=max_bytes, rule=rule
@@ -83,7 +83,7 @@ def resample_labels(
     new_spacing_mm: Sequence[float],
     *,
     max_bytes: int = MAX_BYTES,
-    rule: Rule = LABELS,
+    rule: ResamplingRule = LABELS,
 ) -> Array:
     """Resample labels as nnU-Net does: the label whose indicator, interpolated linearly, is the largest.
 
@@ -114,8 +114,8 @@ def resample_labels(
     made = np.empty((len(labels), *new_shape), dtype=labels.dtype)
     for channel, out in zip(labels, made, strict=True):
         if axis is None:
-            resampled_labels(channel, out, None, max_bytes)
+            resample_label_volume(channel, out, None, max_bytes)
         else:
-            slices = slice_of(channel.shape[axis], new_shape[axis])
-            resampled_labels(np.moveaxis(channel, axis, 0), np.moveaxis(out, axis, 0), slices, max_bytes)
+            slices = nearest_slices(channel.shape[axis], new_shape[axis])
+            resample_label_volume(np.moveaxis(channel, axis, 0), np.moveaxis(out, axis, 0), slices, max_bytes)
     return made if isinstance(data, np.ndarray) else torch.from_numpy(made).to(data.device)

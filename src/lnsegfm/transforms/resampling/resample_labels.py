@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from lnsegfm.transforms.resampling.axis_weights import Pair, pair
+from lnsegfm.transforms.resampling.axis_weights import LinearNeighbours, linear_neighbours
 
 CHUNK = 2**13
 """Voxels interpolated at a time at most, so that their eight shares stay in a processor's cache."""
@@ -18,7 +18,7 @@ BYTES_A_VOXEL = 8 * (8 + 8 + 8 + 8)
 """Of a voxel that is interpolated: eight labels, weights and shares, and what is between."""
 
 
-def resampled_labels(labels: np.ndarray, out: np.ndarray, slices: np.ndarray | None, max_bytes: int) -> None:
+def resample_label_volume(labels: np.ndarray, out: np.ndarray, slices: np.ndarray | None, max_bytes: int) -> None:
     """Resample one volume of labels.
 
     Args:
@@ -28,7 +28,7 @@ def resampled_labels(labels: np.ndarray, out: np.ndarray, slices: np.ndarray | N
             axes are interpolated.
         max_bytes: Working memory.
     """
-    y, x = pair(labels.shape[1], out.shape[1]), pair(labels.shape[2], out.shape[2])
+    y, x = linear_neighbours(labels.shape[1], out.shape[1]), linear_neighbours(labels.shape[2], out.shape[2])
     n_in, n_out = len(labels), len(out)
     a_row = int((4 * labels[0].size * max(1.0, n_in / n_out) + 3 * out[0].size) * labels.itemsize + 10 * out[0].size)
     rows = max(1, min(n_out, max_bytes // 2 // a_row))
@@ -36,18 +36,22 @@ def resampled_labels(labels: np.ndarray, out: np.ndarray, slices: np.ndarray | N
     for start in range(0, n_out, rows):
         here = slice(start, min(start + rows, n_out))
         if slices is None:
-            z = pair(n_in, n_out)
+            z = linear_neighbours(n_in, n_out)
             low, high = int(z.low[here].min()), int(z.high[here].max()) + 1
-            part = Pair(z.low[here] - low, z.high[here] - low, z.of_low[here], z.of_high[here], z.nearest[here] - low)
+            part = LinearNeighbours(
+                z.low[here] - low, z.high[here] - low, z.of_low[here], z.of_high[here], z.nearest[here] - low
+            )
             out[here] = _interpolated(labels[low:high], part, y, x, chunk)
         else:
             used, back = np.unique(slices[here], return_inverse=True)
             each = np.arange(len(used))
-            alone = Pair(each, each, np.ones(len(used)), np.zeros(len(used)), each)
+            alone = LinearNeighbours(each, each, np.ones(len(used)), np.zeros(len(used)), each)
             out[here] = _interpolated(labels[used], alone, y, x, chunk)[back]
 
 
-def _interpolated(labels: np.ndarray, z: Pair, y: Pair, x: Pair, chunk: int) -> np.ndarray:
+def _interpolated(
+    labels: np.ndarray, z: LinearNeighbours, y: LinearNeighbours, x: LinearNeighbours, chunk: int
+) -> np.ndarray:
     labels, axes = np.ascontiguousarray(labels), (z, y, x)
     made = _taken(labels, z.nearest, y.nearest, x.nearest)
     mixed = _mixed(labels, axes)
@@ -66,7 +70,7 @@ def _taken(labels: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> n
     return labels.take(x, axis=2, mode="clip").take(y, axis=1, mode="clip").take(z, axis=0, mode="clip")
 
 
-def _mixed(labels: np.ndarray, axes: tuple[Pair, Pair, Pair]) -> np.ndarray:
+def _mixed(labels: np.ndarray, axes: tuple[LinearNeighbours, LinearNeighbours, LinearNeighbours]) -> np.ndarray:
     """Whether the cell from a voxel to the next one along each interpolated axis holds more than one label."""
     smallest = largest = labels
     for axis, pairs in enumerate(axes):
@@ -82,7 +86,7 @@ def _with_next(choose: np.ufunc, labels: np.ndarray, axis: int) -> np.ndarray:
     return made
 
 
-def _between(mixed: np.ndarray, axis: int, pairs: Pair) -> slice:
+def _between(mixed: np.ndarray, axis: int, pairs: LinearNeighbours) -> slice:
     """The outputs along an axis that can lie in a mixed cell; they are neighbours, because ``low`` never falls."""
     layers = np.flatnonzero(mixed.any(axis=tuple(other for other in range(3) if other != axis)))
     if not len(layers):
@@ -93,7 +97,7 @@ def _between(mixed: np.ndarray, axis: int, pairs: Pair) -> slice:
 
 
 def _neighbours(
-    labels: np.ndarray, axes: tuple[Pair, Pair, Pair], at: tuple[np.ndarray, ...]
+    labels: np.ndarray, axes: tuple[LinearNeighbours, LinearNeighbours, LinearNeighbours], at: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels (8, n) around each place and their weights (8, n), in the order in which scipy adds them up."""
     steps = (labels.shape[1] * labels.shape[2], labels.shape[2], 1)

@@ -11,14 +11,14 @@ from torch import Tensor
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import Kind, Source
-from lnsegfm.models.importing.recognised import Fold, Found, NotThis
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.state_dict_names import outputs, state_dict_in
-from lnsegfm.models.importing.validate_plans import MALFORMED, described, read_table
+from lnsegfm.models.importing.validate_plans import MALFORMED, read_table, synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
-from lnsegfm.nnunet.environment import engine
+from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
-from lnsegfm.nnunet.plan_configuration import resolved
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.weights.checkpoint import Checkpoint
 
 TAKES = frozenset({"plans", "dataset_json", "labels", "channels", "configuration", "patch_size"})
@@ -26,7 +26,7 @@ PLANS = ("plans.json", "nnUNetPlans.json")
 VERSION_1 = "conv_blocks_context.0."
 
 
-def read(source: Source, options: ImportOptions) -> Found:
+def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Recognise weights whose plans are given, or lie beside them.
 
     Raises:
@@ -34,19 +34,19 @@ def read(source: Source, options: ImportOptions) -> Found:
         ConfigError: Nothing says what the outputs are, or which configuration is meant.
         ModelError: Plans or dataset.json are not JSON.
     """
-    if source.kind not in (Kind.CHECKPOINT, Kind.TENSORS):
-        raise NotThis
+    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
+        raise NotThisForm
     content = source.content
     weights = state_dict_in(content)
     if weights is None:
-        raise NotThis("it holds no state dict: a table of names and tensors")
+        raise NotThisForm("it holds no state dict: a table of names and tensors")
     if any(name.startswith(VERSION_1) for name in weights):
-        raise NotThis("its weights are those of nnU-Net version 1, whose networks nnU-Net 2 does not build")
+        raise NotThisForm("its weights are those of nnU-Net version 1, whose networks nnU-Net 2 does not build")
     file = options.plans or source.beside(*PLANS)
     if file is None:
         heads = outputs(weights)
         of = f" and {heads} outputs" if heads else ""
-        raise NotThis(f"{len(weights)} tensors{of}, but no plans: give --plans FILE, an nnUNetPlans.json")
+        raise NotThisForm(f"{len(weights)} tensors{of}, but no plans: give --plans FILE, an nnUNetPlans.json")
     facts = content if isinstance(content, Mapping) else {}
     arguments = facts.get("init_args")
     arguments = arguments if isinstance(arguments, Mapping) else {}
@@ -66,8 +66,8 @@ def read(source: Source, options: ImportOptions) -> Found:
         trainer_name=trainer if isinstance(trainer, str) else STOCK_TRAINER,
         mirroring_axes=tuple(axes),
     )
-    fold = Fold("0", source.place, lambda: checkpoint)
-    return Found(form="state dict with a plans file", folds=(fold,), files=(file, *used), notes=tuple(notes))
+    fold = RecognisedFold("0", source.place, lambda: checkpoint)
+    return RecognisedModel(form="state dict with a plans file", folds=(fold,), files=(file, *used), notes=tuple(notes))
 
 
 def _configuration(plans: Any, options: ImportOptions, inside: Any, file: Path) -> str:
@@ -76,8 +76,8 @@ def _configuration(plans: Any, options: ImportOptions, inside: Any, file: Path) 
         names = [str(name) for name in plans["configurations"]]
         if options.configuration or (isinstance(inside, str) and inside in names):
             return options.configuration or str(inside)
-        with engine():
-            settings = {name: resolved(plans, name) for name in names}
+        with nnunet_environment():
+            settings = {name: resolve_configuration(plans, name) for name in names}
         fit = [n for n, s in settings.items() if len(s["patch_size"]) == 3 and not s.get("previous_stage")]
     except MALFORMED as error:
         raise ModelError(f"{file}: not nnU-Net plans ({error!r}). Give an nnUNetPlans.json.") from None
@@ -89,7 +89,7 @@ def _configuration(plans: Any, options: ImportOptions, inside: Any, file: Path) 
 
 
 def _description(
-    source: Source,
+    source: ModelSource,
     options: ImportOptions,
     arguments: Mapping[str, Any],
     weights: Mapping[str, Tensor],
@@ -101,7 +101,7 @@ def _description(
         if options.dataset_json is not None:
             raise ConfigError("--label and --dataset-json: both say what the outputs are. Give one of them.")
         require_labels(options.labels, source.path, weights)
-        return described(options.channels or _likely_channels(plans, configuration), options.labels), ()
+        return synthesise_dataset_json(options.channels or _likely_channels(plans, configuration), options.labels), ()
     file = options.dataset_json
     if file is None and isinstance(arguments.get("dataset_json"), Mapping):
         return dict(arguments["dataset_json"]), ()
@@ -140,8 +140,8 @@ def require_labels(labels: LabelMap, path: Path, weights: Mapping[str, Tensor]) 
 
 def _likely_channels(plans: Any, configuration: str) -> tuple[str, ...]:
     try:
-        with engine():
-            schemes = resolved(plans, configuration)["normalization_schemes"]
+        with nnunet_environment():
+            schemes = resolve_configuration(plans, configuration)["normalization_schemes"]
     except MALFORMED as error:
         raise ModelError(f"Plans: not nnU-Net's ({error!r}). Give an nnUNetPlans.json.") from None
     return tuple("CT" if scheme == "CTNormalization" else f"image_{i}" for i, scheme in enumerate(schemes))

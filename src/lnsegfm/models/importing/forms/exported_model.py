@@ -10,8 +10,8 @@ from pydantic import Field
 
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import DESCRIPTION, Kind, Source
-from lnsegfm.models.importing.recognised import Fold, Found, NotThis
+from lnsegfm.models.importing.model_source import DESCRIPTION, ModelSource, SourceKind
+from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.safetensors_io import read_tensors
 from lnsegfm.models.importing.validate_plans import read_table
 from lnsegfm.registry.model_card import FileName, ModelCard, Record, Sha256, Text
@@ -34,7 +34,7 @@ class ExportedFold(Record):
     sha256: Sha256
 
 
-class Exported(Record):
+class ExportedModel(Record):
     """What ``model.json`` says.
 
     Args:
@@ -62,7 +62,7 @@ class Exported(Record):
     card: ModelCard | None = None
 
 
-def read(source: Source, options: ImportOptions) -> Found:
+def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Recognise an export: its folder, its ``model.json`` or its safetensors file.
 
     Raises:
@@ -70,29 +70,31 @@ def read(source: Source, options: ImportOptions) -> Found:
         ConfigError: A fold that is not there.
         ModelError: ``model.json`` is not what it should be.
     """
-    folder = source.place if source.kind is Kind.FOLDER else source.place.parent
+    folder = source.place if source.kind is SourceKind.FOLDER else source.place.parent
     file = folder / DESCRIPTION
-    if source.kind not in (Kind.FOLDER, Kind.TENSORS) or not file.is_file() or options.plans is not None:
-        raise NotThis
+    if source.kind not in (SourceKind.FOLDER, SourceKind.TENSORS) or not file.is_file() or options.plans is not None:
+        raise NotThisForm
     content = read_table(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise NotThis(f"{DESCRIPTION} beside it is not of format {FORMAT}")
-    exported = read_record(Exported, content, str(file))
+        raise NotThisForm(f"{DESCRIPTION} beside it is not of format {FORMAT}")
+    exported = read_record(ExportedModel, content, str(file))
     missing = [name for name in options.folds if name not in exported.folds]
     if missing:
         raise ConfigError(f"--fold {' '.join(missing)}: {file} has only {', '.join(exported.folds)}.")
     chosen = options.folds or tuple(exported.folds)
     folds = [(name, folder / exported.folds[name].file, exported.folds[name].sha256) for name in chosen]
-    return Found(
+    return RecognisedModel(
         form="safetensors exported by lnsegfm",
-        folds=tuple(Fold(name, place, partial(_read, place, sha256, exported)) for name, place, sha256 in folds),
+        folds=tuple(
+            RecognisedFold(name, place, partial(_read, place, sha256, exported)) for name, place, sha256 in folds
+        ),
         files=(file,),
         covers=exported.covers,
         card=exported.card,
     )
 
 
-def _read(place: Path, sha256: str, exported: Exported) -> Checkpoint:
+def _read(place: Path, sha256: str, exported: ExportedModel) -> Checkpoint:
     weights, _ = read_tensors(place)
     checkpoint = Checkpoint(
         weights=weights,

@@ -15,12 +15,12 @@ from torch import Tensor
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import Kind, Source
-from lnsegfm.models.importing.recognised import Fold, Found, NotThis
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.state_dict_names import TRANSFORMER, is_swin, state_dict_in
 from lnsegfm.models.importing.swin_plans import swin_architecture
-from lnsegfm.models.importing.synthesise_plans import CT, channel_names, made_plans, require_window
-from lnsegfm.models.importing.validate_plans import described
+from lnsegfm.models.importing.synthesise_plans import CT, channel_names, require_window, synthesise_plans
+from lnsegfm.models.importing.validate_plans import synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
@@ -37,7 +37,7 @@ AXES_NOTE = (
 )
 
 
-def read(source: Source, options: ImportOptions) -> Found:
+def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Recognise a SwinUNETR of MONAI, which comes without plans.
 
     Raises:
@@ -47,9 +47,9 @@ def read(source: Source, options: ImportOptions) -> Found:
     weights = _weights(source)
     if not is_swin(weights):
         started = any(name.startswith(TRANSFORMER) for name in weights)
-        raise NotThis("its weights have no decoder1., which a SwinUNETR has" if started else "")
+        raise NotThisForm("its weights have no decoder1., which a SwinUNETR has" if started else "")
     if options.plans is not None or source.beside(*PLANS) is not None:
-        raise NotThis
+        raise NotThisForm
     architecture = swin_architecture(weights)
     if options.labels is None:
         raise ConfigError(unnamed_outputs(source.path, weights))
@@ -59,15 +59,15 @@ def read(source: Source, options: ImportOptions) -> Found:
         weights=weights,
         configuration=CONFIGURATION,
         plans=plans,
-        dataset_json=described(channels, options.labels),
+        dataset_json=synthesise_dataset_json(channels, options.labels),
         trainer_name=STOCK_TRAINER,
         mirroring_axes=(0, 1, 2),
     )
-    fold = Fold("0", source.place, lambda: checkpoint)
-    return Found(form="MONAI SwinUNETR", folds=(fold,), notes=(AXES_NOTE,))
+    fold = RecognisedFold("0", source.place, lambda: checkpoint)
+    return RecognisedModel(form="MONAI SwinUNETR", folds=(fold,), notes=(AXES_NOTE,))
 
 
-def read_encoder(source: Source, options: ImportOptions) -> Found:
+def read_encoder(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Recognise the transformer of a SwinUNETR on its own, as MONAI's self-supervised pretraining saves it.
 
     Raises:
@@ -77,7 +77,7 @@ def read_encoder(source: Source, options: ImportOptions) -> Found:
     weights = _weights(source)
     bare = {name.removeprefix(TRANSFORMER): tensor for name, tensor in weights.items()}
     if is_swin(weights) or "patch_embed.proj.weight" not in bare or "layers1.0.blocks.0.attn.qkv.weight" not in bare:
-        raise NotThis
+        raise NotThisForm
     parts = ("patch_embed.", "layers1", "layers2", "layers3", "layers4")
     kept = {f"{TRANSFORMER}{name}": tensor for name, tensor in bare.items() if name.startswith(parts)}
     architecture = swin_architecture(kept)
@@ -89,27 +89,27 @@ def read_encoder(source: Source, options: ImportOptions) -> Found:
         weights=kept,
         configuration=CONFIGURATION,
         plans=plans,
-        dataset_json=described(channels, None),
+        dataset_json=synthesise_dataset_json(channels, None),
         trainer_name=STOCK_TRAINER,
         mirroring_axes=(0, 1, 2),
     )
-    fold = Fold("0", source.place, lambda: checkpoint)
-    return Found(
+    fold = RecognisedFold("0", source.place, lambda: checkpoint)
+    return RecognisedModel(
         form="MONAI SwinViT, self-supervised encoder", folds=(fold,), covers=(TRANSFORMER,), notes=tuple(notes)
     )
 
 
-def _weights(source: Source) -> Mapping[str, Tensor]:
-    if source.kind not in (Kind.CHECKPOINT, Kind.TENSORS):
-        raise NotThis
+def _weights(source: ModelSource) -> Mapping[str, Tensor]:
+    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
+        raise NotThisForm
     weights = state_dict_in(source.content)
     if weights is None:
-        raise NotThis
+        raise NotThisForm
     return weights
 
 
 def _plans(
-    source: Source, options: ImportOptions, architecture: Mapping[str, Any], weights: Mapping[str, Tensor]
+    source: ModelSource, options: ImportOptions, architecture: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     embedding = weights[f"{TRANSFORMER}patch_embed.proj.weight"]
     if embedding.ndim != 5:
@@ -125,7 +125,7 @@ def _plans(
             f"{source.path}: a MONAI file does not say which voxel spacing and which intensities it was trained on. "
             f"Give {' and '.join(missing)}. {EXAMPLE}"
         )
-    plans = made_plans(
+    plans = synthesise_plans(
         "Dataset001_MONAI",
         architecture,
         spacing_mm=options.spacing_mm,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lnsegfm.errors import ConfigError, LnSegFmError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import Kind, Source
-from lnsegfm.models.importing.recognised import Fold, Found, NotThis
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.state_dict_names import state_dict_in
-from lnsegfm.models.importing.synthesise_plans import channel_names, made_plans, require_window
-from lnsegfm.models.importing.validate_plans import MALFORMED, described, plain, read_table
+from lnsegfm.models.importing.synthesise_plans import channel_names, require_window, synthesise_plans
+from lnsegfm.models.importing.validate_plans import MALFORMED, as_plain_json, read_table, synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
@@ -33,7 +33,7 @@ IMPORTED = ("conv_op", "norm_op", "dropout_op", "nonlin")
 WINDOW = "Give --window LOW HIGH, in HU: the lowest and highest intensity that it was trained on."
 
 
-def read(source: Source, options: ImportOptions) -> Found:
+def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Recognise a checkpoint with an adaptation plan, inside it or beside it.
 
     Raises:
@@ -41,28 +41,28 @@ def read(source: Source, options: ImportOptions) -> Found:
         ModelError: The plan is not nnssl's, or is of an architecture without an encoder that can be used here.
         ConfigError: Spacing or intensities are not said.
     """
-    if source.kind is not Kind.CHECKPOINT:
-        raise NotThis
+    if source.kind is not SourceKind.CHECKPOINT:
+        raise NotThisForm
     content = source.content
     if not isinstance(content, Mapping):
-        raise NotThis
+        raise NotThisForm
     beside = source.beside(FILE)
     if PLAN not in content and beside is None:
-        raise NotThis
+        raise NotThisForm
     weights = state_dict_in(content.get("network_weights"))
     if weights is None:
-        raise NotThis("it has an adaptation plan, but no network_weights")
+        raise NotThisForm("it has an adaptation plan, but no network_weights")
     said = content[PLAN] if PLAN in content or beside is None else read_table(beside)
-    plan = plain(said, f"{source.path}: adaptation plan")
+    plan = as_plain_json(said, f"{source.path}: adaptation plan")
     try:
         checkpoint, notes = _encoder(source, options, weights, plan)
     except MALFORMED as error:
         if isinstance(error, LnSegFmError):
             raise
         raise ModelError(f"{source.path}: its adaptation plan is not nnssl's ({error!r}). Copy it again.") from None
-    return Found(
+    return RecognisedModel(
         form="nnssl checkpoint with its adaptation plan, self-supervised encoder",
-        folds=(Fold("0", source.place, lambda: checkpoint),),
+        folds=(RecognisedFold("0", source.place, lambda: checkpoint),),
         files=(beside,) if beside is not None and PLAN not in content else (),
         covers=(ENCODER,),
         notes=notes,
@@ -71,7 +71,7 @@ def read(source: Source, options: ImportOptions) -> Found:
 
 
 def _encoder(
-    source: Source, options: ImportOptions, weights: Mapping[str, Tensor], plan: Mapping[str, Any]
+    source: ModelSource, options: ImportOptions, weights: Mapping[str, Tensor], plan: Mapping[str, Any]
 ) -> tuple[Checkpoint, tuple[str, ...]]:
     where = str(source.path)
     architecture = _architecture(plan["architecture_plans"], where)
@@ -91,7 +91,7 @@ def _encoder(
             f"{where}: it was trained on scans at whatever spacing they had, and plans need one. "
             "Give --spacing Z Y X, in mm: that of the scans it will be adapted to."
         )
-    plans = made_plans(
+    plans = synthesise_plans(
         "Dataset001_nnssl",
         architecture,
         spacing_mm=spacing_mm,
@@ -115,7 +115,7 @@ def _encoder(
         weights=kept,
         configuration=CONFIGURATION,
         plans=plans,
-        dataset_json=described(channels, None),
+        dataset_json=synthesise_dataset_json(channels, None),
         trainer_name=STOCK_TRAINER,
         mirroring_axes=(0, 1, 2),
     )

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import Kind, Source
-from lnsegfm.models.importing.recognised import Fold, Found, NotThis
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.state_dict_names import plain_names
 from lnsegfm.weights.checkpoint import checkpoint_of
 
@@ -17,7 +17,7 @@ PARTS = ("network_weights", "trainer_name", "init_args")
 ARGUMENTS = ("plans", "configuration", "dataset_json")
 
 
-def read(source: Source, options: ImportOptions) -> Found:
+def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Recognise a checkpoint with plans inside.
 
     Raises:
@@ -25,18 +25,20 @@ def read(source: Source, options: ImportOptions) -> Found:
         ConfigError: It is of another configuration than the one asked for.
         ModelError: An entry is of another kind than nnU-Net's.
     """
-    if source.kind is not Kind.CHECKPOINT or options.plans is not None:
-        raise NotThis
+    if source.kind is not SourceKind.CHECKPOINT or options.plans is not None:
+        raise NotThisForm
     content = source.content
     missing = [name for name in PARTS if not isinstance(content, Mapping) or name not in content]
     if not missing and isinstance(content["init_args"], Mapping):
         missing = [f"init_args.{name}" for name in ARGUMENTS if name not in content["init_args"]]
     if missing:
-        raise NotThis(f"it has no {', no '.join(missing)}" if len(missing) < len(PARTS) else "")
+        raise NotThisForm(f"it has no {', no '.join(missing)}" if len(missing) < len(PARTS) else "")
     checkpoint = checkpoint_of(content, source.place)
     if options.configuration not in (None, checkpoint.configuration):
         raise ConfigError(
             f"--configuration {options.configuration}: {source.path} is of {checkpoint.configuration}. Leave it out."
         )
     checkpoint = replace(checkpoint, weights=plain_names(checkpoint.weights))
-    return Found(form="nnU-Net checkpoint with plans inside", folds=(Fold("0", source.place, lambda: checkpoint),))
+    return RecognisedModel(
+        form="nnU-Net checkpoint with plans inside", folds=(RecognisedFold("0", source.place, lambda: checkpoint),)
+    )

@@ -11,8 +11,8 @@ from typing import Any
 
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import CHECKPOINTS, Kind, Source, model_folders
-from lnsegfm.models.importing.recognised import Fold, Found, NotThis
+from lnsegfm.models.importing.model_source import CHECKPOINTS, ModelSource, SourceKind, model_folders
+from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.state_dict_names import plain_names
 from lnsegfm.models.importing.validate_plans import read_table
 from lnsegfm.registry.home import CARD
@@ -22,7 +22,7 @@ from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint
 TAKES = frozenset({"configuration", "folds", "patch_size"})
 
 
-def read(source: Source, options: ImportOptions) -> Found:
+def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     """Recognise a model folder, at the place or below it.
 
     Raises:
@@ -30,11 +30,11 @@ def read(source: Source, options: ImportOptions) -> Found:
         ConfigError: There are several and none was chosen; a fold that is not there.
         ModelError: A file is not JSON, or has changed since this program stored it.
     """
-    if source.kind is not Kind.FOLDER:
-        raise NotThis
+    if source.kind is not SourceKind.FOLDER:
+        raise NotThisForm
     folders = model_folders(source.place)
     if not folders:
-        raise NotThis("no folder in it holds plans.json, dataset.json and fold_X/checkpoint_final.pth")
+        raise NotThisForm("no folder in it holds plans.json, dataset.json and fold_X/checkpoint_final.pth")
     folder = _chosen(source, folders, options)
     files = (folder / "plans.json", folder / "dataset.json")
     stored = _stored(folder)
@@ -43,10 +43,10 @@ def read(source: Source, options: ImportOptions) -> Found:
     for name, file in _folds(folder, options):
         if file.name != CHECKPOINTS[0]:
             notes.append(f"Fold {name} has no {CHECKPOINTS[0]}: {file.name} was taken, of a training not ended.")
-        folds.append(Fold(name, file, partial(_read, file, plans, dataset_json, options)))
+        folds.append(RecognisedFold(name, file, partial(_read, file, plans, dataset_json, options)))
     of_total = "TotalSegmentator" in f"{plans.get('dataset_name') if isinstance(plans, dict) else ''}{folder}"
     form = "TotalSegmentator model folder" if of_total else "nnU-Net model folder"
-    return Found(
+    return RecognisedModel(
         form=f"{form}, from an archive" if source.unpacked else form,
         folds=tuple(folds),
         files=files,
@@ -65,7 +65,7 @@ def _stored(folder: Path) -> Stored | None:
     return stored
 
 
-def _chosen(source: Source, folders: Sequence[Path], options: ImportOptions) -> Path:
+def _chosen(source: ModelSource, folders: Sequence[Path], options: ImportOptions) -> Path:
     wanted = options.configuration
     if len(folders) == 1:
         return folders[0]
