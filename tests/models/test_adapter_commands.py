@@ -171,7 +171,7 @@ def killed(planned: Any, out: Path, monkeypatch: pytest.MonkeyPatch, at: str) ->
             finetune(planned, out, device="cpu", workers=0)
 
 
-@pytest.mark.parametrize("at", ["_write_adapter", "collect", "record_run"])
+@pytest.mark.parametrize("at", ["_write_adapter", "compare_held_out", "record_run"])
 def test_a_run_killed_after_its_model_ends_with_the_same_adapter(at, world, runs, tmp_path, monkeypatch):
     out = tmp_path / "run"
     planned = plan(world.clinic, world.base, world.recipe("lora", settings=SETTINGS["lora"]))
@@ -197,13 +197,13 @@ def test_an_adapter_that_was_cut_short_is_written_anew(world, runs, tmp_path, mo
     """Killed between its two files, or damaged since."""
     out = tmp_path / "run"
     planned = plan(world.clinic, world.base, world.recipe("lora", settings=SETTINGS["lora"]))
-    killed(planned, out, monkeypatch, "collect")
+    killed(planned, out, monkeypatch, "compare_held_out")
     whole = (out / TENSORS).read_bytes()
     flipped = whole[:-1] + bytes([whole[-1] ^ 1])
     for damage in ((CARD, b""), (TENSORS, whole[:-1]), (TENSORS, flipped), (CARD, None)):
         name, content = damage
         (out / name).unlink() if content is None else (out / name).write_bytes(content)
-        killed(planned, out, monkeypatch, "collect")
+        killed(planned, out, monkeypatch, "compare_held_out")
         assert (out / TENSORS).read_bytes() == whole
 
 

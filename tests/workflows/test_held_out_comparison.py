@@ -19,8 +19,8 @@ from tests.world import World
 
 
 @pytest.fixture(scope="module")
-def remembering(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    out = tmp_path_factory.mktemp("remembering") / "run"
+def with_source_data(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("source") / "run"
     planned = plan(world.clinic, world.base, world.recipe(), source_data=world.folder / "source")
     return finetune(planned, out, device="cpu", workers=0)
 
@@ -30,28 +30,28 @@ def figures(score: CaseScore) -> Iterator[float]:
         yield from (label.dice, label.nsd, label.reference_ml, label.prediction_ml)
 
 
-def test_what_the_base_could_is_measured_with_both_models(remembering, world):
-    found = remembering.evidence.source_data
+def test_the_source_data_are_predicted_with_both_models(with_source_data, world):
+    found = with_source_data.evidence.source_data
 
     assert len(found.cases) == 4
     assert {case.files.prediction.parent.name for case in found.base.cases} == {"base"}
     assert {case.files.prediction.parent.name for case in found.adapted.cases} == {"adapted"}
-    assert remembering.record["source_data"]["outcome"] == found.outcome
-    said = remembering.record["facts"]["Source data"]
+    assert with_source_data.record["source_data"]["outcome"] == found.outcome
+    said = with_source_data.record["facts"]["Source data"]
     assert said.startswith("On the 4 source cases")
-    page = (remembering.folder / "report.html").read_text(encoding="utf-8")
+    page = (with_source_data.folder / "report.html").read_text(encoding="utf-8")
     assert "On the 4 source cases" in page
 
 
-def test_remembering_is_no_part_of_what_a_run_is(remembering, world, run):
-    assert remembering.record["identity"] == run.record["identity"]
-    assert (remembering.model / "fold_0" / "checkpoint_final.pth").read_bytes() == (
+def test_source_data_are_no_part_of_the_identity(with_source_data, world, run):
+    assert with_source_data.record["identity"] == run.record["identity"]
+    assert (with_source_data.model / "fold_0" / "checkpoint_final.pth").read_bytes() == (
         run.model / "fold_0" / "checkpoint_final.pth"
     ).read_bytes()
 
 
 def test_scans_that_the_base_cannot_predict_are_refused_before_anything_is_done(world, tmp_path):
-    from .scenes import write_scenes
+    from tests.scenes import write_scenes
 
     other = write_scenes(tmp_path / "larynx", 2, label="larynx")
 

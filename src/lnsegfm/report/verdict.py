@@ -101,9 +101,9 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def forgetting(comparison: Comparison) -> str:
-    """One sentence on what the adapted model lost of what the base could."""
+    """One sentence on what the adapted model lost on the source data."""
     found = comparison.difference()
-    where = f"On the {counted(found.n, 'case')} to remember"
+    where = f"On the {counted(found.n, 'source case')}"
     if found.outcome == "no evidence":
         return f"{where}: the Dice of both models is defined on none, so nothing says what was forgotten."
     detail = _detail(comparison, found)
