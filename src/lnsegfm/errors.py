@@ -51,6 +51,10 @@ class UnsafeFile(LnSegFmError, ValueError):
     """A file that would have to execute something, or leave its folder, to be read."""
 
 
+class ArchiveError(LnSegFmError, ValueError):
+    """A zip or tar that is none, or that is encrypted, damaged or empty."""
+
+
 class ModelError(LnSegFmError, ValueError):
     """A model folder, a checkpoint or a plans file that is not what it should be."""
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,8 +72,9 @@ def test_every_kind_of_the_page_is_tested_and_every_tested_kind_is_on_the_page()
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(values, "MAX_INFLATED", LIMIT)
-    for function in (archive.unpack, archive.unpacked_tree.__wrapped__):
-        monkeypatch.setattr(function, "__kwdefaults__", {"max_unpacked": LIMIT})
+    rules = replace(archive.RULES, limit_bytes=LIMIT)
+    monkeypatch.setattr(archive, "RULES", rules)
+    monkeypatch.setattr(archive.unpacked_tree.__wrapped__, "__kwdefaults__", {"rules": rules})
 
 
 def spoil(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,7 +312,7 @@ def test_the_commands_load_nothing_until_they_run_and_the_registry_no_torch():
 import sys
 from lnsegfm.cli import models_list, models_pull, models_remove, models_verify
 print({"pydantic", "requests", "rich.table", "filelock", "torch"} & set(sys.modules))
-from lnsegfm.registry import archive, card, download, fetch, home, manifest, stored
+from lnsegfm.registry import card, download, fetch, home, manifest, stored
 manifest.cards()
 print({"torch", "nnunetv2", "numpy"} & set(sys.modules))
 """

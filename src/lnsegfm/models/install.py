@@ -17,11 +17,11 @@ from lnsegfm.models.importing.model_source import ModelSource, SourceKind, narro
 from lnsegfm.models.importing.recognise import recognise
 from lnsegfm.models.importing.store import store
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.registry.archive import unpack
 from lnsegfm.registry.home import model_place
 from lnsegfm.registry.model_card import ModelCard
 from lnsegfm.registry.stored_model import Stored
 from lnsegfm.storage import PARTIAL, sha256
+from lnsegfm.unpacking import unpack
 
 __all__ = ["ImportOptions", "install"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSLossless
 
+from lnsegfm import unpacking
 from lnsegfm.imaging.dicom import decoding, sorting, stack, values
-from lnsegfm.imaging.dicom import dicom_zip as archive
+from lnsegfm.imaging.dicom.dicom_zip import RULES
 from lnsegfm.imaging.dicom.series import DicomError, find_series, read_series, series_of, unpacked_tree
 from lnsegfm.imaging.grid import Grid
 from tests.imaging.dicom.scanner import write_series
@@ -376,16 +378,45 @@ def test_a_zip_of_too_many_files_or_too_large_for_the_disk(tmp_path, monkeypatch
     with zipfile.ZipFile(path, "w") as file:
         for k in range(3):
             file.writestr(str(k), b"x" * 1000)
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
-    with pytest.raises(DicomError, match="in 3 files: more than"), unpacked_tree(path):
+    with pytest.raises(DicomError, match="more than 2 members"), unpacked_tree(path, rules=replace(RULES, members=2)):
         pass
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 2999}))
-    with pytest.raises(DicomError, match=r"in the temporary folder, which has 0 MiB\. Set TMPDIR"), unpacked_tree(path):
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 2999}))
+    with pytest.raises(DicomError, match=r"where it is unpacked, and 0 MiB are free\. Set TMPDIR"), unpacked_tree(path):
         pass
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3000}))
-    with unpacked_tree(path) as folder:
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3000}))
+    with unpacked_tree(path, rules=replace(RULES, members=3)) as folder:
         assert len(list(folder.iterdir())) == 3
+
+
+def test_a_zip_may_have_the_names_of_a_pacs(tmp_path):
+    """Backslashes between folders, names that differ by case, end in a dot or are no text: all of them are files."""
+    names = ["a\\1", "A\\1", "b.", "cd:e", "e\x07", "F/2", "f/2"]
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("a\\", b"")
+        for name in names:
+            file.writestr(name, name.encode())
+    with unpacked_tree(tmp_path / "scan.zip") as folder:
+        found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == {name.replace("\\", "/"): name.encode() for name in names}
+
+
+def test_a_zip_that_unpacks_to_many_times_its_size(tmp_path):
+    rules = replace(RULES, ratio_from_bytes=1 << 20)
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("Schmidt.dcm", bytes(2 << 20))
+    with (
+        pytest.raises(DicomError, match=r"Zip scan\.zip: it unpacks to more than 200 times its size") as error,
+        unpacked_tree(tmp_path / "scan.zip", rules=rules),
+    ):
+        pass
+    assert "Schmidt" not in str(error.value)
+
+
+def test_the_unpacked_zip_is_the_owners_alone(tmp_path):
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as file:
+        file.writestr("a", b"x")
+    with unpacked_tree(tmp_path / "scan.zip") as folder:
+        assert folder.parent.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
@@ -394,5 +425,8 @@ def test_a_zip_of_two_files_of_one_name(tmp_path):
     with zipfile.ZipFile(tmp_path / "scan.zip", "w") as file:
         for content in (b"one", b"two"):
             file.writestr("a.dcm", content)
-    with pytest.raises(DicomError, match=r"Zip scan\.zip cannot be unpacked"), unpacked_tree(tmp_path / "scan.zip"):
+    with (
+        pytest.raises(DicomError, match=r"Zip scan\.zip: two of its members have the name"),
+        unpacked_tree(tmp_path / "scan.zip"),
+    ):
         pass

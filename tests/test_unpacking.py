@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnsegfm.errors import ConfigError, ModelError
-from lnsegfm.registry.archive import unpack
+from lnsegfm.errors import ArchiveError, ConfigError
+from lnsegfm.unpacking import UnpackRules, unpack
 
 Tree = dict[str, bytes]
 KINDS = ("zip", "zip-stored", "tar", "tar.gz", "tar-gnu")
@@ -87,7 +87,7 @@ def test_a_damaged_archive_gives_the_same_or_an_error_and_nothing(tree, kind, wh
         archive.write_bytes(content)
         try:
             unpack(archive, Path(folder) / "out")
-        except (ModelError, ValueError):
+        except (ArchiveError, ValueError):
             left = {"archive"}
         else:
             left = {"archive", "out"}
@@ -128,15 +128,15 @@ def test_long_names_of_both_dialects(tmp_path):
 def test_the_limit_counts_what_is_unpacked_exactly(tmp_path):
     for kind in KINDS:
         archive = pack(tmp_path / "a", {"a": b"x" * 600, "b": b"y" * 400}, kind)
-        unpack(archive, tmp_path / kind, limit_bytes=1000)
+        unpack(archive, tmp_path / kind, UnpackRules(limit_bytes=1000))
         with pytest.raises(ValueError, match="more than 999 bytes"):
-            unpack(archive, tmp_path / f"{kind}-2", limit_bytes=999)
+            unpack(archive, tmp_path / f"{kind}-2", UnpackRules(limit_bytes=999))
 
 
 def test_a_zip_that_says_it_is_too_large_is_refused_before_the_first_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr("lnsegfm.registry.archive._Tree.write", lambda *_: pytest.fail("a byte was written"))
+    monkeypatch.setattr("lnsegfm.unpacking._Tree.write", lambda *_: pytest.fail("a byte was written"))
     with pytest.raises(ValueError, match="more than 999 bytes"):
-        unpack(pack(tmp_path / "a", {"a": b"x" * 1000}, "zip"), tmp_path / "out", limit_bytes=999)
+        unpack(pack(tmp_path / "a", {"a": b"x" * 1000}, "zip"), tmp_path / "out", UnpackRules(limit_bytes=999))
 
 
 def test_no_permission_of_the_archive_is_taken_over(tmp_path):
@@ -154,7 +154,7 @@ def test_an_error_of_the_disk_is_no_damaged_archive(tmp_path, monkeypatch):
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lnsegfm.registry.archive._Tree.write", full)
+    monkeypatch.setattr("lnsegfm.unpacking._Tree.write", full)
     with pytest.raises(OSError, match="No space"):
         unpack(archive, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -166,7 +166,7 @@ def test_interrupted_it_leaves_nothing(tmp_path, monkeypatch):
     def stop(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lnsegfm.registry.archive._Tree.write", stop)
+    monkeypatch.setattr("lnsegfm.unpacking._Tree.write", stop)
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from lnsegfm.errors import LnSegFmError, ModelError, UnsafeFile
-from lnsegfm.registry import archive as module
-from lnsegfm.registry.archive import unpack
-from tests.registry.test_archive import pack
+from lnsegfm.errors import ArchiveError, LnSegFmError, UnsafeFile
+from lnsegfm.unpacking import UnpackRules, unpack
+from tests.test_unpacking import pack
 
 MIB = 1 << 20
 Make = Callable[[Path], object]
@@ -144,7 +143,7 @@ def tar_bomb(path: Path) -> None:
         packed.addfile(entry, io.BytesIO(bytes(entry.size)))
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def zip_bomb_that_lies_about_its_size(path: Path) -> None:
     zipped(path, "bomb", content=bytes(10 * MIB), before=None)
     true, said = struct.pack("<I", 10 * MIB), struct.pack("<I", 10)
@@ -169,7 +168,7 @@ def too_many_members(path: Path) -> None:
     zipped(path, *map(str, range(20)))
 
 
-@hostile(ModelError, "encrypted")
+@hostile(ArchiveError, "encrypted")
 def zip_encrypted(path: Path) -> None:
     zipped(path, "secret", before=None)
     content = bytearray(path.read_bytes())
@@ -178,34 +177,34 @@ def zip_encrypted(path: Path) -> None:
     path.write_bytes(content)
 
 
-@hostile(ModelError, "rare way")
+@hostile(ArchiveError, "rare way")
 def zip_packed_by_lzma(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as packed:
         packed.writestr("a", b"x" * 100)
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def zip_truncated(path: Path) -> None:
     cut(pack(path, {"a": bytes(range(256)) * 99, "b": b"x"}, "zip-stored"), -30)
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def zip_with_a_wrong_checksum(path: Path) -> None:
     pack(path, {"a": b"content of it"}, "zip-stored")
     path.write_bytes(path.read_bytes().replace(b"content", b"contend"))
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def tar_gz_truncated(path: Path) -> None:
     cut(pack(path, {"a": bytes(range(256)) * 99, "b": b"x"}, "tar.gz"), -20)
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def tar_gz_without_its_checksum(path: Path) -> None:
     cut(pack(path, {"a": b"x"}, "tar.gz"), -8)
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def tar_gz_with_a_wrong_checksum(path: Path) -> None:
     pack(path, {"a": b"x"}, "tar.gz")
     content = bytearray(path.read_bytes())
@@ -213,17 +212,17 @@ def tar_gz_with_a_wrong_checksum(path: Path) -> None:
     path.write_bytes(content)
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def tar_truncated_in_a_member(path: Path) -> None:
     cut(pack(path, {"a": b"x" * 5000}, "tar"), 3000)
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def tar_truncated_between_members(path: Path) -> None:
     cut(pack(path, {"a": b"x" * 512, "b": b"y" * 512}, "tar"), 1024)
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def tar_with_a_damaged_second_header(path: Path) -> None:
     pack(path, {"a": b"x" * 512, "b": b"y" * 512}, "tar")
     content = bytearray(path.read_bytes())
@@ -231,43 +230,43 @@ def tar_with_a_damaged_second_header(path: Path) -> None:
     path.write_bytes(content)
 
 
-@hostile(ModelError, "not a zip or a tar")
+@hostile(ArchiveError, "not a zip or a tar")
 def renamed_text(path: Path) -> None:
     path.write_text("<html>Sign in to download</html>" * 30)
 
 
-@hostile(ModelError, "not a zip or a tar")
+@hostile(ArchiveError, "not a zip or a tar")
 def wrong_magic(path: Path) -> None:
     pack(path, {"a": b"x"}, "zip")
     path.write_bytes(b"\x89PNG" + path.read_bytes())  # a zip for those who look at its end
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def zip_magic_alone(path: Path) -> None:
     path.write_bytes(b"PK\x03\x04" + bytes(100))
 
 
-@hostile(ModelError, "damaged")
+@hostile(ArchiveError, "damaged")
 def gzip_that_is_no_tar(path: Path) -> None:
     path.write_bytes(gzip.compress(b"voxels" * 1000))
 
 
-@hostile(ModelError, "it is empty")
+@hostile(ArchiveError, "it is empty")
 def empty(path: Path) -> None:
     path.touch()
 
 
-@hostile(ModelError, "holds no file")
+@hostile(ArchiveError, "holds no file")
 def nothing_in_it(path: Path) -> None:
     pack(path, {}, "zip")
 
 
-@hostile(ModelError, "holds no file")
+@hostile(ArchiveError, "holds no file")
 def folders_alone(path: Path) -> None:
     pack(path, {}, "tar.gz", folders=("a", "b"))
 
 
-@hostile(ModelError, "no such file")
+@hostile(ArchiveError, "no such file")
 def missing(path: Path) -> None:
     pass
 
@@ -279,7 +278,7 @@ def cut(path: Path, to: int) -> None:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("empty_folder", [False, True], ids=["new", "empty"])
 @pytest.mark.parametrize("what", sorted(HOSTILE))
-def test_it_is_refused_and_nothing_is_left(tmp_path, monkeypatch, what, empty_folder):
+def test_it_is_refused_and_nothing_is_left(tmp_path, what, empty_folder):
     make, kind, told = HOSTILE[what]
     deep = tmp_path / "a" / "b"  # so that what climbs out still lands below tmp_path
     deep.mkdir(parents=True)
@@ -288,11 +287,10 @@ def test_it_is_refused_and_nothing_is_left(tmp_path, monkeypatch, what, empty_fo
     if empty_folder:
         (deep / "out").mkdir()
         before[deep / "out"] = True
-    if what == "too_many_members":
-        monkeypatch.setattr(module, "MEMBERS", 9)
+    rules = UnpackRules(members=9) if what == "too_many_members" else None
 
     with pytest.raises(LnSegFmError) as error:
-        unpack(deep / "archive.zip", deep / "out")
+        unpack(deep / "archive.zip", deep / "out", rules)
 
     assert type(error.value) is kind
     assert told in str(error.value)
