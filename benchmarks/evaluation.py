@@ -3,10 +3,10 @@
     python -m benchmarks.evaluation --out results/evaluation_cpu.json
 
 The case is made up: 512x512x300 voxels of 0.98x0.98x1.5 mm, a reference of 60 ellipsoid nodes, and a prediction in
-which six are missed, five invented and the others moved, grown or shrunk. Every round measures each side in a process
-of its own (Linux). Ours is `evaluate_case`: two compressed files read, overlap, surfaces, nodes measured and matched.
-MONAI's is the same reading, then Dice, surface Dice (with and without sub-voxels), HD95 and average surface distance.
-It has no measurements of nodes.
+which six are missing, five are false positives and the others moved, grown or shrunk. Every round measures each side
+in a process of its own (Linux). Ours is `evaluate_case`: two compressed files read, overlap, surfaces, nodes measured
+and matched. MONAI's is the same reading, then Dice, surface Dice (with and without sub-voxels), HD95 and average
+surface distance. It has no measurements of nodes.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def ball(*centres: tuple[int, int, int]) -> np.ndarray:
 
 @pytest.fixture
 def clinic(tmp_path):
-    """Four scans with two nodes each; ``good`` finds both, ``poor`` one, and invents another."""
+    """Four scans with two nodes each; ``good`` finds both, ``poor`` one, and has a false positive."""
     for i in range(4):
         both = (5, 10, 10 + i), (5, 28, 20)
         write_volume(tmp_path / "data" / "images" / f"c{i}.nii.gz", np.full(GRID.shape, 40, np.int16), GRID)
@@ -44,8 +44,14 @@ def test_pages_of_two_models_and_of_one_against_the_other(lnsegfm_here, clinic):
     found = json.loads((clinic / "both" / "comparison.json").read_text())
     assert found["names"] == ["report-poor", "report-good"]
     assert found["outcome"] == "adapted better"
-    assert (found["nodes"]["lymph_node"]["base_found"], found["nodes"]["lymph_node"]["adapted_found"]) == (4, 8)
-    assert (found["nodes"]["lymph_node"]["base_invented"], found["nodes"]["lymph_node"]["adapted_invented"]) == (4, 0)
+    assert (
+        found["nodes"]["lymph_node"]["base_true_positives"],
+        found["nodes"]["lymph_node"]["adapted_true_positives"],
+    ) == (4, 8)
+    assert (
+        found["nodes"]["lymph_node"]["base_false_positives"],
+        found["nodes"]["lymph_node"]["adapted_false_positives"],
+    ) == (4, 0)
     page = (clinic / "both" / "report.html").read_text(encoding="utf-8")
     assert "report-good is better" in page or "Report-good is better" in page
     assert "Not for clinical use" in page

@@ -37,8 +37,8 @@ def node(number: int, short_mm: float, volume_ml: float = 1.0) -> Node:
     )
 
 
-# Reference: 1 found well, 2 found poorly, 3 merged into what found 2, 4 missed.
-# Prediction: 1 and 2 found, 3 a second part of node 1, 4 invented, 5 where nobody annotated.
+# Reference: 1 matched well, 2 poorly, 3 merged into the partner of 2, 4 a false negative.
+# Prediction: 1 and 2 matched, 3 a second part of node 1, 4 a false positive, 5 where nobody annotated.
 FIRST = NodeScore(
     reference=(node(1, 12, 2.0), node(2, 9.9, 1.0), node(3, 4), node(4, 3)),
     prediction=(node(1, 10, 1.5), node(2, 8.9, 1.5), node(3, 6), node(4, 2.9), node(5, 20)),
@@ -52,14 +52,32 @@ MISSED_ONLY = NodeScore((node(1, 15),), (), ())
 
 def test_one_case_by_any_overlap():
     assert counts(FIRST) == Counts(
-        nodes=4, found=2, touched=3, merged=2, split=1, predicted=4, right=2, parts=1, invented=1, unjudged=1
+        nodes=4,
+        true_positives=2,
+        touched=3,
+        merged=2,
+        split=1,
+        predicted=4,
+        matched_predictions=2,
+        parts=1,
+        false_positives=1,
+        unjudged=1,
     )
 
 
 def test_one_case_by_iou():
-    """At 0.5 the second pair does not count: its prediction touches no found node, and is invented."""
+    """At 0.5 the second pair does not count: its prediction touches no matched node, and is a false positive."""
     assert counts(FIRST, iou=0.5) == Counts(
-        nodes=4, found=1, touched=3, merged=2, split=1, predicted=4, right=1, parts=1, invented=2, unjudged=1
+        nodes=4,
+        true_positives=1,
+        touched=3,
+        merged=2,
+        split=1,
+        predicted=4,
+        matched_predictions=1,
+        parts=1,
+        false_positives=2,
+        unjudged=1,
     )
 
 
@@ -70,15 +88,19 @@ def test_figures_of_one_case():
     assert one.touched_share == 3 / 4
     assert one.precision == 2 / 4
     assert one.f1 == 4 / 8
-    assert one.right + one.parts + one.invented == one.predicted
+    assert one.matched_predictions + one.parts + one.false_positives == one.predicted
 
 
 def test_a_reference_is_binned_by_its_own_short_axis_and_a_prediction_by_its():
     """The first pair: 12 mm in the reference, 10 in the prediction; the second: 9.9 and 8.9."""
-    assert counts(FIRST, 0.0, 10, 15) == Counts(nodes=1, found=1, touched=1, split=1, predicted=1, right=1)
-    assert counts(FIRST, 0.0, 8, 10) == Counts(nodes=1, found=1, touched=1, merged=1, predicted=1, right=1)
+    assert counts(FIRST, 0.0, 10, 15) == Counts(
+        nodes=1, true_positives=1, touched=1, split=1, predicted=1, matched_predictions=1
+    )
+    assert counts(FIRST, 0.0, 8, 10) == Counts(
+        nodes=1, true_positives=1, touched=1, merged=1, predicted=1, matched_predictions=1
+    )
     assert counts(FIRST, 0.0, 5, 8) == Counts(predicted=1, parts=1)
-    assert counts(FIRST, 0.0, 0, 3) == Counts(predicted=1, invented=1)
+    assert counts(FIRST, 0.0, 0, 3) == Counts(predicted=1, false_positives=1)
 
 
 def test_a_lower_edge_belongs_to_its_bin():
@@ -94,14 +116,14 @@ def test_bins_add_up_to_all(iou):
 
     for field in dataclasses.fields(Counts):
         assert getattr(everything, field.name) == sum(getattr(each, field.name) for each in bins), field.name
-    assert sum(len(each.errors) for each in bins) == len(everything.errors) == everything.found
+    assert sum(len(each.errors) for each in bins) == len(everything.errors) == everything.true_positives
 
 
 def test_cases_are_pooled():
     pooled = detect([FIRST, EMPTY, INVENTED_ONLY, MISSED_ONLY])
 
     assert pooled.cases == 4
-    assert (pooled.nodes, pooled.found, pooled.predicted, pooled.invented) == (5, 2, 5, 2)
+    assert (pooled.nodes, pooled.true_positives, pooled.predicted, pooled.false_positives) == (5, 2, 5, 2)
     assert pooled.sensitivity == 2 / 5
     assert pooled.precision == 2 / 5
     assert pooled.f1 == pytest.approx(2 * (0.4 * 0.4) / (0.4 + 0.4))
@@ -172,5 +194,5 @@ def test_counts_of_cases_can_be_summed_in_any_draw():
 
     pooled = detect([cases[i] for i in drawn])
 
-    assert pooled.found == sum(each[i].found for i in drawn)
+    assert pooled.true_positives == sum(each[i].true_positives for i in drawn)
     assert pooled.nodes == sum(each[i].nodes for i in drawn)

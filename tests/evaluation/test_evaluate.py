@@ -136,7 +136,7 @@ def test_json_holds_all_of_it_and_null_for_undefined(folders):
     text = json.dumps(evaluation.to_json(), allow_nan=False)
     content = json.loads(text)
 
-    assert content["format"] == "lnsegfm.evaluation/2"
+    assert content["format"] == "lnsegfm.evaluation/3"
     assert content["labels"] == {"background": 0, "node": 1, "vessel": 2}
     assert content["cases"][0]["labels"]["vessel"]["dice"] is None
     assert content["summary"]["vessel"]["dice"]["undefined"] == 1
@@ -158,7 +158,7 @@ def test_one_case_has_no_sd_and_none_has_no_mean():
 
 
 @pytest.mark.parametrize(
-    "content", [{}, [], {"format": "lnsegfm.evaluation/3"}, {"format": "lnsegfm.evaluation/2", "cases": [{}]}]
+    "content", [{}, [], {"format": "lnsegfm.evaluation/4"}, {"format": "lnsegfm.evaluation/3", "cases": [{}]}]
 )
 def test_other_json_is_refused(content):
     with pytest.raises(DataError, match="Evaluat"):
@@ -259,10 +259,10 @@ def test_nodes_are_counted_for_the_labels_that_are_nodes(folders):
     assert evaluation.node_labels == ("node",)
     assert evaluation.nodes("vessel") is None
     found = evaluation.nodes("node")
-    # a and b: found; c: missed
-    assert (found.all_sizes.detection.nodes, found.all_sizes.detection.found) == (3, 2)
+    # a and b: true positives; c: a false negative
+    assert (found.all_sizes.detection.nodes, found.all_sizes.detection.true_positives) == (3, 2)
     assert found.all_sizes.sensitivity.value == pytest.approx(2 / 3)
-    assert evaluation.nodes("node", 0.6).all_sizes.detection.found == 1  # b has an IoU of a half
+    assert evaluation.nodes("node", 0.6).all_sizes.detection.true_positives == 1  # b has an IoU of a half
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json()))).nodes("node") == found
 
 
@@ -342,6 +342,6 @@ def test_precision_is_of_the_predicted_nodes_and_sensitivity_of_the_reference(tm
     assert found.all_sizes.sensitivity.value == pytest.approx(1 / 2)
     assert found.all_sizes.precision.value == pytest.approx(1 / 3)
     assert found.all_sizes.f1.value == pytest.approx(2 / 5)
-    assert found.all_sizes.false_positives.value == pytest.approx(2.0)
+    assert found.all_sizes.false_positives_per_scan.value == pytest.approx(2.0)
     assert found.all_sizes.sensitivity.interval.kind == "binomial"
-    assert found.all_sizes.false_positives.interval.kind == "poisson"
+    assert found.all_sizes.false_positives_per_scan.interval.kind == "poisson"

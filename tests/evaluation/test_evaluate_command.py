@@ -91,7 +91,7 @@ def test_writes_json_and_csv(run, folders, tmp_path):
     ]
     nodes = list(csv.DictReader((tmp_path / "report" / "nodes.csv").open()))
     assert [(n["case"], n["mask"], n["status"]) for n in nodes] == [
-        (case, mask, "found") for case in "ab" for mask in ("reference", "prediction")
+        (case, mask, "true-positive") for case in "ab" for mask in ("reference", "prediction")
     ]
     assert [float(n["volume_ml"]) for n in nodes] == [4.0, 4.0, 4.0, 2.0]
     assert [float(n["iou"]) for n in nodes] == [1.0, 1.0, 0.5, 0.5]
@@ -101,7 +101,7 @@ def test_json_alone_on_stdout(run, folders):
     code, out, _ = run(*folders, *NAMED, "--json")
 
     assert code == 0
-    assert json.loads(out)["format"] == "lnsegfm.evaluation/2"
+    assert json.loads(out)["format"] == "lnsegfm.evaluation/3"
 
 
 def test_a_dataset_folder_names_the_labels(run, folders, tmp_path):

@@ -31,13 +31,13 @@ def known() -> tuple[np.ndarray, np.ndarray]:
     return probability, reference
 
 
-# threshold: (found, invented) by any overlap, (found, invented) by IoU 0.5
+# threshold: (true, false positives) by any overlap, (true, false positives) by IoU 0.5
 ANSWERS = {
-    0.05: ((3, 1), (3, 1)),  # A and C whole, B with its bridge and the first invented one (10 of 16)
+    0.05: ((3, 1), (3, 1)),  # A and C whole, B with its bridge and the first false positive (10 of 16)
     0.1: ((3, 1), (3, 1)),
     0.15: ((2, 1), (2, 1)),  # C has gone
     0.2: ((2, 1), (2, 1)),
-    0.25: ((2, 2), (1, 4)),  # B in two parts of IoU 0.4, the first invented one on its own
+    0.25: ((2, 2), (1, 4)),  # B in two parts of IoU 0.4, the first false positive on its own
     0.3: ((2, 2), (1, 4)),
     0.35: ((2, 2), (1, 4)),  # A is 8 of 10 now
     0.4: ((2, 2), (1, 4)),
@@ -59,7 +59,7 @@ def test_every_threshold_has_its_known_answer():
     assert found.nodes == 3
     assert found.criteria == (0.0, 0.5)
     for place, (threshold, answer) in enumerate(ANSWERS.items()):
-        said = tuple((found.found[row][place], found.invented[row][place]) for row in (0, 1))
+        said = tuple((found.true_positives[row][place], found.false_positives[row][place]) for row in (0, 1))
         assert said == answer, threshold
 
 
@@ -78,8 +78,8 @@ def test_each_threshold_is_what_its_mask_scores(seed, dtype):
     for place, threshold in enumerate(found.thresholds):
         score = compare_nodes(probability >= dtype(threshold), reference, grid, ignored)
         for row, iou in enumerate((0.0, 0.3)):
-            assert found.found[row][place] == len(score.matched(iou))
-            assert found.invented[row][place] == len(score.invented(iou))
+            assert found.true_positives[row][place] == len(score.matched(iou))
+            assert found.false_positives[row][place] == len(score.false_positives(iou))
         assert found.nodes == len(score.reference)
 
 
@@ -88,18 +88,18 @@ def test_a_voxel_at_the_threshold_counts_in_any_precision():
         for threshold in THRESHOLDS:
             probability = np.full((1, 1, 1), threshold, dtype)
             found = froc_counts(probability, np.ones((1, 1, 1), bool), Grid((1, 1, 1), (1, 1, 1)))
-            assert found.found[0][THRESHOLDS.index(threshold)] == 1
+            assert found.true_positives[0][THRESHOLDS.index(threshold)] == 1
 
 
-def test_what_nobody_annotated_is_not_invented():
+def test_what_nobody_annotated_is_no_false_positive():
     probability, reference = known()
     ignored = np.zeros(SHAPE, bool)
     ignored[:, :, 32:38] = ignored[:, :, 50:] = True
 
     found = froc_counts(probability, reference, GRID, ignored, thresholds=(0.25, 0.75))
 
-    assert found.invented[0] == (0, 0)
-    assert found.found[0] == (2, 1)
+    assert found.false_positives[0] == (0, 0)
+    assert found.true_positives[0] == (2, 1)
 
 
 def test_cases_are_pooled_from_the_highest_threshold_on():
@@ -110,10 +110,14 @@ def test_cases_are_pooled_from_the_highest_threshold_on():
     curve = froc_curve([one, blank])
 
     assert [p.threshold for p in curve] == [0.95, 0.65, 0.2]
-    assert [(p.cases, p.nodes, p.found, p.invented) for p in curve] == [(2, 3, 0, 0), (2, 3, 1, 3), (2, 3, 2, 4)]
+    assert [(p.cases, p.nodes, p.true_positives, p.false_positives) for p in curve] == [
+        (2, 3, 0, 0),
+        (2, 3, 1, 3),
+        (2, 3, 2, 4),
+    ]
     assert [p.sensitivity for p in curve] == [0, 1 / 3, 2 / 3]
     assert [p.false_positives_per_scan for p in curve] == [0, 1.5, 2]
-    assert [p.found for p in froc_curve([one, blank], iou=0.5)] == [0, 1, 2]
+    assert [p.true_positives for p in froc_curve([one, blank], iou=0.5)] == [0, 1, 2]
     assert froc_curve([]) == ()
 
 
@@ -130,7 +134,7 @@ def test_without_nodes_there_is_no_sensitivity():
 def test_nothing_probable_finds_nothing():
     found = froc_counts(np.full(SHAPE, np.nan), known()[1], GRID)
 
-    assert set(found.found[0]) == set(found.invented[0]) == {0}
+    assert set(found.true_positives[0]) == set(found.false_positives[0]) == {0}
     assert len(found.thresholds) == 20
 
 
@@ -166,7 +170,7 @@ def test_what_is_no_probability_map_is_refused():
         froc_curve([froc_counts(probability, reference, GRID)], iou=0.1)
     with pytest.raises(DataError, match="not what was written"):
         FrocCounts.from_json({})
-    with pytest.raises(DataError, match=r"^FROC found"):
+    with pytest.raises(DataError, match=r"^FROC true positives"):
         FrocCounts((0.5,), 1, (0.0,), ((2,),), ((0,),))
     with pytest.raises(DataError, match="not one number for each"):
         FrocCounts((0.5, 0.6), 1, (0.0,), ((1,),), ((0,),))

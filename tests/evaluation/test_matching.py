@@ -39,7 +39,7 @@ def test_a_mask_against_itself():
     same = score(mask, mask)
 
     assert [(p.reference, p.prediction, p.iou) for p in same.matched(1.0)] == [(1, 1, 1.0), (2, 2, 1.0), (3, 3, 1.0)]
-    assert same.missed() == same.invented() == same.merged == same.split == same.unjudged == ()
+    assert same.false_negatives() == same.false_positives() == same.merged == same.split == same.unjudged == ()
     assert same.reference == same.prediction == measure_nodes(mask, GRID)
 
 
@@ -50,16 +50,16 @@ def test_shifted_nodes_have_the_iou_of_their_overlap():
     shifted = score(bars((12, 22)), bars((10, 20)))
     assert shifted.matched(8 / 12) == (pair,)
     assert shifted.matched(0.67) == ()
-    assert shifted.missed(0.67) == shifted.invented(0.67) == (1,)
+    assert shifted.false_negatives(0.67) == shifted.false_positives(0.67) == (1,)
 
 
-def test_dropped_and_invented_nodes():
+def test_dropped_and_added_nodes():
     found = score(bars((0, 10), (30, 36)), bars((0, 10), (20, 25)))
 
-    assert found.missed() == (2,)
-    assert found.invented() == (2,)
-    assert found.reference_status() == {1: "found", 2: "missed"}
-    assert found.prediction_status() == {1: "found", 2: "invented"}
+    assert found.false_negatives() == (2,)
+    assert found.false_positives() == (2,)
+    assert found.reference_status() == {1: "true-positive", 2: "false-negative"}
+    assert found.prediction_status() == {1: "true-positive", 2: "false-positive"}
 
 
 def test_one_prediction_over_two_nodes_finds_one_of_them():
@@ -69,8 +69,8 @@ def test_one_prediction_over_two_nodes_finds_one_of_them():
     assert merged.merged == (1, 2)
     assert merged.merged_groups == {1: (1, 2)}
     assert merged.touched == (1, 2)
-    assert merged.reference_status() == {1: "found", 2: "merged"}
-    assert merged.missed() == merged.invented() == merged.split == ()
+    assert merged.reference_status() == {1: "true-positive", 2: "merged"}
+    assert merged.false_negatives() == merged.false_positives() == merged.split == ()
 
 
 def test_two_predictions_in_one_node_are_one_found_and_one_part():
@@ -79,17 +79,17 @@ def test_two_predictions_in_one_node_are_one_found_and_one_part():
     assert split.matched() == (NodePair(1, 1, 144, 0.6),)
     assert split.split == (1,)
     assert split.split_groups == {1: (1, 2)}
-    assert split.prediction_status() == {1: "found", 2: "part"}
-    assert split.missed() == split.invented() == split.merged == ()
+    assert split.prediction_status() == {1: "true-positive", 2: "part"}
+    assert split.false_negatives() == split.false_positives() == split.merged == ()
 
 
-def test_below_the_threshold_a_touched_node_is_missed_and_what_touches_it_invented():
+def test_below_the_threshold_a_touched_node_is_a_false_negative_and_what_touches_it_a_false_positive():
     poor = score(bars((18, 40)), bars((0, 20)))
 
-    assert poor.reference_status(0.5) == {1: "missed"}
-    assert poor.prediction_status(0.5) == {1: "invented"}
+    assert poor.reference_status(0.5) == {1: "false-negative"}
+    assert poor.prediction_status(0.5) == {1: "false-positive"}
     assert poor.touched == (1,)
-    assert poor.reference_status() == {1: "found"}
+    assert poor.reference_status() == {1: "true-positive"}
 
 
 def test_the_best_partner_for_all_is_chosen_not_for_each():
@@ -203,13 +203,13 @@ def test_any_overlap_means_touching(seed):
     touched = {p.reference for p in found.pairs}
     touching = {p.prediction for p in found.pairs}
 
-    assert set(found.missed()) == {n.id for n in found.reference} - touched
-    assert set(found.invented()) == {n.id for n in found.prediction} - touching - set(found.unjudged)
+    assert set(found.false_negatives()) == {n.id for n in found.reference} - touched
+    assert set(found.false_positives()) == {n.id for n in found.prediction} - touching - set(found.unjudged)
     assert list(found.reference_status()) == [n.id for n in found.reference]
     assert list(found.prediction_status()) == [n.id for n in found.prediction]
     for iou in (0.0, 0.2, 0.5):
-        assert list(found.reference_status(iou).values()).count("found") == len(found.matched(iou))
-        assert list(found.prediction_status(iou).values()).count("found") == len(found.matched(iou))
+        assert list(found.reference_status(iou).values()).count("true-positive") == len(found.matched(iou))
+        assert list(found.prediction_status(iou).values()).count("true-positive") == len(found.matched(iou))
 
 
 def test_what_nobody_annotated_is_not_judged():
@@ -218,10 +218,10 @@ def test_what_nobody_annotated_is_not_judged():
 
     found = score(bars((0, 10), (26, 34), (40, 45), (20, 25)), bars((0, 10)), ignored=ignored)
 
-    # by size: 10 long and found, 8 long and half ignored, two of 5, the first in the file invented, the other ignored
-    assert found.prediction_status() == {1: "found", 2: "unjudged", 3: "invented", 4: "unjudged"}
+    # by size: 10 long and matched, 8 long and half ignored, two of 5: the first in the file judged, the other ignored
+    assert found.prediction_status() == {1: "true-positive", 2: "unjudged", 3: "false-positive", 4: "unjudged"}
     assert found.unjudged == (2, 4)
-    assert found.invented() == (3,)
+    assert found.false_positives() == (3,)
 
 
 def test_voxels_nobody_annotated_do_not_count_for_the_overlap():
@@ -233,17 +233,17 @@ def test_voxels_nobody_annotated_do_not_count_for_the_overlap():
     assert (pair.voxels, pair.iou) == (120, 1.0)
 
 
-def test_a_mostly_ignored_prediction_may_find_a_node_but_never_invents_one():
+def test_a_mostly_ignored_prediction_may_be_a_true_positive_but_never_a_false_one():
     ignored = np.zeros(SHAPE, bool)
     ignored[:, :, 10:] = True
 
     found = score(bars((8, 30)), bars((0, 10)), ignored=ignored)
 
     assert found.unjudged == (1,)
-    assert found.prediction_status() == {1: "found"}
+    assert found.prediction_status() == {1: "true-positive"}
     assert found.prediction_status(0.5) == {1: "unjudged"}
-    assert found.invented(0.5) == ()
-    assert found.missed(0.5) == (1,)
+    assert found.false_positives(0.5) == ()
+    assert found.false_negatives(0.5) == (1,)
 
 
 def test_a_reference_that_nobody_annotated_is_none():
@@ -253,7 +253,7 @@ def test_a_reference_that_nobody_annotated_is_none():
     assert [n.voxels for n in score(bars(), bars((0, 5), (40, 50)), ignored=ignored).reference] == [60]
 
 
-def test_phantom_nodes_dropped_moved_split_merged_and_invented():
+def test_phantom_nodes_dropped_moved_split_merged_and_added():
     """Exact counts on the nodes of a phantom that stand alone."""
     case = make_case(Domain(touching_share=0.0, node_count=(10, 14), node_size_mm=(9.0, 22.0)), 8, 0)
     reference, grid = case.instances > 0, case.grid
@@ -270,15 +270,15 @@ def test_phantom_nodes_dropped_moved_split_merged_and_invented():
     ends = [np.argwhere(labels == k).mean(axis=0) for k in (4, 5)]
     for share in np.linspace(0, 1, 500):  # merged by a bridge of voxels
         prediction[tuple(np.rint(ends[0] + share * (ends[1] - ends[0])).astype(int))] = True
-    prediction[0:2, 0:2, 0:2] = True  # invented
+    prediction[0:2, 0:2, 0:2] = True  # a false positive
 
     found = compare_nodes(prediction, reference, grid)
 
-    assert found.missed() == (1,)
+    assert found.false_negatives() == (1,)
     assert found.split == (3,)
     assert {4, 5} <= set(found.merged)
     statuses = list(found.prediction_status().values())
-    assert statuses.count("invented") == 1
+    assert statuses.count("false-positive") == 1
     assert statuses.count("part") == 1
     assert len(found.matched()) == len(nodes) - 1 - (len(found.merged) - len(found.merged_groups))
     assert len(found.touched) == len(nodes) - 1
@@ -288,8 +288,8 @@ def test_empty_masks():
     nothing = np.zeros(SHAPE, bool)
 
     assert score(nothing, nothing) == NodeScore((), (), ())
-    assert score(nothing, bars((0, 3))).missed() == (1,)
-    assert score(bars((0, 3)), nothing).invented() == (1,)
+    assert score(nothing, bars((0, 3))).false_negatives() == (1,)
+    assert score(bars((0, 3)), nothing).false_positives() == (1,)
 
 
 def test_a_score_goes_through_json():

@@ -149,5 +149,5 @@ def test_each_node_finds_itself(mask, image, nodes):
         (k, k, 1) for k in (1, 2, 3)
     ]
     assert score.reference == nodes
-    assert score.missed() == score.invented() == ()
+    assert score.false_negatives() == score.false_positives() == ()
     assert all(mask[node.inside_index] for node in nodes)

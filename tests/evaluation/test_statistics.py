@@ -92,7 +92,7 @@ def test_where_everything_was_found_the_interval_is_not_a_point():
     assert found.interval == Interval(pytest.approx(0.025 ** (1 / 40)), 1.0, "binomial")
 
 
-def test_where_nothing_was_invented_the_rate_may_still_be_above_nothing():
+def test_where_there_is_no_false_positive_the_rate_may_still_be_above_nothing():
     found = ratio([0] * 10, [1] * 10, bounds=(0.0, math.inf), counted="rate")
 
     assert found.value == 0.0

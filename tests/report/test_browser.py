@@ -180,7 +180,7 @@ def place_in_view(plane: str, centre_mm: tuple[float, float, float]) -> tuple[fl
 def test_a_picture_shows_the_node_that_its_caption_names(browser, plane):
     figure = f"{CASES}[0].querySelector('figure')"
     caption = browser.run(f"{figure}.querySelector('figcaption').innerText").replace("\N{MINUS SIGN}", "-")
-    assert caption.startswith("missed: node 1")
+    assert caption.startswith("false negative: node 1")
     centre = tuple(map(float, re.search(r"centre \((.*?)\)", caption)[1].split(",")))
     assert centre == (-23.0, -11.0, -83.5)  # 10.5 to 17.5, 20 to 29 and 4 to 7 voxels of 2, 2 and 3 mm
 

@@ -245,7 +245,7 @@ def test_nodes_are_compared_case_by_case():
         cases = []
         for case, n in enumerate(counts):
             reference = tuple(node(i + 1) for i in range(4))
-            prediction = tuple(node(i + 1) for i in range(n + 1))  # the last one is invented
+            prediction = tuple(node(i + 1) for i in range(n + 1))  # the last one is a false positive
             pairs = tuple(NodePair(i + 1, i + 1, 1, 0.5) for i in range(n))
             score = LabelScore(0.5, 1.0, 1.0, 0.0, nodes=NodeScore(reference, prediction, pairs))
             cases.append(CaseScore(f"case_{case}", {"lymph_node": score}))
@@ -254,9 +254,9 @@ def test_nodes_are_compared_case_by_case():
     comparison = Comparison(found(1, 2, 1, 2), found(3, 3, 2, 4))
     difference = comparison.nodes("lymph_node")
 
-    assert (difference.nodes, difference.base_found, difference.adapted_found) == (16, 6, 12)
+    assert (difference.nodes, difference.base_true_positives, difference.adapted_true_positives) == (16, 6, 12)
     assert difference.sensitivity.effect.value == pytest.approx(6 / 16)
-    assert difference.false_positives.effect.value == 0.0
+    assert difference.false_positives_per_scan.effect.value == 0.0
     assert difference.sensitivity.p == pytest.approx(2 / 2**4)
     assert "the base finds 6 of 16 nodes (38%) with 1 false positives a scan" in verdict(comparison)
     assert any(

@@ -117,9 +117,9 @@ def test_pictures_are_described_and_small(page):
 
 def test_a_caption_says_which_node_and_what_the_base_made_of_it(page):
     # 4 x 10 x 8 voxels of 3 x 2 x 2 mm, the first at (-50 + 20, -60 + 40, -100 + 12) mm
-    said = "3.84 ml, slice [5-8] of 16, centre \\(−23.0, −11.0, −83.5\\) mm, IoU 0.23; base: missed"
+    said = "3.84 ml, slice [5-8] of 16, centre \\(−23.0, −11.0, −83.5\\) mm, IoU 0.23; base: false negative"
 
-    assert re.fullmatch(f"found: node 1, short axis [0-9.]+ mm, {said}", page.captions[0])
+    assert re.fullmatch(f"true positive: node 1, short axis [0-9.]+ mm, {said}", page.captions[0])
 
 
 def test_every_table_head_has_a_scope(page, one):
@@ -147,10 +147,10 @@ def test_flags_are_shown_at_the_case_and_in_the_table(page, one):
 
 def test_one_models_page_says_what_it_can_and_cannot_show(one):
     assert "Dice 0.625 (95 % interval" in one.text
-    assert "3 of 3 nodes found, 0 invented" in one.text
+    assert "3 of 3 nodes found, 0 false positives" in one.text
     assert "3 subjects" in one.text
     assert "another scanner" in one.text
-    for heading in ("Metric", "Median", "SD", "NSD at 1 mm", "HD95 mm", "Sensitivity", "Invented per scan"):
+    for heading in ("Metric", "Median", "SD", "NSD at 1 mm", "HD95 mm", "Sensitivity", "False positives per scan"):
         assert heading in one.text
 
 
@@ -169,7 +169,10 @@ def test_kept_probabilities_give_a_froc(scans, tmp_path):
     path = tmp_path / "report.html"
     write_evaluation_page(path, replace(scored, cases=(replace(case, labels={"lymph_node": label}),)), title="t")
 
-    said = "at probability 0.8 0.00 found, 0 invented; at probability 0.2 1.00 found, 3 invented"
+    said = (
+        "at probability 0.8 sensitivity 0.00, 0 false positives per scan; "
+        "at probability 0.2 sensitivity 1.00, 3 false positives per scan"
+    )
     assert [image["alt"] for image in Page(path).all("img") if said in image["alt"]]
 
 
@@ -227,16 +230,16 @@ def test_cases_without_known_files_have_numbers_and_no_pictures(tmp_path):
     assert "Look" not in re.findall(r"<th[^>]*>(.*?)</th>", page.source)  # nobody looked for flags
 
 
-def test_missed_come_before_invented_before_found_and_each_kind_is_bounded(tmp_path):
-    missed = [box(2, 5, 3 + 9 * i, (3, 3 + i, 3 + i)) for i in range(5)]
-    invented = [box(2, 25, 3 + 9 * i, (3, 3 + i, 3 + i)) for i in range(4)]
+def test_false_negatives_come_before_false_positives_before_true_ones_and_each_kind_is_bounded(tmp_path):
+    lost = [box(2, 5, 3 + 9 * i, (3, 3 + i, 3 + i)) for i in range(5)]
+    added = [box(2, 25, 3 + 9 * i, (3, 3 + i, 3 + i)) for i in range(4)]
     found = [box(2, 45, 3 + 9 * i, (3, 4, 4)) for i in range(3)]
-    files = write_scan(tmp_path, "a", {"reference": missed + found, "adapted": invented + found})
+    files = write_scan(tmp_path, "a", {"reference": lost + found, "adapted": added + found})
     path = tmp_path / "report.html"
     write_evaluation_page(path, score({"a": files}, "adapted"), title="t")
     page = Page(path)
 
-    assert page.pictures == ["missed"] * 3 + ["invented"] * 2 + ["found"]
+    assert page.pictures == ["false-negative"] * 3 + ["false-positive"] * 2 + ["true-positive"]
     assert [re.search(r"([\d.]+) ml", caption)[1] for caption in page.captions[:5]] == [
         "1.76",
         "1.30",
@@ -244,9 +247,11 @@ def test_missed_come_before_invented_before_found_and_each_kind_is_bounded(tmp_p
         "1.30",
         "0.90",
     ]
-    assert "predicted node" in page.captions[3]
-    states = re.findall(r'<td class="l nowrap" data-v="(\w+)[^"]*">(?:missed|found|invented)', page.source)
-    assert (states.count("missed"), states.count("found"), states.count("invented")) == (5, 3, 4)
+    assert page.captions[3].startswith("false positive: node")
+    states = re.findall(
+        r'<td class="l nowrap" data-v="(\w+ \w+)[^"]*">(?:true positive|false negative|false positive)', page.source
+    )
+    assert tuple(map(states.count, ("false negative", "true positive", "false positive"))) == (5, 3, 4)
 
 
 def test_a_merged_node_is_called_so(tmp_path):
@@ -255,7 +260,7 @@ def test_a_merged_node_is_called_so(tmp_path):
     path = tmp_path / "report.html"
     write_evaluation_page(path, score({"a": files}, "adapted"), title="t")
 
-    assert Page(path).pictures == ["merged", "found"]
+    assert Page(path).pictures == ["merged", "true-positive"]
 
 
 def test_a_label_that_is_no_node_is_shown_where_most_differs(tmp_path):

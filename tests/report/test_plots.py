@@ -60,7 +60,7 @@ def test_alternative_texts_have_the_numbers(plots):
     assert "base < 3 mm: 0.40 (95 % interval" in plots["sensitivity"].alt
     assert "of 5, 3–5 mm: 0.86" in plots["sensitivity"].alt
     assert "≥ 5" not in plots["sensitivity"].alt  # no node has that size
-    assert "at probability 0.5 0.60 found, 0.5 invented" in plots["froc"].alt
+    assert "at probability 0.5 sensitivity 0.60, 0.5 false positives per scan" in plots["froc"].alt
 
 
 def test_volumes_agree_by_their_ratio_and_empty_masks_are_counted(plots):

@@ -58,7 +58,8 @@ def evaluate(
 ) -> None:
     """Score PREDICTIONS against REFERENCES: overlap, surface distances and nodes, case by case and over all cases.
 
-    With --out, a page to look at (report.html) shows the nodes missed, found and invented, the worst cases first.
+    With --out, a page (report.html) shows false negatives, false positives and the worst overlaps, the worst cases
+    first.
     """
     if out is not None:
         require_folder(out)

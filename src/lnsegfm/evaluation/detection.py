@@ -1,4 +1,4 @@
-"""How many nodes were found and invented, over many cases and by size."""
+"""True positives, false positives and false negatives of nodes, over many cases and by size."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ class Counts:
     """Nodes counted, one to one (see ``NodeScore``), in one case or many.
 
     With a bin of sizes, what is said of reference nodes is of those whose own short axis lies in it, and what is said
-    of predicted nodes is of those whose own does: a found node may be counted in one bin by its reference and in
-    another by its prediction.
+    of predicted nodes is of those whose own does: a true positive may be counted in one bin by its reference and
+    in another by its prediction.
 
     Args:
         nodes: Reference nodes.
-        found: Reference nodes that have a partner.
+        true_positives: Reference nodes that have a partner.
         touched: Reference nodes that any predicted node touches, whatever the threshold.
-        merged: Reference nodes that share a predicted node with another reference node; found ones among them.
+        merged: Reference nodes that share a predicted node with another reference node; true positives among them.
         split: Reference nodes that two or more predicted nodes touch.
         predicted: Predicted nodes that are judged: all but those left out as ``unjudged``.
-        right: Predicted nodes that have a partner.
-        parts: Predicted nodes that have none, in a reference node that is found by another one.
-        invented: Predicted nodes that are none of these: the false positives.
+        matched_predictions: Predicted nodes that have a partner: the true positives, counted by their own size.
+        parts: Predicted nodes that have none, in a reference node that is matched to another one.
+        false_positives: Predicted nodes that are none of these.
         unjudged: Predicted nodes without a partner, half or more of which nobody annotated.
     """
 
     nodes: int = 0
-    found: int = 0
+    true_positives: int = 0
     touched: int = 0
     merged: int = 0
     split: int = 0
     predicted: int = 0
-    right: int = 0
+    matched_predictions: int = 0
     parts: int = 0
-    invented: int = 0
+    false_positives: int = 0
     unjudged: int = 0
 
     @property
     def sensitivity(self) -> float:
-        """Found reference nodes over all of them; NaN where there are none."""
-        return _share(self.found, self.nodes)
+        """True positives over all reference nodes; NaN where there are none."""
+        return _share(self.true_positives, self.nodes)
 
     @property
     def touched_share(self) -> float:
@@ -63,7 +63,7 @@ class Counts:
     @property
     def precision(self) -> float:
         """Predicted nodes with a partner over all that are judged, so that parts lower it; NaN where there are none."""
-        return _share(self.right, self.predicted)
+        return _share(self.matched_predictions, self.predicted)
 
     @property
     def f1(self) -> float:
@@ -71,12 +71,12 @@ class Counts:
 
         Without bins that is the harmonic mean of sensitivity and precision.
         """
-        return _share(self.found + self.right, self.nodes + self.predicted)
+        return _share(self.true_positives + self.matched_predictions, self.nodes + self.predicted)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairError:
-    """How a found node was drawn: prediction minus reference.
+    """How a true positive was segmented: prediction minus reference.
 
     Args:
         volume_ml: Difference of the volumes.
@@ -98,7 +98,7 @@ class Detection(Counts):
         low_mm: Short axes from here on; 0 for all.
         high_mm: Short axes below this; infinite for all.
         cases: Cases counted over, those without nodes included.
-        errors: One for each found reference node in the bin.
+        errors: One for each true positive whose reference lies in the bin.
     """
 
     iou: float = 0.0
@@ -116,37 +116,37 @@ class Detection(Counts):
 
     @property
     def false_positives_per_scan(self) -> float:
-        """Invented nodes per case; a second part of a found node is none of them. NaN without cases."""
-        return _share(self.invented, self.cases)
+        """False positives per case; a second part of a matched node is none of them. NaN without cases."""
+        return _share(self.false_positives, self.cases)
 
     @property
     def volume_error_ml(self) -> float:
-        """Mean signed volume error of found nodes; NaN where none is found, as for the five that follow."""
+        """Mean signed volume error of true positives; NaN where there are none, as for the five that follow."""
         return _mean(error.volume_ml for error in self.errors)
 
     @property
     def volume_abs_error_ml(self) -> float:
-        """Mean absolute volume error of found nodes."""
+        """Mean absolute volume error of true positives."""
         return _mean(abs(error.volume_ml) for error in self.errors)
 
     @property
     def volume_error_percent(self) -> float:
-        """Mean signed volume error of found nodes, each relative to its reference."""
+        """Mean signed volume error of true positives, each relative to its reference."""
         return _mean(error.volume_percent for error in self.errors)
 
     @property
     def volume_abs_error_percent(self) -> float:
-        """Mean absolute volume error of found nodes, each relative to its reference."""
+        """Mean absolute volume error of true positives, each relative to its reference."""
         return _mean(abs(error.volume_percent) for error in self.errors)
 
     @property
     def short_axis_error_mm(self) -> float:
-        """Mean signed error of the short axis of found nodes."""
+        """Mean signed error of the short axis of true positives."""
         return _mean(error.short_axis_mm for error in self.errors)
 
     @property
     def short_axis_abs_error_mm(self) -> float:
-        """Mean absolute error of the short axis of found nodes."""
+        """Mean absolute error of the short axis of true positives."""
         return _mean(abs(error.short_axis_mm) for error in self.errors)
 
     def to_json(self) -> dict[str, Any]:
@@ -205,14 +205,14 @@ def counts(score: NodeScore, iou: float = 0.0, low_mm: float = 0.0, high_mm: flo
     predicted = [status for number, status in score.prediction_status(iou).items() if number in ours]
     return Counts(
         nodes=len(theirs),
-        found=reference.count("found"),
+        true_positives=reference.count("true-positive"),
         touched=len(theirs & set(score.touched)),
         merged=len(theirs & set(score.merged)),
         split=len(theirs & set(score.split)),
         predicted=len(predicted) - predicted.count("unjudged"),
-        right=predicted.count("found"),
+        matched_predictions=predicted.count("true-positive"),
         parts=predicted.count("part"),
-        invented=predicted.count("invented"),
+        false_positives=predicted.count("false-positive"),
         unjudged=predicted.count("unjudged"),
     )
 
@@ -220,7 +220,7 @@ def counts(score: NodeScore, iou: float = 0.0, low_mm: float = 0.0, high_mm: flo
 def pair_errors(
     score: NodeScore, iou: float = 0.0, low_mm: float = 0.0, high_mm: float = math.inf
 ) -> tuple[PairError, ...]:
-    """Errors of the found nodes of one case whose reference's short axis lies in the bin, by reference id."""
+    """Errors of the true positives of one case whose reference's short axis lies in the bin, by reference id."""
     theirs = {node.id: node for node in score.reference}
     ours = {node.id: node for node in score.prediction}
     pairs = [(ours[pair.prediction], theirs[pair.reference]) for pair in score.matched(iou)]

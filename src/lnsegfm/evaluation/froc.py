@@ -1,7 +1,7 @@
-"""Free-response operating characteristic: nodes found against nodes invented, as the probability threshold falls.
+"""Free-response operating characteristic: sensitivity against false positives per scan, by threshold.
 
 Bunch et al., Proc. SPIE 127, 124, 1977; Chakraborty, Med. Phys. 16(4), 561, 1989. A mark is a connected piece of the
-voxels at or above the threshold; as there, a second mark on a node that is found already is neither right nor wrong.
+voxels at or above the threshold; as there, a second mark on a node that is matched already is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class FrocCounts:
         thresholds: Probabilities, ascending; a voxel at or above one counts as predicted.
         nodes: Reference nodes.
         criteria: IoU that a match has to reach; 0 asks for any overlap.
-        found: For each criterion, reference nodes found at each threshold.
-        invented: For each criterion, predicted nodes at each threshold that are neither matched, nor part of a node
-            that is, nor for half or more in voxels that nobody annotated.
+        true_positives: For each criterion, reference nodes matched at each threshold.
+        false_positives: For each criterion, predicted nodes at each threshold that are neither matched, nor part
+            of a node that is, nor for half or more in voxels that nobody annotated.
 
     Raises:
         DataError: Numbers that do not fit together.
@@ -44,19 +44,21 @@ class FrocCounts:
     thresholds: tuple[float, ...]
     nodes: int
     criteria: tuple[float, ...]
-    found: tuple[tuple[int, ...], ...]
-    invented: tuple[tuple[int, ...], ...]
+    true_positives: tuple[tuple[int, ...], ...]
+    false_positives: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
         for name in ("thresholds", "criteria"):
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
-        for name in ("found", "invented"):
+        for name in ("true_positives", "false_positives"):
             rows = tuple(tuple(int(v) for v in row) for row in getattr(self, name))
             object.__setattr__(self, name, rows)
             if [len(row) for row in rows] != [len(self.thresholds)] * len(self.criteria):
-                raise DataError(f"FROC {name}: not one number for each criterion and threshold. Evaluate again.")
-        if any(not 0 <= count <= self.nodes for row in self.found for count in row):
-            raise DataError(f"FROC found {self.found}: there are {self.nodes} nodes. Evaluate again.")
+                raise DataError(
+                    f"FROC {name.replace('_', ' ')}: not one number for each criterion and threshold. Evaluate again."
+                )
+        if any(not 0 <= count <= self.nodes for row in self.true_positives for count in row):
+            raise DataError(f"FROC true positives {self.true_positives}: there are {self.nodes} nodes. Evaluate again.")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dict; ``FrocCounts.from_json`` gives the counts back."""
@@ -70,7 +72,7 @@ class FrocCounts:
             DataError: Something is missing, or is not what it should be.
         """
         try:
-            return cls(**{name: content[name] for name in ("thresholds", "nodes", "criteria", "found", "invented")})
+            return cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"FROC {content!r:.80}: not what was written ({error}). Evaluate again.") from None
 
@@ -84,26 +86,26 @@ class FrocPoint:
         iou: The criterion.
         cases: Cases, those without nodes included.
         nodes: Their reference nodes.
-        found: Those found.
-        invented: Predicted nodes that are none.
+        true_positives: Those that are matched.
+        false_positives: Predicted nodes that are none.
     """
 
     threshold: float
     iou: float
     cases: int
     nodes: int
-    found: int
-    invented: int
+    true_positives: int
+    false_positives: int
 
     @property
     def sensitivity(self) -> float:
-        """Found nodes over all; NaN where there are none."""
-        return self.found / self.nodes if self.nodes else math.nan
+        """True positives over all nodes; NaN where there are none."""
+        return self.true_positives / self.nodes if self.nodes else math.nan
 
     @property
     def false_positives_per_scan(self) -> float:
-        """Invented nodes per case; NaN without cases."""
-        return self.invented / self.cases if self.cases else math.nan
+        """False positives per case; NaN without cases."""
+        return self.false_positives / self.cases if self.cases else math.nan
 
     def to_json(self) -> dict[str, Any]:
         """Counts and figures as a JSON-able dict; what is undefined is null."""
@@ -133,7 +135,7 @@ def froc_counts(
     criteria: Sequence[float] = IOU_CRITERIA,
     connectivity: int = 26,
 ) -> FrocCounts:
-    """Count found and invented nodes of one label of one case at each threshold.
+    """Count true and false positives of one label of one case at each threshold.
 
     Nodes are matched as ``matching.compare_nodes`` does. Thresholds are compared in the map's own precision, so that a
     voxel of 0.7 in single precision is at 0.7.
@@ -160,8 +162,8 @@ def froc_counts(
     values = probability.ravel()[voxels]
     if len(values) and values.max() > 1 + 1e-3:
         raise DataError(f"Probability {values.max():.4g}: it is above 1. Give probabilities, not logits or HU.")
-    found: list[list[int]] = [[] for _ in criteria]
-    invented: list[list[int]] = [[] for _ in criteria]
+    true_positives: list[list[int]] = [[] for _ in criteria]
+    false_positives: list[list[int]] = [[] for _ in criteria]
     for threshold in thresholds:
         ours = from_voxels(voxels[values >= values.dtype.type(threshold)], grid.shape, connectivity)
         judged = judged_voxels(ours, ignored)
@@ -171,9 +173,15 @@ def froc_counts(
             kept = matched(pairs, iou)
             taken = {pair.reference for pair in kept}
             excused = {p.prediction for p in kept} | {p.prediction for p in pairs if p.reference in taken}
-            found[place].append(len(kept))
-            invented[place].append(len(ours) - len(excused.union(unjudged)))
-    return FrocCounts(thresholds, len(theirs), tuple(criteria), tuple(map(tuple, found)), tuple(map(tuple, invented)))
+            true_positives[place].append(len(kept))
+            false_positives[place].append(len(ours) - len(excused.union(unjudged)))
+    return FrocCounts(
+        thresholds=thresholds,
+        nodes=len(theirs),
+        criteria=tuple(criteria),
+        true_positives=tuple(map(tuple, true_positives)),
+        false_positives=tuple(map(tuple, false_positives)),
+    )
 
 
 def froc_curve(cases: Iterable[FrocCounts], iou: float = 0.0) -> tuple[FrocPoint, ...]:
@@ -195,8 +203,8 @@ def froc_curve(cases: Iterable[FrocCounts], iou: float = 0.0) -> tuple[FrocPoint
             iou=iou,
             cases=len(cases),
             nodes=sum(case.nodes for case in cases),
-            found=sum(case.found[row][place] for case, row in rows),
-            invented=sum(case.invented[row][place] for case, row in rows),
+            true_positives=sum(case.true_positives[row][place] for case, row in rows),
+            false_positives=sum(case.false_positives[row][place] for case, row in rows),
         )
         for place, threshold in enumerate(thresholds)
     ]

@@ -2,7 +2,7 @@
 
 Nodes are matched one to one, so that the sum of the intersections over unions is the largest there can be (Kuhn's
 assignment problem; Crouse, IEEE Trans. Aerosp. Electron. Syst. 52(4), 2016, as scipy solves it). One predicted piece
-that covers two nodes finds one of them, and of two pieces in one node one finds it: both are counted as what they are.
+that covers two nodes is matched to one of them, and of two pieces in one node one is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ from lnsegfm.evaluation.components import Components, components
 from lnsegfm.evaluation.nodes import Node, measure, on_grid
 from lnsegfm.imaging.grid import Grid
 
-ReferenceStatus = Literal["found", "merged", "missed"]
-PredictionStatus = Literal["found", "part", "invented", "unjudged"]
+ReferenceStatus = Literal["true-positive", "merged", "false-negative"]
+PredictionStatus = Literal["true-positive", "part", "false-positive", "unjudged"]
+
+
+def status_words(status: str) -> str:
+    """A status for a person: ``true positive``."""
+    return status.replace("-", " ")
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ class NodeScore:
         reference: The reference's nodes.
         prediction: The predicted nodes.
         pairs: Those that share at least one voxel, by reference id and then prediction id.
-        unjudged: Ids of the predicted nodes of which nobody annotated half of the voxels or more. They are found where
-            they have a partner, and never invented.
+        unjudged: Ids of the predicted nodes of which nobody annotated half of the voxels or more. They are true
+            positives where they have a partner, and never false positives.
 
     Raises:
         DataError: Pairs or unjudged nodes that do not exist.
@@ -88,41 +93,47 @@ class NodeScore:
     def reference_status(self, iou: float = 0.0) -> dict[int, ReferenceStatus]:
         """What became of each reference node.
 
-        ``found``: matched. ``merged``: touched by a predicted node that is matched with another one. ``missed``:
-        neither; at threshold 0 that means that nothing touches it.
+        ``true-positive``: matched. ``merged``: touched by a predicted node that is matched with another one.
+        ``false-negative``: neither; at threshold 0 that means that nothing touches it.
         """
         pairs = self.matched(iou)
-        found, taken = {p.reference for p in pairs}, {p.prediction for p in pairs}
+        matched, taken = {p.reference for p in pairs}, {p.prediction for p in pairs}
         merged = {p.reference for p in self.pairs if p.prediction in taken}
-        return {n.id: "found" if n.id in found else "merged" if n.id in merged else "missed" for n in self.reference}
+        status: dict[int, ReferenceStatus] = {}
+        for number in (n.id for n in self.reference):
+            if number in matched:
+                status[number] = "true-positive"
+            else:
+                status[number] = "merged" if number in merged else "false-negative"
+        return status
 
     def prediction_status(self, iou: float = 0.0) -> dict[int, PredictionStatus]:
         """What each predicted node is.
 
-        ``found``: matched. ``unjudged``: not matched, and for half or more in voxels that nobody annotated. ``part``:
-        touches a reference node that is matched with another one. ``invented``: none of these; at threshold 0 that
-        means that it touches nothing.
+        ``true-positive``: matched. ``unjudged``: not matched, and for half or more in voxels that nobody annotated.
+        ``part``: touches a reference node that is matched with another one. ``false-positive``: none of these; at
+        threshold 0 that means that it touches nothing.
         """
         pairs = self.matched(iou)
-        found, taken = {p.prediction for p in pairs}, {p.reference for p in pairs}
+        matched, taken = {p.prediction for p in pairs}, {p.reference for p in pairs}
         parts = {p.prediction for p in self.pairs if p.reference in taken}
         status: dict[int, PredictionStatus] = {}
         for number in (n.id for n in self.prediction):
-            if number in found:
-                status[number] = "found"
+            if number in matched:
+                status[number] = "true-positive"
             elif number in self.unjudged:
                 status[number] = "unjudged"
             else:
-                status[number] = "part" if number in parts else "invented"
+                status[number] = "part" if number in parts else "false-positive"
         return status
 
-    def missed(self, iou: float = 0.0) -> tuple[int, ...]:
-        """Ids of the reference nodes with status ``missed``."""
-        return tuple(number for number, status in self.reference_status(iou).items() if status == "missed")
+    def false_negatives(self, iou: float = 0.0) -> tuple[int, ...]:
+        """Ids of the reference nodes with status ``false-negative``."""
+        return tuple(number for number, status in self.reference_status(iou).items() if status == "false-negative")
 
-    def invented(self, iou: float = 0.0) -> tuple[int, ...]:
-        """Ids of the predicted nodes with status ``invented``."""
-        return tuple(number for number, status in self.prediction_status(iou).items() if status == "invented")
+    def false_positives(self, iou: float = 0.0) -> tuple[int, ...]:
+        """Ids of the predicted nodes with status ``false-positive``."""
+        return tuple(number for number, status in self.prediction_status(iou).items() if status == "false-positive")
 
     @cached_property
     def touched(self) -> tuple[int, ...]:
@@ -141,7 +152,7 @@ class NodeScore:
 
     @property
     def merged(self) -> tuple[int, ...]:
-        """Ids of the reference nodes that share a predicted node with another one, the found ones among them."""
+        """Ids of the reference nodes that share a predicted node with another one, the matched ones among them."""
         return tuple(sorted({number for group in self.merged_groups.values() for number in group}))
 
     @property

@@ -1,4 +1,4 @@
-"""Nodes found and invented over many cases, with intervals, in all and by size."""
+"""True and false positives of nodes over many cases, with intervals, in all and by size."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class NodeFigures:
 
     Args:
         detection: Counts and figures, pooled over cases.
-        sensitivity: Found reference nodes over all of them.
+        sensitivity: True positives over all reference nodes.
         precision: Predicted nodes that have a partner over all that are judged.
         f1: Nodes of either mask that have a partner over all of them.
-        false_positives: Invented nodes of a scan.
+        false_positives_per_scan: False positives over scans.
     """
 
     detection: Detection
     sensitivity: Estimate
     precision: Estimate
     f1: Estimate
-    false_positives: Estimate
+    false_positives_per_scan: Estimate
 
     def to_json(self) -> dict[str, Any]:
         """Counts, figures and intervals."""
@@ -52,7 +52,7 @@ class NodeSummary:
 
     @property
     def criterion(self) -> str:
-        """What counts as found, in words."""
+        """What counts as a match, in words."""
         return f"IoU of {self.iou:g} or more" if self.iou > 0 else "any overlap"
 
     def to_json(self) -> dict[str, Any]:
@@ -82,15 +82,15 @@ def summarise_nodes(scores: Sequence[NodeScore], subjects: Sequence[str], iou: f
 def _figures(
     scores: Sequence[NodeScore], subjects: Sequence[str], iou: float, low_mm: float, high_mm: float
 ) -> NodeFigures:
-    found = [counts(score, iou, low_mm, high_mm) for score in scores]
+    each = [counts(score, iou, low_mm, high_mm) for score in scores]
 
     def share(top: list[int], bottom: list[int]) -> Estimate:
         return ratio(top, bottom, subjects, bounds=(0.0, 1.0), counted="share")
 
     return NodeFigures(
         detect(scores, iou, low_mm, high_mm),
-        share([c.found for c in found], [c.nodes for c in found]),
-        share([c.right for c in found], [c.predicted for c in found]),
-        share([c.found + c.right for c in found], [c.nodes + c.predicted for c in found]),
-        ratio([c.invented for c in found], [1] * len(found), subjects, bounds=(0.0, math.inf), counted="rate"),
+        share([c.true_positives for c in each], [c.nodes for c in each]),
+        share([c.matched_predictions for c in each], [c.predicted for c in each]),
+        share([c.true_positives + c.matched_predictions for c in each], [c.nodes + c.predicted for c in each]),
+        ratio([c.false_positives for c in each], [1] * len(each), subjects, bounds=(0.0, math.inf), counted="rate"),
     )

@@ -17,7 +17,7 @@ from lnsegfm.evaluation.matching import NodeScore
 from lnsegfm.evaluation.node_summary import NodeSummary, summarise_nodes
 from lnsegfm.evaluation.statistics import Interval, mean
 
-FORMAT = "lnsegfm.evaluation/2"
+FORMAT = "lnsegfm.evaluation/3"
 MEAN = "mean over labels"
 
 
@@ -66,13 +66,13 @@ class LabelScore:
         dice: Dice coefficient; NaN where neither mask has the label.
         reference_ml: Volume of the reference.
         prediction_ml: Volume of the prediction.
-        volume_difference_ml: Prediction minus reference: positive where too much was drawn.
+        volume_difference_ml: Prediction minus reference: positive where too much was segmented.
         nsd: Normalised surface Dice at the evaluation's tolerance; NaN where neither mask has the label.
         hd95_mm: 95th percentile Hausdorff distance; NaN where one of the masks is empty.
         assd_mm: Average symmetric surface distance; NaN where one of the masks is empty.
         known: Whether the model that predicted knows the label; if not, its prediction counts as empty.
         nodes: Its nodes, measured and matched; None where the label is not one of nodes.
-        froc: Nodes found at thresholds of the probability, where probabilities were kept.
+        froc: True and false positives at thresholds of the probability, where probabilities were kept.
     """
 
     dice: float
@@ -254,7 +254,7 @@ class Evaluation:
         }
 
     def nodes(self, label: str, iou: float = 0.0) -> NodeSummary | None:
-        """What was found and invented of a label's nodes over all cases; None where it is not one of nodes.
+        """True and false positives of a label's nodes over all cases; None where it is not one of nodes.
 
         Args:
             label: The label.
@@ -265,7 +265,7 @@ class Evaluation:
         return summarise_nodes(counted, self.subjects, iou) if len(counted) == len(scores) and scores else None
 
     def froc(self, label: str, iou: float = 0.0) -> tuple[FrocPoint, ...]:
-        """Nodes found and invented as the probability's threshold falls; empty unless every case has probabilities."""
+        """True and false positives as the probability's threshold falls; empty unless every case has probabilities."""
         scores = [case.labels[label].froc for case in self.cases]
         counted = [score for score in scores if score is not None]
         return froc_curve(counted, iou) if len(counted) == len(scores) else ()
@@ -293,11 +293,11 @@ class Evaluation:
                 for case in self.cases
             ],
             "summary": {
-                label: {key: found.to_json() for key, found in by_metric.items()}
+                label: {key: summary.to_json() for key, summary in by_metric.items()}
                 for label, by_metric in self.summary().items()
             },
             "nodes": {
-                label: [found.to_json() for iou in IOU_CRITERIA if (found := self.nodes(label, iou)) is not None]
+                label: [nodes.to_json() for iou in IOU_CRITERIA if (nodes := self.nodes(label, iou)) is not None]
                 for label in self.node_labels
             },
             "froc": {

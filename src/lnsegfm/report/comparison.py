@@ -98,27 +98,27 @@ class NodeDifference:
     Args:
         iou: Least overlap of a match; 0: any.
         nodes: Reference nodes.
-        base_found: Of these, found by the base.
-        adapted_found: Found by the adapted model.
-        base_invented: Predicted nodes of the base that no reference node stands for.
-        adapted_invented: Those of the adapted model.
+        base_true_positives: Of these, found by the base.
+        adapted_true_positives: Found by the adapted model.
+        base_false_positives: Predicted nodes of the base that no reference node stands for.
+        adapted_false_positives: Those of the adapted model.
         sensitivity: Adapted minus base.
-        false_positives: Of a scan, adapted minus base.
+        false_positives_per_scan: Adapted minus base.
     """
 
     iou: float
     nodes: int
-    base_found: int
-    adapted_found: int
-    base_invented: int
-    adapted_invented: int
+    base_true_positives: int
+    adapted_true_positives: int
+    base_false_positives: int
+    adapted_false_positives: int
     sensitivity: Paired
-    false_positives: Paired
+    false_positives_per_scan: Paired
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON-able values."""
         plain = {key: value for key, value in vars(self).items() if not isinstance(value, Paired)}
-        return plain | {"sensitivity": self.sensitivity.to_json(), "false_positives": self.false_positives.to_json()}
+        return plain | {key: getattr(self, key).to_json() for key in ("sensitivity", "false_positives_per_scan")}
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Comparison:
         return Difference(METRICS[metric], base, adapted, found)
 
     def nodes(self, label: str, iou: float = 0.0) -> NodeDifference | None:
-        """How many nodes of a label either model finds and invents; None where the label is not one of nodes.
+        """True and false positives of a label's nodes by either model; None where the label is not one of nodes.
 
         Args:
             label: The label.
@@ -221,20 +221,20 @@ class Comparison:
                 (
                     len(scores[1].reference),
                     *(len(score.matched(iou)) for score in scores if score is not None),
-                    *(len(score.invented(iou)) for score in scores if score is not None),
+                    *(len(score.false_positives(iou)) for score in scores if score is not None),
                 )
             )
-        nodes, base_found, adapted_found, base_invented, adapted_invented = np.array(counts).reshape(-1, 5).T
+        nodes, base_matched, adapted_matched, base_false, adapted_false = np.array(counts).reshape(-1, 5).T
         subjects = self.adapted.subjects
         return NodeDifference(
             iou=iou,
             nodes=int(nodes.sum()),
-            base_found=int(base_found.sum()),
-            adapted_found=int(adapted_found.sum()),
-            base_invented=int(base_invented.sum()),
-            adapted_invented=int(adapted_invented.sum()),
-            sensitivity=paired(adapted_found, base_found, subjects, denominators=nodes),
-            false_positives=paired(adapted_invented, base_invented, subjects),
+            base_true_positives=int(base_matched.sum()),
+            adapted_true_positives=int(adapted_matched.sum()),
+            base_false_positives=int(base_false.sum()),
+            adapted_false_positives=int(adapted_false.sum()),
+            sensitivity=paired(adapted_matched, base_matched, subjects, denominators=nodes),
+            false_positives_per_scan=paired(adapted_false, base_false, subjects),
         )
 
     @property

@@ -223,8 +223,8 @@ def _drawn(models: Sequence[ScoredModel], pictures: int) -> str:
     said = []
     if judged.node_labels:
         said.append(
-            "Of a case's nodes at most three missed or merged, two invented (the largest of each) and one found (the "
-            "worst overlap) are drawn; the table below them has all."
+            "Of a case's nodes at most three false negatives or merged ones, two false positives (the largest of each) "
+            "and one true positive (the worst overlap) are drawn; the table below them has all."
         )
     if set(judged.labels.names) - set(judged.node_labels):
         said.append(

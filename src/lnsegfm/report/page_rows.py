@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lnsegfm.evaluation.flags import Flag
-from lnsegfm.evaluation.matching import NodeScore
+from lnsegfm.evaluation.matching import NodeScore, status_words
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import METRICS, CaseScore
+from lnsegfm.messages import counted
 from lnsegfm.report.picture_selection import ScoredModel
 
 
@@ -55,14 +56,14 @@ def case_columns(models: Sequence[ScoredModel], *, flags: bool) -> list[CaseColu
         columns += [CaseColumn(f"Dice {m.name}", mean) for m in models] + [CaseColumn("Change", "Dice; paired")]
     if judged.node_labels:
         columns.append(CaseColumn("Nodes", "in the reference"))
-        for kind in ("Found", "Invented"):
+        for kind in ("True positives", "False positives"):
             columns += [CaseColumn(f"{kind} {m.name}" if len(models) > 1 else kind, _HINTS[kind]) for m in models]
     return columns + ([CaseColumn("Look", "reasons to look at this case")] if flags else [])
 
 
 _HINTS = {
-    "Found": "reference nodes with a predicted node of their own, at any overlap",
-    "Invented": "predicted nodes that touch no reference node",
+    "True positives": "reference nodes with a predicted node of their own, at any overlap",
+    "False positives": "predicted nodes that touch no reference node",
 }
 
 
@@ -95,18 +96,18 @@ def case_line(score: CaseScore) -> str:
     """A case in a few words: its Dice, and what became of its nodes."""
     parts = [f"Dice {METRICS['dice'].text(score.mean_dice)}"]
     if any(found.nodes is not None for found in score.labels.values()):
-        nodes, found, invented = _counts(score)
-        parts += [f"{found} of {nodes} nodes found", f"{invented} invented"]
+        nodes, matched, false = _counts(score)
+        parts += [f"{matched} of {nodes} nodes found", counted(false, "false positive")]
     return " · ".join(parts)
 
 
 def _counts(score: CaseScore) -> tuple[int, int, int]:
-    """Nodes of the reference, those found at any overlap, and invented ones, over the labels that are nodes."""
+    """Nodes of the reference, true positives at any overlap, and false positives, over the labels that are nodes."""
     nodes = [found.nodes for found in score.labels.values() if found.nodes is not None]
     return (
         sum(len(n.reference) for n in nodes),
         sum(len(n.matched()) for n in nodes),
-        sum(len(n.invented()) for n in nodes),
+        sum(len(n.false_positives()) for n in nodes),
     )
 
 
@@ -146,8 +147,8 @@ def node_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, object
         for m, score in enumerate(scores):
             status = score.prediction_status() if score is not None else {}
             for node in score.prediction if score is not None else ():
-                if status[node.id] != "found":
-                    state = [status[node.id] if i == m else "" for i in range(len(models))]
+                if status[node.id] != "true-positive":
+                    state = [status_words(status[node.id]) if i == m else "" for i in range(len(models))]
                     rows.append(_node_row(label, models[m].name, node) | {"state": state})
     return rows
 
@@ -172,12 +173,12 @@ def _node_row(label: str, of: str, node: Node) -> dict[str, object]:
 
 
 def _fate(score: NodeScore | None, number: int) -> str:
-    """What became of a reference node: ``found (IoU 0.62)``, ``merged`` or ``missed``."""
+    """What became of a reference node: ``true positive (IoU 0.62)``, ``merged`` or ``false negative``."""
     if score is None:
-        return "missed"
+        return "false negative"
     iou = {pair.reference: pair.iou for pair in score.matched()}
-    status = score.reference_status().get(number, "missed")
-    return f"found (IoU {iou[number]:.2f})" if status == "found" else str(status)
+    status = score.reference_status().get(number, "false-negative")
+    return f"true positive (IoU {iou[number]:.2f})" if status == "true-positive" else status_words(status)
 
 
 def _number(value: float) -> float | None:

@@ -73,26 +73,26 @@ def node_rows(models: Sequence[ScoredModel]) -> Iterator[Row]:
                     "label": label,
                     "criterion": criterion(iou),
                     "model": model.name,
-                    "found": found,
+                    "counts": found,
                     "sensitivity": _with_interval(figures.sensitivity),
                     "precision": _with_interval(figures.precision),
                     "f1": _with_interval(figures.f1),
-                    "invented": _with_interval(figures.false_positives),
+                    "false_positives": _with_interval(figures.false_positives_per_scan),
                     "volume_error": _text(found.volume_error_percent, 0, signed=True),
                     "axis_error": _text(found.short_axis_error_mm, 1, signed=True),
                 }
 
 
 def size_rows(models: Sequence[ScoredModel]) -> Iterator[Row]:
-    """One row a label of nodes and bin of short axes: share found by each criterion, and invented nodes, by model."""
+    """One row a label of nodes and bin of short axes: true positives by criterion, false positives, by model."""
     for label in models[-1].evaluation.node_labels:
         bins = [_bins(m, label, iou) for iou in IOU_CRITERIA for m in models]
         for figures in zip(*bins, strict=True) if all(bins) else ():
             yield {
                 "label": label,
                 "sizes": figures[0].detection.sizes,
-                "found": [_of(one) for one in figures],
-                "invented": [one.detection.invented for one in figures[: len(models)]],
+                "true_positives": [_of(one) for one in figures],
+                "false_positives": [one.detection.false_positives for one in figures[: len(models)]],
             }
 
 
@@ -154,7 +154,7 @@ def _volume_plots(models: Sequence[ScoredModel]) -> Iterator[Plot]:
 
 
 def headline(model: ScoredModel) -> str:
-    """One model's figures in a line: mean Dice with its interval, and the nodes that it found."""
+    """One model's figures in a line: mean Dice with its interval, and its true and false positives."""
     evaluation = model.evaluation
     row = evaluation.rows[-1]
     dice = _mean_dice(evaluation, row)
@@ -164,7 +164,10 @@ def headline(model: ScoredModel) -> str:
         if (summary := model.nodes(label, 0.0)) is not None:
             found = summary.all_sizes.detection
             named = f"{label}: " if len(evaluation.labels.names) > 1 else ""
-            parts.append(f"{named}{found.found} of {counted(found.nodes, 'node')} found, {found.invented} invented")
+            parts.append(
+                f"{named}{found.true_positives} of {counted(found.nodes, 'node')} found, "
+                f"{counted(found.false_positives, 'false positive')}"
+            )
     return "; ".join(parts) + "."
 
 
@@ -177,7 +180,7 @@ def limits(evaluation: Evaluation) -> list[str]:
         "A mean hides cases: look at the worst ones before any figure is believed.",
     ]
     if evaluation.node_labels:
-        said.append("A node that the model found and the human overlooked counts as invented.")
+        said.append("A node that the model found and the human overlooked counts as a false positive.")
     for label in evaluation.labels.names:
         if without := sum(not case.labels[label].known for case in evaluation.cases):
             said.append(f"{label}: the model does not know it ({counted(without, 'case')}): its mask counts as empty.")
@@ -231,7 +234,7 @@ def _of(figures: NodeFigures) -> tuple[str, str]:
     if not found.nodes:
         return "–", ""
     value, interval = _with_interval(figures.sensitivity)
-    return f"{found.found} of {found.nodes}", f"{value} ({interval})"
+    return f"{found.true_positives} of {found.nodes}", f"{value} ({interval})"
 
 
 def _text(value: float, decimals: int, *, signed: bool = False) -> str:

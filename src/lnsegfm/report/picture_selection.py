@@ -1,4 +1,4 @@
-"""What is shown of a case: the nodes that were missed, invented and found worst, or where the masks differ most."""
+"""What is shown of a case: false negatives, false positives and the worst overlap, or where the masks differ most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.matching import NodeScore
+from lnsegfm.evaluation.matching import NodeScore, status_words
 from lnsegfm.evaluation.node_summary import NodeSummary
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation
@@ -19,8 +19,8 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.pictures import Kind, Scene, draw_place
 from lnsegfm.report.views import view_of
 
-MISSED, INVENTED, FOUND = 3, 2, 1
-"""The most nodes of a label in a case that are shown of each kind: the largest, of those found the worst overlap."""
+FALSE_NEGATIVES, FALSE_POSITIVES, TRUE_POSITIVES = 3, 2, 1
+"""The most nodes of a label in a case that are shown: the largest, of true positives those of the worst overlap."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Picture:
     Args:
         svg: Three views of it.
         caption: What is there, in words.
-        status: ``missed``, ``merged``, ``part``, ``invented``, ``found``, or ``label`` where it is no node.
+        status: ``false-negative``, ``merged``, ``false-positive`` or ``true-positive``; ``label`` where it is no node.
     """
 
     svg: str
@@ -61,7 +61,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class _Sight:
+class _SelectedView:
     label: str
     index: tuple[int, int, int]
     of: Kind | None
@@ -90,11 +90,11 @@ def pictures_of(case: str, models: Sequence[ScoredModel], *, most: int) -> list[
         if len(pictures) >= most:
             break
         scene = arrays.scene(label, models)
-        for sight in _sights(case, label, models, scene):
+        for view in _selected_views(case, label, models, scene):
             if len(pictures) < most:
-                title = f"Case {case}, {sight.words}"
-                svg = draw_place(scene, sight.index, of=sight.of, title=title)
-                pictures.append(Picture(svg, sight.words, sight.status))
+                title = f"Case {case}, {view.words}"
+                svg = draw_place(scene, view.index, of=view.of, title=title)
+                pictures.append(Picture(svg, view.words, view.status))
     return pictures
 
 
@@ -148,7 +148,7 @@ class _Arrays:
         return Scene(self.grid, self.image_hu, masks)
 
 
-def _sights(case: str, label: str, models: Sequence[ScoredModel], scene: Scene) -> Iterator[_Sight]:
+def _selected_views(case: str, label: str, models: Sequence[ScoredModel], scene: Scene) -> Iterator[_SelectedView]:
     scores = [m.evaluation.case(case).labels.get(label) for m in models]
     nodes = [score.nodes if score is not None else None for score in scores]
     named = len(models[-1].evaluation.labels.names) > 1
@@ -162,27 +162,30 @@ def _sights(case: str, label: str, models: Sequence[ScoredModel], scene: Scene) 
 
 def _nodes(
     label: str, before: str, judged: NodeScore, kind: Kind, base: tuple[str, NodeScore] | None, scene: Scene
-) -> Iterator[_Sight]:
+) -> Iterator[_SelectedView]:
     def with_base(node: Node) -> str:
-        return f"; {base[0]}: {base[1].reference_status().get(node.id, 'missed')}" if base is not None else ""
+        if base is None:
+            return ""
+        return f"; {base[0]}: {status_words(base[1].reference_status().get(node.id, 'false-negative'))}"
 
     state, theirs = judged.reference_status(), judged.prediction_status()
     iou = {pair.reference: pair.iou for pair in judged.matched()}
-    missed = [n for n in judged.reference if state[n.id] != "found"]
-    missed.sort(key=lambda n: (state[n.id] == "merged", -n.short_axis_mm))
-    invented = sorted((n for n in judged.prediction if theirs[n.id] == "invented"), key=lambda n: -n.short_axis_mm)
-    found = sorted((n for n in judged.reference if n.id in iou), key=lambda n: iou[n.id])
-    for node in missed[:MISSED]:
-        words = f"{before}{state[node.id]}: {_told(node, scene)}{with_base(node)}"
-        yield _Sight(label, node.inside_index, "reference", state[node.id], words)
-    for node in invented[:INVENTED]:
-        yield _Sight(label, node.inside_index, kind, "invented", f"{before}invented: predicted {_told(node, scene)}")
-    for node in found[:FOUND]:
-        words = f"{before}found: {_told(node, scene)}, IoU {iou[node.id]:.2f}{with_base(node)}"
-        yield _Sight(label, node.inside_index, "reference", "found", words)
+    unmatched = [n for n in judged.reference if state[n.id] != "true-positive"]
+    unmatched.sort(key=lambda n: (state[n.id] == "merged", -n.short_axis_mm))
+    false = sorted((n for n in judged.prediction if theirs[n.id] == "false-positive"), key=lambda n: -n.short_axis_mm)
+    matched = sorted((n for n in judged.reference if n.id in iou), key=lambda n: iou[n.id])
+    for node in unmatched[:FALSE_NEGATIVES]:
+        words = f"{before}{status_words(state[node.id])}: {_described(node, scene)}{with_base(node)}"
+        yield _SelectedView(label, node.inside_index, "reference", state[node.id], words)
+    for node in false[:FALSE_POSITIVES]:
+        words = f"{before}false positive: {_described(node, scene)}"
+        yield _SelectedView(label, node.inside_index, kind, "false-positive", words)
+    for node in matched[:TRUE_POSITIVES]:
+        words = f"{before}true positive: {_described(node, scene)}, IoU {iou[node.id]:.2f}{with_base(node)}"
+        yield _SelectedView(label, node.inside_index, "reference", "true-positive", words)
 
 
-def _told(node: Node, scene: Scene) -> str:
+def _described(node: Node, scene: Scene) -> str:
     slices = scene.grid.shape[view_of(scene.grid.direction, "axial").order[0]]
     centre = ", ".join(f"{v + 0.0:.1f}".replace("-0.0", "0.0") for v in node.centre_mm)
     return (
@@ -191,7 +194,7 @@ def _told(node: Node, scene: Scene) -> str:
     )
 
 
-def _largest_disagreement(label: str, scene: Scene) -> Iterator[_Sight]:
+def _largest_disagreement(label: str, scene: Scene) -> Iterator[_SelectedView]:
     """The voxel amid what differs on the axial slice on which most differs, or amid the mask where nothing does."""
     view = view_of(scene.grid.direction, "axial")
     masks = {kind: view.turn(mask) for kind, mask in scene.masks.items()}
@@ -200,8 +203,8 @@ def _largest_disagreement(label: str, scene: Scene) -> Iterator[_Sight]:
     differ = reference != prediction
     if "ignored" in masks:
         differ = differ & ~masks["ignored"]
-    told = {"disagreement": differ, "reference": reference, "prediction": prediction, "base": masks.get("base")}
-    for what, mask in told.items():
+    candidates = {"disagreement": differ, "reference": reference, "prediction": prediction, "base": masks.get("base")}
+    for what, mask in candidates.items():
         if mask is None or not mask.any():
             continue
         number = int(np.argmax(mask.sum(axis=(1, 2))))
@@ -214,5 +217,5 @@ def _largest_disagreement(label: str, scene: Scene) -> Iterator[_Sight]:
         index[view.order[2]] = int(sizes[2] - 1 - column if view.flip[1] else column)
         area = math.prod(view.pixel_mm(scene.grid.spacing_mm)) * len(there) / 100
         words = f"{label}: axial slice {number + 1} of {sizes[0]}, with the largest {what} ({area:.1f} cm²)"
-        yield _Sight(label, (index[0], index[1], index[2]), None, "label", words)
+        yield _SelectedView(label, (index[0], index[1], index[2]), None, "label", words)
         return

@@ -152,7 +152,7 @@ def plot_sensitivity(bins: Sequence[str], found: Mapping[str, Sequence[Estimate]
                 label = name if len(found) > 1 and i == _first(shares) else None
                 axes.plot(i + offset, share.value, marker, color=colour, markersize=7, label=label)
         axes.set(xlim=(-0.5, len(bins) - 0.5), ylim=(-0.03, 1.03), xlabel="Short axis of the node, mm")
-        axes.set_ylabel("Share found")
+        axes.set_ylabel("Sensitivity")
         axes.set_xticks(range(len(bins)), [f"{name}\nn = {n}" for name, n in zip(bins, counts, strict=True)])
         axes.grid(False, axis="x")
         _legend(axes, len(found))
@@ -162,11 +162,11 @@ def plot_sensitivity(bins: Sequence[str], found: Mapping[str, Sequence[Estimate]
         for name, shares in found.items()
     ]
     note = "Bars are 95 % intervals; a size without a bar comes from fewer than three cases."
-    return Plot(uri, "Nodes found, by size", f"Share of nodes found by short axis. {'; '.join(said)}.", note)
+    return Plot(uri, "Sensitivity by size", f"Sensitivity by short axis. {'; '.join(said)}.", note)
 
 
 def plot_froc(curves: Mapping[str, Curve]) -> Plot:
-    """Free-response curve: share of nodes found against invented nodes a scan, as the threshold falls.
+    """Free-response curve: sensitivity against false positives per scan, as the threshold falls.
 
     Args:
         curves: By model.
@@ -177,7 +177,7 @@ def plot_froc(curves: Mapping[str, Curve]) -> Plot:
             colour, marker = _look(m, len(curves))
             how: dict[str, Any] = {"color": colour, "markersize": 4, "linewidth": 1.5, "label": _short(name)}
             axes.plot(curve.false_positives, curve.sensitivity, f"-{marker}", **how)
-        axes.set(ylim=(-0.03, 1.03), xlabel="Invented nodes per scan", ylabel="Share of nodes found")
+        axes.set(ylim=(-0.03, 1.03), xlabel="False positives per scan", ylabel="Sensitivity")
         axes.set_xlim(left=0)
         _legend(axes, len(curves))
         uri = _uri(figure)
@@ -185,10 +185,13 @@ def plot_froc(curves: Mapping[str, Curve]) -> Plot:
     for name, curve in curves.items():
         points = zip(curve.thresholds, curve.false_positives, curve.sensitivity, strict=True)
         said.append(
-            f"{name}: " + "; ".join(f"at probability {t:.2g} {s:.2f} found, {f:.2g} invented" for t, f, s in points)
+            f"{name}: "
+            + "; ".join(
+                f"at probability {t:.2g} sensitivity {s:.2f}, {f:.2g} false positives per scan" for t, f, s in points
+            )
         )
-    note = "One point for each probability threshold; a lower threshold finds more and invents more."
-    return Plot(uri, "Nodes found against nodes invented (FROC)", f"FROC. {'. '.join(said)}.", note)
+    note = "One point for each probability threshold; a lower threshold gives more true and more false positives."
+    return Plot(uri, "Sensitivity against false positives per scan (FROC)", f"FROC. {'. '.join(said)}.", note)
 
 
 def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Mapping[str, Sequence[float]]) -> Plot:

@@ -13,7 +13,7 @@ from lnsegfm.progress import Progress
 from lnsegfm.report.page import write_page
 from lnsegfm.report.verdict import from_json
 
-FORMAT = "lnsegfm.run/2"
+FORMAT = "lnsegfm.run/3"
 PAGE = "report.html"
 _PROVENANCE = ("identity", "base", "model", "versions", "recipe")
 

@@ -28,7 +28,7 @@ def case_table(evaluation: Evaluation) -> Table:
         table.add_column("Label", overflow="fold")
     for heading in ("Dice", "NSD", "HD95\nmm", "ASSD\nmm", "Volume\n+/- ml", "Reference\nml"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("Nodes\nfound", "False\npositive") if nodes else ():
+    for heading in ("True\npos.", "False\npos.") if nodes else ():
         table.add_column(heading, justify="right", no_wrap=True)
     for case in evaluation.cases:
         for label, score in case.labels.items():
@@ -36,7 +36,7 @@ def case_table(evaluation: Evaluation) -> Table:
             cells.append(f"{score.reference_ml:.2f}")
             if nodes and score.nodes is not None:
                 cells.append(f"{len(score.nodes.matched())} of {len(score.nodes.reference)}")
-                cells.append(str(len(score.nodes.invented())))
+                cells.append(str(len(score.nodes.false_positives())))
             named = label if score.known else f"{label} (not known)"
             table.add_row(_plain(case.case), *([_plain(named)] if several or not score.known else []), *cells)
     return table
@@ -69,9 +69,9 @@ def node_table(evaluation: Evaluation, label: str) -> Table:
     loose, strict = (evaluation.nodes(label, iou) for iou in IOU_CRITERIA)
     table = Table(title=Text(f"Nodes of {label}", style="italic"), padding=(0, 0, 0, 1))
     table.add_column("Short axis", no_wrap=True)
-    for name in ("Nodes", "Found", "Sensi-\ntivity", "Preci-\nsion", "F1", "False pos.\na scan"):
+    for name in ("Nodes", "True\npos.", "Sensi-\ntivity", "Preci-\nsion", "F1", "False pos.\na scan"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(f"Found at\nIoU {IOU_CRITERIA[1]:g}", justify="right", no_wrap=True)
+    table.add_column(f"True pos.\nIoU {IOU_CRITERIA[1]:g}", justify="right", no_wrap=True)
     if loose is None or strict is None:
         return table
     for figures, stricter in zip((loose.all_sizes, *loose.by_size), (strict.all_sizes, *strict.by_size), strict=True):
@@ -79,15 +79,15 @@ def node_table(evaluation: Evaluation, label: str) -> Table:
         if pooled.nodes or pooled.predicted:
             shares = [_share(value) for value in (pooled.sensitivity, pooled.precision, pooled.f1)]
             false = f"{pooled.false_positives_per_scan:.1f}"
-            found = str(stricter.detection.found)
-            table.add_row(pooled.sizes, str(pooled.nodes), str(pooled.found), *shares, false, found)
+            strictly = str(stricter.detection.true_positives)
+            table.add_row(pooled.sizes, str(pooled.nodes), str(pooled.true_positives), *shares, false, strictly)
         if figures is loose.all_sizes:
             table.add_section()
     over = loose.all_sizes
     table.caption = Text(
-        f"Any overlap finds a node. Sensitivity {_estimate(over.sensitivity, 2)}; false positives a scan "
-        f"{_estimate(over.false_positives, 1)}. {over.detection.merged} nodes share a predicted piece with another "
-        f"node, {over.detection.split} are in several pieces.",
+        f"At any overlap. Sensitivity {_estimate(over.sensitivity, 2)}; false positives per scan "
+        f"{_estimate(over.false_positives_per_scan, 1)}. {over.detection.merged} nodes share a predicted node with "
+        f"another one, {over.detection.split} are split.",
         justify="left",
     )
     return table

@@ -52,7 +52,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def node_sentence(comparison: Comparison, label: str) -> str:
-    """How many nodes of a label either model finds and invents."""
+    """How many nodes of a label either model finds, and its false positives."""
     found = comparison.nodes(label)
     if found is None or not found.nodes:
         return f"No node of {label} is in the references."
@@ -60,10 +60,10 @@ def node_sentence(comparison: Comparison, label: str) -> str:
     cases = len(comparison.cases)
     said = [
         f"{who} finds {n} of {found.nodes} nodes ({n / found.nodes:.0%}) "
-        f"with {invented / cases:.2g} false positives a scan"
-        for who, n, invented in (
-            (base, found.base_found, found.base_invented),
-            (adapted, found.adapted_found, found.adapted_invented),
+        f"with {false_positives / cases:.2g} false positives a scan"
+        for who, n, false_positives in (
+            (base, found.base_true_positives, found.base_false_positives),
+            (adapted, found.adapted_true_positives, found.adapted_false_positives),
         )
     ]
     name = f"{label}: " if len(comparison.labels) > 1 else ""
@@ -242,9 +242,11 @@ def _nodes_behind(found: NodeDifference) -> str:
     """What the node figures hold against the second model; empty where nothing."""
     worse = []
     if found.sensitivity.effect.value < 0:
-        worse.append(f"finds fewer nodes ({found.adapted_found} against {found.base_found} of {found.nodes})")
-    if found.false_positives.effect.value > 0:
-        worse.append(f"invents more ({found.adapted_invented} against {found.base_invented})")
+        worse.append(
+            f"finds fewer nodes ({found.adapted_true_positives} against {found.base_true_positives} of {found.nodes})"
+        )
+    if found.false_positives_per_scan.effect.value > 0:
+        worse.append(f"has more false positives ({found.adapted_false_positives} against {found.base_false_positives})")
     return " and ".join(worse)
 
 
