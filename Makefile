@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 	$(bin)/lnsegfm demo --out $(OUT)
 
 test: lint
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-long: $(VENV)/.installed-dev
 	$(bin)/python -m pytest -m long

@@ -11,6 +11,10 @@ import pytest
 
 from tests.world import run, world  # noqa: F401 - fixtures for all
 
+if (workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT")) is not None:  # before torch counts the cores itself
+    from lnsegfm.cores import usable_cores
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // int(workers))))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other down where cores are shared
 os.environ.setdefault("LNSEGFM_CACHE_GB", "0")  # no test leaves scans in the user's home
 

@@ -1,4 +1,4 @@
-"""nnU-Net's own commands in processes of their own, which know nothing of this package's environment."""
+"""Stock nnU-Net: its commands in processes that know nothing of this package, and its predictor in this one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
+
+import torch
 
 from lnsegfm.datasets.dataset import open_dataset
 from lnsegfm.models.model_folder import read_model
@@ -32,6 +34,19 @@ def stock_predict(model: Path, images: Path, out: Path, *flags: object) -> Resul
     """``nnUNetv2_predict_from_modelfolder`` on the CPU, one process a stage."""
     words = ("-i", images, "-o", out, "-m", model, "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", *flags)
     return stock("nnUNetv2_predict_from_modelfolder", *words)
+
+
+def stock_predict_here(model: Path, images: Path, out: Path, *, mirroring: bool = True) -> None:
+    """The same in this process, by nnU-Net's own predictor on files: no process to start, nothing to load anew."""
+    out.mkdir(parents=True, exist_ok=True)
+    with engine():
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        predictor = nnUNetPredictor(
+            use_mirroring=mirroring, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
+        )
+        predictor.initialize_from_trained_model_folder(str(model), (0,), "checkpoint_final.pth")
+        predictor.predict_from_files_sequential(str(images), str(out))
 
 
 def nnunet_world(base: Path, data: Path, root: Path) -> dict[str, str]:

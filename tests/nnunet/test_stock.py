@@ -105,6 +105,7 @@ def test_dgst_trains_under_nnunets_command(world, nnunet_folders, lnsegfm):
             assert 0 < per_kernel.max() <= 2 * 3, parameter.name  # gamma 2, 3 steps
 
 
+@pytest.mark.long
 def test_lora_is_trained_continued_and_predicts_without_this_package(world, nnunet_folders, lnsegfm, tmp_path):
     options = ("--iterations", 2, "--set", "rank=2", "--lr", 0.01)
     first = nnunet_folders | exported(lnsegfm, "--epochs", 1, *options)

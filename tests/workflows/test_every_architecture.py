@@ -32,7 +32,7 @@ from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.state import raw
 from lnsegfm.workflows.finetune import finetune, plan
 from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings, pretrain
-from tests.nnunet.stock import stock_predict
+from tests.nnunet.stock import stock_predict, stock_predict_here
 from tests.scenes import write_scenes
 from tests.training.changes import assert_changed_as_meant
 
@@ -75,15 +75,19 @@ def test_every_method_adapts_it_and_keeps_what_it_says(trained: Trained, name: s
     assert all((raw(rebuilt[key]) == raw(after[key])).all() for key in after)
 
 
-def test_it_predicts_the_voxels_that_stock_nnunet_predicts(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["here", pytest.param("by its command", marks=pytest.mark.long)])
+def test_it_predicts_the_voxels_that_stock_nnunet_predicts(trained: Trained, tmp_path: Path, how: str) -> None:
     images = tmp_path / "images"
     images.mkdir()
     source = sorted((trained.clinic / "imagesTr").glob("*.nii.gz"))[0]
     (images / source.name).write_bytes(source.read_bytes())
     model = read_model(trained.base.folder)
     predict_cases(model, find_scans(images, 1), tmp_path / "ours", PredictOptions(mirroring=False, exact=True))
-    done = stock_predict(trained.base.model, images, tmp_path / "stock", "--disable_tta")
-    assert done.returncode == 0, done.stderr
+    if how == "here":
+        stock_predict_here(trained.base.model, images, tmp_path / "stock", mirroring=False)
+    else:
+        done = stock_predict(trained.base.model, images, tmp_path / "stock", "--disable_tta")
+        assert done.returncode == 0, done.stderr
 
     ours, theirs = (
         sitk.GetArrayFromImage(sitk.ReadImage(str(next((tmp_path / place).glob("*.nii.gz")))))

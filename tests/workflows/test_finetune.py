@@ -225,7 +225,7 @@ def start_and_stop(world, out: Path, iterations: int, after: float, how: int) ->
     return process.returncode
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_signal_saves_and_the_same_command_continues_to_the_same_bytes(world, tmp_path, how):
     iterations = 60
     undisturbed = world.run("sixty", iterations=iterations)

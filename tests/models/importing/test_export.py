@@ -22,7 +22,7 @@ from lnsegfm.weights.state import weights_hash
 from tests.models.importing.producers import DATASET, Trained, exported_by_nnunet
 from tests.models.importing.test_monai_forms import NODE, SAID, monai
 from tests.models.importing.test_nnssl_form import SPACING, network, plan, write
-from tests.nnunet.stock import stock, stock_predict
+from tests.nnunet.stock import stock, stock_predict, stock_predict_here
 from tests.scenes import scene, write_image
 
 TARGETS = ("nnunet-zip", "safetensors", "folder")
@@ -44,7 +44,10 @@ def out(to: str, place: Path) -> Path:
     return place / ("model.zip" if to == "nnunet-zip" else to)
 
 
-def test_imported_and_exported_it_predicts_in_stock_nnunet_what_it_did_there(trained: Trained, images, take, tmp_path):
+@pytest.mark.long
+def test_stock_nnunet_s_commands_install_what_was_exported_and_predict_what_it_did_there(
+    trained: Trained, images, take, tmp_path
+):
     """nnU-Net's own zip -> import -> export -> nnU-Net's own install and predict: weights bit for bit, voxels equal."""
     take(exported_by_nnunet(trained, tmp_path / "theirs.zip"))
     done = export_model(Path("it"), "nnunet-zip", tmp_path / "ours.zip")
@@ -66,14 +69,44 @@ def test_imported_and_exported_it_predicts_in_stock_nnunet_what_it_did_there(tra
     for name in there:
         assert there[name].any()
         np.testing.assert_array_equal(here[name], there[name])
-    folder = tmp_path / "nnUNet_results" / DATASET / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    assert_same_files(trained, tmp_path / "nnUNet_results")
+
+
+def test_imported_and_exported_it_predicts_in_stock_nnunet_what_it_did_there(
+    trained: Trained, images, take, tmp_path, monkeypatch
+):
+    """The same by nnU-Net's functions in this process."""
+    from nnunetv2.model_sharing import model_import
+
+    take(exported_by_nnunet(trained, tmp_path / "theirs.zip"))
+    export(Path("it"), "nnunet-zip", tmp_path / "ours.zip")
+    monkeypatch.setattr(model_import, "nnUNet_results", str(tmp_path / "results"))
+    model_import.install_model_from_zip_file(str(tmp_path / "ours.zip"))
+    assert_same_files(trained, tmp_path / "results")
+
+    stock_predict_here(tmp_path / "results" / DATASET / INSTALLED, images, tmp_path / "after")
+    stock_predict_here(trained.folder, images, tmp_path / "before")
+    here, there = voxels(tmp_path / "after"), voxels(tmp_path / "before")
+    assert here.keys() == there.keys() == {"case_0.nii.gz", "case_1.nii.gz"}
+    for name in there:
+        assert there[name].any()
+        np.testing.assert_array_equal(here[name], there[name])
+
+
+INSTALLED = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+def assert_same_files(trained: Trained, results: Path) -> None:
+    """What nnU-Net installed holds the weights bit for bit, and the plans and description as they were."""
+    folder = results / DATASET / INSTALLED
     checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
     assert weights_hash(checkpoint["network_weights"]) == weights_hash(trained.weights)
     for name in ("plans.json", "dataset.json"):
         assert json.loads((folder / name).read_text()) == json.loads((trained.folder / name).read_text())
 
 
-def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images, take, tmp_path):
+@pytest.mark.parametrize("how", ["here", pytest.param("by its command", marks=pytest.mark.long)])
+def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images, take, tmp_path, how):
     from lnsegfm.prediction.inputs import find_scans
     from lnsegfm.prediction.predict_cases import predict_cases
 
@@ -83,8 +116,11 @@ def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images
     assert done.notes == (
         "Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.",
     )
-    stocked = stock_predict(tmp_path / "model", images, tmp_path / "stock", "--disable_tta")
-    assert stocked.returncode == 0, stocked.stderr
+    if how == "here":
+        stock_predict_here(tmp_path / "model", images, tmp_path / "stock", mirroring=False)
+    else:
+        stocked = stock_predict(tmp_path / "model", images, tmp_path / "stock", "--disable_tta")
+        assert stocked.returncode == 0, stocked.stderr
     ours = predict_cases(
         read_model(Path("it")), find_scans(images, 1), tmp_path / "ours", PredictOptions(mirroring=False)
     )
