@@ -39,7 +39,7 @@ def stock_predict(model: Path, images: Path, out: Path, *flags: object) -> Resul
 def stock_predict_here(model: Path, images: Path, out: Path, *, mirroring: bool = True) -> None:
     """The same in this process, by nnU-Net's own predictor on files: no process to start, nothing to load anew."""
     out.mkdir(parents=True, exist_ok=True)
-    with engine():
+    with nnunet_environment():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         predictor = nnUNetPredictor(

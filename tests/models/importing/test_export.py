@@ -79,7 +79,7 @@ def test_imported_and_exported_it_predicts_in_stock_nnunet_what_it_did_there(
     from nnunetv2.model_sharing import model_import
 
     take(exported_by_nnunet(trained, tmp_path / "theirs.zip"))
-    export(Path("it"), "nnunet-zip", tmp_path / "ours.zip")
+    export_model(Path("it"), "nnunet-zip", tmp_path / "ours.zip")
     monkeypatch.setattr(model_import, "nnUNet_results", str(tmp_path / "results"))
     model_import.install_model_from_zip_file(str(tmp_path / "ours.zip"))
     assert_same_files(trained, tmp_path / "results")
