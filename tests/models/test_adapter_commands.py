@@ -336,7 +336,7 @@ def configuration(card: dict[str, Any]) -> dict[str, Any]:
         (lambda c: c.update(mirroring_axes="all"), "not the description of a model"),
         (lambda c: c["dataset_json"].update(labels={}), "Labels"),
         (lambda c: c["dataset_json"].update(labels={"background": 0, "a": 1, "b": 2}), "do not fit its own plans"),
-        (lambda c: c["dataset_json"].update(channel_names={"first": "CT"}), "not the description of a model"),
+        (lambda c: c["dataset_json"].update(channel_names={"first": "CT"}), "not a table of channels"),
         (lambda c: c["dataset_json"].update(file_ending="/../../x"), "file_ending"),
         (lambda c: c.update(method=None), "not the description of a model"),
         (lambda c: c.update(base={"licence": 3}), "not the description of a model"),

@@ -7,7 +7,6 @@ Opening a dataset pairs files by name and settles what the labels mean. Whether 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.datasets.nnunet_layout import DEFAULT_ENDING, channel_names, numbers_every_channel, parse_image_name
 from lnsegfm.datasets.subjects import subjects_of
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, image_files, read_mask, stem
 from lnsegfm.storage import content_hash, read_json, sha256
-
-CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
-"""nnU-Net's names of files: ``case_0002`` is channel 2 of ``case``."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Dataset:
     cases: tuple[Case, ...]
     labels: LabelMap
     channels: tuple[str, ...] = ("CT",)
-    file_ending: str = ".nii.gz"
+    file_ending: str = DEFAULT_ENDING
     labels_from: str = "the caller"
     subjects: Mapping[str, str] = field(default_factory=dict)
 
@@ -146,8 +143,8 @@ def channel_of(case: Case, image: Path) -> int | None:
     name = stem(image)
     if name == case.name:
         return 0
-    match = CHANNEL.fullmatch(name)
-    return int(match["channel"]) if match and match["case"] == case.name else None
+    parsed = parse_image_name(name)
+    return parsed.channel if parsed and parsed.case == case.name else None
 
 
 def _read_description(root: Path) -> Mapping[str, Any]:
@@ -185,12 +182,12 @@ def _paired_cases(images: Path, labels: Path, *, suffixed: bool) -> tuple[Case, 
     masks: dict[str, list[Path]] = defaultdict(list)
     for path in image_files(labels):
         masks[stem(path)].append(path)
-    scans = {path: CHANNEL.fullmatch(stem(path)) for path in image_files(images)}
-    suffixed = suffixed or any(m and m["case"] in masks for path, m in scans.items() if stem(path) not in masks)
+    scans = {path: parse_image_name(stem(path)) for path in image_files(images)}
+    suffixed = suffixed or any(p and p.case in masks for path, p in scans.items() if stem(path) not in masks)
     files: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for path, match in scans.items():
-        if match and stem(path) not in masks and (suffixed or match["case"] in masks):
-            files[match["case"]][int(match["channel"])].append(path)
+    for path, parsed in scans.items():
+        if parsed and stem(path) not in masks and (suffixed or parsed.case in masks):
+            files[parsed.case][parsed.channel].append(path)
         else:
             files[stem(path)][0].append(path)
     names = sorted({*files, *masks})
@@ -280,10 +277,9 @@ def _channel_names(root: Path, cases: Sequence[Case], description: Mapping[str, 
         if count > 1:
             raise DataError(f'{where}: {count} channels in a case and no \'channel_names\'. Add them: {{"0": "CT"}}.')
         return ("CT",)
-    keys = [str(k) for k in range(len(table))] if isinstance(table, Mapping) else []
-    if not keys or set(map(str, table)) != set(keys) or not all(isinstance(v, str) for v in table.values()):
+    if not numbers_every_channel(table) or not all(isinstance(name, str) for name in table.values()):
         raise DataError(f'{where}: \'channel_names\' {table!r} is not a table of channels. Write {{"0": "CT"}}.')
-    return tuple({str(k): v for k, v in table.items()}[k] for k in keys)
+    return channel_names({"channel_names": table})
 
 
 def _file_ending(root: Path, cases: Sequence[Case], description: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from lnsegfm.datasets.dataset import CHANNEL, named_labels, open_dataset
+from lnsegfm.datasets.dataset import named_labels, open_dataset
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.nnunet_layout import case_of
 from lnsegfm.datasets.subjects import read_subjects, subjects_of
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import image_files, stem
@@ -110,8 +111,7 @@ def scans_of(references: Path, labels: LabelMap, given: Path | None) -> dict[str
         return {}
     scans: dict[str, Path] = {}
     for file in image_files(given):
-        match = CHANNEL.fullmatch(stem(file))
-        scans.setdefault(match["case"] if match else stem(file), file)
+        scans.setdefault(case_of(file), file)
     if not scans:
         raise DataError(f"{given}: it holds no scans (.nii.gz, .nii, .nrrd, .mha). Give the folder that holds them.")
     return scans

@@ -6,7 +6,6 @@ or written.
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.nnunet_layout import file_ending
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError, RunMismatch, TransferError
 from lnsegfm.models.model_folder import Model, read_model, write_model
 from lnsegfm.models.plans import in_image_order
@@ -102,9 +102,7 @@ def read_adapter(place: Path) -> AdapterDescription:
         model = Model(place, (checkpoint,), checkpoint.plans, checkpoint.dataset_json)
         if not model.channels or not model.labels:
             raise KeyError("channel_names")
-        ending = checkpoint.dataset_json.get("file_ending", ".nii.gz")
-        if not re.fullmatch(r"(\.\w+)+", ending):
-            raise ValueError(f"file_ending {ending!r:.40}")
+        file_ending(checkpoint.dataset_json)
         _of(str, card["method"]), _of(dict, card["settings"])
         terms = _of(dict, card.get("base", {}))
         return AdapterDescription(place, adapter, model, {key: _of(str, terms[key]) for key in TERMS if terms.get(key)})

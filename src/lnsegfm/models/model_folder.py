@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
 from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.nnunet.plan_configuration import network_class
 from lnsegfm.nnunet.trusted_imports import require_known_imports
@@ -83,8 +84,12 @@ class Model:
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the input channels, in their order."""
-        names = self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
-        return tuple(str(names[key]) for key in sorted(names, key=int))
+        return channel_names(self.dataset_json)
+
+    @property
+    def file_ending(self) -> str:
+        """The ending of its images and masks."""
+        return file_ending(self.dataset_json)
 
     @property
     def channels(self) -> int:
@@ -159,10 +164,7 @@ def read_model(path: Path, *, whole: bool = True) -> Model:
             require_known_imports(configuration, folder / "plans.json")
         if not model.channels or not (model.covers or model.labels):
             raise KeyError("channel_names")
-        if not re.fullmatch(r"(\.\w+)+", str(dataset_json.get("file_ending", ".nii.gz"))):
-            raise ModelError(
-                f"{folder / 'dataset.json'}: file_ending {dataset_json['file_ending']!r} is none. Write .nii.gz."
-            )
+        file_ending(dataset_json)
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else "not tables of entries"
         raise ModelError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.dataset import Dataset
+from lnsegfm.datasets.nnunet_layout import dataset_description
 from lnsegfm.errors import ModelError
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import Model
@@ -177,9 +178,4 @@ def dataset_name(data: Dataset) -> str:
 
 def dataset_json(data: Dataset, cases: int) -> dict[str, Any]:
     """nnU-Net's description of a data set."""
-    return {
-        "channel_names": {str(i): name for i, name in enumerate(data.channels)},
-        "labels": data.labels.to_dataset_json(),
-        "numTraining": cases,
-        "file_ending": data.file_ending,
-    }
+    return dataset_description(data.channels, data.labels, cases, data.file_ending)

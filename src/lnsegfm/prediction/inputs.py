@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnsegfm.datasets.dataset import CHANNEL, Case
+from lnsegfm.datasets.dataset import Case
+from lnsegfm.datasets.nnunet_layout import parse_image_name
 from lnsegfm.errors import DataError, LnSegFmError
 from lnsegfm.imaging.files import ending, image_files, stem, write_volume
 from lnsegfm.prediction.case_names import Names, namer, numbered, require_name
@@ -133,8 +134,7 @@ def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
         raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM.")
     scans: dict[str, dict[int, Path]] = defaultdict(dict)
     for file in files:
-        match = CHANNEL.fullmatch(stem(file))
-        name, channel = (match["case"], int(match["channel"])) if match else (stem(file), 0)
+        name, channel = parse_image_name(stem(file)) or (stem(file), 0)
         if channel in scans[name]:
             raise DataError(f"{file}: {scans[name][channel].name} is the same case. Rename or remove one of the two.")
         scans[name][channel] = file

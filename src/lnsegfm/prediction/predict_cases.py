@@ -79,7 +79,7 @@ def predict_cases(
     """
     progress, options = progress or Silent(), options or PredictOptions()
     setting, overwrite, flags = options.setting, options.overwrite, options.flags
-    ending = str(model.dataset_json.get("file_ending", ".nii.gz"))
+    ending = model.file_ending
     places = {case.name: out / f"{case.name}{ending}" for case in cases}
     _require_apart(out, cases, places)
     beside = Beside(model, out, Wanted(flags=flags, nodes=options.nodes, probabilities=options.probabilities))

@@ -174,7 +174,7 @@ def _timed(
 
 
 def _masks(held: HeldOutCases, folder: Path) -> dict[str, Path]:
-    ending = str(held.model.dataset_json.get("file_ending", ".nii.gz"))
+    ending = held.model.file_ending
     return {case.name: folder / f"{case.name}{ending}" for case in held.cases}
 
 

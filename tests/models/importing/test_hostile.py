@@ -365,7 +365,7 @@ def _(trained: Trained, place: Path) -> Path:
     return with_content(trained, place, lambda content: content.update(inference_allowed_mirroring_axes=("os", 7)))
 
 
-@hostile("a file ending that leaves the folder", "file_ending '/../../x.nii.gz' of its dataset.json is none")
+@hostile("a file ending that leaves the folder", "its dataset.json: file_ending '/../../x.nii.gz' is none")
 def _(trained: Trained, place: Path) -> Path:
     folder = copied(trained, place)
     description = json.loads((folder / "dataset.json").read_text()) | {"file_ending": "/../../x.nii.gz"}

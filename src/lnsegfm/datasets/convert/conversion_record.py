@@ -12,6 +12,7 @@ from typing import Any
 
 from lnsegfm.datasets.convert.conversion_plan import TRAIN, ConversionOptions, ConversionPlan, hash_path
 from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.nnunet_layout import dataset_description
 from lnsegfm.datasets.subjects import SUBJECTS
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.pseudonyms import read_key
@@ -78,12 +79,7 @@ def write_descriptions(
     """
     used = [record for record in records if not record["duplicate_of"]]
     training = [r for r in used if r["part"] == TRAIN and r["voxels"] is not None]
-    write_json(out / "dataset.json", {
-        "channel_names": {str(k): name for k, name in enumerate(plan.channels)},
-        "labels": plan.labels.to_dataset_json(),
-        "numTraining": len(training),
-        "file_ending": ".nii.gz",
-    })  # fmt: skip
+    write_json(out / "dataset.json", dataset_description(plan.channels, plan.labels, len(training)))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("case", "subject"))

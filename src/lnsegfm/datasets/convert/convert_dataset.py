@@ -33,6 +33,7 @@ from lnsegfm.datasets.convert.conversion_record import (
 )
 from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.datasets.nnunet_layout import image_name, label_name
 from lnsegfm.errors import DataError, LnSegFmError
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.progress import Progress
@@ -193,9 +194,9 @@ class _Run:
         if record["duplicate_of"]:
             return True
         images, labels = _PLACES[record["part"] == TRAIN and record["voxels"] is not None]
-        files = [self.out / images / _image(record["case"], channel) for channel in range(len(self.plan.channels))]
+        files = [self.out / images / image_name(record["case"], channel) for channel in range(len(self.plan.channels))]
         if record["voxels"] is not None:
-            files.append(self.out / labels / f"{record['case']}.nii.gz")
+            files.append(self.out / labels / label_name(record["case"]))
         return all(file.is_file() for file in files)
 
     def _sidecar(self, name: str) -> Path:
@@ -221,9 +222,9 @@ class _Run:
             return record
         images, labels = _PLACES[scan.part == TRAIN and scan.labelled]
         for channel, image in enumerate(loaded.images):
-            write_volume(self.out / images / _image(scan.name, channel), image, loaded.grid)
+            write_volume(self.out / images / image_name(scan.name, channel), image, loaded.grid)
         if loaded.mask is not None:
-            write_mask(self.out / labels / f"{scan.name}.nii.gz", loaded.mask, loaded.grid)
+            write_mask(self.out / labels / label_name(scan.name), loaded.mask, loaded.grid)
         return record
 
     def _told(self, scan: PlannedScan, line: str) -> str:
@@ -234,12 +235,8 @@ class _Run:
         self._sidecar(name).unlink(missing_ok=True)
         for images, labels in _PLACES.values():
             for channel in range(len(self.plan.channels)):
-                (self.out / images / _image(name, channel)).unlink(missing_ok=True)
-            (self.out / labels / f"{name}.nii.gz").unlink(missing_ok=True)
-
-
-def _image(name: str, channel: int) -> str:
-    return f"{name}_{channel:04d}.nii.gz"
+                (self.out / images / image_name(name, channel)).unlink(missing_ok=True)
+            (self.out / labels / label_name(name)).unlink(missing_ok=True)
 
 
 def _read_record(sidecar: Path) -> dict[str, Any] | None:

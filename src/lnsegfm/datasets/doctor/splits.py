@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.dataset import CHANNEL, Dataset
+from lnsegfm.datasets.dataset import Dataset
 from lnsegfm.datasets.doctor.finding import Finding
+from lnsegfm.datasets.nnunet_layout import case_of
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.files import image_files, stem
+from lnsegfm.imaging.files import image_files
 from lnsegfm.storage import read_json
 
 SPLIT_FILES = ("splits.json", "splits_final.json")
@@ -45,8 +46,7 @@ def test_images(root: Path) -> dict[str, Path]:
         return {}
     found: dict[str, Path] = {}
     for path in image_files(folder):
-        match = CHANNEL.fullmatch(stem(path))
-        found.setdefault(match["case"] if match else stem(path), path)
+        found.setdefault(case_of(path), path)
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.nnunet_layout import dataset_description, image_name, label_name
 from lnsegfm.datasets.phantom.domain import Domain
 from lnsegfm.datasets.phantom.phantom_case import IGNORE, LYMPH_NODE, VERSION, PhantomCase, case_name, make_case
 from lnsegfm.errors import ConfigError, DataError
@@ -79,13 +81,11 @@ def _sidecar(out: Path, name: str) -> Path:
 
 def _write_case(out: Path, case: PhantomCase) -> None:
     """The sidecar comes last: where it is, the image and the mask are."""
-    write_volume(out / "imagesTr" / f"{case.name}_0000.nii.gz", case.image_hu, case.grid)
-    write_volume(out / "labelsTr" / f"{case.name}.nii.gz", case.mask, case.grid)
+    write_volume(out / "imagesTr" / image_name(case.name), case.image_hu, case.grid)
+    write_volume(out / "labelsTr" / label_name(case.name), case.mask, case.grid)
     write_json(_sidecar(out, case.name), case.truth())
 
 
 def _dataset_json(domain: Domain, cases: int) -> dict[str, Any]:
-    labels = {"background": 0, "lymph_node": LYMPH_NODE}
-    if domain.annotated_share < 1:
-        labels["ignore"] = IGNORE
-    return {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": cases, "file_ending": ".nii.gz"}
+    labels = LabelMap({"lymph_node": LYMPH_NODE}, ignore=IGNORE if domain.annotated_share < 1 else None)
+    return dataset_description(("CT",), labels, cases)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.nnunet_layout import channel_names
 from lnsegfm.errors import ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource
@@ -93,7 +94,7 @@ def store(
 
 def sentence(found: RecognisedModel, fold: Checkpoint) -> str:
     """What was recognised, in a line."""
-    channels = fold.dataset_json.get("channel_names") or fold.dataset_json.get("modality") or {}
+    channels = channel_names(fold.dataset_json)
     labels = [] if found.covers else list(LabelMap.from_dataset_json(fold.dataset_json["labels"]).names.items())
     words = [f"{name}={value}" for name, value in labels[:SHOWN]]
     words += [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
@@ -181,9 +182,7 @@ def _architecture(fold: Checkpoint) -> Mapping[str, Any]:
 
 
 def _channels(dataset_json: Mapping[str, Any]) -> list[str]:
-    names = dataset_json.get("channel_names") or dataset_json.get("modality") or {}
-    values = names.values() if isinstance(names, Mapping) else names
-    return [str(value).strip() or "image" for value in values]
+    return [name.strip() or "image" for name in channel_names(dataset_json)]
 
 
 def _spacing(fold: Checkpoint) -> list[float]:

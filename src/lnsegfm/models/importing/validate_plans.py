@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.labels import BACKGROUND, LabelMap
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.nnunet_layout import dataset_description, file_ending, numbers_every_channel
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
 from lnsegfm.models.plans import CONFIGURATION, require_divisible
 from lnsegfm.nnunet.environment import nnunet_environment
@@ -135,7 +136,7 @@ def _require_numbers(plans: Mapping[str, Any], settings: Mapping[str, Any], chan
 
 def _channels(dataset_json: Mapping[str, Any], where: str) -> int:
     names = dataset_json.get("channel_names") or dataset_json.get("modality")
-    if not isinstance(names, Mapping) or set(names) != {str(i) for i in range(len(names))}:
+    if names is None or not numbers_every_channel(names):
         raise ModelError(
             f'{where}: its dataset.json names no channels. Write {{"channel_names": {{"0": "CT"}}}} into it.'
         )
@@ -169,9 +170,10 @@ def _require_own_parts(plans: Mapping[str, Any], settings: Mapping[str, Any], wh
 
 
 def _require_labels(dataset_json: Mapping[str, Any], where: str, encoder: bool) -> None:
-    ending = str(dataset_json.get("file_ending", ".nii.gz"))
-    if not re.fullmatch(r"(\.\w+)+", ending):
-        raise ModelError(f"{where}: file_ending {ending!r} of its dataset.json is none. Write .nii.gz.")
+    try:
+        file_ending(dataset_json)
+    except DataError as error:
+        raise ModelError(f"{where}: its dataset.json: {error}") from None
     if encoder:
         return
     try:
@@ -182,9 +184,4 @@ def _require_labels(dataset_json: Mapping[str, Any], where: str, encoder: bool) 
 
 def synthesise_dataset_json(channels: tuple[str, ...], labels: LabelMap | None) -> dict[str, Any]:
     """A ``dataset.json`` for weights that come without; an encoder has no labels."""
-    return {
-        "channel_names": {str(i): name for i, name in enumerate(channels)},
-        "labels": labels.to_dataset_json() if labels is not None else {BACKGROUND: 0},
-        "numTraining": 0,
-        "file_ending": ".nii.gz",
-    }
+    return dataset_description(channels, labels, training_cases=0)
