@@ -24,7 +24,6 @@ def rooms(folder: Path) -> set[Path]:
     return {file.parent.relative_to(folder) for file in folder.rglob("*.py")} - {Path()}
 
 
-@pytest.mark.xfail(reason="rooms that are still being renamed", strict=False)
 def test_class_names_are_unique(source: SourceTree) -> None:
     assert source.repeated_classes() == {}
 

@@ -38,7 +38,7 @@ def test_one_unreadable_scan_of_three(lnsegfm_here, model, scans, out):
     ]
     told, *looks, last = done.stdout.splitlines()
     assert (told, last) == (f"2 predicted, 0 were there already: {out}", "Not for clinical use.")
-    assert all(line.startswith(("Look at case_0: ", "Look at case_2: ")) for line in looks)
+    assert all(line.startswith(("Review case_0: ", "Review case_2: ")) for line in looks)
     assert masks(out) == ["case_0.nii.gz", "case_2.nii.gz"]
     for name in masks(out):
         mask, image = sitk.ReadImage(str(out / name)), sitk.ReadImage(str(scans / name))
@@ -79,9 +79,9 @@ def test_cases_to_look_at_are_named_with_their_reasons(lnsegfm_here, model, scan
         done = lnsegfm_here("predict", model, scans / "case_0.nii.gz", "--out", out, *QUICK)
         first, look, _ = done.stdout.splitlines()
         assert first == f"{number} were there already: {out}"
-        assert look.startswith("Look at case_0: These are hardly HU: ")
+        assert look.startswith("Review case_0: These are hardly HU: ")
         reasons = [flag["reason"] for flag in json.loads((out / "flags.json").read_text())["cases"]["case_0"]]
-        assert look == f"Look at case_0: {' '.join(reasons)}"
+        assert look == f"Review case_0: {' '.join(reasons)}"
     done = lnsegfm_here("predict", model, scans / "case_1.nii.gz", "--out", out, "--no-flags", *QUICK)
     assert len(done.stdout.splitlines()) == 2
     assert list(json.loads((out / "flags.json").read_text())["cases"]) == ["case_0"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 IDIOMS: dict[str, str] = {
     r"invent(ed|s|ing)?": "false positive",
     r"ran away|runs away|run away": "divergence, diverged",
-    r"what (it|the model|a model) has seen|training_domain\.json": "training domain",
+    r"what (it|the model|a model) has seen|seen\.json|LabelSeen": "training domain",
     r"asked (just )?once": "evaluated once",
     r"way[ _]in|way[ _]out|way[ _]back": "preprocessing, export, inverse preprocessing",
     r"sights?": "selected views",
@@ -18,13 +18,10 @@ IDIOMS: dict[str, str] = {
     r"lies? beside|beside (each|its|the) mask": "sidecar, next to",
     r"stretch(es)? of": "module group",
     r"axis apart|axes apart|(is|are|lies|lie) apart": "anisotropic axis, resampled separately",
+    r"LabelLook|look at this case|looks? to be taken": "MaskStatistics, review this case",
     r"a telling|is told|are told|was told|were told": "is reported, is given, is logged",
-    r"Seen|LabelSeen": "TrainingDomain",
-    r"Look|LabelLook": "MaskStatistics",
-    r"Course": "LossHistory",
-    r"Shot": "PreparedCase",
 }
-"""Regular expressions over whole words, and what to say instead. Case counts for names with a capital letter."""
+"""Regular expressions over whole words, and what to say instead. Case counts where there is a capital letter."""
 
 PENDING: frozenset[str] = frozenset(IDIOMS)
 """Those that some rooms still hold."""

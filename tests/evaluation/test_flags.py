@@ -77,8 +77,8 @@ def test_what_is_measured():
     assert found.share == 209 / 24000
     assert found.foreground_hu == 70
     node, vessel = found.labels["node"], found.labels["vessel"]
-    assert (node.volume_ml, node.pieces, node.hu, node.faces) == (pytest.approx(0.208), 2, 70, {})
-    assert (vessel.volume_ml, vessel.pieces, vessel.hu, vessel.faces) == (pytest.approx(0.001), 1, 200, {"foot": 1})
+    assert (node.volume_ml, node.components, node.hu, node.faces) == (pytest.approx(0.208), 2, 70, {})
+    assert (vessel.volume_ml, vessel.components, vessel.hu, vessel.faces) == (pytest.approx(0.001), 1, 200, {"foot": 1})
 
 
 def test_without_a_ct_nothing_is_said_of_hu():
@@ -113,9 +113,9 @@ def cases(draw: st.DrawFn) -> MaskStatistics:
 @given(st.lists(cases(), min_size=1, max_size=4))
 def test_training_cases_are_like_the_training(looks):
     for found in looks:
-        assert set(kinds(found, seen_in(*looks))) <= {"border", "nothing-found"}
+        assert set(kinds(found, seen_in(*looks))) <= {"border", "empty-mask"}
         behind = (TrainingDomain.over(looks), replace(TRAINED, source="base", foreground_hu=Range(0, 1)))
-        assert set(kinds(found, behind)) <= {"border", "nothing-found"}
+        assert set(kinds(found, behind)) <= {"border", "empty-mask"}
 
 
 # mirrored predictions
@@ -192,7 +192,7 @@ def test_hu_under_the_mask_against_plans():
     image[ball() == 1] = 180
     flag = only(measure_mask(image, ball(), GRID, LABELS), (plans,))
     assert (flag.kind, flag.value, flag.limit) == ("hu", 180, 120)
-    assert flag.reason == "The median under the mask is 180 HU; the model knows 0 to 120 HU (plans)."
+    assert flag.reason == "The median under the mask is 180 HU; the training domain has 0 to 120 HU (plans)."
 
 
 def under(hu: float) -> MaskStatistics:
@@ -210,7 +210,7 @@ def test_hu_under_a_label_may_lie_a_little_beyond_the_training(seen, inside, out
         flag = only(under(hu), trained)
         assert (flag.kind, flag.value, flag.limit) == ("hu", hu, bound)
         assert flag.reason == (
-            f"The median under node is {hu} HU; the model knows {seen[0]} to {seen[1]} HU (training)."
+            f"The median under node is {hu} HU; the training domain has {seen[0]} to {seen[1]} HU (training)."
         )
 
 
@@ -222,7 +222,8 @@ def test_hu_may_be_as_in_the_base_or_in_the_training():
     flag = only(under(-10), (bright, dark))
     assert (flag.kind, flag.value, flag.limit) == ("hu", -10, -50)
     assert (
-        flag.reason == "The median under node is -10 HU; the model knows 100 HU (training) or -200 to -100 HU (base)."
+        flag.reason
+        == "The median under node is -10 HU; the training domain has 100 HU (training) or -200 to -100 HU (base)."
     )
 
 
@@ -306,14 +307,14 @@ def test_at_45_degrees_each_face_has_its_own_name():
 
 def test_nothing_found():
     flag = only(measure_mask(scan(), ball(value=0), GRID, LABELS), (TRAINED,))
-    assert (flag.kind, flag.reason) == ("nothing-found", "Nothing was found at all.")
+    assert (flag.kind, flag.reason) == ("empty-mask", "The mask is empty.")
 
 
-def with_volume(volume: float, pieces: int = 1) -> MaskStatistics:
-    return replace(GOOD, labels={"node": replace(GOOD.labels["node"], volume_ml=volume, pieces=pieces)})
+def with_volume(volume: float, components: int = 1) -> MaskStatistics:
+    return replace(GOOD, labels={"node": replace(GOOD.labels["node"], volume_ml=volume, components=components)})
 
 
-def test_volumes_and_pieces_beyond_the_training():
+def test_volumes_and_components_beyond_the_training():
     trained = (replace(TRAINED, labels={"node": LabelDomain(Range(2, 10), Range(1, 3))}),)
     for volume in (0.5, 2, 40):
         assert kinds(with_volume(volume), trained) == []
@@ -323,8 +324,8 @@ def test_volumes_and_pieces_beyond_the_training():
     assert high.reason == "Label node has 41 ml; in training a case had 2 to 10 ml."
     assert kinds(with_volume(5, 30), trained) == []
     scattered = only(with_volume(5, 31), trained)
-    assert (scattered.kind, scattered.value, scattered.limit) == ("pieces", 31, 30)
-    assert scattered.reason == "Label node is in 31 pieces; in training in 1 to 3."
+    assert (scattered.kind, scattered.value, scattered.limit) == ("components", 31, 30)
+    assert scattered.reason == "Label node has 31 connected components; in training a case had 1 to 3."
 
 
 def test_volumes_belong_to_the_models_own_training():

@@ -137,12 +137,12 @@ def test_numbers_are_those_of_the_comparison(page):
 
 
 def test_flags_are_shown_at_the_case_and_in_the_table(page, one):
-    assert f"Look at this case (border): {EVIL} at −3 mm" in page.text
-    assert page.classes("p").count("look") == 1
+    assert f"Review this case (border): {EVIL} at −3 mm" in page.text
+    assert page.classes("p").count("review") == 1
     assert page.classes("span").count("tag") == 1
     assert "border</td>" in page.source
-    assert "Look at this case (" not in one.text
-    assert '<th scope="col" title="reasons to look at this case">Look' in one.source
+    assert "Review this case (" not in one.text
+    assert '<th scope="col" title="reasons to review this case">Flags' in one.source
 
 
 def test_one_models_page_says_what_it_can_and_cannot_show(one):
@@ -227,7 +227,7 @@ def test_cases_without_known_files_have_numbers_and_no_pictures(tmp_path):
     assert page.pictures == []
     assert "No picture: the files of this case are not known." in page.text
     assert "mean over labels" in page.text
-    assert "Look" not in re.findall(r"<th[^>]*>(.*?)</th>", page.source)  # nobody looked for flags
+    assert "Flags" not in re.findall(r"<th[^>]*>(.*?)</th>", page.source)  # none were raised or ruled out
 
 
 def test_false_negatives_come_before_false_positives_before_true_ones_and_each_kind_is_bounded(tmp_path):

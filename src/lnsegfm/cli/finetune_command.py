@@ -231,7 +231,7 @@ def show(run: Run) -> None:
         terminal.print(forgetting(source_data), highlight=False, markup=False)
     if run.evidence.flags:
         names = ", ".join(run.evidence.flags)
-        terminal.print(f"Look at {names}: the report says why.", highlight=False, markup=False)
+        terminal.print(f"Review {names}: the report says why.", highlight=False, markup=False)
     divergence = divergence_warning(run.record["training"].get("divergence"))
     if divergence is not None:
         terminal.print(divergence, style="bold red", highlight=False, markup=False)

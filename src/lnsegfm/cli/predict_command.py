@@ -136,7 +136,7 @@ def predict(
         print(f"{len(done.done)} predicted, {len(done.skipped)} were there already: {done.folder}")
         for case in dict.fromkeys(flag.case for flag in done.flags):
             reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
-            print(printable(f"Look at {case}: {reasons}"))
+            print(printable(f"Review {case}: {reasons}"))
         print("Not for clinical use.")
     for failure in done.failed:
         print(f"lnsegfm: {printable(str(failure))}", file=sys.stderr)

@@ -62,13 +62,13 @@ class LabelDomain:
 
     Args:
         volume_ml: Over the cases that have the label.
-        pieces: Components, over the cases that have the label.
+        components: Connected components, over the cases that have the label.
         hu: Its median HU, over the cases that have it; None where the scans are no CT.
         absent: Cases without the label.
     """
 
     volume_ml: Range
-    pieces: Range
+    components: Range
     hu: Range | None = None
     absent: int = 0
 
@@ -98,23 +98,23 @@ class TrainingDomain:
     labels: Mapping[str, LabelDomain] = field(default_factory=dict)
 
     @classmethod
-    def over(cls, looks: Sequence[MaskStatistics], source: str = "training") -> TrainingDomain:
+    def over(cls, cases: Sequence[MaskStatistics], source: str = "training") -> TrainingDomain:
         """The ranges over the cases of a training.
 
         Raises:
             DataError: No case.
         """
-        if not looks:
+        if not cases:
             raise DataError("No case: ranges need at least one. Give the cases of the training.")
         return cls(
             source=source,
-            cases=len(looks),
-            spacing_mm=_each_axis([one.spacing_mm for one in looks]),
-            extent_mm=_each_axis([one.extent_mm for one in looks]),
-            scan_low_hu=Range.of(one.scan_hu and one.scan_hu[0] for one in looks),
-            scan_high_hu=Range.of(one.scan_hu and one.scan_hu[1] for one in looks),
-            foreground_hu=Range.of(one.foreground_hu for one in looks),
-            labels={name: label for name in looks[0].labels if (label := _label_over(looks, name)) is not None},
+            cases=len(cases),
+            spacing_mm=_each_axis([case.spacing_mm for case in cases]),
+            extent_mm=_each_axis([case.extent_mm for case in cases]),
+            scan_low_hu=Range.of(case.scan_hu and case.scan_hu[0] for case in cases),
+            scan_high_hu=Range.of(case.scan_hu and case.scan_hu[1] for case in cases),
+            foreground_hu=Range.of(case.foreground_hu for case in cases),
+            labels={name: label for name in cases[0].labels if (label := _label_over(cases, name)) is not None},
         )
 
     def renamed(self, names: Mapping[str, str]) -> TrainingDomain:
@@ -139,12 +139,12 @@ class TrainingDomain:
             }
             labels = {
                 str(name): LabelDomain(
-                    Range(**one["volume_ml"]),
-                    Range(**one["pieces"]),
-                    None if one["hu"] is None else Range(**one["hu"]),
-                    int(one["absent"]),
+                    Range(**ranges["volume_ml"]),
+                    Range(**ranges["components"]),
+                    None if ranges["hu"] is None else Range(**ranges["hu"]),
+                    int(ranges["absent"]),
                 )
-                for name, one in content["labels"].items()
+                for name, ranges in content["labels"].items()
             }
             spacing, extent = (tuple(Range(**axis) for axis in content[name]) for name in ("spacing_mm", "extent_mm"))
             if not len(spacing) == len(extent) == 3:
@@ -156,7 +156,7 @@ class TrainingDomain:
 
 def write_domains(folder: Path, domains: Sequence[TrainingDomain]) -> None:
     """Write ``training_domain.json`` into a model folder: its own training first, then its base's."""
-    write_json(folder / TRAINING_DOMAIN, {"format": FORMAT, "domains": [one.to_json() for one in domains]})
+    write_json(folder / TRAINING_DOMAIN, {"format": FORMAT, "domains": [domain.to_json() for domain in domains]})
 
 
 def read_domains(folder: Path) -> tuple[TrainingDomain, ...]:
@@ -177,12 +177,13 @@ def read_domains(folder: Path) -> tuple[TrainingDomain, ...]:
         raise DataError(f"{file}: {error}") from None
 
 
-def _label_over(looks: Sequence[MaskStatistics], name: str) -> LabelDomain | None:
-    found = [one.labels[name] for one in looks if one.labels[name].pieces]
-    volume, pieces = Range.of(one.volume_ml for one in found), Range.of(one.pieces for one in found)
-    if volume is None or pieces is None:
+def _label_over(cases: Sequence[MaskStatistics], name: str) -> LabelDomain | None:
+    with_label = [case.labels[name] for case in cases if case.labels[name].components]
+    volume = Range.of(label.volume_ml for label in with_label)
+    number = Range.of(label.components for label in with_label)
+    if volume is None or number is None:
         return None
-    return LabelDomain(volume, pieces, Range.of(one.hu for one in found), len(looks) - len(found))
+    return LabelDomain(volume, number, Range.of(label.hu for label in with_label), len(cases) - len(with_label))
 
 
 def _each_axis(rows: Sequence[tuple[float, float, float]]) -> AxisRanges:

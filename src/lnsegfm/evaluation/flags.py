@@ -1,4 +1,4 @@
-"""Flags: "look at this case", with the reason, found without a reference.
+"""Flags: reasons to review a prediction, found without a reference.
 
 A flag is no verdict: a flagged mask may be right, and one without a flag may be wrong.
 """
@@ -29,20 +29,22 @@ class Limit:
 
 
 LIMITS: Mapping[str, Limit] = {
-    "mirroring": Limit(0.2, "1 - Dice of plain and averaged prediction; beyond it a base met scans foreign to it"),
+    "mirroring": Limit(
+        0.2, "1 - Dice of plain and averaged prediction; beyond it a base was outside its training domain"
+    ),
     "mirroring_voxels": Limit(100, "voxels of both at least; below it a handful of voxels makes any figure"),
     "hu_no_fat": Limit(-50, "HU; fat is -120 to -70: a patient's darkest 0.5 % are darker than this"),
     "hu_no_air": Limit(-200, "HU; darker than fat means air or lung, which nearly every CT holds"),
     "hu_dense": Limit(1000, "HU; bone above it fills less than 0.5 % of a scan; with an offset of 1024 a body does"),
-    "hu": Limit(50, "HU beyond the medians seen in training; contrast, phase and scanner shift soft tissue so far"),
+    "hu": Limit(50, "HU beyond the medians in training; contrast, phase and scanner shift soft tissue so far"),
     "hu_share": Limit(0.25, "or this part of a median, if that is more; tube voltage shifts bone and iodine so far"),
     "hu_sd": Limit(2, "standard deviations of the training's foreground in which a median has to lie"),
-    "spacing": Limit(1.25, "factor beyond the spacings seen in training; resampling bears a little"),
+    "spacing": Limit(1.25, "factor beyond the spacings in training; resampling tolerates a little"),
     "spacing_median": Limit(2, "factor from the median in plans.json, where the range is not known"),
-    "extent": Limit(1.25, "factor beyond the fields of view seen in training"),
+    "extent": Limit(1.25, "factor beyond the fields of view in training"),
     "extent_median": Limit(3, "factor from the median in plans.json; scans of one data set differ by 2"),
-    "volume": Limit(4, "factor beyond the volumes seen in training; nodes grow eightfold when their axes double"),
-    "pieces": Limit(10, "factor beyond the number of pieces seen in training; nodes differ, specks come by the dozen"),
+    "volume": Limit(4, "factor beyond the volumes in training; nodes grow eightfold when their axes double"),
+    "components": Limit(10, "factor beyond the number in training; nodes differ, fragments come by the dozen"),
     "share": Limit(0.5, "of the scan; no structure fills half of it"),
     "border": Limit(0, "voxels on a face of the scan: what is cut off there was not measured"),
 }
@@ -50,13 +52,13 @@ LIMITS: Mapping[str, Limit] = {
 
 @dataclass(frozen=True)
 class Flag:
-    """A reason to look at a prediction.
+    """A reason to review a prediction.
 
     Args:
         case: The case.
-        kind: What was looked at: ``mirroring``, ``hu-scale``, ``hu``, ``spacing``, ``field-of-view``, ``border``,
-            ``nothing-found``, ``volume`` or ``pieces``.
-        reason: One sentence for the person who looks, with the numbers.
+        kind: What was checked: ``mirroring``, ``hu-scale``, ``hu``, ``spacing``, ``field-of-view``, ``border``,
+            ``empty-mask``, ``volume`` or ``components``.
+        reason: One sentence for the reviewer, with the numbers.
         value: What was measured.
         limit: The bound that it lies beyond.
     """
@@ -92,9 +94,9 @@ class Overlap:
     """How far two predictions of one scan agree, summed over its tiles.
 
     Args:
-        both: Voxels that both call so.
-        plain: Voxels of the prediction that was not mirrored.
-        averaged: Voxels of the average over all mirrored ones.
+        both: Foreground voxels of both.
+        plain: Foreground voxels of the prediction that was not mirrored.
+        averaged: Foreground voxels of the average over all mirrored ones.
     """
 
     both: int
@@ -109,29 +111,40 @@ class Overlap:
 
 
 def flags_of(
-    case: str, found: MaskStatistics, seen: Sequence[TrainingDomain] = (), mirrored: Mapping[str, Overlap] | None = None
+    case: str,
+    measured: MaskStatistics,
+    domains: Sequence[TrainingDomain] = (),
+    mirrored: Mapping[str, Overlap] | None = None,
 ) -> tuple[Flag, ...]:
-    """Every reason to look at a case.
+    """Every reason to review a case.
 
-    The cases that ``seen`` was made from raise none for spacing, field of view, HU, volume and pieces.
+    The cases of a training raise none against its domain for spacing, field of view, HU, volume and components.
 
     Args:
         case: Its name.
-        found: What was measured on scan and mask.
-        seen: What the model was trained on: its own training first, then what its base had seen. Geometry and HU may
-            be as in any of them; volumes and pieces are compared with the first alone, for they belong to its labels.
+        measured: The statistics of scan and mask.
+        domains: The training domain of the model, then that of its base. Geometry and HU may be as in any of them;
+            volumes and components are compared with the first alone, for they belong to its labels.
         mirrored: Plain against averaged prediction, by label and ``FOREGROUND``; None without mirroring.
     """
     raised = [
         *_mirroring(mirrored or {}),
-        *_hu_scale(found, seen),
-        *_hu(found, seen),
-        *_geometry("spacing", "spacing", "The spacing", found.axes, found.spacing_mm, seen, lambda s: s.spacing_mm),
+        *_hu_scale(measured, domains),
+        *_hu(measured, domains),
         *_geometry(
-            "field-of-view", "extent", "The field of view", found.axes, found.extent_mm, seen, lambda s: s.extent_mm
+            "spacing", "spacing", "The spacing", measured.axes, measured.spacing_mm, domains, lambda s: s.spacing_mm
         ),
-        *_border(found),
-        *_amount(found, seen[0] if seen and seen[0].cases else None),
+        *_geometry(
+            "field-of-view",
+            "extent",
+            "The field of view",
+            measured.axes,
+            measured.extent_mm,
+            domains,
+            lambda s: s.extent_mm,
+        ),
+        *_border(measured),
+        *_amount(measured, domains[0] if domains and domains[0].cases else None),
     ]
     return tuple(Flag(case, kind, reason, float(value), float(limit)) for kind, reason, value, limit in raised)
 
@@ -153,12 +166,17 @@ def _mirroring(mirrored: Mapping[str, Overlap]) -> Raised:
             yield "mirroring", reason, overlap.disagreement, limit
 
 
-def _hu_scale(found: MaskStatistics, seen: Sequence[TrainingDomain]) -> Raised:
-    if found.scan_hu is None:
+def _hu_scale(measured: MaskStatistics, domains: Sequence[TrainingDomain]) -> Raised:
+    if measured.scan_hu is None:
         return
-    low, high = found.scan_hu
-    for one in seen:
-        if one.scan_low_hu and one.scan_high_hu and low <= one.scan_low_hu.high and high <= one.scan_high_hu.high:
+    low, high = measured.scan_hu
+    for domain in domains:
+        if (
+            domain.scan_low_hu
+            and domain.scan_high_hu
+            and low <= domain.scan_low_hu.high
+            and high <= domain.scan_high_hu.high
+        ):
             return  # the training's own scans look so
     no_fat, no_air, dense = (LIMITS[name].value for name in ("hu_no_fat", "hu_no_air", "hu_dense"))
     numbers = f"99 % of the voxels lie between {low:.0f} and {high:.0f}"
@@ -170,21 +188,24 @@ def _hu_scale(found: MaskStatistics, seen: Sequence[TrainingDomain]) -> Raised:
         yield "hu-scale", reason, low, no_fat
 
 
-def _hu(found: MaskStatistics, seen: Sequence[TrainingDomain]) -> Raised:
+def _hu(measured: MaskStatistics, domains: Sequence[TrainingDomain]) -> Raised:
     """The median under each label whose range is known, and under the foreground where no label's is."""
-    general = [(one, one.foreground_hu) for one in seen if one.foreground_hu is not None]
+    general = [(domain, domain.foreground_hu) for domain in domains if domain.foreground_hu is not None]
     medians: dict[str, tuple[float, list[tuple[TrainingDomain, Range]]]] = {}
-    for name, label in found.labels.items():
-        own = [(one, hu) for one in seen if name in one.labels and (hu := one.labels[name].hu) is not None]
+    for name, label in measured.labels.items():
+        own = [(d, hu) for d in domains if name in d.labels and (hu := d.labels[name].hu) is not None]
         if label.hu is not None and own:
-            medians[f"under {name}"] = (label.hu, [*own, *((one, hu) for one, hu in general if name not in one.labels)])
-    if not any(name in one.labels for one in seen for name in found.labels) and found.foreground_hu is not None:
-        medians["under the mask"] = (found.foreground_hu, general)
+            medians[f"under {name}"] = (label.hu, [*own, *((d, hu) for d, hu in general if name not in d.labels)])
+    if (
+        not any(name in domain.labels for domain in domains for name in measured.labels)
+        and measured.foreground_hu is not None
+    ):
+        medians["under the mask"] = (measured.foreground_hu, general)
     for where, (median, known) in medians.items():
-        allowed = [_around(hu) if one.cases else hu for one, hu in known]
+        allowed = [_around(hu) if domain.cases else hu for domain, hu in known]
         if allowed and not any(median in hu for hu in allowed):
-            told = " or ".join(f"{hu} HU ({one.source})" for one, hu in known)
-            reason = f"The median {where} is {median:.0f} HU; the model knows {told}."
+            ranges = " or ".join(f"{hu} HU ({domain.source})" for domain, hu in known)
+            reason = f"The median {where} is {median:.0f} HU; the training domain has {ranges}."
             yield "hu", reason, median, _nearest(median, allowed)
 
 
@@ -199,19 +220,19 @@ def _geometry(
     what: str,
     axes: tuple[str, str, str],
     values: tuple[float, float, float],
-    seen: Sequence[TrainingDomain],
-    ranges: Callable[[TrainingDomain], tuple[Range, Range, Range]],
+    domains: Sequence[TrainingDomain],
+    ranges_of: Callable[[TrainingDomain], tuple[Range, Range, Range]],
 ) -> Raised:
-    """The axis along which a scan is least like any that was seen."""
+    """The axis along which a scan is farthest from every training domain."""
     worst: tuple[float, str, float, float] | None = None
     for axis, name in enumerate(axes):
-        known = [(one, ranges(one)[axis]) for one in seen]
-        allowed = [r.widened(LIMITS[limit if one.cases else f"{limit}_median"].value) for one, r in known]
+        known = [(domain, ranges_of(domain)[axis]) for domain in domains]
+        allowed = [r.widened(LIMITS[limit if domain.cases else f"{limit}_median"].value) for domain, r in known]
         if not allowed or any(values[axis] in r for r in allowed):
             continue
         bound = _nearest(values[axis], allowed)
-        told = " or ".join(f"{r} mm ({one.source})" for one, r in known)
-        reason = f"{what} along {name} is {values[axis]:.3g} mm; the model was trained on {told}."
+        ranges = " or ".join(f"{r} mm ({domain.source})" for domain, r in known)
+        reason = f"{what} along {name} is {values[axis]:.3g} mm; the model was trained on {ranges}."
         excess = abs(math.log(values[axis] / bound))
         if worst is None or excess > worst[0]:
             worst = (excess, reason, values[axis], bound)
@@ -219,40 +240,41 @@ def _geometry(
         yield kind, *worst[1:]
 
 
-def _border(found: MaskStatistics) -> Raised:
-    for name, label in found.labels.items():
+def _border(measured: MaskStatistics) -> Raised:
+    for name, label in measured.labels.items():
         if label.faces:
             faces = " and ".join(f"{face} ({n} voxel{'s' * (n > 1)})" for face, n in label.faces.items())
             reason = f"Label {name} touches the scan's border at the {faces}; what lies beyond is not in its volume."
             yield "border", reason, max(label.faces.values()), LIMITS["border"].value
 
 
-def _amount(found: MaskStatistics, trained: TrainingDomain | None) -> Raised:
-    if not any(label.pieces for label in found.labels.values()):
-        yield "nothing-found", "Nothing was found at all.", 0.0, 0.0
+def _amount(measured: MaskStatistics, trained: TrainingDomain | None) -> Raised:
+    if not any(label.components for label in measured.labels.values()):
+        yield "empty-mask", "The mask is empty.", 0.0, 0.0
         return
-    if trained is None and found.share > LIMITS["share"].value:
+    if trained is None and measured.share > LIMITS["share"].value:
         share = LIMITS["share"].value
-        yield "volume", f"The mask fills {found.share:.0%} of the scan (limit {share:.0%}).", found.share, share
-    for name, label in found.labels.items():
+        yield "volume", f"The mask fills {measured.share:.0%} of the scan (limit {share:.0%}).", measured.share, share
+    for name, label in measured.labels.items():
         known = trained.labels.get(name) if trained else None
         if trained is not None and known is not None:
-            yield from _amount_of(name, label.volume_ml, label.pieces, known, trained.cases)
+            yield from _amount_of(name, label.volume_ml, label.components, known, trained.cases)
 
 
-def _amount_of(name: str, volume_ml: float, pieces: int, known: LabelDomain, cases: int) -> Raised:
+def _amount_of(name: str, volume_ml: float, components: int, known: LabelDomain, cases: int) -> Raised:
     allowed = known.volume_ml.widened(LIMITS["volume"].value)
-    if not pieces:
+    if not components:
         if not known.absent:
-            reason = f"Label {name} was not found; each of the {cases} training cases has it."
+            reason = f"Label {name} is empty; each of the {cases} training cases has it."
             yield "volume", reason, 0.0, allowed.low
         return
     if volume_ml not in allowed:
         reason = f"Label {name} has {volume_ml:.3g} ml; in training a case had {known.volume_ml} ml."
         yield "volume", reason, volume_ml, _nearest(volume_ml, [allowed])
-    most = known.pieces.high * LIMITS["pieces"].value
-    if pieces > most:
-        yield "pieces", f"Label {name} is in {pieces} pieces; in training in {known.pieces}.", pieces, most
+    most = known.components.high * LIMITS["components"].value
+    if components > most:
+        reason = f"Label {name} has {components} connected components; in training a case had {known.components}."
+        yield "components", reason, components, most
 
 
 def _nearest(value: float, ranges: Sequence[Range]) -> float:
@@ -262,7 +284,7 @@ def _nearest(value: float, ranges: Sequence[Range]) -> float:
 def write_flags(folder: Path, flags: Mapping[str, Sequence[Flag] | None]) -> None:
     """Write the flags of cases into a folder of masks; cases that it has besides keep theirs.
 
-    A case without a flag is written too: it was looked at. None takes a case out: its mask is not looked at any more.
+    A case without a flag is written too: it was checked. None takes a case out: its mask is no longer checked.
 
     Raises:
         DataError: The folder holds a ``flags.json`` of another kind.

@@ -1,4 +1,4 @@
-"""What can be measured on a scan and its mask without a reference: the ground on which flags are raised."""
+"""Statistics of a scan and its mask that need no reference: flags are raised from them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class LabelStatistics:
 
     Args:
         volume_ml: Its volume.
-        pieces: Its components, 26-connected.
+        components: Number of its connected components (26 neighbours).
         hu: Median of the scan's HU under it; None without a CT or without a voxel.
         faces: Voxels of it on each face of the scan that it touches, by the face's name.
     """
 
     volume_ml: float
-    pieces: int
+    components: int
     hu: float | None
     faces: Mapping[str, int]
 
@@ -66,7 +66,7 @@ def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels:
     """Measure a scan and its mask.
 
     Args:
-        image: HU (z, y, x); None where the scan is no CT, or is not to be looked at.
+        image: HU (z, y, x); None where the scan is no CT, or HU are not wanted.
         mask: Label values (z, y, x); values that ``labels`` does not name count as background.
         grid: The geometry of both.
         labels: Name to value.
@@ -80,7 +80,7 @@ def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels:
             raise DataError(f"{what} {array.shape}: it does not fill its grid {grid.shape}. Pass its own grid.")
     patient = _patient_axes(grid)
     boxes = ndimage.find_objects(mask, max_label=max(labels.values()))
-    found = {
+    by_name = {
         name: _measure_label(image, mask, grid, patient, value, boxes[value - 1]) for name, value in labels.items()
     }
     foreground = np.isin(mask, list(labels.values()))
@@ -93,7 +93,7 @@ def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels:
         scan_hu=None if image is None else _scan_range(image),
         share=float(foreground.mean()),
         foreground_hu=float(np.median(image[foreground])) if image is not None and foreground.any() else None,
-        labels=found,
+        labels=by_name,
     )
 
 
@@ -116,7 +116,7 @@ def _measure_label(
                 faces[_FACES[axis][towards > 0]] = int(np.take(here, index, axis=array_axis).sum())
     return LabelStatistics(
         volume_ml=float(here.sum() * grid.voxel_volume_ml),
-        pieces=len(components(here)),
+        components=len(components(here)),
         hu=None if image is None else float(np.median(image[box][here])),
         faces=faces,
     )

@@ -47,7 +47,7 @@ def write_evaluation_page(
         path: The HTML file.
         evaluation: Its scores. Pictures are drawn of the cases that name their files.
         title: The page's heading.
-        flags: Reasons to look at a case's prediction, by case; None where nobody looked for any.
+        flags: Reasons to review a case's prediction, by case; None where it was not checked.
         facts: What was evaluated, in the order to show it.
         provenance: Versions, hashes, settings: nested tables and lists are laid out flat.
         progress: Reported to after each case.
@@ -91,7 +91,7 @@ def write_page(
             Pictures are drawn from the files that its two evaluations name.
         losses: Training loss, one value an iteration; None leaves the curve out.
         provenance: Versions, hashes, seed: nested tables and lists are laid out flat.
-        flags: Reasons to look at a case's adapted prediction, by case; None where nobody looked for any.
+        flags: Reasons to review a case's adapted prediction, by case; None where it was not checked.
         source_data: Base against adapted on the source data; None where none are given.
         progress: Reported to after each case.
 

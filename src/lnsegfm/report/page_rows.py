@@ -58,7 +58,7 @@ def case_columns(models: Sequence[ScoredModel], *, flags: bool) -> list[CaseColu
         columns.append(CaseColumn("Nodes", "in the reference"))
         for kind in ("True positives", "False positives"):
             columns += [CaseColumn(f"{kind} {m.name}" if len(models) > 1 else kind, _HINTS[kind]) for m in models]
-    return columns + ([CaseColumn("Look", "reasons to look at this case")] if flags else [])
+    return columns + ([CaseColumn("Flags", "reasons to review this case")] if flags else [])
 
 
 _HINTS = {
