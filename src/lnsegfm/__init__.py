@@ -36,16 +36,35 @@ from lnsegfm.recipe import Recipe
 if TYPE_CHECKING:
     from lnsegfm.api import finetune, predict
     from lnsegfm.evaluation.folders import evaluate
-    from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
+    from lnsegfm.evaluation.scores import Evaluation
+    from lnsegfm.imaging.dicom.series import series_of
+    from lnsegfm.imaging.grid import Grid
+    from lnsegfm.prediction.predict_options import PredictOptions, SessionOptions
+    from lnsegfm.prediction.predicted_scan import Prediction
+    from lnsegfm.prediction.session import Session, load
+    from lnsegfm.progress import Progress
+    from lnsegfm.workflows.finetune import Run
+    from lnsegfm.workflows.pretrain import Base, PretrainSettings, pretrain
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Base": "lnsegfm.workflows.pretrain",
+    "Evaluation": "lnsegfm.evaluation.scores",
+    "Grid": "lnsegfm.imaging.grid",
+    "PredictOptions": "lnsegfm.prediction.predict_options",
+    "Prediction": "lnsegfm.prediction.predicted_scan",
+    "Progress": "lnsegfm.progress",
+    "Run": "lnsegfm.workflows.finetune",
+    "Session": "lnsegfm.prediction.session",
+    "SessionOptions": "lnsegfm.prediction.predict_options",
+    "PretrainSettings": "lnsegfm.workflows.pretrain",
     "evaluate": "lnsegfm.evaluation.folders",
     "finetune": "lnsegfm.api",
+    "load": "lnsegfm.prediction.session",
     "predict": "lnsegfm.api",
     "pretrain": "lnsegfm.workflows.pretrain",
-    "PretrainSettings": "lnsegfm.workflows.pretrain",
+    "series_of": "lnsegfm.imaging.dicom.series",
 }
 
 __all__ = [
@@ -54,24 +73,35 @@ __all__ = [
     "L2SP",
     "SSF",
     "Affine",
+    "Base",
     "Bias",
     "BoundedDGST",
     "Decoder",
     "DoRA",
+    "Evaluation",
     "Full",
+    "Grid",
     "Head",
     "LoRA",
+    "PredictOptions",
+    "Prediction",
     "PretrainSettings",
+    "Progress",
     "RandomDynamic",
     "RandomStatic",
     "Recipe",
+    "Run",
     "Scratch",
+    "Session",
+    "SessionOptions",
     "SpatialAdapter",
     "ZeroShot",
     "evaluate",
     "finetune",
+    "load",
     "predict",
     "pretrain",
+    "series_of",
 ]
 
 
@@ -79,3 +109,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *__all__]

@@ -18,12 +18,15 @@ from torch import Tensor
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_volume
+from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.fast_resampling import FastResampling
 
 IN_MEMORY = ".nii.gz"
 """Ending of the file that an image in memory gets where the plans' reader is not SimpleITK's."""
+SAME = 1e-6
+"""Relative difference of spacings that are one: NIfTI holds them in single precision."""
 NEAR_BOUND = 1e-5
 """Of the intensity range: voxels so close above CT's lower bound are set to it. Resampling rounds them that far."""
 
@@ -66,7 +69,7 @@ def prepare(
     reader = reader_for(plans, images[0])
     data, properties = _as_read(scans, images, reader)
     require_volume(data, images[0], len(images))
-    scan = scans[ct].array if ct is not None else None
+    scan, grid = scans[ct].array if ct is not None else None, scans[0].grid
     del scans
     with nnunet_environment():
         volume, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
@@ -74,7 +77,7 @@ def prepare(
         )
     if bound is not None:
         volume[volume <= bound + NEAR_BOUND * (float(volume.max()) - bound)] = bound
-    return PreprocessedScan(tuple(images), torch.from_numpy(volume), properties, reader, scan)
+    return PreprocessedScan(tuple(images), torch.from_numpy(volume), properties, reader, scan, grid)
 
 
 def air_value(plans: PlansManager, configuration: ConfigurationManager) -> float | None:
@@ -110,7 +113,7 @@ def _as_read(
         return _read_by(reader, scans, images)
     grid = scans[0].grid
     for scan in scans:
-        if scan.grid.shape != grid.shape or scan.grid.spacing_mm != grid.spacing_mm:
+        if scan.grid.shape != grid.shape or not np.allclose(scan.grid.spacing_mm, grid.spacing_mm, rtol=SAME, atol=0):
             first = Path(scans[0].name).name
             raise DataError(
                 f"{scan}: its grid is not that of {first}, another channel. Resample it to that one's grid."
@@ -155,6 +158,7 @@ class PreprocessedScan:
         properties: What nnU-Net notes on the way, for the way back.
         reader: nnU-Net's reader, which also writes the mask.
         scan: HU (z, y, x); None where the model takes no CT.
+        grid: Where the scan's voxels lie.
     """
 
     images: tuple[Path | Volume, ...]
@@ -162,3 +166,9 @@ class PreprocessedScan:
     properties: Mapping[str, Any]
     reader: Any
     scan: np.ndarray | None
+    grid: Grid
+
+    @property
+    def keeps_axes(self) -> bool:
+        """Whether the reader gives arrays on the file's own axes, and does not turn them."""
+        return type(self.reader) is SimpleITKIO

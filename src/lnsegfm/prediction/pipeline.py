@@ -6,7 +6,8 @@ more than these three are there. The network's step stays in the caller's thread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -83,6 +84,31 @@ def each(cases: Sequence[Case], steps: Steps[P, M], told: Told, *, overlap: bool
             if number:
                 told(cases[number - 1], behind.pop(0).result())  # waits: there is room for one scan behind
         told(cases[-1], behind.pop().result())
+
+
+def prepared_ahead(items: Iterable[T], prepare: Callable[[T], P], threads: int) -> Iterator[P]:
+    """Prepare what comes while the caller works on what came: at most so many are prepared and not taken.
+
+    Args:
+        items: What to prepare, taken one after the other.
+        prepare: Prepares one of them; what it raises is raised when its turn comes.
+        threads: Threads that prepare; with 0 the caller's does, when the next one is asked for.
+    """
+    if not threads:
+        yield from map(prepare, items)
+        return
+    with ThreadPoolExecutor(threads, "read") as reader:
+        waiting: deque[Future[P]] = deque()
+        try:
+            for item in items:
+                waiting.append(reader.submit(prepare, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def worthwhile(device: str, threads: int) -> bool:

@@ -26,6 +26,7 @@ class SessionOptions:
         air: Evaluate all tiles of nothing but air as one; the masks are the same.
         memory: GB (10^9 bytes) to keep to, about; None holds what is fastest. The masks are the same.
         flags: Look for reasons to review a mask; compares plain and mirrored predictions for it.
+        straighten: Resample sheared series (gantry tilt) instead of refusing them.
 
     Raises:
         UnknownName: There is no such preset.
@@ -40,6 +41,7 @@ class SessionOptions:
     air: bool = True
     memory: float | None = None
     flags: bool = True
+    straighten: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1:
@@ -83,7 +85,6 @@ class PredictOptions(SessionOptions):
         formats: ``nifti``, and for scans from DICOM also ``rtstruct`` and ``seg``.
         per_node: A structure or segment for each node instead of one for each label.
         names: What masks of DICOM series are called: ``code``, ``series`` or ``patient``.
-        straighten: Resample sheared series (gantry tilt) instead of refusing them.
     """
 
     overwrite: bool = False
@@ -92,7 +93,6 @@ class PredictOptions(SessionOptions):
     formats: tuple[str, ...] = ("nifti",)
     per_node: bool = False
     names: str = "code"
-    straighten: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

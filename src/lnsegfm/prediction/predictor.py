@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.files import read_mask
+from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.inference.coarse_to_fine import coarse_to_fine
 from lnsegfm.inference.logits_to_mask import (
@@ -153,6 +156,18 @@ class Predictor:
                 prepared.reader.write_seg(made.mask, str(partial), prepared.properties)
             if first is not None:
                 first(PredictedMask(partial, prepared.scan, made.mirrored, made.probabilities))
+
+    def on_grid(self, made: RawPrediction) -> tuple[np.ndarray, Grid]:
+        """The mask (z, y, x) as a file of it would be read, and its grid.
+
+        Args:
+            made: The prediction.
+        """
+        if made.prepared.keeps_axes:
+            return made.mask, made.prepared.grid
+        with TemporaryDirectory(prefix="lnsegfm-") as folder:  # the plans' reader turned the scan: it turns the mask
+            self.write(made, file := Path(folder) / "mask.nii.gz")
+            return read_mask(file)
 
     def predict(
         self,
