@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from lnsegfm.prediction.session import Session, load
     from lnsegfm.progress import Progress
     from lnsegfm.workflows.finetune import Run
-    from lnsegfm.workflows.pretrain import Base, PretrainSettings, pretrain
+    from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings, pretrain
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Base": "lnsegfm.workflows.pretrain",
+    "PretrainRun": "lnsegfm.workflows.pretrain",
     "Evaluation": "lnsegfm.evaluation.scores",
     "Grid": "lnsegfm.imaging.grid",
     "PredictOptions": "lnsegfm.prediction.predict_options",
@@ -73,7 +73,6 @@ __all__ = [
     "L2SP",
     "SSF",
     "Affine",
-    "Base",
     "Bias",
     "BoundedDGST",
     "Decoder",
@@ -85,6 +84,7 @@ __all__ = [
     "LoRA",
     "PredictOptions",
     "Prediction",
+    "PretrainRun",
     "PretrainSettings",
     "Progress",
     "RandomDynamic",

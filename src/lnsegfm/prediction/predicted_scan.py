@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap, nodes_among
-from lnsegfm.evaluation.domain_ranges import Seen
+from lnsegfm.evaluation.domain_ranges import TrainingDomain
 from lnsegfm.evaluation.flags import Flag, Overlap, flags_of
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.evaluation.nodes import Node, measure_nodes
@@ -43,7 +43,7 @@ class Prediction:
         series: The DICOM series it is the mask of, if it is one's.
         image_hu: The scan's HU (z, y, x), for flags and pictures; None where the model takes no CT.
         model: What files call the model.
-        training_domain: What the model was trained on, for flags.
+        training_domains: What the model was trained on, for flags.
     """
 
     array: np.ndarray
@@ -55,7 +55,7 @@ class Prediction:
     series: Series | None = field(default=None, repr=False)
     image_hu: np.ndarray | None = field(default=None, repr=False)
     model: str = ""
-    training_domain: tuple[Seen, ...] = field(default=(), repr=False)
+    training_domains: tuple[TrainingDomain, ...] = field(default=(), repr=False)
 
     @cached_property
     def nodes(self) -> dict[str, tuple[Node, ...]]:
@@ -66,7 +66,7 @@ class Prediction:
     def flags(self) -> tuple[Flag, ...]:
         """Reasons to review the mask. Looked for when asked for."""
         measured = measure_mask(self.image_hu, self.array, self.grid, self.labels)
-        return flags_of(self.name, measured, self.training_domain, self.mirror_agreement)
+        return flags_of(self.name, measured, self.training_domains, self.mirror_agreement)
 
     @property
     def volumes_ml(self) -> dict[str, float]:

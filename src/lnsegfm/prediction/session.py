@@ -18,7 +18,7 @@ from lnsegfm.imaging.files import ending, image_files
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import KINDS, Volume, as_volumes
 from lnsegfm.models.model_folder import Model, read_model
-from lnsegfm.models.training_domain import seen_by
+from lnsegfm.models.training_domain import training_domains
 from lnsegfm.nnunet.environment import choose_device, without_warnings
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
 from lnsegfm.prediction.inputs import Scans, find_scans
@@ -77,7 +77,7 @@ class Session:
             air=self.options.air,
             memory=self._room,
         )
-        self._domain = seen_by(model) if self.options.flags else ()
+        self._domains = training_domains(model) if self.options.flags else ()
         self._network = threading.Lock()
         self._dicom = threading.Lock()  # pydicom's settings are the whole process's
 
@@ -151,7 +151,7 @@ class Session:
             series=scan.series,
             image_hu=scan.prepared.scan,
             model=model_title(self.model),
-            training_domain=self._domain,
+            training_domains=self._domains,
         )
 
     def _left(self, grid: Grid, probabilities: bool) -> int:
