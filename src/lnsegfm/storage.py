@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +110,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_folder(place: Path) -> Iterator[Path]:
+    """An empty folder beside ``place`` for work under way; it is gone when the block ends. The parent is made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{place.name}-", dir=place.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to ``place`` when the block ends well; an empty folder of that name gives way.
+
+    When the block raises, nothing is left behind.
+    """
+    with staging_folder(place) as staging:
+        content = staging / "content"  # unlike the folder around it, with the permissions that folders usually get
+        content.mkdir()
+        yield content
+        if place.is_dir():
+            place.rmdir()  # not every system renames a folder onto an empty one
+        content.rename(place)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

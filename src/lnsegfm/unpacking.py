@@ -12,7 +12,6 @@ import re
 import shutil
 import stat
 import tarfile
-import tempfile
 import unicodedata
 import zipfile
 from contextlib import closing
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn, cast
 
 from lnsegfm.errors import ArchiveError, ConfigError, LnSegFmError, UnsafeFile
-from lnsegfm.storage import PARTIAL
+from lnsegfm.storage import new_folder
 
 GIB = 1 << 30
 HEADER_BYTES = 1 << 20  # of one member of a tar
@@ -81,10 +80,8 @@ def unpack(archive: Path, to: Path, rules: UnpackRules | None = None, *, title: 
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"Folder {to}: there is something already. Name a new or an empty folder.")
     kind = _kind(archive, title)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=to.parent))
-    try:
-        tree = _Tree(archive, partial / "tree", rules, title)
+    with new_folder(to) as folder:
+        tree = _Tree(archive, folder, rules, title)
         try:
             _unzip(tree) if kind == "zip" else _untar(tree, compressed=kind == "gzip")
         except LnSegFmError:
@@ -95,11 +92,6 @@ def unpack(archive: Path, to: Path, rules: UnpackRules | None = None, *, title: 
             tree.refuse_damaged()
         if not tree.files and not rules.may_be_empty:
             raise ArchiveError(f"{title}: it holds no file. Copy it again.")
-        if to.exists():
-            to.rmdir()  # not every system renames a folder onto an empty one
-        tree.folder.rename(to)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def is_zip(path: Path) -> bool:
@@ -135,7 +127,7 @@ class _Tree:
 
     Args:
         archive: Where the members come from.
-        folder: The folder, which is made.
+        folder: The folder, empty.
         rules: What it may hold.
         title: What messages call the archive.
     """
@@ -150,7 +142,6 @@ class _Tree:
         self._folders: dict[str, str] = {}
         self._packed = archive.stat().st_size
         self._members = 0
-        folder.mkdir()
 
     def refuse(self, what: str) -> NoReturn:
         raise UnsafeFile(f"{self.title}: {what}. Nothing was unpacked; {self.rules.remedy}.")

@@ -6,8 +6,6 @@ or written.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from lnsegfm.models.plans import in_image_order
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import PARTIAL, write_json
+from lnsegfm.storage import new_folder, write_json
 from lnsegfm.weights.adapter import Adapter, files_of
 from lnsegfm.weights.adapter_groups import adapter_groups
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -153,7 +151,7 @@ def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | No
     adapted = replace(described.model.first, weights=weights)
     load_weights(build_network(adapted, deep_supervision=True), weights)
     progress.stage(f"Writing {out}")
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         write_model(folder, adapted)
         write_json(folder / ORIGIN, origin_record(described))
     return AppliedAdapter(out, described, written=True)
@@ -283,19 +281,3 @@ def _of(kind: type[Any], value: Any) -> Any:
     if type(value) is not kind:
         raise TypeError(f"{value!r:.40} is no {kind.__name__}")
     return value
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that has its name once all of it is written; an empty one of that name gives way."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out.parent))
-    try:
-        content = partial / "content"
-        content.mkdir()
-        yield content
-        if out.is_dir():
-            out.rmdir()
-        content.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +21,7 @@ from lnsegfm.models.model_folder import CHECKPOINT, Model, read_model
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import knows_trainer
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import PARTIAL, atomic_write, write_json
+from lnsegfm.storage import atomic_write, new_folder, staging_folder, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
 
 
@@ -77,11 +74,11 @@ def export_model(model: Path, to: str, out: Path, *, progress: Progress | None =
     folds = dict(zip(fold_names(read), read.folds, strict=True))
     progress.stage(f"Writing {out}")
     if to == ExportFormat.SAFETENSORS:
-        with _new_folder(out) as folder:
+        with new_folder(out) as folder:
             _write_safetensors(folder, read, folds)
         return ExportResult(out, (), ())
     if to == ExportFormat.FOLDER:
-        with _new_folder(out) as folder:
+        with new_folder(out) as folder:
             _write_folder(folder, read, folds)
         chosen = " ".join(folds)
         return ExportResult(
@@ -93,9 +90,9 @@ def export_model(model: Path, to: str, out: Path, *, progress: Progress | None =
         raise ModelError(f"Model {model}: configuration {read.configuration!r}: no folder could have that name.")
     dataset, trainer, planned = (name_of(read, part) for part in ("dataset", "trainer", "plans"))
     inner = f"{dataset}/{trainer}__{planned}__{read.configuration}"
-    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=_made(out.parent)) as work:
-        _write_folder(Path(work), read, folds)
-        _write_zip(out, Path(work), inner)
+    with staging_folder(out) as work:
+        _write_folder(work, read, folds)
+        _write_zip(out, work, inner)
     options = f"-d {dataset} -c {read.configuration} -tr {trainer} -p {planned} -f {' '.join(folds)} -chk {CHECKPOINT}"
     commands = (f"nnUNetv2_install_pretrained_model_from_zip {out}", f"nnUNetv2_predict -i IN -o OUT {options}")
     return ExportResult(out, commands, _notes(read))
@@ -170,21 +167,3 @@ def _notes(model: Model) -> tuple[str, ...]:
             f"Its trainer {model.first.trainer_name} is none of nnU-Net's: name its folder in nnUNet_extTrainer."
         )
     return tuple(notes)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that has its name once all of it is written."""
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=_made(out.parent)))
-    try:
-        content = partial / "content"
-        content.mkdir()
-        yield content
-        content.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.registry.home import model_place
 from lnsegfm.registry.model_card import ModelCard
 from lnsegfm.registry.stored_model import Stored
-from lnsegfm.storage import PARTIAL, sha256
+from lnsegfm.storage import PARTIAL, sha256, staging_folder
 from lnsegfm.unpacking import unpack
 
 __all__ = ["ImportOptions", "install"]
@@ -114,12 +113,10 @@ def _staging(place: Path) -> Iterator[Path]:
     for left in place.parent.glob(f"{PARTIAL}*"):
         if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
             shutil.rmtree(left, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{place.name}-", dir=place.parent))
     try:
-        yield staging
+        with staging_folder(place) as staging:
+            yield staging
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         with suppress(OSError):  # it holds other models
             place.parent.rmdir()
 

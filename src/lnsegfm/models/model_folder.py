@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,11 @@ class Model:
     def channels(self) -> int:
         """Input channels."""
         return len(self.channel_names)
+
+    def mask_files(self, folder: Path, cases: Iterable[str]) -> dict[str, Path]:
+        """The file in a folder that holds its mask of each case, by the case's name."""
+        ending = file_ending(self.dataset_json)
+        return {case: folder / f"{case}{ending}" for case in cases}
 
     @property
     def covers(self) -> tuple[str, ...]:

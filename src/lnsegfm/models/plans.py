@@ -19,7 +19,7 @@ from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import Model
 from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.lookup import normalization_for
-from lnsegfm.nnunet.plan_configuration import resolve_configuration
+from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
 
@@ -51,10 +51,9 @@ def adapted_plans(
     """
     plans = copy.deepcopy(dict(base.plans))
     configuration = resolve_configuration(plans, base.configuration)
-    if len(configuration["patch_size"]) != 3:
-        raise ModelError(f"Model {base.folder}: configuration {base.configuration} is 2D. Use a 3D model.")
-    if configuration.get("previous_stage"):
-        raise ModelError(f"Model {base.folder}: {base.configuration} is a later stage of a cascade. Use 3d_fullres.")
+    unusable = not_for_volumes(configuration)
+    if unusable is not None:
+        raise ModelError(f"Model {base.folder}: configuration {base.configuration} {unusable}")
     if len(channels) != base.channels:
         _set_channels(plans, configuration, base.channel_names, channels, intensities or {})
     set_sizes(plans, configuration, patch_size, batch_size)
@@ -85,7 +84,7 @@ def read_plans(file: Path) -> tuple[dict[str, Any], str]:
             if not plans["configurations"].get(name):
                 continue
             configuration = resolve_configuration(plans, name)
-            if len(configuration.get("patch_size", ())) == 3 and not configuration.get("previous_stage"):
+            if "patch_size" in configuration and not_for_volumes(configuration) is None:
                 require_known_imports(configuration, file)
                 require_divisible(configuration)
                 return {**plans, "configurations": {name: configuration}}, name

@@ -7,6 +7,7 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.nnunet.plan_configuration import not_for_volumes
 from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings
 
 
@@ -17,13 +18,10 @@ def augmentation_settings(trainer: Any) -> AugmentationSettings:
         ConfigError: A 2D configuration, a later stage of a cascade, or labels that are regions.
     """
     manager, labels = trainer.configuration_manager, trainer.label_manager
-    if trainer.is_cascaded:
-        raise ConfigError(
-            f"Configuration {trainer.configuration_name}: a later stage of a cascade trains on masks of another one."
-            " Use 3d_fullres."
-        )
-    if len(manager.patch_size) != 3:
-        raise ConfigError(f"Configuration {trainer.configuration_name}: samples are 3D here. Use 3d_fullres.")
+    configuration = {"patch_size": manager.patch_size, "previous_stage": trainer.is_cascaded}
+    unusable = not_for_volumes(configuration)
+    if unusable is not None:
+        raise ConfigError(f"Configuration {trainer.configuration_name} {unusable}")
     if labels.has_regions:
         raise ConfigError(
             "Labels of regions: a voxel of several labels is not supported here. Give each voxel one value."

@@ -19,6 +19,18 @@ def resolve_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]
     return configuration
 
 
+def not_for_volumes(configuration: Mapping[str, Any]) -> str | None:
+    """Why a configuration cannot segment volumes on its own, and what to use; None where it can.
+
+    The text goes on from the configuration's name.
+    """
+    if len(configuration["patch_size"]) != 3:
+        return "is 2D. Use a 3D model, such as 3d_fullres."
+    if configuration.get("previous_stage"):
+        return "is the later stage of a cascade, which needs another model's masks. Use 3d_fullres or 3d_lowres."
+    return None
+
+
 def network_class(plans: Mapping[str, Any], name: str) -> str:
     """Import path of the network that a configuration of plans names."""
     with nnunet_environment():

@@ -79,8 +79,7 @@ def predict_cases(
     """
     progress, options = progress or Silent(), options or PredictOptions()
     setting, overwrite, flags = options.setting, options.overwrite, options.flags
-    ending = model.file_ending
-    places = {case.name: out / f"{case.name}{ending}" for case in cases}
+    places = model.mask_files(out, (case.name for case in cases))
     _require_apart(out, cases, places)
     beside = Beside(model, out, Wanted(flags=flags, nodes=options.nodes, probabilities=options.probabilities))
     todo = [case for case in cases if overwrite or not places[case.name].is_file() or beside.needs_network(case)]

@@ -168,8 +168,7 @@ def predict_masks(
     found = predict_cases(model, cases, folder, PredictOptions(device=device, mirroring=mirroring), progress=progress)
     if found.failed:
         raise DataError(*map(str, found.failed))
-    ending = model.file_ending
-    return {case.name: folder / f"{case.name}{ending}" for case in cases}
+    return model.mask_files(folder, (case.name for case in cases))
 
 
 def score_masks(

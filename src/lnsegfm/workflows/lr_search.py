@@ -162,7 +162,6 @@ def _dice(question: LrSearch, folder: Path, device: str, progress: Progress) -> 
     found = predict_cases(model, question.left_out, masks, options, progress=progress)
     if found.failed:
         raise DataError(*map(str, found.failed))
-    ending = model.file_ending
-    files = {case.name: masks / f"{case.name}{ending}" for case in question.left_out}
+    files = model.mask_files(masks, (case.name for case in question.left_out))
     scores = score_masks(question.left_out, files, question.labels, model, scoring=Scoring(surfaces=False)).cases
     return statistics.fmean(1.0 if math.isnan(case.mean_dice) else case.mean_dice for case in scores)

@@ -174,8 +174,7 @@ def _timed(
 
 
 def _masks(held: HeldOutCases, folder: Path) -> dict[str, Path]:
-    ending = held.model.file_ending
-    return {case.name: folder / f"{case.name}{ending}" for case in held.cases}
+    return held.model.mask_files(folder, (case.name for case in held.cases))
 
 
 def _dice(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import read_grid, read_mask, read_volume, write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.progress import Progress
-from lnsegfm.storage import PARTIAL, atomic_write, read_json, write_json
+from lnsegfm.storage import atomic_write, new_folder, read_json, write_json
 
 RECORD = "fixes.json"
 FORMAT = "lnsegfm.fixes/1"
@@ -55,18 +54,8 @@ def write_fixed_copy(
         DataError: The dataset names files outside its folder.
     """
     require_fixable(dataset, fixes, out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out.parent))
-    try:
-        content = partial / "content"  # unlike the folder around it, with the permissions that folders usually get
-        content.mkdir()
-        record = _copy(dataset, diagnosis, fixes, content, progress)
-        if out.is_dir():
-            out.rmdir()
-        content.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return record
+    with new_folder(out) as content:
+        return _copy(dataset, diagnosis, fixes, content, progress)
 
 
 def _copy(

@@ -71,7 +71,7 @@ def _window(window_hu: tuple[float, float] | None) -> dict[str, float]:
     }
 
 
-def channel_names(options: ImportOptions, number: int, default: str, where: str) -> tuple[str, ...]:
+def input_channels(options: ImportOptions, number: int, default: str, where: str) -> tuple[str, ...]:
     """Names of the input channels: as told, else what a single one is likely to be.
 
     Raises:

@@ -11,10 +11,10 @@ from typing import Any
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.nnunet_layout import dataset_description, file_ending, numbers_every_channel
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
-from lnsegfm.models.plans import CONFIGURATION, require_divisible
+from lnsegfm.models.plans import require_divisible
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import is_own_part
-from lnsegfm.nnunet.plan_configuration import resolve_configuration
+from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
 
@@ -82,7 +82,9 @@ def require_usable(
         with nnunet_environment():
             settings = resolve_configuration(plans, configuration)
             require_known_imports(settings, Path(where))
-            _require_volumes(settings, configuration, where)
+            unusable = not_for_volumes(settings)
+            if unusable is not None:
+                raise ModelError(f"{where}: configuration {configuration} {unusable}")
             _require_own_parts(plans, settings, where)
         _require_patch(settings, where)
         _require_numbers(plans, settings, _channels(dataset_json, where), where)
@@ -92,16 +94,6 @@ def require_usable(
         reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ModelError(f"{where}: not nnU-Net plans ({reason}). Copy the file again.") from None
     _require_labels(dataset_json, where, encoder)
-
-
-def _require_volumes(settings: Mapping[str, Any], name: str, where: str) -> None:
-    if len(settings["patch_size"]) != 3:
-        raise ModelError(f"{where}: configuration {name} is 2D. Use a 3D model, such as {CONFIGURATION}.")
-    if settings.get("previous_stage"):
-        raise ModelError(
-            f"{where}: configuration {name} is the later stage of a cascade, which needs another model's masks. "
-            f"Use {CONFIGURATION} or 3d_lowres."
-        )
 
 
 def _require_patch(settings: Mapping[str, Any], where: str) -> None:

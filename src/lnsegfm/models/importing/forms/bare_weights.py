@@ -18,7 +18,7 @@ from lnsegfm.models.importing.validate_plans import MALFORMED, read_table, synth
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
-from lnsegfm.nnunet.plan_configuration import resolve_configuration
+from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
 from lnsegfm.weights.checkpoint import Checkpoint
 
 TAKES = frozenset({"plans", "dataset_json", "labels", "channels", "configuration", "patch_size"})
@@ -78,7 +78,7 @@ def _configuration(plans: Any, options: ImportOptions, inside: Any, file: Path) 
             return options.configuration or str(inside)
         with nnunet_environment():
             settings = {name: resolve_configuration(plans, name) for name in names}
-        fit = [n for n, s in settings.items() if len(s["patch_size"]) == 3 and not s.get("previous_stage")]
+        fit = [name for name, each in settings.items() if not_for_volumes(each) is None]
     except MALFORMED as error:
         raise ModelError(f"{file}: not nnU-Net plans ({error!r}). Give an nnUNetPlans.json.") from None
     if not fit:

@@ -19,7 +19,7 @@ from lnsegfm.models.importing.model_source import ModelSource, SourceKind
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.state_dict_names import TRANSFORMER, is_swin, state_dict_in
 from lnsegfm.models.importing.swin_plans import swin_architecture
-from lnsegfm.models.importing.synthesise_plans import CT, channel_names, require_window, synthesise_plans
+from lnsegfm.models.importing.synthesise_plans import CT, input_channels, require_window, synthesise_plans
 from lnsegfm.models.importing.validate_plans import synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import require_patch
@@ -114,7 +114,7 @@ def _plans(
     embedding = weights[f"{TRANSFORMER}patch_embed.proj.weight"]
     if embedding.ndim != 5:
         raise ModelError(f"{source.path}: its weights are for 2D images. Use those of a 3D model.")
-    channels = channel_names(options, int(embedding.shape[1]), CT, str(source.path))
+    channels = input_channels(options, int(embedding.shape[1]), CT, str(source.path))
     patch = options.patch_size or PATCH
     require_patch(patch, architecture["arch_kwargs"]["strides"])
     of_ct = any(name.upper() == CT for name in channels)

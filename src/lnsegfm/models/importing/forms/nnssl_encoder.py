@@ -15,7 +15,7 @@ from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.state_dict_names import state_dict_in
-from lnsegfm.models.importing.synthesise_plans import channel_names, require_window, synthesise_plans
+from lnsegfm.models.importing.synthesise_plans import input_channels, require_window, synthesise_plans
 from lnsegfm.models.importing.validate_plans import MALFORMED, as_plain_json, read_table, synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC
@@ -80,7 +80,7 @@ def _encoder(
     axes = tuple(int(axis) for axis in pretrained.get("transpose_forward") or (0, 1, 2))
     if sorted(axes) != [0, 1, 2]:
         raise ModelError(f"{where}: its adaptation plan turns axes by {axes}, which cannot be. Copy it again.")
-    channels = channel_names(options, int(plan["pretrain_num_input_channels"]), "image", where)
+    channels = input_channels(options, int(plan["pretrain_num_input_channels"]), "image", where)
     schemes = [str(name) for name in settings.get("normalization_schemes") or ["ZScoreNormalization"]]
     schemes = schemes * len(channels) if len(schemes) == 1 else schemes
     require_window(options, schemes, where, WINDOW)
