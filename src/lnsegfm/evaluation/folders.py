@@ -1,12 +1,14 @@
-"""The whole evaluation of a folder of masks: what ``lnsegfm evaluate`` does, as a function."""
+"""The whole evaluation of masks, in folders or in memory: what ``lnsegfm evaluate`` does, as a function."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap, node_labels
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.evaluation.masks_in_memory import are_folders, as_cases, evaluate_masks, labels_given
 from lnsegfm.evaluation.references import (
     labels_of_predictions,
     labels_to_score,
@@ -16,58 +18,86 @@ from lnsegfm.evaluation.references import (
 )
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
+from lnsegfm.imaging.grid import Grid
 from lnsegfm.progress import Progress
 
 
 def evaluate(
-    predictions: str | Path,
-    references: str | Path,
+    predictions: Any,
+    references: Any,
     *,
+    grid: Grid | None = None,
     labels: LabelMap | dict[str, int] | None = None,
     images: str | Path | None = None,
     nodes: Sequence[str] = (),
     tolerance_mm: float = 1.0,
     connectivity: int = 26,
-    subjects: str | Path | None = None,
+    subjects: str | Path | Mapping[str, str] | None = None,
     partial: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score a folder of masks against references: overlap, surface distances and nodes.
+    """Score predicted masks against references: overlap, surface distances and nodes.
 
     Args:
-        predictions: Folder of predicted masks, named as their references; probabilities beside them are used.
-        references: Folder of reference masks, or a dataset folder.
-        labels: Name to value in the references, where no ``dataset.json`` or ``labels.json`` says it.
-        images: Folder of the scans, for pictures; a dataset's own unless given.
+        predictions: Folder of predicted masks, named as their references; probabilities beside them are used. Or masks:
+            one (a `Prediction`, a file, a SimpleITK, nibabel or torchio image, an array with its grid), a list of
+            them, or a table by case.
+        references: Folder of reference masks, or a dataset folder. Or masks, as many as predictions.
+        grid: Where the voxels of arrays lie that come without a grid.
+        labels: Name to value in the references, where no ``dataset.json`` or ``labels.json``, and no prediction, says
+            it.
+        images: Folder of the scans, for pictures; a dataset's own unless given. Not for masks in memory.
         nodes: Labels whose components are counted as nodes; those that are named so unless given.
         tolerance_mm: Of the normalised surface Dice.
         connectivity: Neighbours (6, 18 or 26) of a voxel that belong to the same node.
-        subjects: CSV with the columns case and subject; the dataset's ``subjects.csv`` unless given.
+        subjects: CSV with the columns case and subject; the dataset's ``subjects.csv`` unless given. For masks in
+            memory a table of the patient of each case.
         partial: A case that cannot be scored becomes a line of ``failures``.
         progress: Reported to after each case.
 
     Raises:
-        DataError: Folders, files or cases that cannot be used.
+        DataError: Folders, files, masks or cases that cannot be used.
         ConfigError: A setting that cannot be.
     """
-    predictions, references = Path(predictions), Path(references)
     given = LabelMap.from_dataset_json(labels) if isinstance(labels, dict) else labels
+    measured: dict[str, Any] = {"nodes": nodes, "tolerance_mm": tolerance_mm, "connectivity": connectivity}
+    if not are_folders(predictions, references):
+        ours, theirs = as_cases(predictions), as_cases(references)
+        known = labels_given(ours)
+        named = given if given is not None else known
+        if named is None:
+            raise DataError('Labels: nothing says what the masks hold. Give labels={"lymph_node": 1}.')
+        return evaluate_masks(
+            ours,
+            theirs,
+            named,
+            grid=grid,
+            prediction_labels=known,
+            scoring=_scoring(named, **measured),
+            subjects=subjects if isinstance(subjects, Mapping) else None,
+            partial=partial,
+            progress=progress,
+        )
+    predictions, references = Path(predictions), Path(references)
     named = labels_to_score(predictions, references, given)
-    if strangers := [name for name in nodes if name not in named.names]:
-        raise ConfigError(f"Node label {strangers[0]}: there is no such label. Use one of: {named}.")
-    scoring = Scoring(tolerance_mm, tuple(nodes) or node_labels(named.names), connectivity)
-    known = Known(
-        scans_of(references, named, Path(images) if images is not None else None),
-        subjects_in(references, Path(subjects) if subjects is not None else None),
-        probabilities_in(predictions),
-    )
+    place = subjects if isinstance(subjects, str | Path) else None
     return evaluate_folders(
         predictions,
         references,
         named,
         prediction_labels=labels_of_predictions(predictions),
-        scoring=scoring,
-        known=known,
+        scoring=_scoring(named, **measured),
+        known=Known(
+            scans_of(references, named, Path(images) if images is not None else None),
+            subjects_in(references, Path(place) if place is not None else None),
+            probabilities_in(predictions),
+        ),
         partial=partial,
         progress=progress,
     )
+
+
+def _scoring(labels: LabelMap, *, nodes: Sequence[str], tolerance_mm: float, connectivity: int) -> Scoring:
+    if strangers := [name for name in nodes if name not in labels.names]:
+        raise ConfigError(f"Node label {strangers[0]}: there is no such label. Use one of: {labels}.")
+    return Scoring(tolerance_mm, tuple(nodes) or node_labels(labels.names), connectivity)

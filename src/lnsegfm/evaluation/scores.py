@@ -16,6 +16,8 @@ from lnsegfm.evaluation.froc import FrocCounts, FrocPoint, froc_curve
 from lnsegfm.evaluation.matching import NodeScore
 from lnsegfm.evaluation.node_summary import NodeSummary, summarise_nodes
 from lnsegfm.evaluation.statistics import Interval, mean
+from lnsegfm.messages import counted
+from lnsegfm.notebook import HtmlTable, notebook_html
 
 FORMAT = "lnsegfm.evaluation/3"
 MEAN = "mean over labels"
@@ -269,6 +271,18 @@ class Evaluation:
         scores = [case.labels[label].froc for case in self.cases]
         counted = [score for score in scores if score is not None]
         return froc_curve(counted, iou) if len(counted) == len(scores) else ()
+
+    def _repr_html_(self) -> str:
+        summary, several = self.summary(), len(self.labels.names) > 1
+        rows = [
+            [label, *(m.text(found[m.key].mean, signed=m.better == "zero") for m in METRICS.values())]
+            for label, found in summary.items()
+            if several or label != MEAN
+        ]
+        title = f"Evaluation of {counted(len(self.cases), 'case')}"
+        return notebook_html(
+            title, [HtmlTable(rows, ["mean", *(m.title for m in METRICS.values())])], notes=self.failures
+        )
 
     def to_json(self, root: Path = Path()) -> dict[str, Any]:
         """The evaluation as JSON holds it; what is undefined is null.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial as later
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelSco
 from lnsegfm.evaluation.surface import surface_distances
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.progress import Progress
 
 
@@ -94,31 +96,64 @@ def evaluate_case(
         DataError: A mask that cannot be read, grids that differ, or values that no label has.
     """
     scoring, known = scoring or Scoring(), known or Known()
-    predicted, predicted_grid = read_mask(prediction)
-    referred, grid = read_mask(reference)
-    if difference := predicted_grid.difference(grid):
+    theirs = prediction_labels if prediction_labels is not None else labels
+    predicted, referred = (Volume(*read_mask(path), name=str(path)) for path in (prediction, reference))
+    probabilities = None
+    if name in known.probabilities and scoring.node_labels and predicted.grid.difference(referred.grid) is None:
+        probabilities = later(read_probabilities, known.probabilities[name], theirs, referred.grid)
+    files = CaseFiles(known.images.get(name), prediction, reference)
+    score = score_masks(name, predicted, referred, labels, theirs, scoring=scoring, probabilities=probabilities)
+    return replace(score, subject=known.subjects.get(name), files=files)
+
+
+def score_masks(
+    name: str,
+    prediction: Volume,
+    reference: Volume,
+    labels: LabelMap,
+    prediction_labels: LabelMap | None = None,
+    *,
+    scoring: Scoring | None = None,
+    probabilities: Callable[[], Mapping[str, np.ndarray]] | None = None,
+) -> CaseScore:
+    """Score one mask in memory against its reference; as `evaluate_case`.
+
+    Args:
+        name: The case.
+        prediction: The predicted mask, whole numbers.
+        reference: The reference mask, whole numbers.
+        labels: Labels of the reference; these are scored.
+        prediction_labels: Labels of the prediction, if they are others.
+        scoring: What is measured.
+        probabilities: Gives each label's probability (z, y, x), once the masks are found to fit.
+
+    Raises:
+        DataError: Grids that differ, or values that no label has.
+    """
+    scoring, grid = scoring or Scoring(), reference.grid
+    if difference := prediction.grid.difference(grid):
         raise DataError(
             f"Case {name}: {prediction}: its geometry is not its reference's: {difference}. "
             "Predict on the image that the reference was drawn on."
         )
     theirs = prediction_labels if prediction_labels is not None else labels
-    _require_named(name, prediction, predicted, theirs)
-    _require_named(name, reference, referred, labels)
-    valid = referred != labels.ignore if labels.ignore is not None else None
-    probabilities = _probabilities(name, known, theirs, scoring, grid)
-    scores = {}
-    for label, value in labels.names.items():
-        scores[label] = score_label(
-            predicted == theirs.names[label] if label in theirs.names else None,
-            referred == value,
+    _require_named(name, prediction, theirs)
+    _require_named(name, reference, labels)
+    valid = reference.array != labels.ignore if labels.ignore is not None else None
+    likely = probabilities() if probabilities is not None and scoring.node_labels else {}
+    scores = {
+        label: score_label(
+            prediction.array == theirs.names[label] if label in theirs.names else None,
+            reference.array == value,
             grid,
             valid,
             nodes=label in scoring.node_labels,
-            probability=probabilities.get(label),
+            probability=likely.get(label),
             scoring=scoring,
         )
-    files = CaseFiles(known.images.get(name), prediction, reference)
-    return CaseScore(name, scores, known.subjects.get(name), files)
+        for label, value in labels.names.items()
+    }
+    return CaseScore(name, scores)
 
 
 def score_label(
@@ -216,15 +251,9 @@ def evaluate_folders(
     )
 
 
-def _probabilities(name: str, known: Known, labels: LabelMap, scoring: Scoring, grid: Grid) -> dict[str, np.ndarray]:
-    if name not in known.probabilities or not scoring.node_labels:
-        return {}
-    return read_probabilities(known.probabilities[name], labels, grid)
-
-
-def _require_named(name: str, path: Path, mask: np.ndarray, labels: LabelMap) -> None:
-    if strangers := [value for value in values_in(mask) if value not in labels.allowed]:
+def _require_named(name: str, mask: Volume, labels: LabelMap) -> None:
+    if strangers := [value for value in values_in(mask.array) if value not in labels.allowed]:
         raise DataError(
-            f"Case {name}: {path}: label values {strangers} are not among {labels}. "
+            f"Case {name}: {mask}: label values {strangers} are not among {labels}. "
             "Name them with --label NAME=VALUE, or put the dataset.json they belong to beside the masks."
         )

@@ -87,7 +87,8 @@ def as_volumes(value: Any, grid: Grid | None = None, name: str = "the image") ->
     """An image as one volume a channel.
 
     Args:
-        value: A path, a SimpleITK, nibabel or torchio image, a `Volume`, an array, or a pair of an array and its grid.
+        value: A path, a SimpleITK, nibabel or torchio image, an array, a pair of an array and its grid, or what has
+            both as ``array`` and ``grid``, as a `Volume` and a prediction do.
         grid: The array's.
         name: What messages call it.
 
@@ -98,6 +99,8 @@ def as_volumes(value: Any, grid: Grid | None = None, name: str = "the image") ->
         value, grid = value
     if isinstance(value, Volume):
         return (value,)
+    if isinstance(getattr(value, "grid", None), Grid) and isinstance(getattr(value, "array", None), np.ndarray):
+        return (Volume(value.array, value.grid, name),)  # a prediction
     if isinstance(value, str | Path):
         return (Volume.read(Path(value)),)
     if isinstance(value, sitk.Image):
