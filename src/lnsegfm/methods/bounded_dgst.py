@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import RANDOM, STEEPEST, Sparse, require_rate, require_seed
+from lnsegfm.methods.sparse import Sparse, require_rate, require_seed
 from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
+    from lnsegfm.methods.entry_selection import Selection
+    from lnsegfm.methods.entry_update import Update
     from lnsegfm.networks.parameter_roles import NetworkParameter
+
+
+STEEPEST, RANDOM = "steepest", "random"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +72,12 @@ class BoundedDGST(Sparse):
         """Entries of a tensor that one step can change."""
         return super().per_step(parameter) if self.gamma else parameter.tensor.numel()
 
-    def rule(self, lr: float, momentum: float) -> dict[str, Any]:  # noqa: ARG002
-        """Bounded; rate and bound as factors on ``lr``, which schedules change."""
-        return {
-            "mode": "bounded",
-            "lr_scale": self.weight_lr / lr,
-            "bound_scale": self.bound / lr,
-            "select": self.select,
-            "memory": self.memory,
-            "seed": self.seed,
-        }
+    def rules(self, lr: float, momentum: float) -> tuple[Selection, Update]:  # noqa: ARG002
+        """Entries as the settings say; rate and bound as factors on ``lr``, which schedules change."""
+        from lnsegfm.methods.entry_selection import RandomEntries, RunningMean, Steepest
+        from lnsegfm.methods.entry_update import BoundedStep
+
+        selection: Selection = RunningMean(self.gamma, self.memory) if self.memory else Steepest(self.gamma)
+        if self.select == RANDOM:
+            selection = RandomEntries(self.gamma, self.seed)
+        return selection, BoundedStep(self.weight_lr / lr, self.bound / lr)

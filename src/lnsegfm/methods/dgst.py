@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import Sparse, require_rate
+from lnsegfm.methods.sparse import Sparse, gradient_step, require_rate
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
+    from lnsegfm.methods.entry_selection import Selection
+    from lnsegfm.methods.entry_update import Update
     from lnsegfm.networks.parameter_roles import NetworkParameter
 
 
@@ -68,7 +70,10 @@ class DGST(Sparse):
         """Entries of a tensor that one step can change: in mode ``masked-gradient`` all of them."""
         return parameter.tensor.numel() if self.mode == Mode.MASKED_GRADIENT else super().per_step(parameter)
 
-    def rule(self, lr: float, momentum: float) -> dict[str, Any]:
-        """By the mode; ``weight_lr`` as a factor on ``lr``, which schedules change."""
-        weight_lr = lr / (1 - momentum) if self.weight_lr is None else self.weight_lr
-        return {"mode": self.mode, "lr_scale": weight_lr / lr}
+    def rules(self, lr: float, momentum: float) -> tuple[Selection, Update]:
+        """The steepest entries, updated as the mode says."""
+        from lnsegfm.methods.entry_selection import Steepest
+        from lnsegfm.methods.entry_update import MaskedGradient, MomentumStep
+
+        updates = {Mode.MOMENTUM: MomentumStep(), Mode.MASKED_GRADIENT: MaskedGradient()}
+        return Steepest(self.gamma), updates.get(Mode(self.mode)) or gradient_step(self.weight_lr, lr, momentum)

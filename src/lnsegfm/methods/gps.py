@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import Sparse
+from lnsegfm.methods.sparse import FixedSparse
 from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
+if TYPE_CHECKING:
+    from lnsegfm.methods.entry_selection import Selection
+    from lnsegfm.methods.entry_update import Update
+
 
 @dataclass(frozen=True, kw_only=True)
-class GPS(Sparse):
+class GPS(FixedSparse):
     """The ``gamma`` entries of each kernel with the largest summed |gradient| move, and the head; all else stays.
 
     The first ``passes`` steps move nothing and only sum gradients, so that the choice is made over patches of all
@@ -37,6 +41,9 @@ class GPS(Sparse):
         if self.passes < 1:
             raise ConfigError(f"passes {self.passes}: entries are chosen by at least one gradient. Use passes >= 1.")
 
-    def rule(self, lr: float, momentum: float) -> dict[str, Any]:  # noqa: ARG002
-        """SGD without decay on entries that stay the same."""
-        return {"mode": "static", "passes": self.passes}
+    def rules(self, lr: float, momentum: float) -> tuple[Selection, Update]:  # noqa: ARG002
+        """The entries that are steepest over all passes, updated by SGD."""
+        from lnsegfm.methods.entry_selection import FixedOnce, Steepest
+        from lnsegfm.methods.entry_update import FixedEntriesSGD
+
+        return FixedOnce(Steepest(self.gamma), self.passes), FixedEntriesSGD()

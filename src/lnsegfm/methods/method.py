@@ -135,6 +135,7 @@ class Method:
             ConfigError: A rate cannot be, no head is known, or the method finds nothing to move.
         """
         from lnsegfm.methods.freeze import freeze
+        from lnsegfm.networks.parameter_roles import parameters_of
 
         if not self.learns:
             raise ConfigError(f"Method {self.name}: it trains nothing, so it has no optimizer. Use the base as it is.")
@@ -145,9 +146,25 @@ class Method:
         if not 0 <= weight_decay < float("inf"):
             raise ConfigError(f"Weight decay {weight_decay}: it pulls to zero or not at all. Use for example 3e-5.")
         self.attach(network, head)
-        trained = freeze(network, self, head)
+        parameters = parameters_of(network, head)
+        trained = [parameter for parameter in parameters if self.is_trained(parameter)]
+        self._require_trained(trained, network)
+        freeze(network, parameters, self.is_trained)
         return self._optimizer(
             trained, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay
+        )
+
+    def _require_trained(self, trained: Sequence[NetworkParameter], network: nn.Module) -> None:
+        """Refuse a network in which the method finds nothing besides the head, or nothing at all."""
+        from lnsegfm.networks.cards import unwrap
+
+        roles = {parameter.role for parameter in trained}
+        if roles - {Role.HEAD} or (roles and self.trains == {Role.HEAD}):
+            return
+        wanted = ", ".join(sorted(self.trains - {Role.HEAD})) or Role.HEAD.value
+        raise ConfigError(
+            f"Method {self.name}: {type(unwrap(network)).__name__} has no parameters of the roles "
+            f"it trains ({wanted}). Use a method that finds some there: head, full or dgst."
         )
 
     def _optimizer(

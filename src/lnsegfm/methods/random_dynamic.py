@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import RANDOM, Sparse, require_rate, require_seed
+from lnsegfm.methods.sparse import Sparse, gradient_step, require_rate, require_seed
 from lnsegfm.networks.role import Role
+
+if TYPE_CHECKING:
+    from lnsegfm.methods.entry_selection import Selection
+    from lnsegfm.methods.entry_update import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,8 @@ class RandomDynamic(Sparse):
         require_rate("weight_lr", self.weight_lr)
         require_seed(self.seed)
 
-    def rule(self, lr: float, momentum: float) -> dict[str, Any]:
-        """As DGST's mode ``paper``."""
-        weight_lr = lr / (1 - momentum) if self.weight_lr is None else self.weight_lr
-        return {"mode": "paper", "lr_scale": weight_lr / lr, "select": RANDOM, "seed": self.seed}
+    def rules(self, lr: float, momentum: float) -> tuple[Selection, Update]:
+        """Random entries, updated as in DGST's mode ``paper``."""
+        from lnsegfm.methods.entry_selection import RandomEntries
+
+        return RandomEntries(self.gamma, self.seed), gradient_step(self.weight_lr, lr, momentum)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import RANDOM, Sparse, require_seed
+from lnsegfm.methods.sparse import FixedSparse, require_seed
 from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
+if TYPE_CHECKING:
+    from lnsegfm.methods.entry_selection import Selection
+    from lnsegfm.methods.entry_update import Update
+
 
 @dataclass(frozen=True, kw_only=True)
-class RandomStatic(Sparse):
+class RandomStatic(FixedSparse):
     """GPS with entries drawn at random before training.
 
     Args:
@@ -31,6 +35,9 @@ class RandomStatic(Sparse):
         super().__post_init__()
         require_seed(self.seed)
 
-    def rule(self, lr: float, momentum: float) -> dict[str, Any]:  # noqa: ARG002
-        """SGD without decay on entries that stay the same."""
-        return {"mode": "static", "select": RANDOM, "seed": self.seed}
+    def rules(self, lr: float, momentum: float) -> tuple[Selection, Update]:  # noqa: ARG002
+        """Random entries that stay the same, updated by SGD."""
+        from lnsegfm.methods.entry_selection import FixedOnce, RandomEntries
+        from lnsegfm.methods.entry_update import FixedEntriesSGD
+
+        return FixedOnce(RandomEntries(self.gamma, self.seed)), FixedEntriesSGD()
