@@ -230,7 +230,7 @@ def _names_twice(cases: Sequence[Case]) -> list[Problem]:
         if len(copies) > 1:
             files = {path: None for case in copies for path in (*case.images, case.label) if path is not None}
             what = f"this name occurs {len(copies)} times: {', '.join(path.name for path in files)}"
-            problems.append(Problem(name, None, what, "Keep one image and one label of each name", "same-name"))
+            problems.append(Problem(name, None, what, "Keep one image and one label of each name", "duplicate-name"))
     return problems
 
 
@@ -243,7 +243,7 @@ def _images_twice(cases: Sequence[Case], examined: Sequence[CaseCheck]) -> list[
         twin = first.setdefault(found.fingerprints, case)
         if twin.name != case.name:
             what = f"the same image as case {twin.name} ({twin.images[0].name})"
-            problems.append(Problem(case.name, case.images[0], what, "Keep one of the two", "same-image"))
+            problems.append(Problem(case.name, case.images[0], what, "Keep one of the two", "duplicate-image"))
     return problems
 
 

@@ -114,7 +114,7 @@ def test_of_several_stacks_of_one_uid_the_one_whose_images_contours_name_is_take
     data.save_as(path)
     pairs = read_annotated_tree(tmp_path / "in")
     (place,) = pairs.by_series
-    assert {s.sop_instance_uid for s in pairs.found.series[place].slices} == set(images[wanted])
+    assert {s.sop_instance_uid for s in pairs.index.series[place].slices} == set(images[wanted])
 
 
 def test_where_it_cannot_be_told_which_stack_was_drawn_on_none_is_taken(tmp_path):

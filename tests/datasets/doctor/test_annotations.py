@@ -209,7 +209,7 @@ def test_a_series_of_the_same_frame_is_taken_and_told(tmp_path):
 def test_a_series_on_which_nothing_was_drawn_beside_one_on_which_something_was(tree):
     write_series(tree / "other", patient(1), GRID, SeriesInstanceUID="1.2.3.5")
 
-    assert kinds(draw(tree, mask())) == [("undrawn", "note", "1.2.3.5")]
+    assert kinds(draw(tree, mask())) == [("not-annotated", "note", "1.2.3.5")]
 
 
 def test_damaged_files_are_errors_that_stop_nothing(tree):
@@ -238,4 +238,54 @@ def test_localisers_and_doubled_slices_are_notes(tree):
 
     diagnosis = diagnose_tree(tree)
 
-    assert sorted({k[:2] for k in kinds(diagnosis)}) == [("series", "note"), ("told", "note")]
+    assert sorted({k[:2] for k in kinds(diagnosis)}) == [("series", "note"), ("series-note", "note")]
+
+
+def frame_shared_by(tmp_path: Path, *uids: str) -> None:
+    for k, uid in enumerate(uids):
+        write_series(tmp_path / "in" / uid, patient(k), GRID, SeriesInstanceUID=uid, FrameOfReferenceUID="1.2.9")
+
+
+@pytest.mark.parametrize("write", [write_rtstruct, write_seg])
+def test_what_was_drawn_on_an_absent_phase_belongs_to_none_of_several(tmp_path, write):
+    """The phases of a 4D CT share a frame of reference: the doctor gives annotations to series as a conversion does."""
+    write_series(tmp_path / "else", patient(2), GRID, SeriesInstanceUID="1.2.3.7", FrameOfReferenceUID="1.2.9")
+    frame_shared_by(tmp_path, "1.2.3.8", "1.2.3.9")
+    write(tmp_path / "in" / "drawn.dcm", mask(), LABELS, series_of(tmp_path / "else"))
+
+    (finding,) = diagnose_tree(tmp_path / "in").findings
+
+    assert (finding.kind, finding.severity) == ("no-series", "error")
+    assert "the series that it was drawn on is not there, and 2 share its frame of reference (1.2.3.7)" in finding.what
+
+
+def test_of_two_phases_the_named_one_has_the_structures(tmp_path):
+    frame_shared_by(tmp_path, "1.2.3.8", "1.2.3.9")
+    write_rtstruct(tmp_path / "in" / "rs.dcm", mask(), LABELS, series_of(tmp_path / "in" / "1.2.3.9"))
+
+    diagnosis = diagnose_tree(tmp_path / "in")
+
+    assert kinds(diagnosis) == [("not-annotated", "note", "1.2.3.8")]
+    assert [case.read().mask is not None for case in diagnosis.cases] == [False, True]
+
+
+def test_structures_of_another_frame_than_the_series_that_they_name(tree):
+    def change(data: Any) -> None:
+        data.FrameOfReferenceUID = data.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "9.9"
+        for roi in data.StructureSetROISequence:
+            roi.ReferencedFrameOfReferenceUID = "9.9"
+
+    diagnosis = draw(tree, mask(), change)
+
+    assert kinds(diagnosis) == [("structure", "error", "1.2.3.0")] * len(LABELS)
+    assert all("its frame of reference 9.9 is not the series'" in f.what for f in diagnosis.findings)
+
+
+def test_a_structure_set_of_a_refused_series(tree):
+    write_rtstruct(tree / "rs.dcm", mask(), LABELS, series_of(tree / "ct"))
+    sorted((tree / "ct").iterdir())[10].unlink()
+
+    found = diagnose_tree(tree).findings
+
+    assert [(f.kind, f.severity) for f in found] == [("no-series", "error"), ("series", "error")]
+    assert "the series that it was drawn on cannot be used (1.2.3.0)" in found[0].what

@@ -40,7 +40,7 @@ def test_phantoms_show_nothing(tmp_path, site):
 def test_one_image_twice_is_an_error_and_told_once(folder):
     image(folder, "b", patient(0))
 
-    assert only(folder, "same-image", "error", "b").fix == "drop-duplicates"
+    assert only(folder, "duplicate-image", "error", "b").fix == "drop-duplicates"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_one_scan_twice_though_not_voxel_by_voxel(folder, change):
     voxels = change(patient(0))
     write_volume(folder / "images" / "b.nii.gz", voxels, type(GRID)(voxels.shape, (3.0, 3.0, 2.9)))
 
-    found = [f for f in doctored(folder).findings if f.kind == "same-scan"]
+    found = [f for f in doctored(folder).findings if f.kind == "duplicate-scan"]
 
     assert [(f.case, f.severity) for f in found] == [("b", "warning")]
     assert "nearly the same image as case a" in found[0].what

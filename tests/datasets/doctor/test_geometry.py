@@ -74,7 +74,7 @@ def test_two_transforms_that_disagree(folder):
     content[268:272] = np.float32(shift).tobytes()
     path.write_bytes(bytes(content))
 
-    found = [f for f in doctored(folder).findings if f.kind == "two-forms"]
+    found = [f for f in doctored(folder).findings if f.kind == "transforms-differ"]
 
     assert len(found) == 1
     assert "20.0 mm apart" in found[0].what
@@ -99,7 +99,7 @@ def test_a_transform_that_is_none(folder):
     content[268:272] = np.float32(np.nan).tobytes()
     path.write_bytes(gzip.compress(content))
 
-    only(folder, "two-forms", "warning", "b")
+    only(folder, "transforms-differ", "warning", "b")
 
 
 @pytest.mark.parametrize("factor", [1.4, 1 / 1.4])

@@ -60,7 +60,7 @@ def test_a_test_set_with_a_scan_of_the_training_set(folder):
 
     diagnosis = doctored(folder)
 
-    assert kinds(diagnosis) == [("file", "warning", "x"), ("same-scan", "warning", "z (imagesTs)")]
+    assert kinds(diagnosis) == [("file", "warning", "x"), ("duplicate-scan", "warning", "z (imagesTs)")]
     assert "as case b, mirrored along x" in diagnosis.findings[1].what
 
 

@@ -78,7 +78,9 @@ def test_localisers_alone_are_an_error_for_there_is_nothing_to_look_at(tmp_path)
 def test_one_scan_under_two_uids(tree):
     write_series(tree / "p2", patient(0), GRID, SeriesInstanceUID="1.2.3.9")
 
-    assert [k for k in kinds(diagnose_tree(tree)) if k[0] == "same-scan"] == [("same-scan", "warning", "1.2.3.9")]
+    assert [k for k in kinds(diagnose_tree(tree)) if k[0] == "duplicate-scan"] == [
+        ("duplicate-scan", "warning", "1.2.3.9")
+    ]
 
 
 def test_identity_is_not_told(tree):

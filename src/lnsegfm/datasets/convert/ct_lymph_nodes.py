@@ -26,7 +26,7 @@ _MASK = "_mask.nii.gz"
 def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The scans of the collection that have a DICOM SEG, or else a NIfTI mask named after the patient."""
     labels = LabelMap({"lymph_node": 1})
-    found, pairs, left_out = find_scans(source, tuple(_PREFIXES.values()))
+    found, tree, left_out = find_scans(source, tuple(_PREFIXES.values()))
     masks: dict[str, Path] = {}
     for folder in (source, *([options.masks] if options.masks else [])):
         for path in sorted(folder.rglob(f"*{_MASK}")):
@@ -55,7 +55,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
         line for part, n in EXPECTED.items() for line in missing_numbers(subjects, _PREFIXES[part], range(1, n + 1), 3)
     ]
     return ConversionPlan(
-        labels=labels, scans=tuple(scans), counts=counts, missing=tuple(missing), **unconverted(pairs, left_out)
+        labels=labels, scans=tuple(scans), counts=counts, missing=tuple(missing), **unconverted(tree, left_out)
     )
 
 

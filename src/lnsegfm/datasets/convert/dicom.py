@@ -46,12 +46,12 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     if not options.roi:
         raise ConfigError("No structures are named: nothing would be a label. Say --roi 'LN*=lymph_node'; see --list.")
     labels = labels_of(options.roi)
-    pairs = read_annotated_tree(source, straighten=options.straighten)
+    tree = read_annotated_tree(source, straighten=options.straighten)
     names = case_names(options)
     scans, left_out = [], []
     patients: dict[str, set[str]] = {}
-    for place, series in enumerate(pairs.found.series):
-        annotations = pairs.by_series.get(place, ())
+    for place, series in enumerate(tree.index.series):
+        annotations = tree.by_series.get(place, ())
         chosen = choose_reference(annotations, options.roi)
         if chosen is None and not options.unlabelled:
             left_out.append(f"Series {series.name}: {reason_without_reference(annotations)}.")
@@ -75,10 +75,10 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     return ConversionPlan(
         labels=labels,
         scans=tuple(sorted(scans, key=lambda scan: scan.name)),
-        counts={"ct_series": len(pairs.found.series), "structure_files": structure_files(pairs)},
-        left_out=(*left_out, *passed_over(pairs)),
-        failed=unreadable(pairs),
-        notes=(*(require_matched(options.roi, pairs.names) if matched else ()), *_issuers(patients)),
+        counts={"ct_series": len(tree.index.series), "structure_files": structure_files(tree)},
+        left_out=(*left_out, *passed_over(tree)),
+        failed=unreadable(tree),
+        notes=(*(require_matched(options.roi, tree.names) if matched else ()), *_issuers(patients)),
     )
 
 
@@ -161,27 +161,27 @@ def reason_without_reference(annotations: tuple[Annotation, ...]) -> str:
     return f"no pattern matches its structures ({', '.join(names[:_SHOWN]) or 'none'}{more})"
 
 
-def orphans(pairs: AnnotatedTree) -> tuple[str, ...]:
+def orphans(tree: AnnotatedTree) -> tuple[str, ...]:
     """One line for each structure file that belongs to no series."""
-    return tuple(f"{annotation.kind} {annotation.path.name}: {why}." for annotation, why in pairs.orphans)
+    return tuple(f"{annotation.kind} {annotation.path.name}: {why}." for annotation, why in tree.orphans)
 
 
-def unreadable(pairs: AnnotatedTree) -> tuple[str, ...]:
+def unreadable(tree: AnnotatedTree) -> tuple[str, ...]:
     """One line for everything that cannot be used and that would be a case: a series with structures, or structures."""
-    drawn_on = {uid for annotation, _ in pairs.orphans for uid in annotation.series_uids}
-    series = (str(r) for r in pairs.found.refused if set(r.series.split()[:1]) & drawn_on)
-    return (*series, *pairs.unreadable)
+    drawn_on = {uid for annotation, _ in tree.orphans for uid in annotation.series_uids}
+    series = (str(r) for r in tree.index.refused if set(r.series.split()[:1]) & drawn_on)
+    return (*series, *(line for _, line in tree.unreadable))
 
 
-def passed_over(pairs: AnnotatedTree) -> tuple[str, ...]:
+def passed_over(tree: AnnotatedTree) -> tuple[str, ...]:
     """One line for everything else that goes nowhere: refused series without structures, structures without series."""
-    failed = set(unreadable(pairs))
-    return (*(str(r) for r in pairs.found.refused if str(r) not in failed), *orphans(pairs))
+    failed = set(unreadable(tree))
+    return (*(str(r) for r in tree.index.refused if str(r) not in failed), *orphans(tree))
 
 
-def structure_files(pairs: AnnotatedTree) -> int:
+def structure_files(tree: AnnotatedTree) -> int:
     """RTSTRUCT and SEG files that are there."""
-    return len(pairs.found.structures) + len(pairs.found.segmentations)
+    return len(tree.index.structures) + len(tree.index.segmentations)
 
 
 CARD = SetCard(

@@ -33,7 +33,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
         raise ConfigError("--roi and --masks: masks have no names of structures to choose by. Give one of the two.")
     patterns = options.roi or PATTERNS
     labels = labels_of(patterns)
-    found, pairs, left_out = find_scans(source, ("RADCURE-",))
+    found, tree, left_out = find_scans(source, ("RADCURE-",))
     masks = mask_files(options.masks, [member.subject for member in found]) if options.masks else {}
     scans, origin = [], tuple[str, ...]()
     for member in found:
@@ -52,14 +52,14 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
             origin = tuple(annotation.uid for annotation, _ in chosen.parts)
             mark = fingerprint(member.series, chosen)
         scans.append(PlannedScan(member.case, member.subject, (member.series.uid, *origin), load, fingerprint=mark))
-    counts = {"patients": len({m.subject for m in found}), "structure_files": structure_files(pairs)}
+    counts = {"patients": len({m.subject for m in found}), "structure_files": structure_files(tree)}
     return ConversionPlan(
         labels=labels,
         scans=tuple(scans),
         counts=counts,
         missing=missing_count("patients", counts["patients"], EXPECTED["patients"]),
-        notes=require_matched(patterns, pairs.names) if scans and not options.masks else (),
-        **unconverted(pairs, left_out),
+        notes=require_matched(patterns, tree.names) if scans and not options.masks else (),
+        **unconverted(tree, left_out),
     )
 
 

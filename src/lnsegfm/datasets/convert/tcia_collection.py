@@ -47,10 +47,10 @@ def find_scans(source: Path, prefixes: tuple[str, ...]) -> tuple[list[Collection
     Raises:
         DataError: The folder cannot be read.
     """
-    pairs = read_annotated_tree(source)
+    tree = read_annotated_tree(source)
     of_patient: dict[str, list[int]] = defaultdict(list)
     strangers = []
-    for place, series in enumerate(pairs.found.series):
+    for place, series in enumerate(tree.index.series):
         if series.patient_id.strip().startswith(prefixes):
             of_patient[series.patient_id.strip()].append(place)
         else:
@@ -60,10 +60,10 @@ def find_scans(source: Path, prefixes: tuple[str, ...]) -> tuple[list[Collection
         if any(c in patient for c in "/\\") or not patient.isprintable():
             raise DataError(f"PatientID {patient!r}: it cannot be a file's name. Fetch the collection again.")
         for place in places:
-            series = pairs.found.series[place]
+            series = tree.index.series[place]
             case = patient if len(places) == 1 else f"{patient}_{series.uid.replace('.', '')[-8:]}_{series.part}"
-            found.append(CollectionScan(case, patient, series, pairs.by_series.get(place, ())))
-    return found, pairs, strangers
+            found.append(CollectionScan(case, patient, series, tree.by_series.get(place, ())))
+    return found, tree, strangers
 
 
 def require_folder(source: Path) -> None:
@@ -92,9 +92,9 @@ def missing_numbers(names: Iterable[str], prefix: str, numbers: range, width: in
     return (f"Not there: {', '.join(lacking[:20])}{more}.",)
 
 
-def unconverted(pairs: AnnotatedTree, left_out: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+def unconverted(tree: AnnotatedTree, left_out: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """What a plan says of what it does not convert."""
-    return {"left_out": (*left_out, *passed_over(pairs)), "failed": unreadable(pairs)}
+    return {"left_out": (*left_out, *passed_over(tree)), "failed": unreadable(tree)}
 
 
 def target_part(part: str, wanted: str | None) -> str | None:

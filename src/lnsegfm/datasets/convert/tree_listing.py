@@ -18,10 +18,10 @@ def list_tree(source: Path, roi: tuple[str, ...] = (), *, straighten: bool = Fal
     Raises:
         DataError: The folder cannot be read.
     """
-    pairs = read_annotated_tree(source, straighten=straighten)
+    tree = read_annotated_tree(source, straighten=straighten)
     series = []
-    for place, each in enumerate(pairs.found.series):
-        annotations = pairs.by_series.get(place, ())
+    for place, each in enumerate(tree.index.series):
+        annotations = tree.by_series.get(place, ())
         chosen = choose_reference(annotations, roi) if roi else None
         series.append({
             "series": each.uid,
@@ -44,10 +44,10 @@ def list_tree(source: Path, roi: tuple[str, ...] = (), *, straighten: bool = Fal
         "format": "lnsegfm.dicom-list/1",
         "series": series,
         "without_series": [
-            {"kind": a.kind, "file": a.path.name, "why": why, "rois": list(a.names)} for a, why in pairs.orphans
+            {"kind": a.kind, "file": a.path.name, "why": why, "rois": list(a.names)} for a, why in tree.orphans
         ],
-        "refused": [str(refusal) for refusal in pairs.found.refused] + list(pairs.unreadable),
-        "other_images": dict(pairs.found.others),
+        "refused": [str(refusal) for refusal in tree.index.refused] + [line for _, line in tree.unreadable],
+        "other_images": dict(tree.index.others),
     }
 
 

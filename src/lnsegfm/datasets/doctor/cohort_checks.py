@@ -105,7 +105,7 @@ class Cohort:
             how = f", mirrored along {axes}" if axes else ""
             what = f"nearly the same image as case {first}{how} (correlation {alike:.3f} on a coarse grid)"
             remedy = "Look at both: keep one, or give them one subject in subjects.csv"
-            self.findings.append(Finding("same-scan", "warning", second, self._file(second), what, remedy))
+            self.findings.append(Finding("duplicate-scan", "warning", second, self._file(second), what, remedy))
         for name, volumes in self._volumes_ml.items():
             self.findings += _volume_outliers(name, volumes)
         self._not_everywhere()

@@ -21,7 +21,7 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.progress import Progress
 
 FORMAT = "lnsegfm.doctor/1"
-_FIX_OF = {"label-geometry": "copy-header", "nan": "nan-to-air", "same-image": "drop-duplicates"}
+_FIX_OF = {"label-geometry": "copy-header", "nan": "nan-to-air", "duplicate-image": "drop-duplicates"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,8 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
     found = examine(dataset, progress=progress, look=look)
     errors = [_as_finding(problem) for problem in found.problems]
     errors += _look_at_tests(dataset, cohort)
-    told = {(f.case, f.what.partition(" (")[0].split()[-1]) for f in errors if f.kind == "same-image"}
-    rest = [f for f in cohort.finish() if not (f.kind == "same-scan" and (f.case, _twin_of(f)) in told)]
+    told = {(f.case, f.what.partition(" (")[0].split()[-1]) for f in errors if f.kind == "duplicate-image"}
+    rest = [f for f in cohort.finish() if not (f.kind == "duplicate-scan" and (f.case, _twin_of(f)) in told)]
     grids = {case.case: case.grid for case in found.cases}
     return Diagnosis(
         dataset.root,

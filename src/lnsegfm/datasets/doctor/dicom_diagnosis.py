@@ -10,9 +10,9 @@ import numpy as np
 from lnsegfm.datasets.doctor.cohort_checks import Cohort, holds_hu
 from lnsegfm.datasets.doctor.diagnose import CaseArrays, DiagnosedCase, Diagnosis
 from lnsegfm.datasets.doctor.dicom_annotations import (
-    WHOLE_PATIENT,
     AnnotatedStructure,
     TreeAnnotations,
+    is_whole_patient,
     judge_structures,
     read_annotations,
 )
@@ -32,32 +32,34 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
     Raises:
         DataError: There is no CT series, whole or broken, no structure set and no segmentation.
     """
-    found = find_series(root)
-    if not (found.series or found.refused or found.structures or found.segmentations):
-        held = ", ".join(f"{count} {modality} images" for modality, count in found.others) or "no DICOM"
+    index = find_series(root)
+    if not (index.series or index.refused or index.structures or index.segmentations):
+        held = ", ".join(f"{count} {modality} images" for modality, count in index.others) or "no DICOM"
         raise DataError(f"{root}: no CT in it ({held}). Give a dataset, or a folder tree or zip with DICOM CT series.")
-    findings = [_refused(refusal, among=bool(found.series)) for refusal in found.refused]
-    drawings = read_annotations(found, findings)
+    findings = [_refused(refusal, among=bool(index.series)) for refusal in index.refused]
+    annotations = read_annotations(index, findings)
     cohort = Cohort(None)
-    for done, (series, shapes) in enumerate(zip(found.series, drawings.on, strict=True), start=1):
+    for done, (series, structures) in enumerate(zip(index.series, annotations.on, strict=True), start=1):
         findings += [
-            from_sentence("told", "note", series.name, None, note, "Nothing needs doing") for note in series.notes
+            from_sentence("series-note", "note", series.name, None, note, "Nothing needs doing")
+            for note in series.notes
         ]
-        _look(series, shapes, cohort, findings)
+        _look_at(series, structures, cohort, findings)
         if progress is not None:
-            progress.advance(done, len(found.series), series.name)
-        if not shapes and any(drawings.on):
+            progress.advance(done, len(index.series), series.name)
+        if not structures and any(annotations.on):
             what = "no structure set and no segmentation was drawn on it, as on other series here"
-            findings.append(
-                Finding("undrawn", "note", series.name, None, what, "Nothing if it is not to be trained on")
-            )
+            remedy = "Nothing if it is not to be trained on"
+            findings.append(Finding("not-annotated", "note", series.name, None, what, remedy))
     cases = tuple(
-        DiagnosedCase(s.name, s.grid, _reader(s, on)) for s, on in zip(found.series, drawings.on, strict=True)
+        DiagnosedCase(series.name, series.grid, _reader(series, structures))
+        for series, structures in zip(index.series, annotations.on, strict=True)
     )
-    return Diagnosis(Path(root), ordered([*findings, *cohort.finish()]), cases, _facts(found, drawings), dicom=True)
+    every = ordered([*findings, *cohort.finish()])
+    return Diagnosis(Path(root), every, cases, _facts(index, annotations), dicom=True)
 
 
-def _look(series: Series, shapes: Sequence[AnnotatedStructure], cohort: Cohort, findings: list[Finding]) -> None:
+def _look_at(series: Series, structures: Sequence[AnnotatedStructure], cohort: Cohort, findings: list[Finding]) -> None:
     try:
         volume = read_series(series)
     except DataError as error:
@@ -65,16 +67,16 @@ def _look(series: Series, shapes: Sequence[AnnotatedStructure], cohort: Cohort, 
         return
     hu = cohort.image(series.name, None, volume, series.grid)
     image = (volume, series.grid) if holds_hu(hu) else None
-    findings += judge_structures(series.name, shapes, image, series.grid)
+    findings += judge_structures(series.name, structures, image, series.grid)
 
 
-def _reader(series: Series, shapes: Sequence[AnnotatedStructure]) -> Callable[[], CaseArrays]:
+def _reader(series: Series, structures: Sequence[AnnotatedStructure]) -> Callable[[], CaseArrays]:
     def read() -> CaseArrays:
         mask = np.zeros(series.grid.shape, bool)
-        for shape in shapes:
-            if shape.name.lower().strip() not in WHOLE_PATIENT:
+        for structure in structures:
+            if not is_whole_patient(structure):
                 try:
-                    mask |= shape.mask(lambda _: None)
+                    mask |= structure.mask(lambda _: None)
                 except DataError:
                     continue  # it is among the findings
         return CaseArrays(series.grid, read_series(series), mask if mask.any() else None)
@@ -87,14 +89,14 @@ def _refused(refusal: Refusal, *, among: bool = True) -> Finding:
     return from_sentence("series", severity, refusal.series, None, refusal.reason)
 
 
-def _facts(found: SeriesIndex, drawings: TreeAnnotations) -> dict[str, object]:
-    spacings = [series.grid.spacing_mm for series in found.series]
+def _facts(index: SeriesIndex, annotations: TreeAnnotations) -> dict[str, object]:
+    spacings = [series.grid.spacing_mm for series in index.series]
     return {
-        "cases": len(found.series),
-        "refused": len(found.refused),
-        "structures": {str(path): drawings.names[path] for path in found.structures},
-        "segmentations": {str(path): drawings.names[path] for path in found.segmentations},
-        "others": dict(found.others),
+        "cases": len(index.series),
+        "refused": len(index.refused),
+        "structures": {str(path): annotations.names[path] for path in index.structures},
+        "segmentations": {str(path): annotations.names[path] for path in index.segmentations},
+        "others": dict(index.others),
         "spacing_mm": {
             "order": "z, y, x",
             "smallest": [min(axis) for axis in zip(*spacings, strict=True)],

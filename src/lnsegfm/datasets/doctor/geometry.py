@@ -101,7 +101,7 @@ def judge_forms(case: str, file: Path, grid: Grid) -> list[Finding]:
         return []
     if not np.isfinite(forms).all():
         what = "its qform or sform holds numbers that are not finite: tools disagree on where it lies"
-        return [Finding("two-forms", "warning", case, file, what, "Export the file again")]
+        return [Finding("transforms-differ", "warning", case, file, what, "Export the file again")]
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
     corners[:, :3] *= np.array(grid.shape[::-1]) - 1
     gap = float(np.linalg.norm((corners @ (forms[0] - forms[1]).T)[:, :3], axis=1).max())
@@ -110,7 +110,9 @@ def judge_forms(case: str, file: Path, grid: Grid) -> list[Finding]:
     mirrored = np.linalg.det(forms[0][:3, :3]) * np.linalg.det(forms[1][:3, :3]) < 0
     aside = ", and one is the mirror image of the other" if mirrored else ""
     what = f"its qform and sform put a corner of the scan {gap:.1f} mm apart{aside}: tools disagree on where it lies"
-    return [Finding("two-forms", "warning", case, file, what, "Find out which is right, and export the file again")]
+    return [
+        Finding("transforms-differ", "warning", case, file, what, "Find out which is right, and export the file again")
+    ]
 
 
 def _header(file: Path) -> tuple[bytes, str]:

@@ -46,13 +46,21 @@ class RoiVoxels:
     notes: tuple[str, ...] = ()
 
 
-def roi_mask(roi: Roi, grid: Grid, *, on_note: NoteCallback | None = None) -> np.ndarray:
+def roi_mask(
+    roi: Roi, grid: Grid, *, frame_of_reference_uid: str = "", on_note: NoteCallback | None = None
+) -> np.ndarray:
     """The voxels of a structure as booleans (z, y, x) on ``grid``.
 
+    Args:
+        roi: The structure.
+        grid: Of the mask.
+        frame_of_reference_uid: Of the series; a structure of another one is refused. Empty compares nothing.
+        on_note: Is given a line about everything that was passed over or moved.
+
     Raises:
-        DicomError: As ``roi_voxels``.
+        DicomError: As ``roi_voxels``, or the structure is of another frame of reference.
     """
-    found = roi_voxels(roi, grid)
+    found = _voxels_in_frame(roi, grid, frame_of_reference_uid)
     _report_notes(found.notes, on_note)
     mask = np.zeros(grid.shape, dtype=bool)
     if found.box is not None:
@@ -99,7 +107,7 @@ def structures_mask(
     names = {value: label for label, value in labels.items()}
     wanted = [(label, roi) for label, roi in zip(matched.labels, structures.rois, strict=True) if label is not None]
     for label, roi in sorted(wanted, key=lambda pair: order.index(pair[0])):
-        found = _in_frame(roi, grid, frame_of_reference_uid)
+        found = _voxels_in_frame(roi, grid, frame_of_reference_uid)
         _report_notes(found.notes, on_note)
         if found.box is None:
             continue
@@ -242,7 +250,7 @@ def to_index(points_mm: np.ndarray, grid: Grid) -> np.ndarray:
     return np.stack([row[0] * x + row[1] * y + row[2] * z for row in towards], axis=1).round(_STEP) + 0.0
 
 
-def _in_frame(roi: Roi, grid: Grid, frame_of_reference_uid: str) -> RoiVoxels:
+def _voxels_in_frame(roi: Roi, grid: Grid, frame_of_reference_uid: str) -> RoiVoxels:
     if frame_of_reference_uid and roi.frame_of_reference_uid not in ("", frame_of_reference_uid):
         raise DicomError(
             f"Structure {roi.name!r}: its frame of reference {roi.frame_of_reference_uid} is not the series' "
