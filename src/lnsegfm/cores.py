@@ -40,7 +40,7 @@ def share_threads() -> None:
 
 def _quotas(root: Path) -> list[int]:
     """The quotas in cores, rounded up, of this process's control group and of those around it."""
-    found = []
+    quotas = []
     mounts = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, group = line.partition(":")
@@ -55,8 +55,8 @@ def _quotas(root: Path) -> list[int]:
             else:
                 numbers = _read(folder / "cpu.max").split()
             if len(numbers) == 2 and all(number.isdigit() for number in numbers) and int(numbers[1]):
-                found.append(math.ceil(int(numbers[0]) / int(numbers[1])))
-    return found
+                quotas.append(math.ceil(int(numbers[0]) / int(numbers[1])))
+    return quotas
 
 
 def _read(file: Path) -> str:

@@ -168,7 +168,7 @@ def test_notes_say_how_many_cases_are_left_out_and_what_few_cases_mean():
 
     assert any("1 case not counted" in note for note in said)
     assert any("none can show a difference at 5 %" in note for note in said)
-    assert any("could not have been told from none" in note for note in said)
+    assert any("could not have been distinguished from none" in note for note in said)
     assert not notes(nodes([0.1] * 20, [0.2] * 20))
 
 

@@ -29,13 +29,13 @@ def apply(
 
     with console() as progress:
         done = apply_adapter(base, adapter, out, progress=progress)
-    told = origin_record(done.described)
+    origin = origin_record(done.described)
     if as_json:
-        print_json({"out": str(done.out), "written": done.written, **told})
+        print_json({"out": str(done.out), "written": done.written, **origin})
         return
     print(f"Model    {done.out}" + ("" if done.written else " (it was there already)"))
-    print(f"Made by  {printable(told['method'])}")
+    print(f"Made by  {printable(origin['method'])}")
     for key, word in (("name", "Base"), ("licence", "Licence"), ("citation", "Cite")):
-        if told["base"].get(key):
-            print(f"{word:8} {printable(told['base'][key])}")
+        if origin["base"].get(key):
+            print(f"{word:8} {printable(origin['base'][key])}")
     print("Not for clinical use.")

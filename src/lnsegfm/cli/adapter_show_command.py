@@ -30,42 +30,42 @@ def show_adapter(
     from lnsegfm.models.adapter_files import describe_adapter
 
     with console() as progress:
-        told = describe_adapter(adapter, base, progress=progress)
+        described = describe_adapter(adapter, base, progress=progress)
     if as_json:
-        print_json(told)
+        print_json(described)
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     facts = Table(show_header=False)
-    for what, text in _facts(told):
+    for what, text in _facts(described):
         facts.add_row(what, Text(printable(text)))
     terminal = Console()
     terminal.print(facts)
-    terminal.print(_module_groups(told["module_groups"]))
+    terminal.print(_module_groups(described["module_groups"]))
     print("Not for clinical use.")
 
 
-def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    settings = ", ".join(f"{name}={value}" for name, value in told["settings"].items() if value is not None)
-    base = told["base"]
-    yield "adapter", told["adapter"]
-    yield "method", f"{told['method']} ({settings})" if settings else told["method"]
+def _facts(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    settings = ", ".join(f"{name}={value}" for name, value in described["settings"].items() if value is not None)
+    base = described["base"]
+    yield "adapter", described["adapter"]
+    yield "method", f"{described['method']} ({settings})" if settings else described["method"]
     yield "base", ", ".join(filter(None, (base.get("name"), f"hash {base['sha256'][:12]}")))
     yield "base's licence", base.get("licence", "not known")
     yield "base's citation", base.get("citation", "not known")
-    if "given_base" in told:
-        given = told["given_base"]
+    if "given_base" in described:
+        given = described["given_base"]
         answer = "it fits" if given["fits"] else "it does not fit"
         yield "held against", f"{given['base']}, hash {given['sha256'][:12]}: {answer}"
-    yield "labels", ", ".join(f"{name}={value}" for name, value in told["labels"].items())
-    yield "channels", ", ".join(told["channels"])
-    yield "spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in told["spacing_mm"])
-    yield "patch (z, y, x)", " x ".join(map(str, told["patch_size"]))
-    yield "network", told["architecture"]
-    yield "size", ", ".join(f"{name} {size:,} bytes" for name, size in told["bytes"].items())
-    yield "versions", ", ".join(f"{name} {number}" for name, number in told["versions"].items()) or "not known"
+    yield "labels", ", ".join(f"{name}={value}" for name, value in described["labels"].items())
+    yield "channels", ", ".join(described["channels"])
+    yield "spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in described["spacing_mm"])
+    yield "patch (z, y, x)", " x ".join(map(str, described["patch_size"]))
+    yield "network", described["architecture"]
+    yield "size", ", ".join(f"{name} {size:,} bytes" for name, size in described["bytes"].items())
+    yield "versions", ", ".join(f"{name} {number}" for name, number in described["versions"].items()) or "not known"
 
 
 def _module_groups(groups: Sequence[Mapping[str, Any]]) -> Table:
@@ -79,8 +79,13 @@ def _module_groups(groups: Sequence[Mapping[str, Any]]) -> Table:
         column.justify = "right"
     table.columns[2].justify = "left"
     for group in groups:
-        held = [f"{group['held'][form]} {word}" for form, word in FORMS if group["held"][form]]
-        cells = [str(group["tensors"]), ", ".join(held) or "unchanged", f"{group['numbers']:,}", f"{group['bytes']:,}"]
+        entries = [f"{group['held'][form]} {word}" for form, word in FORMS if group["held"][form]]
+        cells = [
+            str(group["tensors"]),
+            ", ".join(entries) or "unchanged",
+            f"{group['numbers']:,}",
+            f"{group['bytes']:,}",
+        ]
         if compared:
             cells += _moved(group["movement"])
         table.add_row(Text(printable(group["name"])), *cells)

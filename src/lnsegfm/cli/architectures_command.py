@@ -21,9 +21,13 @@ def architectures(as_json: AsJson = False) -> None:
     for heading in ("parameters", "Dice*", "250 it.*", "GPU*"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, card in ARCHITECTURES.items():
-        found = card.reported
-        told = (f"{found.dice_percent} %", f"{found.seconds} s", f"{found.gpu_gb} GB") if found else ("", "", "")
-        table.add_row(name, card.summary, f"{card.parameters / 1e6:.1f} M", *told)
+        reported = card.reported
+        cells = (
+            (f"{reported.dice_percent} %", f"{reported.seconds} s", f"{reported.gpu_gb} GB")
+            if reported
+            else ("", "", "")
+        )
+        table.add_row(name, card.summary, f"{card.parameters / 1e6:.1f} M", *cells)
     rules: dict[str, list[str]] = {}
     for name, card in ARCHITECTURES.items():
         rules.setdefault(card.patches, []).append(name)

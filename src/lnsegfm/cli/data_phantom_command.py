@@ -67,7 +67,7 @@ def phantom(
     from lnsegfm.cli.console import console
     from lnsegfm.datasets.phantom import preset, write_dataset
 
-    asked: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "contrast": contrast.value if contrast else None,
         "noise_hu": noise_hu,
         "blur_mm": blur_mm,
@@ -77,7 +77,7 @@ def phantom(
         "node_size_mm": node_size_mm,
         "annotated_share": annotated_share,
     }
-    chosen = replace(preset(domain.value, site.value), **{k: v for k, v in asked.items() if v is not None})
+    chosen = replace(preset(domain.value, site.value), **{k: v for k, v in settings.items() if v is not None})
     with console() as progress:
         write_dataset(out, cases=cases, domain=chosen, seed=seed, first=first, progress=progress)
     print(f"{cases} {site.value} phantoms ({domain.value}, seed {seed}) are in {out}")

@@ -131,7 +131,7 @@ def _write(
     from lnsegfm.report.report_files import compared, write_comparison, write_report
 
     scored = {case.case for case in evaluation.cases}
-    flags = {case: found for case, found in read_flags(predictions).items() if case in scored}
+    flags = {case: raised for case, raised in read_flags(predictions).items() if case in scored}
     facts = {"Predictions": str(predictions), "References": str(references)}
     # the page first: a scan that cannot be drawn is met before anything is written
     if other is None or against is None:
@@ -144,12 +144,12 @@ def _write(
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
-    theirs = evaluation.prediction_labels
-    unknown = [name for name in evaluation.labels.names if theirs is not None and name not in theirs.names]
+    predicted = evaluation.prediction_labels
+    unknown = [name for name in evaluation.labels.names if predicted is not None and name not in predicted.names]
     if not unknown:
         return []
     return [
-        f"Label {', '.join(unknown)}: the model that predicted has only {theirs}; it counts as an empty prediction."
+        f"Label {', '.join(unknown)}: the model that predicted has only {predicted}; it counts as an empty prediction."
     ]
 
 
@@ -180,5 +180,5 @@ def _print_comparison(evaluation: Evaluation, predictions: Path, other: Evaluati
     from lnsegfm.report.report_files import compared
     from lnsegfm.report.verdict import verdict
 
-    found = compared(other, against, evaluation, predictions)
-    Console().print(verdict(found), highlight=False, markup=False)
+    comparison = compared(other, against, evaluation, predictions)
+    Console().print(verdict(comparison), highlight=False, markup=False)

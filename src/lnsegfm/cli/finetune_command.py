@@ -223,9 +223,9 @@ def show(run: Run) -> None:
     from lnsegfm.workflows.run_record import megabytes
 
     terminal = Console()
-    found, source_data = run.evidence.comparison, run.evidence.source_data
-    if found is not None:
-        terminal.print(comparison_table(found))
+    comparison, source_data = run.evidence.comparison, run.evidence.source_data
+    if comparison is not None:
+        terminal.print(comparison_table(comparison))
     terminal.print(run.evidence.verdict, highlight=False, markup=False)
     if source_data is not None:
         terminal.print(forgetting(source_data), highlight=False, markup=False)

@@ -115,12 +115,16 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
 def _whence(card: ModelCard) -> str:
     if card.location is None:
         return "not known"
-    told = card.location.as_json()
-    if told["kind"] == "by-hand":
-        return "by hand from " + ", ".join(told["pages"]) + (f": {told['filename']}" if told["filename"] else "")
-    if told["kind"] == "huggingface":
-        return f"Hugging Face {told['repo']}: {told['filename']} ({told['revision']})"
-    return str(told.get("url") or told["path"])
+    location = card.location.as_json()
+    if location["kind"] == "by-hand":
+        return (
+            "by hand from "
+            + ", ".join(location["pages"])
+            + (f": {location['filename']}" if location["filename"] else "")
+        )
+    if location["kind"] == "huggingface":
+        return f"Hugging Face {location['repo']}: {location['filename']} ({location['revision']})"
+    return str(location.get("url") or location["path"])
 
 
 def _stored_facts(stored: Stored | None, folder: Path) -> list[tuple[str, str]]:

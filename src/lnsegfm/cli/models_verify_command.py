@@ -29,21 +29,21 @@ def verify(
     for name in names or ():
         if name not in here:
             raise UnknownName(f"Model {name!r}: it is not stored. Stored are: {', '.join(here) or 'none'}.")
-    found: dict[str, list[str]] = {}
+    problems_of: dict[str, list[str]] = {}
     with console() as progress:
         for name in dict.fromkeys(names or here):
             progress.stage(f"Verifying {name}")
             try:
-                found[name] = list(verify(model_place(name), progress))
+                problems_of[name] = list(verify(model_place(name), progress))
             except ModelError as error:
-                found[name] = str(error).splitlines()
-    wrong = {name: problems for name, problems in found.items() if problems}
+                problems_of[name] = str(error).splitlines()
+    wrong = {name: problems for name, problems in problems_of.items() if problems}
     if as_json:
-        print_json({"models": found})
-    elif not found:
+        print_json({"models": problems_of})
+    elif not problems_of:
         print("No model is stored.")
     else:
-        for name in found:
+        for name in problems_of:
             if name not in wrong:
                 print(f"{name}: as it was stored")
     for name, problems in wrong.items():

@@ -23,11 +23,11 @@ def presets(
     from lnsegfm.workflows.preset_benchmark import FILE, benchmark_presets, preset_table
 
     with console() as progress:
-        found = benchmark_presets(run, device=device, progress=progress)
+        benchmark = benchmark_presets(run, device=device, progress=progress)
     if as_json:
-        print_json(found)
+        print_json(benchmark)
         return
-    table = preset_table(found)
+    table = preset_table(benchmark)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))

@@ -104,7 +104,7 @@ def show(base: PretrainRun) -> None:
     """Print the base's Dice on its held-out scans, and where it lies."""
     if base.evaluation is not None:
         for label, by_metric in base.evaluation.summary().items():
-            found = by_metric["dice"]
-            print(f"{label}: Dice {found.mean:.3f} (mean), {found.median:.3f} (median), {found.n} held-out cases")
+            dice = by_metric["dice"]
+            print(f"{label}: Dice {dice.mean:.3f} (mean), {dice.median:.3f} (median), {dice.n} held-out cases")
     print(f"Model    {base.model}")
     print("Not for clinical use.")

@@ -69,7 +69,7 @@ def _anew(folder: Path, progress: Progress) -> tuple[Path, Path]:
     evaluation = read_evaluation(folder)
     places = {case.files.prediction.parent for case in evaluation.cases if case.files and case.files.prediction}
     scored = {case.case for case in evaluation.cases}
-    flags = {case: found for place in sorted(places) for case, found in read_flags(place).items() if case in scored}
+    flags = {case: raised for place in sorted(places) for case, raised in read_flags(place).items() if case in scored}
     write_evaluation(folder, evaluation)
     write_report(folder / PAGE, evaluation, {}, flags, progress)
     return folder / PAGE, folder / EVALUATION

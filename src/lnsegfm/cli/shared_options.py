@@ -57,13 +57,13 @@ def pairs(texts: Iterable[str], option: str, example: str = "gamma=2") -> dict[s
     Raises:
         ConfigError: One of another form, or a name given twice.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
-        if not name or not equals or name in found:
+        if not name or not equals or name in values:
             raise ConfigError(f"{option} {text}: not NAME=VALUE, or a name given twice. Write {option} {example}.")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def require_folder(out: Path) -> None:

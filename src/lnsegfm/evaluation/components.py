@@ -79,8 +79,8 @@ class Components:
         """The piece at each of these positions of the flattened array; 0 where there is none."""
         if not len(self.voxels):
             return np.zeros(len(voxels), np.int32)
-        found = np.minimum(np.searchsorted(self.voxels, voxels), len(self.voxels) - 1)
-        return np.where(self.voxels[found] == voxels, self.ids[found], 0).astype(np.int32)
+        place = np.minimum(np.searchsorted(self.voxels, voxels), len(self.voxels) - 1)
+        return np.where(self.voxels[place] == voxels, self.ids[place], 0).astype(np.int32)
 
     def labels(self) -> NDArray[np.int32]:
         """An array (z, y, x) that holds each voxel's piece, and 0 elsewhere."""
@@ -139,16 +139,16 @@ def _join(
     z, y = np.divmod(row, shape[1])
     width = shape[2] + 2  # so that a run, one voxel longer at either end, never reaches into the next row
     starts, ends = row * width + start, row * width + end
-    one: list[NDArray[np.int64]] = []
-    other: list[NDArray[np.int64]] = []
+    first_runs: list[NDArray[np.int64]] = []
+    second_runs: list[NDArray[np.int64]] = []
     for (dz, dy), miss in _ROWS[connectivity].items():
         runs = np.flatnonzero((z + dz < shape[0]) & (y + dy >= 0) & (y + dy < shape[1]))
-        there = (row[runs] + dz * shape[1] + dy) * width
-        low = np.searchsorted(ends, there + start[runs] - miss)
-        high = np.searchsorted(starts, there + end[runs] + miss, side="right")
+        offset = (row[runs] + dz * shape[1] + dy) * width
+        low = np.searchsorted(ends, offset + start[runs] - miss)
+        high = np.searchsorted(starts, offset + end[runs] + miss, side="right")
         count = np.maximum(high - low, 0)
-        one.append(np.repeat(runs, count))
-        other.append(np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count))
-    i, j = np.concatenate(one), np.concatenate(other)
+        first_runs.append(np.repeat(runs, count))
+        second_runs.append(np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count))
+    i, j = np.concatenate(first_runs), np.concatenate(second_runs)
     graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(row), len(row)))
     return connected_components(graph, directed=False)[1]

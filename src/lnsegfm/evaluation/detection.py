@@ -199,16 +199,16 @@ def counts(score: NodeScore, iou: float = 0.0, low_mm: float = 0.0, high_mm: flo
         low_mm: Count nodes whose short axis is at least this.
         high_mm: Count nodes whose short axis is below this.
     """
-    theirs = {node.id for node in score.reference if low_mm <= node.short_axis_mm < high_mm}
-    ours = {node.id for node in score.prediction if low_mm <= node.short_axis_mm < high_mm}
-    reference = [status for number, status in score.reference_status(iou).items() if number in theirs]
-    predicted = [status for number, status in score.prediction_status(iou).items() if number in ours]
+    in_reference = {node.id for node in score.reference if low_mm <= node.short_axis_mm < high_mm}
+    in_prediction = {node.id for node in score.prediction if low_mm <= node.short_axis_mm < high_mm}
+    reference = [status for number, status in score.reference_status(iou).items() if number in in_reference]
+    predicted = [status for number, status in score.prediction_status(iou).items() if number in in_prediction]
     return Counts(
-        nodes=len(theirs),
+        nodes=len(in_reference),
         true_positives=reference.count("true-positive"),
-        touched=len(theirs & set(score.touched)),
-        merged=len(theirs & set(score.merged)),
-        split=len(theirs & set(score.split)),
+        touched=len(in_reference & set(score.touched)),
+        merged=len(in_reference & set(score.merged)),
+        split=len(in_reference & set(score.split)),
         predicted=len(predicted) - predicted.count("unjudged"),
         matched_predictions=predicted.count("true-positive"),
         parts=predicted.count("part"),
@@ -221,10 +221,12 @@ def pair_errors(
     score: NodeScore, iou: float = 0.0, low_mm: float = 0.0, high_mm: float = math.inf
 ) -> tuple[PairError, ...]:
     """Errors of the true positives of one case whose reference's short axis lies in the bin, by reference id."""
-    theirs = {node.id: node for node in score.reference}
-    ours = {node.id: node for node in score.prediction}
-    pairs = [(ours[pair.prediction], theirs[pair.reference]) for pair in score.matched(iou)]
-    return tuple(_error(mine, yours) for mine, yours in pairs if low_mm <= yours.short_axis_mm < high_mm)
+    references = {node.id: node for node in score.reference}
+    predictions = {node.id: node for node in score.prediction}
+    pairs = [(predictions[pair.prediction], references[pair.reference]) for pair in score.matched(iou)]
+    return tuple(
+        _error(prediction, reference) for prediction, reference in pairs if low_mm <= reference.short_axis_mm < high_mm
+    )
 
 
 def detect(scores: Iterable[NodeScore], iou: float = 0.0, low_mm: float = 0.0, high_mm: float = math.inf) -> Detection:

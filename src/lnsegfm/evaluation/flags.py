@@ -217,7 +217,7 @@ def _around(hu: Range) -> Range:
 def _geometry(
     kind: str,
     limit: str,
-    what: str,
+    quantity: str,
     axes: tuple[str, str, str],
     values: tuple[float, float, float],
     domains: Sequence[TrainingDomain],
@@ -232,7 +232,7 @@ def _geometry(
             continue
         bound = _nearest(values[axis], allowed)
         ranges = " or ".join(f"{r} mm ({domain.source})" for domain, r in known)
-        reason = f"{what} along {name} is {values[axis]:.3g} mm; the model was trained on {ranges}."
+        reason = f"{quantity} along {name} is {values[axis]:.3g} mm; the model was trained on {ranges}."
         excess = abs(math.log(values[axis] / bound))
         if worst is None or excess > worst[0]:
             worst = (excess, reason, values[axis], bound)

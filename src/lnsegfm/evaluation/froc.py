@@ -157,7 +157,7 @@ def froc_counts(
     if not np.issubdtype(on_grid(probability, grid, "Probability map").dtype, np.floating):
         raise DataError(f"Probability map of {probability.dtype}: not floating point. Give probabilities from 0 to 1.")
     known = reference if ignored is None else reference & ~on_grid(ignored, grid, "Ignored voxels")
-    theirs = components(on_grid(known, grid, "Reference"), connectivity)
+    reference_nodes = components(on_grid(known, grid, "Reference"), connectivity)
     voxels = np.flatnonzero(probability >= probability.dtype.type(thresholds[0]))
     values = probability.ravel()[voxels]
     if len(values) and values.max() > 1 + 1e-3:
@@ -165,19 +165,19 @@ def froc_counts(
     true_positives: list[list[int]] = [[] for _ in criteria]
     false_positives: list[list[int]] = [[] for _ in criteria]
     for threshold in thresholds:
-        ours = from_voxels(voxels[values >= values.dtype.type(threshold)], grid.shape, connectivity)
-        judged = judged_voxels(ours, ignored)
-        pairs = overlaps(ours, theirs, judged)
-        unjudged = mostly_ignored(ours, judged)
+        marks = from_voxels(voxels[values >= values.dtype.type(threshold)], grid.shape, connectivity)
+        judged = judged_voxels(marks, ignored)
+        pairs = overlaps(marks, reference_nodes, judged)
+        unjudged = mostly_ignored(marks, judged)
         for place, iou in enumerate(criteria):
             kept = matched(pairs, iou)
             taken = {pair.reference for pair in kept}
             excused = {p.prediction for p in kept} | {p.prediction for p in pairs if p.reference in taken}
             true_positives[place].append(len(kept))
-            false_positives[place].append(len(ours) - len(excused.union(unjudged)))
+            false_positives[place].append(len(marks) - len(excused.union(unjudged)))
     return FrocCounts(
         thresholds=thresholds,
-        nodes=len(theirs),
+        nodes=len(reference_nodes),
         criteria=tuple(criteria),
         true_positives=tuple(map(tuple, true_positives)),
         false_positives=tuple(map(tuple, false_positives)),

@@ -228,14 +228,14 @@ def compare_nodes(
         DataError: Not boolean masks on the grid.
     """
     known = reference if ignored is None else reference & ~on_grid(ignored, grid, "Ignored voxels")
-    ours = components(on_grid(prediction, grid, "Prediction"), connectivity)
-    theirs = components(on_grid(known, grid, "Reference"), connectivity)
-    judged = judged_voxels(ours, ignored)
+    predicted = components(on_grid(prediction, grid, "Prediction"), connectivity)
+    known_nodes = components(on_grid(known, grid, "Reference"), connectivity)
+    judged = judged_voxels(predicted, ignored)
     return NodeScore(
-        reference=measure(theirs, grid),
-        prediction=measure(ours, grid),
-        pairs=overlaps(ours, theirs, judged),
-        unjudged=mostly_ignored(ours, judged),
+        reference=measure(known_nodes, grid),
+        prediction=measure(predicted, grid),
+        pairs=overlaps(predicted, known_nodes, judged),
+        unjudged=mostly_ignored(predicted, judged),
     )
 
 
@@ -266,14 +266,14 @@ def overlaps(prediction: Components, reference: Components, judged: tuple[int, .
     keys, counts = np.unique(reference.ids[shared].astype(np.int64) * width + at_reference[shared], return_counts=True)
     pairs = []
     for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
-        theirs, ours = divmod(key, width)
-        union = reference.sizes[theirs - 1] + judged[ours - 1] - count
-        pairs.append(NodePair(reference=theirs, prediction=ours, voxels=count, iou=count / union))
+        reference_id, prediction_id = divmod(key, width)
+        union = reference.sizes[reference_id - 1] + judged[prediction_id - 1] - count
+        pairs.append(NodePair(reference=reference_id, prediction=prediction_id, voxels=count, iou=count / union))
     return tuple(pairs)
 
 
 def _groups(links: Iterable[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
-    found: dict[int, list[int]] = {}
+    members_of: dict[int, list[int]] = {}
     for key, member in links:
-        found.setdefault(key, []).append(member)
-    return {key: tuple(sorted(members)) for key, members in sorted(found.items()) if len(members) > 1}
+        members_of.setdefault(key, []).append(member)
+    return {key: tuple(sorted(members)) for key, members in sorted(members_of.items()) if len(members) > 1}

@@ -179,13 +179,11 @@ def _on_slices(slices: NDArray[np.bool_], spacing_mm: NDArray[np.float64], centr
 
     Of slices with the same long axis the one with the larger short axis is taken, then the one nearest to the centre.
     """
-    found = [
-        (*diameters(outline(piece) * spacing_mm / 2), number) for number, piece in enumerate(slices) if piece.any()
-    ]
+    axes = [(*diameters(outline(piece) * spacing_mm / 2), number) for number, piece in enumerate(slices) if piece.any()]
     for place in range(2):
-        most = max(entry[place] for entry in found)
-        found = [entry for entry in found if entry[place] >= most - TIE_MM]
-    long_mm, short_mm, number = min(found, key=lambda entry: (round(abs(entry[2] - centre), 6), entry[2]))
+        most = max(entry[place] for entry in axes)
+        axes = [entry for entry in axes if entry[place] >= most - TIE_MM]
+    long_mm, short_mm, number = min(axes, key=lambda entry: (round(abs(entry[2] - centre), 6), entry[2]))
     return long_mm, short_mm, int(number)
 
 

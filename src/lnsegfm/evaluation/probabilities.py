@@ -47,15 +47,15 @@ def read_probabilities(path: Path, labels: LabelMap, grid: Grid) -> dict[str, np
     try:
         shape, kind = _header(path)
         if shape != wanted:
-            told = "x".join(map(str, shape))
+            stated = "x".join(map(str, shape))
             raise DataError(
-                f"{path}: its shape is {told}, and {len(labels.names)} labels with background on this scan's grid need "
-                f"{'x'.join(map(str, wanted))}. Predict this scan again with --probabilities."
+                f"{path}: its shape is {stated}, and {len(labels.names)} labels with background on this scan's grid "
+                f"need {'x'.join(map(str, wanted))}. Predict this scan again with --probabilities."
             )
         if kind.kind != "f":
             raise DataError(f"{path}: it holds {kind}, not probabilities. Predict again with --probabilities.")
         with np.load(path, allow_pickle=False) as stored:
-            found = stored[KEY]
+            probabilities = stored[KEY]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, DataError):
             raise
@@ -63,9 +63,9 @@ def read_probabilities(path: Path, labels: LabelMap, grid: Grid) -> dict[str, np
             f"{path}: no probabilities can be read from it ({' '.join(str(error).split())}). "
             "Predict again with --probabilities."
         ) from None
-    if not (found.min() >= -_ROUNDING and found.max() <= 1 + _ROUNDING):  # NaN compares false
+    if not (probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING):  # NaN compares false
         raise DataError(f"{path}: its values are not between 0 and 1. Predict again with --probabilities.")
-    return {name: found[value] for name, value in labels.names.items()}
+    return {name: probabilities[value] for name, value in labels.names.items()}
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:

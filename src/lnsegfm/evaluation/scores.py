@@ -290,11 +290,11 @@ class Evaluation:
         Args:
             root: The folder where it will lie.
         """
-        theirs = self.prediction_labels.to_dataset_json() if self.prediction_labels is not None else None
+        predicted = self.prediction_labels.to_dataset_json() if self.prediction_labels is not None else None
         return {
             "format": FORMAT,
             "labels": self.labels.to_dataset_json(),
-            "prediction_labels": theirs,
+            "prediction_labels": predicted,
             "tolerance_mm": self.tolerance_mm,
             "node_labels": list(self.node_labels),
             "cases": [
@@ -336,14 +336,14 @@ class Evaluation:
         if stated != FORMAT:
             raise DataError(f"Evaluation format {stated!r}: not {FORMAT}. Evaluate the masks again.")
         try:
-            theirs = content["prediction_labels"]
+            predicted = content["prediction_labels"]
             return cls(
                 LabelMap.from_dataset_json(content["labels"]),
                 tuple(_case_from_json(case, root) for case in content["cases"]),
                 tuple(content.get("failures", ())),
                 content["tolerance_mm"],
                 tuple(content["node_labels"]),
-                LabelMap.from_dataset_json(theirs) if theirs is not None else None,
+                LabelMap.from_dataset_json(predicted) if predicted is not None else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"Evaluation: {error!r} while it was read. Evaluate the masks again.") from None

@@ -136,14 +136,14 @@ def score_masks(
             f"Case {name}: {prediction}: its geometry is not its reference's: {difference}. "
             "Predict on the image that the reference was drawn on."
         )
-    theirs = prediction_labels if prediction_labels is not None else labels
-    _require_named(name, prediction, theirs)
+    of_prediction = prediction_labels if prediction_labels is not None else labels
+    _require_named(name, prediction, of_prediction)
     _require_named(name, reference, labels)
     valid = reference.array != labels.ignore if labels.ignore is not None else None
     likely = probabilities() if probabilities is not None and scoring.node_labels else {}
     scores = {
         label: score_label(
-            prediction.array == theirs.names[label] if label in theirs.names else None,
+            prediction.array == of_prediction.names[label] if label in of_prediction.names else None,
             reference.array == value,
             grid,
             valid,
@@ -226,9 +226,9 @@ def evaluate_folders(
             ``partial``, only if a folder is wrong or no case could be scored.
     """
     scoring = scoring or Scoring()
-    ours, theirs = masks_in(Path(predictions)), references_in(Path(references), labels)
-    failures = missing_predictions(ours, theirs, Path(predictions))
-    pairs = [(name, ours[name], path) for name, path in sorted(theirs.items()) if name in ours]
+    masks, reference_masks = masks_in(Path(predictions)), references_in(Path(references), labels)
+    failures = missing_predictions(masks, reference_masks, Path(predictions))
+    pairs = [(name, masks[name], path) for name, path in sorted(reference_masks.items()) if name in masks]
     scores = []
     for done, (name, prediction, reference) in enumerate(pairs, start=1):
         try:

@@ -67,6 +67,15 @@ class Estimate:
     clusters: int
     interval: Interval | None = None
 
+    def text(self, decimals: int = 2) -> str:
+        """For a person: ``0.71 (95 % interval 0.60 to 0.81)``; ``n/a`` where it is not defined."""
+        if math.isnan(self.value):
+            return "n/a"
+        value = f"{self.value:.{decimals}f}"
+        if self.interval is None:
+            return value
+        return f"{value} (95 % interval {self.interval.low:.{decimals}f} to {self.interval.high:.{decimals}f})"
+
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values; what is undefined is None."""
         value = None if math.isnan(self.value) else self.value
@@ -163,8 +172,8 @@ def ratio(
 
 
 def paired(
-    ours: Sequence[float] | np.ndarray,
-    theirs: Sequence[float] | np.ndarray,
+    values: Sequence[float] | np.ndarray,
+    base_values: Sequence[float] | np.ndarray,
     clusters: Sequence[Hashable] | None = None,
     *,
     denominators: Sequence[float] | np.ndarray | None = None,
@@ -172,12 +181,12 @@ def paired(
     """Ours minus theirs on the same cases.
 
     Args:
-        ours: One figure a case.
-        theirs: The other model's, of the same cases in the same order.
+        values: One figure a case.
+        base_values: The other model's, of the same cases in the same order.
         clusters: The subject of each case; every case is its own unless given.
         denominators: What the figures are shares of, the same for both; 1 a case unless given.
     """
-    differences = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    differences = np.asarray(values, dtype=float) - np.asarray(base_values, dtype=float)
     weights = np.ones(len(differences)) if denominators is None else np.asarray(denominators, dtype=float)
     effect = ratio(differences, weights, clusters)
     names = list(clusters) if clusters is not None else list(range(len(differences)))
@@ -222,8 +231,8 @@ def _by_cluster(values: np.ndarray, names: Sequence[Hashable]) -> np.ndarray:
 
 def _exact(count: int, of: int, counted: Literal["share", "rate"]) -> Interval:
     if counted == "share":
-        found = stats.binomtest(count, of).proportion_ci(LEVEL, "exact")
-        return Interval(float(found.low), float(found.high), "binomial")
+        ends = stats.binomtest(count, of).proportion_ci(LEVEL, "exact")
+        return Interval(float(ends.low), float(ends.high), "binomial")
     tail = (1 - LEVEL) / 2
     low = float(stats.chi2.ppf(tail, 2 * count)) / 2 / of if count else 0.0
     return Interval(low, float(stats.chi2.ppf(1 - tail, 2 * count + 2)) / 2 / of, "poisson")

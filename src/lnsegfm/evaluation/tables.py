@@ -63,8 +63,8 @@ def nodes_csv(evaluation: Evaluation) -> str:
             for mask, status in statuses.items():
                 for node in score.nodes.reference if mask == "reference" else score.nodes.prediction:
                     partner, iou = partners.get((mask, node.id), ("", math.nan))
-                    told = [mask, node.id, status[node.id], partner, _cell(iou)]  # type: ignore[index]
-                    rows.append([case.case, label, *told, *_measured(node)])
+                    identity = [mask, node.id, status[node.id], partner, _cell(iou)]  # type: ignore[index]
+                    rows.append([case.case, label, *identity, *_measured(node)])
     return _csv(NODE_COLUMNS, rows)
 
 

@@ -74,11 +74,11 @@ class _Lost(Exception):
     """The line broke; it may be better in a moment."""
 
 
-def download(asked: Download, check: Callable[[Path], None], progress: Progress) -> None:
+def download(request: Download, check: Callable[[Path], None], progress: Progress) -> None:
     """Download a file; it has its name when all of it is there and ``check`` says nothing.
 
     Args:
-        asked: The file.
+        request: The file.
         check: Raises when the content is not what it should be; the file is removed then.
         progress: Told of every megabyte.
 
@@ -86,30 +86,30 @@ def download(asked: Download, check: Callable[[Path], None], progress: Progress)
         ModelError: The server has no such file or gives none, or the line broke several times. After the latter the
             part that arrived is kept, and the same call continues.
     """
-    asked.place.parent.mkdir(parents=True, exist_ok=True)
+    request.place.parent.mkdir(parents=True, exist_ok=True)
     with requests.Session() as session:
-        session.mount("http://", _PlainHttp(asked.url))
+        session.mount("http://", _PlainHttp(request.url))
         for wait in (*WAITS_S, None):
             try:
-                _one_try(asked, session, progress)
+                _one_try(request, session, progress)
                 break
             except _Lost as lost:
                 if wait is None:
                     raise ModelError(
-                        f"{asked.what}: {shown(asked.url)}: {lost}, {len(WAITS_S) + 1} times; "
-                        f"{_arrived(asked) / MB:.1f} MB are here. The same command continues."
+                        f"{request.what}: {shown(request.url)}: {lost}, {len(WAITS_S) + 1} times; "
+                        f"{_arrived(request) / MB:.1f} MB are here. The same command continues."
                     ) from None
                 progress.stage(f"{lost}; trying again in {wait:g} s")
                 time.sleep(wait)
     try:
-        check(asked.partial)
+        check(request.partial)
     except LnSegFmError:
-        asked.forget()
+        request.forget()
         raise
-    with asked.partial.open("rb+") as file:
+    with request.partial.open("rb+") as file:
         os.fsync(file.fileno())
-    asked.partial.replace(asked.place)
-    asked.validator.unlink(missing_ok=True)
+    request.partial.replace(request.place)
+    request.validator.unlink(missing_ok=True)
 
 
 def shown(url: str) -> str:
@@ -145,48 +145,50 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
-def _one_try(asked: Download, session: requests.Session, progress: Progress) -> None:
-    begun = _arrived(asked)
+def _one_try(request: Download, session: requests.Session, progress: Progress) -> None:
+    begun = _arrived(request)
     headers = {"Accept-Encoding": "identity"}  # the file as it lies there
     if begun:
         headers |= {"Range": f"bytes={begun}-"}
-        if tag := _tag(asked):
+        if tag := _tag(request):
             headers |= {"If-Range": tag}
-    with _get(asked, session, headers) as response:
+    with _get(request, session, headers) as response:
         if response.status_code == 416:  # nothing lies behind what has arrived
             if _of(response.headers.get("Content-Range")) == (None, begun):
                 return
-            asked.forget()
+            request.forget()
             raise _Lost("it has another file by now")
-        _require_file(asked, response)
+        _require_file(request, response)
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else 0
         if response.status_code == 206:
             first, whole = _of(response.headers.get("Content-Range"))
-            was, now = _tag(asked), _tag_of(response.headers)
+            was, now = _tag(request), _tag_of(response.headers)
             if first != begun or (was and now and was != now):
-                asked.forget()
+                request.forget()
                 raise _Lost("it sent a part of another file")
             total = whole or (begun + total if total else 0)
         else:
             begun = 0
-        _require_room(asked, total, begun)
-        write_json(asked.validator, {"tag": _tag_of(response.headers)})
-        _receive(asked, response, begun, total, progress)
+        _require_room(request, total, begun)
+        write_json(request.validator, {"tag": _tag_of(response.headers)})
+        _receive(request, response, begun, total, progress)
 
 
-def _receive(asked: Download, response: requests.Response, begun: int, total: int, progress: Progress) -> None:
-    most = asked.bytes or total or LARGEST
-    arrived, told = begun, 0
-    with asked.partial.open("ab" if begun else "wb") as file:
+def _receive(request: Download, response: requests.Response, begun: int, total: int, progress: Progress) -> None:
+    most = request.bytes or total or LARGEST
+    arrived, reported = begun, 0
+    with request.partial.open("ab" if begun else "wb") as file:
         for piece in _pieces(response):
             file.write(piece)
             arrived += len(piece)
             if arrived > most:
-                asked.forget()
-                raise ModelError(f"{asked.what}: {shown(asked.url)} sends more than {most} bytes. Ask who keeps it.")
-            if arrived - told >= MB:
-                told = arrived
+                request.forget()
+                raise ModelError(
+                    f"{request.what}: {shown(request.url)} sends more than {most} bytes. Ask who keeps it."
+                )
+            if arrived - reported >= MB:
+                reported = arrived
                 progress.advance(arrived // MB, -(-total // MB) or arrived // MB + 1, "MB")
     if arrived < total:
         raise _Lost("the line broke")
@@ -200,13 +202,13 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
         raise _Lost("the line broke") from None
 
 
-def _get(asked: Download, session: requests.Session, headers: dict[str, str]) -> requests.Response:
-    auth = _Bearer(asked.token) if asked.token else None
+def _get(request: Download, session: requests.Session, headers: dict[str, str]) -> requests.Response:
+    auth = _Bearer(request.token) if request.token else None
     try:
-        return session.get(asked.url, headers=headers, auth=auth, stream=True, timeout=TIMEOUT_S)
+        return session.get(request.url, headers=headers, auth=auth, stream=True, timeout=TIMEOUT_S)
     except requests.exceptions.SSLError:
         raise ModelError(
-            f"{asked.what}: the certificate of {shown(asked.url)} is not trusted. "
+            f"{request.what}: the certificate of {shown(request.url)} is not trusted. "
             "Behind a proxy that opens connections, name its certificate in REQUESTS_CA_BUNDLE."
         ) from None
     except requests.exceptions.ProxyError:
@@ -217,59 +219,61 @@ def _get(asked: Download, session: requests.Session, headers: dict[str, str]) ->
         raise _Lost("no connection") from None
     except (requests.exceptions.RequestException, ValueError) as error:
         reason = re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
-        raise ModelError(f"{asked.what}: {shown(asked.url)} cannot be asked for ({reason}). Check the URL.") from None
+        raise ModelError(
+            f"{request.what}: {shown(request.url)} cannot be asked for ({reason}). Check the URL."
+        ) from None
 
 
-def _require_file(asked: Download, response: requests.Response) -> None:
+def _require_file(request: Download, response: requests.Response) -> None:
     """Refuse an answer that is no file."""
-    status, place = response.status_code, shown(asked.url)
+    status, place = response.status_code, shown(request.url)
     if status == 429 or status >= 500:
         raise _Lost(f"it answers {status}")
     if status in (401, 403, 407):
         raise ModelError(
-            f"{asked.what}: {place} lets nobody in without permission ({status}). Accept its terms there first; "
+            f"{request.what}: {place} lets nobody in without permission ({status}). Accept its terms there first; "
             "for Hugging Face set HF_TOKEN, for a mirror put user:password@ before its host."
         )
     if status in (404, 410):
-        raise ModelError(f"{asked.what}: {place}: there is no such file ({status}). Check the URL or the mirror.")
+        raise ModelError(f"{request.what}: {place}: there is no such file ({status}). Check the URL or the mirror.")
     if status not in (200, 206):
-        raise ModelError(f"{asked.what}: {place} answers {status}. Try later, or name a --mirror.")
+        raise ModelError(f"{request.what}: {place} answers {status}. Try later, or name a --mirror.")
     if response.headers.get("Content-Type", "").startswith("text/html"):
         raise ModelError(
-            f"{asked.what}: {place} answers with a web page, not with a file. Open it in a browser: it may ask you to "
-            "sign in, or be a proxy's."
+            f"{request.what}: {place} answers with a web page, not with a file. Open it in a browser: it may ask you "
+            "to sign in, or be a proxy's."
         )
 
 
-def _require_room(asked: Download, total: int, begun: int) -> None:
+def _require_room(request: Download, total: int, begun: int) -> None:
     """Refuse, before it is downloaded, a file of another size than it should have, or one that the disk cannot hold."""
-    if asked.bytes and total and total != asked.bytes:
-        asked.forget()
+    if request.bytes and total and total != request.bytes:
+        request.forget()
         raise ModelError(
-            f"{asked.what}: {shown(asked.url)} has a file of {total} bytes, its card says {asked.bytes}. "
+            f"{request.what}: {shown(request.url)} has a file of {total} bytes, its card says {request.bytes}. "
             "It is another file: check the mirror or the manifest."
         )
-    free = shutil.disk_usage(asked.place.parent).free
+    free = shutil.disk_usage(request.place.parent).free
     if total - begun > free:
         raise ModelError(
-            f"{asked.what}: {total / MB:.0f} MB, and {free / MB:.0f} MB are free at {asked.place.parent}. "
+            f"{request.what}: {total / MB:.0f} MB, and {free / MB:.0f} MB are free at {request.place.parent}. "
             "Make room, or name another disk in LNSEGFM_HOME."
         )
 
 
-def _arrived(asked: Download) -> int:
+def _arrived(request: Download) -> int:
     """Bytes that have arrived and may be continued."""
-    if not asked.partial.is_file():
+    if not request.partial.is_file():
         return 0
-    if not asked.known and not _tag(asked):
-        asked.forget()
+    if not request.known and not _tag(request):
+        request.forget()
         return 0
-    return asked.partial.stat().st_size
+    return request.partial.stat().st_size
 
 
-def _tag(asked: Download) -> str | None:
+def _tag(request: Download) -> str | None:
     try:
-        tag = read_json(asked.validator)["tag"]
+        tag = read_json(request.validator)["tag"]
     except (DataError, KeyError, TypeError):
         return None
     return tag if isinstance(tag, str) else None
@@ -283,8 +287,8 @@ def _tag_of(headers: Any) -> str | None:
 
 def _of(content_range: str | None) -> tuple[int | None, int]:
     """First byte and size of the whole (0: not said), of ``bytes 5-9/10`` or ``bytes */10``."""
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", content_range or "")
-    if not found:
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", content_range or "")
+    if not match:
         return None, 0
-    first, size = found.groups()
+    first, size = match.groups()
     return (None if first is None else int(first)), (0 if size == "*" else int(size))

@@ -64,7 +64,7 @@ def fetch(
         )
     from lnsegfm.registry.download import Download, download, shown
 
-    asked = Download(
+    request = Download(
         what=f"Model {card.name}", url=url, place=place, bytes=card.bytes, known=card.sha256 is not None, token=token
     )
     removed = "The download was removed; ask who keeps it, or correct the manifest."
@@ -75,7 +75,7 @@ def fetch(
     try:
         with lock:
             progress.stage(f"Downloading {card.name} from {shown(url)}")
-            download(asked, lambda path: _require_right(card, path, progress, removed), progress)
+            download(request, lambda path: _require_right(card, path, progress, removed), progress)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted. What arrived is kept; the same command continues.") from None
     return place
@@ -148,9 +148,9 @@ def _require_right(
     if card.sha256 is None:
         return
     progress.stage(f"Checking SHA-256 of {card.name}")
-    found = sha256(path)
-    if found != card.sha256:
+    actual = sha256(path)
+    if actual != card.sha256:
         raise UnsafeFile(
-            f"Model {card.name}: SHA-256 of its file begins with {found[:12]}, its card says {card.sha256[:12]}. "
+            f"Model {card.name}: SHA-256 of its file begins with {actual[:12]}, its card says {card.sha256[:12]}. "
             f"It is another file than the card's. {then}"
         )

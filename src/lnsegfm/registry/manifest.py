@@ -24,10 +24,10 @@ def cards(extra: Path | None = None) -> dict[str, ModelCard]:
         ModelError: A manifest is not what it should be; one line a fault, naming file, card and field.
     """
     own = sorted(path for path in (home() / "manifests").glob("*.json") if not path.name.startswith(PARTIAL))
-    found: dict[str, ModelCard] = {}
+    by_name: dict[str, ModelCard] = {}
     for path in (SHIPPED, *own, *([extra] if extra else [])):
-        found.update(read_manifest(path))
-    return found
+        by_name.update(read_manifest(path))
+    return by_name
 
 
 def find_card(name: str, extra: Path | None = None) -> ModelCard:
@@ -54,7 +54,7 @@ def read_manifest(path: Path) -> dict[str, ModelCard]:
     except DataError as error:
         raise ModelError(str(error)) from None
     entries = _entries(path, content)
-    found: dict[str, ModelCard] = {}
+    by_name: dict[str, ModelCard] = {}
     faults: list[str] = []
     for number, entry in enumerate(entries, start=1):
         named = entry.get("name") if isinstance(entry, dict) else None
@@ -64,12 +64,12 @@ def read_manifest(path: Path) -> dict[str, ModelCard]:
         except ModelError as error:
             faults.append(str(error))
             continue
-        if card.name in found:
+        if card.name in by_name:
             faults.append(f"{where}: the name is taken twice in this file. Name each card once.")
-        found[card.name] = _beside(path, card)
+        by_name[card.name] = _beside(path, card)
     if faults:
         raise ModelError("\n".join(faults))
-    return found
+    return by_name
 
 
 def _entries(path: Path, content: Any) -> list[Any]:

@@ -105,8 +105,8 @@ def stored_in(folder: Path) -> Stored | None:
         content = read_json(path) if path.is_file() else None
     except DataError:
         return None
-    ours = isinstance(content, dict) and str(content.get("format")).startswith("lnsegfm.")
-    return read_stored(folder) if ours else None
+    is_own = isinstance(content, dict) and str(content.get("format")).startswith("lnsegfm.")
+    return read_stored(folder) if is_own else None
 
 
 def hash_files(folder: Path, progress: Progress | None = None) -> dict[str, str]:
@@ -116,12 +116,12 @@ def hash_files(folder: Path, progress: Progress | None = None) -> dict[str, str]
     """
     progress = progress or Silent()
     files = sorted(name for name, path in _listed(folder).items() if path.is_file() and not path.is_symlink())
-    found = {}
+    hashes = {}
     for done, name in enumerate(files):
         progress.advance(done, len(files), name)
-        found[name] = sha256(folder / name)
+        hashes[name] = sha256(folder / name)
     progress.advance(len(files), len(files))
-    return found
+    return hashes
 
 
 def verify(folder: Path, progress: Progress | None = None) -> tuple[str, ...]:
@@ -134,12 +134,12 @@ def verify(folder: Path, progress: Progress | None = None) -> tuple[str, ...]:
         ModelError: ``card.json`` cannot be read.
     """
     listed = read_stored(folder).files
-    there = {name: path for name, path in _listed(folder).items() if path.is_symlink() or not path.is_dir()}
-    found = hash_files(folder, progress)
-    problems = [f"{name}: missing" for name in sorted(listed.keys() - there.keys())]
-    problems += [f"{name}: not a plain file" for name in sorted(there.keys() - found.keys())]
-    problems += [f"{name}: changed" for name in sorted(listed.keys() & found.keys()) if listed[name] != found[name]]
-    problems += [f"{name}: not listed" for name in sorted(found.keys() - listed.keys())]
+    present = {name: path for name, path in _listed(folder).items() if path.is_symlink() or not path.is_dir()}
+    hashes = hash_files(folder, progress)
+    problems = [f"{name}: missing" for name in sorted(listed.keys() - present.keys())]
+    problems += [f"{name}: not a plain file" for name in sorted(present.keys() - hashes.keys())]
+    problems += [f"{name}: changed" for name in sorted(listed.keys() & hashes.keys()) if listed[name] != hashes[name]]
+    problems += [f"{name}: not listed" for name in sorted(hashes.keys() - listed.keys())]
     return tuple(problems)
 
 

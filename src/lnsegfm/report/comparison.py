@@ -202,8 +202,8 @@ class Comparison:
             if len(both):
                 base[case], adapted[case] = map(float, (np.abs(both) if absolute else both).mean(axis=0))
         subjects = dict(zip(self.cases, self.adapted.subjects, strict=True))
-        found = paired(list(adapted.values()), list(base.values()), [subjects[case] for case in base])
-        return Difference(METRICS[metric], base, adapted, found)
+        comparison = paired(list(adapted.values()), list(base.values()), [subjects[case] for case in base])
+        return Difference(METRICS[metric], base, adapted, comparison)
 
     def nodes(self, label: str, iou: float = 0.0) -> NodeDifference | None:
         """True and false positives of a label's nodes by either model; None where the label is not one of nodes.

@@ -36,7 +36,7 @@ def write_doctor_page(path: Path, diagnosis: Diagnosis, *, progress: Progress | 
     """
     diagnosis = without_names(diagnosis)
     ranked = _worst_first(diagnosis)
-    anchors = {looked.case: f"case-{rank}" for rank, looked in enumerate(ranked, start=1)}
+    anchors = {case.case: f"case-{rank}" for rank, case in enumerate(ranked, start=1)}
     page = render_page(
         "doctor.html.j2",
         title="Data check: DICOM" if diagnosis.dicom else f"Data check: {diagnosis.source.name or diagnosis.source}",
@@ -101,8 +101,8 @@ def _worst_first(diagnosis: Diagnosis) -> list[DiagnosedCase]:
     for finding in diagnosis.findings:
         rank = SEVERITIES.index(finding.severity)
         worst[finding.case] = min(rank, worst.get(finding.case, rank))
-    unique = list({looked.case: looked for looked in diagnosis.cases}.values())
-    return sorted(unique, key=lambda looked: (worst.get(looked.case, len(SEVERITIES)), looked.case))
+    unique = list({case.case: case for case in diagnosis.cases}.values())
+    return sorted(unique, key=lambda case: (worst.get(case.case, len(SEVERITIES)), case.case))
 
 
 def _row(finding: Finding, anchors: Mapping[str, str]) -> dict[str, Any]:
@@ -122,22 +122,22 @@ def _row(finding: Finding, anchors: Mapping[str, str]) -> dict[str, Any]:
 def _cases(
     diagnosis: Diagnosis, ranked: list[DiagnosedCase], anchors: Mapping[str, str], progress: Progress | None
 ) -> Iterator[dict[str, Any]]:
-    for done, looked in enumerate(ranked, start=1):
-        own = [_row(finding, anchors) for finding in diagnosis.findings if finding.case == looked.case]
+    for done, case in enumerate(ranked, start=1):
+        own = [_row(finding, anchors) for finding in diagnosis.findings if finding.case == case.case]
         svg, slices, without = "", "", f"No picture: the page stops after {MOST_PICTURES}."
         if done <= MOST_PICTURES:
             try:
-                svg, slices = _drawn(looked.case, looked.read())
+                svg, slices = _drawn(case.case, case.read())
                 without = ""
             except DataError:
                 without = "No picture: it cannot be read."
         size = ""
-        if looked.grid is not None:
-            voxels = " x ".join(map(str, looked.grid.shape))
-            size = f"{voxels} voxels of {' x '.join(f'{s:.4g}' for s in looked.grid.spacing_mm)} mm (z, y, x)"
+        if case.grid is not None:
+            voxels = " x ".join(map(str, case.grid.shape))
+            size = f"{voxels} voxels of {' x '.join(f'{s:.4g}' for s in case.grid.spacing_mm)} mm (z, y, x)"
         yield {
-            "case": looked.case,
-            "anchor": anchors[looked.case],
+            "case": case.case,
+            "anchor": anchors[case.case],
             "line": size,
             "worst": own[0]["severity"] if own else "",
             "findings": own,
@@ -146,7 +146,7 @@ def _cases(
             "without": without,
         }
         if progress is not None:
-            progress.advance(done, len(ranked), looked.case)
+            progress.advance(done, len(ranked), case.case)
 
 
 def _drawn(case: str, shown: CaseArrays) -> tuple[str, str]:
@@ -154,10 +154,10 @@ def _drawn(case: str, shown: CaseArrays) -> tuple[str, str]:
     masks: dict[Kind, np.ndarray] = {"reference": shown.mask} if shown.mask is not None else {}
     place = _place(shown)
     at = ", ".join(f"{axis} {k + 1} of {n}" for axis, k, n in zip("zyx", place, shown.grid.shape, strict=True))
-    held = "" if masks else "; no labels on it"
+    missing = "" if masks else "; no labels on it"
     return draw_place(
         Scene(shown.grid, shown.image, masks), place, title=f"Case {case}", whole=True
-    ), f"Through voxel {at}{held}"
+    ), f"Through voxel {at}{missing}"
 
 
 def _place(shown: CaseArrays) -> tuple[int, int, int]:
@@ -171,11 +171,11 @@ def _place(shown: CaseArrays) -> tuple[int, int, int]:
         step += 1
     pieces, count = ndimage.label(shown.mask[box][::step, ::step, ::step], structure=np.ones((3, 3, 3)))
     if not count:  # the thinning met none of its voxels
-        there = np.argwhere(shown.mask[box])[0]
+        voxels = np.argwhere(shown.mask[box])[0]
     else:
-        there = np.argwhere(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1)
-        there = there[np.argmin(((there - there.mean(axis=0)) ** 2).sum(axis=1))] * step
-    z, y, x = (int(start.start + at) for start, at in zip(box, there, strict=True))
+        voxels = np.argwhere(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1)
+        voxels = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))] * step
+    z, y, x = (int(start.start + at) for start, at in zip(box, voxels, strict=True))
     return z, y, x
 
 

@@ -98,10 +98,10 @@ def write_page(
     Raises:
         DataError: A file of a case cannot be read, or lies on another grid than the reference.
     """
-    kind, said = _outcome(comparison)
+    kind, headline = _outcome(comparison)
     content = {
         "kind": kind,
-        "headline": said,
+        "headline": headline,
         "verdict": verdict(comparison) if comparison is not None else None,
         "notes": notes(comparison) if comparison is not None else (),
         "metrics": [],
@@ -144,7 +144,7 @@ def _source_data(comparison: Comparison | None) -> dict[str, Any] | None:
     return {"sentence": forgetting(comparison), "paired": rows, "models": models, "notes": notes(comparison)}
 
 
-def _write(path: Path, about: Mapping[str, Any], said: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+def _write(path: Path, about: Mapping[str, Any], summary: Mapping[str, Any], body: Mapping[str, Any]) -> None:
     page = render_page(
         "page.html.j2",
         title=about["title"],
@@ -152,7 +152,7 @@ def _write(path: Path, about: Mapping[str, Any], said: Mapping[str, Any], body: 
         curve=_curve(about["losses"]) if about["losses"] is not None else None,
         provenance=list(_flat(about["provenance"])),
         metric_titles=[metric.title for metric in METRICS.values()],
-        **said,
+        **summary,
         **body,
     )
     write_text(path, page)
@@ -220,22 +220,22 @@ def _cases(
 def _drawn(models: Sequence[ScoredModel], pictures: int) -> str:
     """What is drawn, and what is left out."""
     judged = models[-1].evaluation
-    said = []
+    sentences = []
     if judged.node_labels:
-        said.append(
+        sentences.append(
             "Of a case's nodes at most three false negatives or merged ones, two false positives (the largest of each) "
             "and one true positive (the worst overlap) are drawn; the table below them has all."
         )
     if set(judged.labels.names) - set(judged.node_labels):
-        said.append(
+        sentences.append(
             "Of other labels the slice on which prediction and reference differ most is drawn, the lowest Dice first."
         )
-    said.append(f"A case has at most {MOST_OF_A_CASE} pictures.")
+    sentences.append(f"A case has at most {MOST_OF_A_CASE} pictures.")
     if pictures >= MOST_PICTURES:
-        said.append(f"The page stops after {MOST_PICTURES} pictures: the best cases have none.")
+        sentences.append(f"The page stops after {MOST_PICTURES} pictures: the best cases have none.")
     if any(case.files is None or case.files.image is None for case in judged.cases):
-        said.append("Where the scan is not known, masks are drawn filled on black.")
-    return " ".join(said)
+        sentences.append("Where the scan is not known, masks are drawn filled on black.")
+    return " ".join(sentences)
 
 
 def _curve(losses: Sequence[float]) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ def case_row(name: str, models: Sequence[ScoredModel], flags: Sequence[Flag], *,
 def case_line(score: CaseScore) -> str:
     """A case in a few words: its Dice, and what became of its nodes."""
     parts = [f"Dice {METRICS['dice'].text(score.mean_dice)}"]
-    if any(found.nodes is not None for found in score.labels.values()):
+    if any(label.nodes is not None for label in score.labels.values()):
         nodes, matched, false = _counts(score)
         parts += [f"{matched} of {nodes} nodes found", counted(false, "false positive")]
     return " · ".join(parts)
@@ -103,7 +103,7 @@ def case_line(score: CaseScore) -> str:
 
 def _counts(score: CaseScore) -> tuple[int, int, int]:
     """Nodes of the reference, true positives at any overlap, and false positives, over the labels that are nodes."""
-    nodes = [found.nodes for found in score.labels.values() if found.nodes is not None]
+    nodes = [label.nodes for label in score.labels.values() if label.nodes is not None]
     return (
         sum(len(n.reference) for n in nodes),
         sum(len(n.matched()) for n in nodes),
@@ -154,8 +154,8 @@ def node_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, object
 
 
 def _nodes(score: CaseScore, label: str) -> NodeScore | None:
-    found = score.labels.get(label)
-    return found.nodes if found is not None else None
+    label_score = score.labels.get(label)
+    return label_score.nodes if label_score is not None else None
 
 
 def _node_row(label: str, of: str, node: Node) -> dict[str, object]:

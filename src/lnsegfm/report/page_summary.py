@@ -13,7 +13,7 @@ from lnsegfm.evaluation.statistics import Estimate, Interval, mean
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.picture_selection import ScoredModel
-from lnsegfm.report.plots import Curve, Plot, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes, spoken
+from lnsegfm.report.plots import Curve, Plot, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes
 from lnsegfm.report.verdict import limits as limits_of
 
 Row = Mapping[str, object]
@@ -21,11 +21,11 @@ Row = Mapping[str, object]
 
 def metric_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Every metric over cases: one row a label and metric, with ``label`` on its first row only."""
-    found = evaluation.summary()
+    summaries = evaluation.summary()
     for label in evaluation.rows:
         known = label == MEAN or all(case.labels[label].known for case in evaluation.cases)
         for i, (key, metric) in enumerate(METRICS.items()):
-            summary = found[label][key]
+            summary = summaries[label][key]
             yield {
                 "label": label if i == 0 else "",
                 "span": len(METRICS),
@@ -43,19 +43,19 @@ def paired_rows(comparison: Comparison) -> Iterator[Row]:
     """Every metric of two models, paired by case: one row a label and metric, ``label`` on its first row only."""
     for label in comparison.adapted.rows:
         for i, (key, metric) in enumerate(METRICS.items()):
-            found = comparison.difference(label, key)
+            difference = comparison.difference(label, key)
             title = _title(key, comparison.adapted)
-            sides = (found.base, found.base_mean), (found.adapted, found.adapted_mean)
-            p = found.paired.p
+            sides = (difference.base, difference.base_mean), (difference.adapted, difference.adapted_mean)
+            p = difference.paired.p
             yield {
                 "label": label if i == 0 else "",
                 "span": len(METRICS),
                 "unknown": label in comparison.unknown,
                 "metric": f"{title}, without sign" if metric.better == "zero" else title,
-                "n": found.n,
+                "n": difference.n,
                 "means": [(metric.text(value), metric.text(_median(list(cases.values())))) for cases, value in sides],
-                "difference": metric.text(found.mean, signed=True),
-                "interval": _interval(found.interval, key, found.n, signed=True),
+                "difference": metric.text(difference.mean, signed=True),
+                "interval": _interval(difference.interval, key, difference.n, signed=True),
                 "p": "n/a" if math.isnan(p) else f"{p:.3f}" if p >= 0.0005 else "< 0.001",
             }
 
@@ -68,18 +68,18 @@ def node_rows(models: Sequence[ScoredModel]) -> Iterator[Row]:
                 if (summary := model.nodes(label, iou)) is None:
                     continue
                 figures = summary.all_sizes
-                found = figures.detection
+                counts = figures.detection
                 yield {
                     "label": label,
                     "criterion": criterion(iou),
                     "model": model.name,
-                    "counts": found,
+                    "counts": counts,
                     "sensitivity": _with_interval(figures.sensitivity),
                     "precision": _with_interval(figures.precision),
                     "f1": _with_interval(figures.f1),
                     "false_positives": _with_interval(figures.false_positives_per_scan),
-                    "volume_error": _text(found.volume_error_percent, 0, signed=True),
-                    "axis_error": _text(found.short_axis_error_mm, 1, signed=True),
+                    "volume_error": _text(counts.volume_error_percent, 0, signed=True),
+                    "axis_error": _text(counts.short_axis_error_mm, 1, signed=True),
                 }
 
 
@@ -91,8 +91,8 @@ def size_rows(models: Sequence[ScoredModel]) -> Iterator[Row]:
             yield {
                 "label": label,
                 "sizes": figures[0].detection.sizes,
-                "true_positives": [_of(one) for one in figures],
-                "false_positives": [one.detection.false_positives for one in figures[: len(models)]],
+                "true_positives": [_of(figure) for figure in figures],
+                "false_positives": [figure.detection.false_positives for figure in figures[: len(models)]],
             }
 
 
@@ -122,10 +122,10 @@ def plots_of(models: Sequence[ScoredModel]) -> Iterator[Plot]:
 def _node_plots(models: Sequence[ScoredModel], label: str) -> Iterator[Plot]:
     bins = {m.name: _bins(m, label, 0.0) for m in models}
     detections = [figures.detection for figures in bins[models[-1].name]]
-    if all(bins.values()) and any(found.nodes for found in detections):
-        names = [found.sizes.removesuffix(" mm").replace(" to < ", "–") for found in detections]
-        shares = {name: [figures.sensitivity for figures in found] for name, found in bins.items()}
-        plot = plot_sensitivity(names, shares, [found.nodes for found in detections])
+    if all(bins.values()) and any(detection.nodes for detection in detections):
+        names = [detection.sizes.removesuffix(" mm").replace(" to < ", "–") for detection in detections]
+        shares = {name: [figures.sensitivity for figures in detection] for name, detection in bins.items()}
+        plot = plot_sensitivity(names, shares, [detection.nodes for detection in detections])
         yield _named(plot, label, models[-1].evaluation)
     curves = {}
     for model in models:
@@ -159,34 +159,36 @@ def headline(model: ScoredModel) -> str:
     row = evaluation.rows[-1]
     dice = _mean_dice(evaluation, row)
     mean_of = ", mean over labels," if row == MEAN else ""
-    parts = [f"Dice {spoken(dice, 3)}{mean_of} over {counted(dice.n, 'case')}" if dice.n else "No case has a Dice"]
+    parts = [f"Dice {dice.text(3)}{mean_of} over {counted(dice.n, 'case')}" if dice.n else "No case has a Dice"]
     for label in evaluation.node_labels:
         if (summary := model.nodes(label, 0.0)) is not None:
-            found = summary.all_sizes.detection
+            counts = summary.all_sizes.detection
             named = f"{label}: " if len(evaluation.labels.names) > 1 else ""
             parts.append(
-                f"{named}{found.true_positives} of {counted(found.nodes, 'node')} found, "
-                f"{counted(found.false_positives, 'false positive')}"
+                f"{named}{counts.true_positives} of {counted(counts.nodes, 'node')} found, "
+                f"{counted(counts.false_positives, 'false positive')}"
             )
     return "; ".join(parts) + "."
 
 
 def limits(evaluation: Evaluation) -> list[str]:
     """What one model's figures can and cannot show."""
-    said = [
+    sentences = [
         "These figures speak of scans like the ones below: another scanner, protocol or group of patients can differ "
         "by more than any interval here.",
         *limits_of(len(set(evaluation.subjects))),
         "A mean hides cases: look at the worst ones before any figure is believed.",
     ]
     if evaluation.node_labels:
-        said.append("A node that the model found and the human overlooked counts as a false positive.")
+        sentences.append("A node that the model found and the human overlooked counts as a false positive.")
     for label in evaluation.labels.names:
         if without := sum(not case.labels[label].known for case in evaluation.cases):
-            said.append(f"{label}: the model does not know it ({counted(without, 'case')}): its mask counts as empty.")
+            sentences.append(
+                f"{label}: the model does not know it ({counted(without, 'case')}): its mask counts as empty."
+            )
     if evaluation.failures:
-        said.append(f"Not every case could be scored: {' '.join(evaluation.failures)}")
-    return said
+        sentences.append(f"Not every case could be scored: {' '.join(evaluation.failures)}")
+    return sentences
 
 
 def _title(key: str, evaluation: Evaluation) -> str:
@@ -221,20 +223,20 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else math.nan
 
 
-def _with_interval(found: Estimate) -> tuple[str, str]:
+def _with_interval(estimate: Estimate) -> tuple[str, str]:
     """A figure and its interval."""
-    if found.interval is None:
-        return _text(found.value, 2), "too few cases" if found.n else ""
-    return _text(found.value, 2), f"{found.interval.low:.2f} to {found.interval.high:.2f}"
+    if estimate.interval is None:
+        return _text(estimate.value, 2), "too few cases" if estimate.n else ""
+    return _text(estimate.value, 2), f"{estimate.interval.low:.2f} to {estimate.interval.high:.2f}"
 
 
 def _of(figures: NodeFigures) -> tuple[str, str]:
     """How many of how many, and the share with its interval."""
-    found = figures.detection
-    if not found.nodes:
+    counts = figures.detection
+    if not counts.nodes:
         return "–", ""
     value, interval = _with_interval(figures.sensitivity)
-    return f"{found.true_positives} of {found.nodes}", f"{value} ({interval})"
+    return f"{counts.true_positives} of {counts.nodes}", f"{value} ({interval})"
 
 
 def _text(value: float, decimals: int, *, signed: bool = False) -> str:

@@ -140,9 +140,9 @@ class _Arrays:
         labels = models[-1].evaluation.labels
         masks: dict[Kind, np.ndarray] = {"reference": self.reference == labels.names[label]}
         for model in models:
-            theirs = model.evaluation.prediction_labels or model.evaluation.labels
-            if model.kind in self.predictions and label in theirs.names:
-                masks[model.kind] = self.predictions[model.kind] == theirs.names[label]
+            predicted = model.evaluation.prediction_labels or model.evaluation.labels
+            if model.kind in self.predictions and label in predicted.names:
+                masks[model.kind] = self.predictions[model.kind] == predicted.names[label]
         if labels.ignore is not None:
             masks["ignored"] = self.reference == labels.ignore
         return Scene(self.grid, self.image_hu, masks)
@@ -168,11 +168,13 @@ def _nodes(
             return ""
         return f"; {base[0]}: {status_words(base[1].reference_status().get(node.id, 'false-negative'))}"
 
-    state, theirs = judged.reference_status(), judged.prediction_status()
+    state, predicted_state = judged.reference_status(), judged.prediction_status()
     iou = {pair.reference: pair.iou for pair in judged.matched()}
     unmatched = [n for n in judged.reference if state[n.id] != "true-positive"]
     unmatched.sort(key=lambda n: (state[n.id] == "merged", -n.short_axis_mm))
-    false = sorted((n for n in judged.prediction if theirs[n.id] == "false-positive"), key=lambda n: -n.short_axis_mm)
+    false = sorted(
+        (n for n in judged.prediction if predicted_state[n.id] == "false-positive"), key=lambda n: -n.short_axis_mm
+    )
     matched = sorted((n for n in judged.reference if n.id in iou), key=lambda n: iou[n.id])
     for node in unmatched[:FALSE_NEGATIVES]:
         words = f"{before}{status_words(state[node.id])}: {_described(node, scene)}{with_base(node)}"
@@ -204,18 +206,18 @@ def _largest_disagreement(label: str, scene: Scene) -> Iterator[_SelectedView]:
     if "ignored" in masks:
         differ = differ & ~masks["ignored"]
     candidates = {"disagreement": differ, "reference": reference, "prediction": prediction, "base": masks.get("base")}
-    for what, mask in candidates.items():
+    for name, mask in candidates.items():
         if mask is None or not mask.any():
             continue
         number = int(np.argmax(mask.sum(axis=(1, 2))))
-        there = np.argwhere(mask[number])
-        row, column = there[np.argmin(((there - there.mean(axis=0)) ** 2).sum(axis=1))]
+        voxels = np.argwhere(mask[number])
+        row, column = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))]
         index = [0, 0, 0]
         sizes = reference.shape
         index[view.order[0]] = number
         index[view.order[1]] = int(sizes[1] - 1 - row if view.flip[0] else row)
         index[view.order[2]] = int(sizes[2] - 1 - column if view.flip[1] else column)
-        area = math.prod(view.pixel_mm(scene.grid.spacing_mm)) * len(there) / 100
-        words = f"{label}: axial slice {number + 1} of {sizes[0]}, with the largest {what} ({area:.1f} cm²)"
+        area = math.prod(view.pixel_mm(scene.grid.spacing_mm)) * len(voxels) / 100
+        words = f"{label}: axial slice {number + 1} of {sizes[0]}, with the largest {name} ({area:.1f} cm²)"
         yield _SelectedView(label, (index[0], index[1], index[2]), None, "label", words)
         return

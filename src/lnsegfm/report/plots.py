@@ -94,8 +94,8 @@ def plot_cases(values: Mapping[str, Sequence[float]], means: Mapping[str, Estima
         axes.set_yticks(range(len(names)), [_short(name) for name in names])
         axes.grid(False, axis="y")
         uri = _uri(figure)
-    said = [f"{name}: {spoken(means[name])}, lowest {_least(values[name])}" for name in names]
-    return Plot(uri, f"{measure} of each case", f"{measure} of each case. {'; '.join(said)}.", _MEAN_NOTE)
+    parts = [f"{name}: {means[name].text()}, lowest {_least(values[name])}" for name in names]
+    return Plot(uri, f"{measure} of each case", f"{measure} of each case. {'; '.join(parts)}.", _MEAN_NOTE)
 
 
 def plot_pairs(
@@ -125,44 +125,44 @@ def plot_pairs(
         uri = _uri(figure)
     worse = sum(a < b for b, a in pairs)
     alt = (
-        f"Dice of {len(pairs)} cases with both models: {names[0]} {spoken(means[0])}; {names[1]} {spoken(means[1])}; "
+        f"Dice of {len(pairs)} cases with both models: {names[0]} {means[0].text()}; {names[1]} {means[1].text()}; "
         f"{names[1]} is lower on {worse}."
     )
     return Plot(uri, "Each case with both models", alt, f"Broken lines fall: {names[1]} is worse there. {_MEAN_NOTE}")
 
 
-def plot_sensitivity(bins: Sequence[str], found: Mapping[str, Sequence[Estimate]], counts: Sequence[int]) -> Plot:
+def plot_sensitivity(bins: Sequence[str], shares_of: Mapping[str, Sequence[Estimate]], counts: Sequence[int]) -> Plot:
     """Share of the reference's nodes that are found, by short axis, with 95 % intervals.
 
     Args:
         bins: Names of the bins, smallest first.
-        found: The share in each bin, by model.
+        shares_of: The share in each bin, by model.
         counts: Nodes of the reference in each bin.
     """
     with matplotlib.style.context(["default", _STYLE]):
         figure, axes = _axes()
-        for m, (name, shares) in enumerate(found.items()):
-            colour, marker = _look(m, len(found))
-            offset = 0.0 if len(found) == 1 else (-0.12, 0.12)[m]
+        for m, (name, shares) in enumerate(shares_of.items()):
+            colour, marker = _look(m, len(shares_of))
+            offset = 0.0 if len(shares_of) == 1 else (-0.12, 0.12)[m]
             for i, share in enumerate(shares):
                 if math.isnan(share.value):
                     continue
                 if share.interval is not None:
                     axes.plot((i + offset,) * 2, (share.interval.low, share.interval.high), color=colour, linewidth=2)
-                label = name if len(found) > 1 and i == _first(shares) else None
+                label = name if len(shares_of) > 1 and i == _first(shares) else None
                 axes.plot(i + offset, share.value, marker, color=colour, markersize=7, label=label)
         axes.set(xlim=(-0.5, len(bins) - 0.5), ylim=(-0.03, 1.03), xlabel="Short axis of the node, mm")
         axes.set_ylabel("Sensitivity")
         axes.set_xticks(range(len(bins)), [f"{name}\nn = {n}" for name, n in zip(bins, counts, strict=True)])
         axes.grid(False, axis="x")
-        _legend(axes, len(found))
+        _legend(axes, len(shares_of))
         uri = _uri(figure)
-    said = [
-        f"{name} {', '.join(f'{b} mm: {spoken(s)} of {n}' for b, s, n in zip(bins, shares, counts, strict=True) if n)}"
-        for name, shares in found.items()
+    parts = [
+        f"{name} {', '.join(f'{b} mm: {s.text()} of {n}' for b, s, n in zip(bins, shares, counts, strict=True) if n)}"
+        for name, shares in shares_of.items()
     ]
     note = "Bars are 95 % intervals; a size without a bar comes from fewer than three cases."
-    return Plot(uri, "Sensitivity by size", f"Sensitivity by short axis. {'; '.join(said)}.", note)
+    return Plot(uri, "Sensitivity by size", f"Sensitivity by short axis. {'; '.join(parts)}.", note)
 
 
 def plot_froc(curves: Mapping[str, Curve]) -> Plot:
@@ -181,17 +181,17 @@ def plot_froc(curves: Mapping[str, Curve]) -> Plot:
         axes.set_xlim(left=0)
         _legend(axes, len(curves))
         uri = _uri(figure)
-    said = []
+    parts = []
     for name, curve in curves.items():
         points = zip(curve.thresholds, curve.false_positives, curve.sensitivity, strict=True)
-        said.append(
+        parts.append(
             f"{name}: "
             + "; ".join(
                 f"at probability {t:.2g} sensitivity {s:.2f}, {f:.2g} false positives per scan" for t, f, s in points
             )
         )
     note = "One point for each probability threshold; a lower threshold gives more true and more false positives."
-    return Plot(uri, "Sensitivity against false positives per scan (FROC)", f"FROC. {'. '.join(said)}.", note)
+    return Plot(uri, "Sensitivity against false positives per scan (FROC)", f"FROC. {'. '.join(parts)}.", note)
 
 
 def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Mapping[str, Sequence[float]]) -> Plot:
@@ -205,13 +205,13 @@ def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Map
         reference_ml: Volume in each case, by label or by model.
         prediction_ml: Of the same cases in the same order.
     """
-    said, ratios = [], []
+    parts, ratios = [], []
     with matplotlib.style.context(["default", _STYLE]):
         figure, axes = _axes()
         for m, name in enumerate(reference_ml):
-            ours, theirs = np.array(prediction_ml[name], float), np.array(reference_ml[name], float)
-            both = (ours > 0) & (theirs > 0)
-            ratio, size = ours[both] / theirs[both], np.sqrt(ours[both] * theirs[both])
+            predicted, expected = np.array(prediction_ml[name], float), np.array(reference_ml[name], float)
+            both = (predicted > 0) & (expected > 0)
+            ratio, size = predicted[both] / expected[both], np.sqrt(predicted[both] * expected[both])
             colour, marker = _look(m, len(reference_ml))
             axes.plot(
                 size, ratio, marker, color=colour, alpha=0.75, markersize=5, markeredgewidth=0, label=_short(name)
@@ -219,9 +219,9 @@ def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Map
             ratios += list(ratio)
             if len(reference_ml) <= 2:
                 _agreement(axes, ratio, colour)
-            only = f"{int(np.sum((ours > 0) & (theirs == 0)))} with a prediction only, "
-            only += f"{int(np.sum((ours == 0) & (theirs > 0)))} with a reference only"
-            said.append(f"{name}: {_agreed(ratio)}; {only}")
+            only = f"{int(np.sum((predicted > 0) & (expected == 0)))} with a prediction only, "
+            only += f"{int(np.sum((predicted == 0) & (expected > 0)))} with a reference only"
+            parts.append(f"{name}: {_agreed(ratio)}; {only}")
         axes.axhline(1.0, color=_INK, linewidth=1.0)
         reach = max([2.0, *(max(r, 1 / r) for r in ratios)]) * 1.15
         axes.set(xscale="log", yscale="log", ylim=(1 / reach, reach), ylabel="Prediction / reference")
@@ -239,19 +239,8 @@ def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Map
     note = "A case in which one of both is empty has no ratio."
     if len(reference_ml) <= 2:
         lines = "Dashed: mean ratio; dotted: limits within which 95 % of such scans lie."
-        note = f"{lines} {'; '.join(said)}."
-    return Plot(uri, "Agreement of volumes", f"Ratio of predicted to reference volume. {'; '.join(said)}.", note)
-
-
-def spoken(found: Estimate, digits: int = 2) -> str:
-    """An estimate in words: ``0.71 (95 % interval 0.60 to 0.81)``."""
-    if math.isnan(found.value):
-        return "n/a"
-    if found.interval is None:
-        return f"{found.value:.{digits}f}"
-    return (
-        f"{found.value:.{digits}f} (95 % interval {found.interval.low:.{digits}f} to {found.interval.high:.{digits}f})"
-    )
+        note = f"{lines} {'; '.join(parts)}."
+    return Plot(uri, "Agreement of volumes", f"Ratio of predicted to reference volume. {'; '.join(parts)}.", note)
 
 
 _MEAN_NOTE = "Black: mean and its 95 % interval."
@@ -262,11 +251,15 @@ def _axes(*, width: float = 5.2, height: float = _HEIGHT) -> tuple[Figure, Axes]
     return figure, figure.subplots()
 
 
-def _mean(axes: Axes, found: Estimate, at: float, *, upright: bool = False) -> None:
-    if math.isnan(found.value):
+def _mean(axes: Axes, estimate: Estimate, at: float, *, upright: bool = False) -> None:
+    if math.isnan(estimate.value):
         return
-    ends = (found.interval.low, found.interval.high) if found.interval is not None else (found.value, found.value)
-    line, dot = (ends, (at, at)), (found.value, at)
+    ends = (
+        (estimate.interval.low, estimate.interval.high)
+        if estimate.interval is not None
+        else (estimate.value, estimate.value)
+    )
+    line, dot = (ends, (at, at)), (estimate.value, at)
     axes.plot(*(line[::-1] if upright else line), color=_INK, linewidth=2.0, solid_capstyle="butt")
     axes.plot(*(dot[::-1] if upright else dot), "D", color=_INK, markersize=5.5)
 

@@ -67,9 +67,9 @@ def names_of(first: Path, second: Path) -> tuple[str, str]:
 
 def _only(evaluation: Evaluation, cases: set[str]) -> Evaluation:
     left_out = [case.case for case in evaluation.cases if case.case not in cases]
-    said = (f"In one evaluation only, and not compared: {', '.join(left_out)}.",) if left_out else ()
+    notes = (f"In one evaluation only, and not compared: {', '.join(left_out)}.",) if left_out else ()
     kept = tuple(case for case in evaluation.cases if case.case in cases)
-    return replace(evaluation, cases=kept, failures=(*evaluation.failures, *said))
+    return replace(evaluation, cases=kept, failures=(*evaluation.failures, *notes))
 
 
 def _with_how(facts: Mapping[str, str], evaluation: Evaluation) -> dict[str, str]:

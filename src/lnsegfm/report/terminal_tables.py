@@ -13,7 +13,6 @@ from rich.text import Text
 
 from lnsegfm.evaluation.detection import IOU_CRITERIA
 from lnsegfm.evaluation.scores import MEAN, METRICS, Evaluation
-from lnsegfm.evaluation.statistics import Estimate
 from lnsegfm.messages import printable
 from lnsegfm.report.comparison import Comparison, Difference
 from lnsegfm.report.verdict import dice_text, interval_text, notes
@@ -45,7 +44,7 @@ def case_table(evaluation: Evaluation) -> Table:
 def summary_table(evaluation: Evaluation) -> Table:
     """Each metric over cases, for each label and for their mean."""
     summary, several = evaluation.summary(), len(evaluation.labels.names) > 1
-    left_out = any(found.undefined for by_metric in summary.values() for found in by_metric.values())
+    left_out = any(figures_of.undefined for by_metric in summary.values() for figures_of in by_metric.values())
     table = Table(title="Over cases")
     if several:
         table.add_column("Label", overflow="fold")
@@ -54,12 +53,12 @@ def summary_table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for label in evaluation.rows:
         for key, metric in METRICS.items():
-            found = summary[label][key]
-            interval = found.interval
+            figures_of = summary[label][key]
+            interval = figures_of.interval
             ends = f"{metric.text(interval.low)} to {metric.text(interval.high)}" if interval else "n/a"
-            figures = [metric.text(found.mean), ends, metric.text(found.median), metric.text(found.sd)]
-            figures += [str(found.undefined)] if left_out else []
-            table.add_row(*([_plain(label)] if several else []), metric.title, str(found.n), *figures)
+            figures = [metric.text(figures_of.mean), ends, metric.text(figures_of.median), metric.text(figures_of.sd)]
+            figures += [str(figures_of.undefined)] if left_out else []
+            table.add_row(*([_plain(label)] if several else []), metric.title, str(figures_of.n), *figures)
         table.add_section()
     return table
 
@@ -85,8 +84,8 @@ def node_table(evaluation: Evaluation, label: str) -> Table:
             table.add_section()
     over = loose.all_sizes
     table.caption = Text(
-        f"At any overlap. Sensitivity {_estimate(over.sensitivity, 2)}; false positives per scan "
-        f"{_estimate(over.false_positives_per_scan, 1)}. {over.detection.merged} nodes share a predicted node with "
+        f"At any overlap. Sensitivity {over.sensitivity.text(2)}; false positives per scan "
+        f"{over.false_positives_per_scan.text(1)}. {over.detection.merged} nodes share a predicted node with "
         f"another one, {over.detection.split} are split.",
         justify="left",
     )
@@ -141,37 +140,29 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def _mean_cells(label: str, found: Difference) -> tuple[str, ...]:
+def _mean_cells(label: str, difference: Difference) -> tuple[str, ...]:
     return (
-        f"mean of {found.n}",
+        f"mean of {difference.n}",
         label,
-        dice_text(found.base_mean),
-        dice_text(found.adapted_mean),
-        dice_text(found.mean, signed=True),
+        dice_text(difference.base_mean),
+        dice_text(difference.adapted_mean),
+        dice_text(difference.mean, signed=True),
     )
 
 
 def _intervals(comparison: Comparison) -> list[str]:
-    found = {label: comparison.difference(label) for label in comparison.labels}
-    if len(found) > 1:
-        found[MEAN] = comparison.difference()
+    differences = {label: comparison.difference(label) for label in comparison.labels}
+    if len(differences) > 1:
+        differences[MEAN] = comparison.difference()
     return [
-        f"{label}: 95 % interval of the difference [{interval_text(one.interval)}]"
-        for label, one in found.items()
-        if one.interval is not None
+        f"{label}: 95 % interval of the difference [{interval_text(difference.interval)}]"
+        for label, difference in differences.items()
+        if difference.interval is not None
     ]
 
 
 def _share(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.2f}"
-
-
-def _estimate(found: Estimate, decimals: int) -> str:
-    if math.isnan(found.value):
-        return "n/a"
-    interval = found.interval
-    ends = f" (95 % interval {interval.low:.{decimals}f} to {interval.high:.{decimals}f})" if interval else ""
-    return f"{found.value:.{decimals}f}{ends}"
 
 
 def _plain(name: str) -> Text:

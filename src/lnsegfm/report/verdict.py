@@ -25,57 +25,61 @@ def verdict(comparison: Comparison) -> str:
     interval includes 0. With fewer than ten subjects it says "with only". With several labels it names those where the
     base is ahead although it is not ahead over all.
     """
-    found = comparison.difference()
+    difference = comparison.difference()
     base, adapted = called(comparison)
-    outcome = found.outcome
+    outcome = difference.outcome
     if outcome == "no evidence":
         return (
             f"No evidence: on none of the {len(comparison.cases)} cases is the Dice of both models defined, "
             f"so nothing says whether {adapted} is better than {base}."
         )
-    subjects = found.paired.effect.clusters
-    where = f"With only {_cases(comparison, found)}" if subjects < FEW else f"On {_cases(comparison, found)}"
-    by = distance_text(found.mean)
-    detail = _detail(comparison, found)
+    subjects = difference.paired.effect.clusters
+    where = f"With only {_cases(comparison, difference)}" if subjects < FEW else f"On {_cases(comparison, difference)}"
+    by = distance_text(difference.mean)
+    detail = _detail(comparison, difference)
     keep = ": keep the base" if comparison.names[0] == BASE else ""
     if outcome == "adapted better":
-        said = f"{adapted} is better than {base} by {by} on average ({detail}){_labels_behind(comparison)}"
+        sentence = f"{adapted} is better than {base} by {by} on average ({detail}){_labels_behind(comparison)}"
     elif outcome == "base better":
-        said = f"{base} is better by {by} on average ({detail}){keep}"
+        sentence = f"{base} is better by {by} on average ({detail}){keep}"
     elif outcome == "base ahead":
-        said = f"{base} is better by {by} on average (no difference shown: {detail}){keep}"
-    elif found.mean > 0:
-        said = f"no difference is shown: {adapted} is ahead by {by} on average ({detail}){_labels_behind(comparison)}"
+        sentence = f"{base} is better by {by} on average (no difference shown: {detail}){keep}"
+    elif difference.mean > 0:
+        sentence = (
+            f"no difference is shown: {adapted} is ahead by {by} on average ({detail}){_labels_behind(comparison)}"
+        )
     else:
-        said = f"no difference is shown ({detail}){_labels_behind(comparison)}"
-    return " ".join([f"{where}, {said}.", *(node_sentence(comparison, label) for label in _node_labels(comparison))])
+        sentence = f"no difference is shown ({detail}){_labels_behind(comparison)}"
+    return " ".join(
+        [f"{where}, {sentence}.", *(node_sentence(comparison, label) for label in _node_labels(comparison))]
+    )
 
 
 def node_sentence(comparison: Comparison, label: str) -> str:
     """How many nodes of a label either model finds, and its false positives."""
-    found = comparison.nodes(label)
-    if found is None or not found.nodes:
+    nodes = comparison.nodes(label)
+    if nodes is None or not nodes.nodes:
         return f"No node of {label} is in the references."
     base, adapted = called(comparison)
     cases = len(comparison.cases)
-    said = [
-        f"{who} finds {n} of {found.nodes} nodes ({n / found.nodes:.0%}) "
+    counts = [
+        f"{model} finds {n} of {nodes.nodes} nodes ({n / nodes.nodes:.0%}) "
         f"with {false_positives / cases:.2g} false positives a scan"
-        for who, n, false_positives in (
-            (base, found.base_true_positives, found.base_false_positives),
-            (adapted, found.adapted_true_positives, found.adapted_false_positives),
+        for model, n, false_positives in (
+            (base, nodes.base_true_positives, nodes.base_false_positives),
+            (adapted, nodes.adapted_true_positives, nodes.adapted_false_positives),
         )
     ]
     name = f"{label}: " if len(comparison.labels) > 1 else ""
-    return f"{name or 'Node by node, '}{said[0]}, {said[1]}{_node_interval(found)}."
+    return f"{name or 'Node by node, '}{counts[0]}, {counts[1]}{_node_interval(nodes)}."
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:
     """Sentences beside the verdict: what is unknown to the base, what is left out, what few cases mean."""
-    said = []
+    sentences = []
     base, adapted = called(comparison)
     for label in comparison.unknown:
-        said.append(
+        sentences.append(
             f"{base[:1].upper()}{base[1:]} gives no mask of {label} (it does not know it, or takes other channels): "
             "its Dice there counts as that of an empty mask, which is a low bar to pass."
         )
@@ -83,37 +87,37 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
         without = len(comparison.cases) - comparison.difference(label).n
         if without:
             number = counted(without, "case")
-            said.append(f"{label}: {number} not counted, because the Dice of one or both models is not defined.")
+            sentences.append(f"{label}: {number} not counted, because the Dice of one or both models is not defined.")
     if failures := {*comparison.base.failures, *comparison.adapted.failures}:
-        said.append(f"Not every case could be scored: {' '.join(sorted(failures))}")
-    found = comparison.difference()
-    said += limits(found.paired.effect.clusters)
-    if not math.isnan(found.paired.detectable) and found.paired.sd > 1e-6:
-        said.append(
-            f"The differences scatter by {found.paired.sd:.3f} (SD): with this many subjects a mean difference below "
-            f"about {METRICS['dice'].text(found.paired.detectable)} Dice could not have been told from none."
+        sentences.append(f"Not every case could be scored: {' '.join(sorted(failures))}")
+    difference = comparison.difference()
+    sentences += limits(difference.paired.effect.clusters)
+    if not math.isnan(difference.paired.detectable) and difference.paired.sd > 1e-6:
+        sentences.append(
+            f"The differences scatter by {difference.paired.sd:.3f} (SD): with this many subjects a mean difference "
+            f"below about {dice_text(difference.paired.detectable)} Dice could not have been distinguished from none."
         )
     for label in _node_labels(comparison):
         nodes = comparison.nodes(label)
         if nodes is not None and (behind := _nodes_behind(nodes)):
-            said.append(f"{label}: {adapted} {behind}.")
-    return tuple(said)
+            sentences.append(f"{label}: {adapted} {behind}.")
+    return tuple(sentences)
 
 
 def forgetting(comparison: Comparison) -> str:
     """One sentence on what the adapted model lost on the source data."""
-    found = comparison.difference()
-    where = f"On the {counted(found.n, 'source case')}"
-    if found.outcome == "no evidence":
+    difference = comparison.difference()
+    where = f"On the {counted(difference.n, 'source case')}"
+    if difference.outcome == "no evidence":
         return f"{where}: the Dice of both models is defined on none, so nothing says what was forgotten."
-    detail = _detail(comparison, found)
-    said = {
-        "base better": f"the adapted model has forgotten: {distance_text(found.mean)} less on average",
-        "base ahead": f"no loss is shown, though it is behind by {distance_text(found.mean)} on average",
-        "adapted better": f"nothing is forgotten: it is better there, too, by {distance_text(found.mean)} on average",
+    detail, size = _detail(comparison, difference), distance_text(difference.mean)
+    sentence = {
+        "base better": f"the adapted model has forgotten: {size} less on average",
+        "base ahead": f"no loss is shown, though it is behind by {size} on average",
+        "adapted better": f"nothing is forgotten: it is better there, too, by {size} on average",
         "no difference": "no loss is shown",
-    }[found.outcome]
-    return f"{where}, {said} ({detail})."
+    }[difference.outcome]
+    return f"{where}, {sentence} ({detail})."
 
 
 def to_json(comparison: Comparison, root: Path = Path()) -> dict[str, Any]:
@@ -141,7 +145,7 @@ def to_json(comparison: Comparison, root: Path = Path()) -> dict[str, Any]:
             for metric in METRICS
             if metric != "dice"
         },
-        "nodes": {label: found.to_json() for label in labels if (found := comparison.nodes(label)) is not None},
+        "nodes": {label: nodes.to_json() for label in labels if (nodes := comparison.nodes(label)) is not None},
         "base": comparison.base.to_json(root),
         "adapted": comparison.adapted.to_json(root),
     }
@@ -168,7 +172,7 @@ def limits(subjects: int) -> tuple[str, ...]:
     number = counted(subjects, "subject")
     if subjects < FEWEST:
         return (f"{number}: no interval can be given. Figures from so few say what happened there only.",)
-    said = []
+    sentences = []
     if subjects < FEWEST_FOR_BOOTSTRAP:
         smallest = 2.0 ** (1 - subjects)
         reach = (
@@ -176,17 +180,17 @@ def limits(subjects: int) -> tuple[str, ...]:
             if smallest > 0.05
             else f"the smallest p that a test without assumptions can give is {smallest:.2g}"
         )
-        said.append(
+        sentences.append(
             f"{number}: {reach}; the interval supposes that subjects differ as a normal distribution "
             "does. Read it as a hint: where a few cases fail badly, intervals from so few miss the truth about one "
             "time in eight instead of one in twenty."
         )
     elif subjects < 2 * FEW:
-        said.append(
+        sentences.append(
             f"{number}: enough for a large difference, not for a small one. Where a few cases fail "
             "badly, intervals from so few miss the truth about one time in eight instead of one in twenty."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def interval_words(interval: Interval | None) -> str:
@@ -221,14 +225,16 @@ def distance_text(difference: float) -> str:
     return f"{size:.3f} Dice" if size < 0.0095 else f"{size:.2f} Dice"
 
 
-def _detail(comparison: Comparison, found: Difference) -> str:
+def _detail(comparison: Comparison, difference: Difference) -> str:
     base, adapted = called(comparison)
-    means = f"mean Dice {dice_text(found.base_mean)} with {base}, {dice_text(found.adapted_mean)} with {adapted}"
-    if found.interval is None:
+    means = (
+        f"mean Dice {dice_text(difference.base_mean)} with {base}, {dice_text(difference.adapted_mean)} with {adapted}"
+    )
+    if difference.interval is None:
         return f"{means}; no interval can be given"
     return (
-        f"{means}; 95 % interval of the difference {interval_text(found.interval)}; "
-        f"permutation p = {found.paired.p:.2g}"
+        f"{means}; 95 % interval of the difference {interval_text(difference.interval)}; "
+        f"permutation p = {difference.paired.p:.2g}"
     )
 
 
@@ -238,21 +244,21 @@ def _labels_behind(comparison: Comparison) -> str:
     return f"; but {called(comparison)[0]} is better on average for {', '.join(named)}" if named else ""
 
 
-def _nodes_behind(found: NodeDifference) -> str:
+def _nodes_behind(nodes: NodeDifference) -> str:
     """What the node figures hold against the second model; empty where nothing."""
     worse = []
-    if found.sensitivity.effect.value < 0:
+    if nodes.sensitivity.effect.value < 0:
         worse.append(
-            f"finds fewer nodes ({found.adapted_true_positives} against {found.base_true_positives} of {found.nodes})"
+            f"finds fewer nodes ({nodes.adapted_true_positives} against {nodes.base_true_positives} of {nodes.nodes})"
         )
-    if found.false_positives_per_scan.effect.value > 0:
-        worse.append(f"has more false positives ({found.adapted_false_positives} against {found.base_false_positives})")
+    if nodes.false_positives_per_scan.effect.value > 0:
+        worse.append(f"has more false positives ({nodes.adapted_false_positives} against {nodes.base_false_positives})")
     return " and ".join(worse)
 
 
-def _node_interval(found: NodeDifference) -> str:
-    interval = found.sensitivity.effect.interval
-    difference = f"; difference in sensitivity {found.sensitivity.effect.value:+.2f}"
+def _node_interval(nodes: NodeDifference) -> str:
+    interval = nodes.sensitivity.effect.interval
+    difference = f"; difference in sensitivity {nodes.sensitivity.effect.value:+.2f}"
     return difference + (f", 95 % interval {interval.low:+.2f} to {interval.high:+.2f}" if interval else "")
 
 
@@ -260,8 +266,8 @@ def _node_labels(comparison: Comparison) -> tuple[str, ...]:
     return tuple(label for label in comparison.labels if label in comparison.adapted.node_labels)
 
 
-def _cases(comparison: Comparison, found: Difference) -> str:
+def _cases(comparison: Comparison, difference: Difference) -> str:
     noun = "held-out case" if comparison.names == (BASE, ADAPTED) else "case"
-    number = counted(found.n, noun)
-    clusters = found.paired.effect.clusters
-    return number if clusters == found.n else f"{number} of {counted(clusters, 'subject')}"
+    number = counted(difference.n, noun)
+    clusters = difference.paired.effect.clusters
+    return number if clusters == difference.n else f"{number} of {counted(clusters, 'subject')}"
