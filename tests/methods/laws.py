@@ -1,14 +1,12 @@
-"""What the laws run over: every method, on networks of `tests.networks.tiny`, in the regimes of training."""
+"""What the laws run over: every method, on networks of `lnsegfm.testing.tiny_networks`, in the regimes of training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lnsegfm.methods.bounded_dgst import BoundedDGST
 from lnsegfm.methods.dgst import DGST
@@ -23,13 +21,17 @@ from lnsegfm.methods.spatial_adapter_method import SpatialAdapter
 from lnsegfm.methods.ssf import SSF
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
-from tests.methods.undone import is_undone, undone_layers
-from tests.methods.witness import LR, Witness, bits, is_meant
-from tests.networks.tiny import TINY, Tiny, loss_of
+from lnsegfm.testing.step_witness import LR, StepWitness
+from lnsegfm.testing.tiny_networks import TINY, Tiny
+from lnsegfm.testing.training_regimes import Regime
+from lnsegfm.testing.training_regimes import train as train_watched
+from tests.methods.witness import MOVES, Witness, is_meant
 
 WEIGHT_LR = 2.0**-4
 LARGER_THAN_ANY_FAN_IN = 10_000
 PASSES = 2
+
+PLAIN = Regime()
 
 ALL_METHODS: dict[str, Method] = {name: cls() for name, cls in METHODS.items() if cls.learns and cls is not DGST}
 ALL_METHODS |= {
@@ -75,98 +77,15 @@ def bearer(method: str, network: str = "grouped") -> Tiny:
     return TINY["plain-unet" if network in REFUSED.get(ALL_METHODS[method].name, ()) else network]
 
 
-@dataclass(frozen=True)
-class Regime:
-    """What surrounds the steps.
-
-    Args:
-        momentum: Momentum of the optimizer.
-        nesterov: Nesterov's form of it.
-        weight_decay: Decay of the optimizer.
-        scaled: Gradients go through torch's GradScaler.
-        clip: Norm that gradients are clipped to.
-        scheduled: The learning rate halves every other step.
-        bfloat16: Forward pass and loss run under autocast to bfloat16.
-    """
-
-    momentum: float = 0.99
-    nesterov: bool = True
-    weight_decay: float = 3e-5
-    scaled: bool = False
-    clip: float | None = None
-    scheduled: bool = False
-    bfloat16: bool = False
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The optimizer's options."""
-        return {name: getattr(self, name) for name in ("momentum", "nesterov", "weight_decay")}
-
-
-REGIMES: dict[str, Regime] = {
-    "no-nesterov": Regime(nesterov=False),
-    "no-momentum": Regime(momentum=0.0, nesterov=False),
-    "no-decay": Regime(weight_decay=0.0),
-    "scaled": Regime(scaled=True),
-    "clipped": Regime(clip=0.05),
-    "scheduled": Regime(scheduled=True),
-    "all-at-once": Regime(scaled=True, clip=0.05, scheduled=True),
-}
-PRECISIONS: dict[str, Regime] = {"float32": Regime(), "bfloat16": Regime(bfloat16=True, clip=12.0)}
-"""On a CPU torch's 3D convolutions in bfloat16 now and then give a gradient of 1e32 on maps of a few voxels. What a
-step does with the gradient that it sees is checked as ever; that gradients are clipped as nnU-Net clips them keeps one
-such number from being the end of the run, though it may bring all others to zero. Losses need not be finite there."""
-GARBLED = 1e6
-"""A length of all gradients that no network here has by itself."""
-
-
 def train(
     tiny: Tiny,
     method: Method,
     steps: int,
-    regime: Regime = Regime(),
+    regime: Regime = PLAIN,
     prepare: Callable[[nn.Module], nn.Module] = lambda network: network,
-) -> Witness:
-    """Train a tiny network; every step is checked as it happens."""
-    network, head = tiny.make()
-    network = prepare(network)
-    optimizer = method.optimizer(network, lr=LR, head=head, **regime.options)
-    witness = Witness(network, method, optimizer, regime.options, head)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 0.5 ** (k // 2 if regime.scheduled else 0))
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, enabled=regime.scaled)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for step in range(steps):
-        with torch.autocast("cpu", torch.bfloat16, enabled=regime.bfloat16):
-            loss = loss_of(network(tiny.batch(step).to(next(network.parameters()).dtype)), step)
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        if regime.clip is not None:
-            scaler.unscale_(optimizer)
-            length = nn.utils.clip_grad_norm_(parameters, regime.clip)
-            witness.garbled |= regime.bfloat16 and not length < GARBLED
-        scaler.step(optimizer)
-        scaler.update()
-        scheduler.step()
-        assert regime.bfloat16 or torch.isfinite(loss)
-    assert witness.steps == steps
-    return witness
-
-
-def assert_all_moved(witness: Witness, tiny: Tiny) -> None:
-    """What trained has moved; a shift that a norm undoes has a gradient of rounding errors only and may stay."""
-    network = witness.network
-    dtype = next(network.parameters()).dtype
-    layers = undone_layers(network, lambda: network(tiny.batch(0).to(dtype)))
-    trained = {parameter.name for parameter in witness.trained}
-    undone = {parameter.name for parameter in witness.trained if is_undone(parameter, layers)}
-    assert witness.moved <= trained
-    assert witness.garbled or trained - undone <= witness.moved
-
-
-def outputs(network: nn.Module, x: Tensor) -> Tensor:
-    """Everything that a network gives, deeply supervised outputs included, in a row."""
-    given: Tensor | Sequence[Tensor] = network(x)
-    return torch.cat([given.flatten()] if isinstance(given, Tensor) else [one.flatten() for one in given])
+) -> Any:
+    """Train a tiny network; every step is checked as it happens, of a method whose rule is written down by its rule."""
+    return train_watched(tiny, method, steps, regime, prepare, Witness if method.name in MOVES else StepWitness)
 
 
 def adapted(tiny: Tiny, method: str, *, dtype: torch.dtype = torch.float64) -> tuple[Any, list[NetworkParameter]]:
@@ -180,14 +99,3 @@ def adapted(tiny: Tiny, method: str, *, dtype: torch.dtype = torch.float64) -> t
         for parameter in trained:  # else a factor that is zero at the start would hide the other
             parameter.tensor.add_(0.1 * torch.randn_like(parameter.tensor))
     return network, trained
-
-
-def state_of(network: nn.Module) -> dict[str, np.ndarray]:
-    """All parameters and buffers as bits."""
-    return {name: bits(tensor) for name, tensor in network.state_dict().items()}
-
-
-def same_state(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two networks are bit-identical."""
-    a, b = state_of(first), state_of(second)
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)

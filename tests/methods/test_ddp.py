@@ -15,9 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from lnsegfm.methods.dgst import DGST
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
-from tests.methods.laws import ALL_METHODS, Regime, same_state, train
-from tests.methods.witness import LR, Witness, bits, selection
-from tests.networks.tiny import TINY, loss_of
+from lnsegfm.testing.step_witness import LR
+from lnsegfm.testing.tensor_bits import bits, same_state
+from lnsegfm.testing.tiny_networks import TINY, loss_of
+from lnsegfm.testing.training_regimes import Regime
+from tests.methods.laws import ALL_METHODS, train
+from tests.methods.witness import Witness, selection
 
 STEPS = 3
 

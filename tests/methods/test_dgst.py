@@ -17,10 +17,10 @@ from lnsegfm.methods.sparse_sgd import SparseSGD
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
-from tests.methods.laws import same_state, train
-from tests.methods.witness import bits
+from lnsegfm.testing.tensor_bits import bits, same_state
+from lnsegfm.testing.tiny_networks import TINY, loss_of
+from tests.methods.laws import train
 from tests.networks.kernels import kernel_indices
-from tests.networks.tiny import TINY, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import io
 from typing import Any
 
 import numpy as np
@@ -17,21 +15,14 @@ from lnsegfm.methods.gps import GPS
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
-from tests.methods.laws import (
-    ALL_METHODS,
-    PAIRS,
-    PRECISIONS,
-    REFUSED,
-    REGIMES,
-    assert_all_moved,
-    bearer,
-    same_state,
-    state_of,
-    train,
-)
-from tests.methods.witness import LR, bits, is_meant
+from lnsegfm.testing import method_laws as laws
+from lnsegfm.testing.step_witness import LR
+from lnsegfm.testing.tensor_bits import bits, state_of
+from lnsegfm.testing.tiny_networks import BATCH_UNET, SWINS, TINY, Tiny, loss_of
+from lnsegfm.testing.training_regimes import PRECISIONS, REGIMES, require_all_moved
+from tests.methods.laws import ALL_METHODS, PAIRS, REFUSED, bearer, train
+from tests.methods.witness import is_meant
 from tests.networks.kernels import kernel_indices
-from tests.networks.tiny import BATCH_UNET, SWINS, TINY, Tiny, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MASKED = "masked-gradient"
@@ -42,7 +33,7 @@ MASKED = "masked-gradient"
 def test_twenty_steps_keep_the_promise(network: str, method: str, precision: str) -> None:
     """Momentum 0.99, Nesterov, decay 3e-5. What is checked at each step is written in `witness.Witness`."""
     witness = train(TINY[network], ALL_METHODS[method], steps=20, regime=PRECISIONS[precision])
-    assert_all_moved(witness, TINY[network])
+    require_all_moved(witness, TINY[network])
 
 
 def test_these_pairs_are_refused_and_no_others() -> None:
@@ -68,7 +59,7 @@ def test_these_pairs_are_refused_and_no_others() -> None:
 @pytest.mark.parametrize("regime", REGIMES)
 def test_the_promise_holds_under(regime: str, method: str) -> None:
     witness = train(bearer(method), ALL_METHODS[method], steps=6, regime=REGIMES[regime])
-    assert_all_moved(witness, bearer(method))
+    require_all_moved(witness, bearer(method))
 
 
 @pytest.mark.parametrize("regime", REGIMES)
@@ -78,8 +69,7 @@ def test_dgst_on_a_unet_under(regime: str) -> None:
 
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_two_runs_with_one_seed_are_identical(method: str) -> None:
-    first, second = (train(TINY["plain-unet"], ALL_METHODS[method], steps=4).network for _ in range(2))
-    assert same_state(first, second)
+    laws.one_seed_gives_one_result(ALL_METHODS[method], TINY["plain-unet"])
 
 
 @pytest.mark.parametrize("method", [m for m in ALL_METHODS if m not in ("dgst-paper-2", "dgst-momentum-2")])
@@ -112,43 +102,12 @@ def test_bfloat16_weights(mode: str, gamma: int) -> None:
         assert 0 < max(per_kernel) <= gamma
 
 
-def continue_from(tiny: Tiny, network: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
-    dtype = next(network.parameters()).dtype
-    for step in steps:
-        optimizer.zero_grad()
-        outputs = network(tiny.batch(step).to(dtype))
-        loss_of([out.float() for out in outputs] if isinstance(outputs, list) else outputs.float(), step).backward()
-        optimizer.step()
-
-
-def saved_and_loaded(content: Any, through_file: bool) -> Any:
-    if not through_file:
-        return content
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    stream.seek(0)
-    return torch.load(stream, weights_only=True)
-
-
 @pytest.mark.parametrize("after", [1, 3])
 @pytest.mark.parametrize("through_file", [False, True])
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_a_saved_run_continues_as_if_undisturbed(method: str, through_file: bool, after: int) -> None:
     """After one step GPS still looks; after three it has chosen."""
-    tiny = bearer(method)
-    network, head = tiny.make()
-    optimizer = ALL_METHODS[method].optimizer(network, lr=LR, head=head)
-    continue_from(tiny, network, optimizer, range(after))
-    saved = copy.deepcopy({"network": network.state_dict(), "optimizer": optimizer.state_dict()})
-    continue_from(tiny, network, optimizer, range(after, 6))
-
-    saved = saved_and_loaded(saved, through_file)
-    fresh, head = tiny.make(seed=1)
-    fresh_optimizer = ALL_METHODS[method].optimizer(fresh, lr=LR, head=head)
-    fresh.load_state_dict(saved["network"])
-    fresh_optimizer.load_state_dict(saved["optimizer"])
-    continue_from(tiny, fresh, fresh_optimizer, range(after, 6))
-    assert same_state(network, fresh)
+    laws.a_saved_run_continues(ALL_METHODS[method], bearer(method), after, through_file)
 
 
 def test_entries_that_were_chosen_once_survive_a_saved_run_in_bfloat16() -> None:
@@ -164,39 +123,16 @@ def test_entries_that_were_chosen_once_survive_a_saved_run_in_bfloat16() -> None
 
     step()
     step()
-    optimizer.load_state_dict(saved_and_loaded(optimizer.state_dict(), True))
+    optimizer.load_state_dict(laws.saved_and_loaded(optimizer.state_dict()))
     before = network[0].weight.detach().clone()
     step()
     assert (network[0].weight != before).nonzero().tolist() == [[0, 2047], [1, 2047], [2, 2047]]
     assert optimizer.state[network[0].weight]["chosen"].dtype is torch.int64
 
 
-def states(optimizer: torch.optim.Optimizer) -> list[Any]:
-    return [
-        (key, bits(value) if isinstance(value, torch.Tensor) else value)
-        for state in optimizer.state.values()
-        for key, value in state.items()
-    ]
-
-
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_a_step_with_infinite_gradients_is_skipped_whole(method: str) -> None:
-    tiny = bearer(method)
-    network, head = tiny.make()
-    optimizer = ALL_METHODS[method].optimizer(network, lr=LR, head=head)
-    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
-    scaler.scale(loss_of(network(tiny.batch(0)))).backward()
-    poisoned = next(parameter for parameter in parameters_of(network, head) if parameter.role is Role.HEAD)
-    assert poisoned.tensor.grad is not None
-    poisoned.tensor.grad[0, 0] = float("inf")
-    before, kept, groups = state_of(network), states(optimizer), copy.deepcopy(optimizer.state_dict()["param_groups"])
-    scaler.step(optimizer)
-    scaler.update()
-    after = state_of(network)
-    assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert all(a[0] == b[0] and np.array_equal(a[1], b[1]) for a, b in zip(kept, states(optimizer), strict=True))
-    assert optimizer.state_dict()["param_groups"] == groups
-    assert scaler.get_scale() == 8.0
+    laws.infinite_gradients_are_skipped(ALL_METHODS[method], bearer(method))
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
@@ -204,19 +140,18 @@ def test_a_step_with_infinite_gradients_is_skipped_whole(method: str) -> None:
 def test_running_statistics_move_only_with_their_norms(tiny: Tiny, method: str) -> None:
     if tiny is TINY["batch-norm"] and bearer(method, "batch-norm") is not tiny:
         return
-    network, head = tiny.make()
-    ALL_METHODS[method].optimizer(network, lr=LR, head=head)
-    before = {name: bits(buffer) for name, buffer in network.named_buffers()}
-    before.pop("7.num_batches_tracked", None)  # InstanceNorm has this counter and never counts
-    for _ in range(2):
-        network.train()
-        network(tiny.batch(0))
-    moved = {name for name in before if not np.array_equal(bits(network.get_buffer(name)), before[name])}
-    scales = [parameter for parameter in parameters_of(network, head) if parameter.role is Role.NORM_WEIGHT]
-    owners = {id(parameter.module) for parameter in scales if is_meant(ALL_METHODS[method], parameter)}
-    expected = {n for n in before if id(network.get_submodule(n.rpartition(".")[0])) in owners}
-    assert moved == expected
-    assert bool(expected) == any(is_meant(ALL_METHODS[method], parameter) for parameter in scales)
+    chosen = ALL_METHODS[method]
+    laws.running_statistics_follow_their_norms(chosen, tiny, lambda parameter: is_meant(chosen, parameter))
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_the_first_step_starts_from_the_bases_outputs(method: str) -> None:
+    laws.starts_where_the_base_is(ALL_METHODS[method], bearer(method))
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_the_card_is_complete(method: str) -> None:
+    laws.card_is_complete(ALL_METHODS[method])
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
@@ -224,16 +159,10 @@ def test_counts_are_those_of_the_network(method: str) -> None:
     for name, tiny in TINY.items():
         if name in REFUSED.get(ALL_METHODS[method].name, ()):
             continue
+        laws.counts_are_those_of_the_network(ALL_METHODS[method], tiny)
         network, head = tiny.make()
-        total, before = sum(p.numel() for p in network.parameters()), state_of(network)
         counted = ALL_METHODS[method].trainable(network, head)
-        assert state_of(network).keys() == before.keys()
-        assert all(p.requires_grad for p in network.parameters())
         ALL_METHODS[method].optimizer(network, lr=LR, head=head)
-        trained = [p for p in network.parameters() if p.requires_grad]
-        assert counted.tensors == len(trained)
-        assert counted.parameters == sum(p.numel() for p in trained)
-        assert counted.total == total
         assert counted.per_step == steps_of(network, head, ALL_METHODS[method])
 
 

@@ -13,10 +13,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
-from tests.methods.laws import ADDING, ALL_METHODS, PAIRS, adapted, outputs
-from tests.methods.undone import is_undone, undone_layers
-from tests.methods.witness import LR, is_meant
-from tests.networks.tiny import BATCH_UNET, SWINS, TINY, Tiny
+from lnsegfm.testing.step_witness import LR
+from lnsegfm.testing.tiny_networks import BATCH_UNET, SWINS, TINY, Tiny
+from lnsegfm.testing.training_regimes import outputs
+from lnsegfm.testing.undone_shifts import is_undone, undone_layers
+from tests.methods.laws import ADDING, ALL_METHODS, PAIRS, adapted
+from tests.methods.witness import is_meant
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = [(n, m) for n, m in PAIRS if m in METHODS] + [(n, "dgst-paper-1") for n in TINY]

@@ -18,9 +18,9 @@ from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.reparametrize import Decomposed, LowRank
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import PlainConvUNet as AdaptedUNet
-from tests.methods.laws import same_state
-from tests.methods.witness import LR, bits
-from tests.networks.tiny import SWINS, TINY, UNET, loss_of
+from lnsegfm.testing.step_witness import LR
+from lnsegfm.testing.tensor_bits import bits, same_state
+from lnsegfm.testing.tiny_networks import SWINS, TINY, UNET, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = pytest.mark.parametrize("kind", [LoRA, DoRA])

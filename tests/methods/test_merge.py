@@ -17,9 +17,11 @@ from lnsegfm.networks.layout import KernelLayout
 from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from lnsegfm.networks.reparametrize import KINDS, Factors, is_reparametrized
 from lnsegfm.networks.role import Role
-from tests.methods.laws import ADDING, ALL_METHODS, PAIRS, adapted, outputs, same_state
-from tests.methods.witness import LR, assert_same_bits, bits
-from tests.networks.tiny import SWINS, TINY, Tiny
+from lnsegfm.testing.step_witness import LR
+from lnsegfm.testing.tensor_bits import bits, require_same_bits, same_state
+from lnsegfm.testing.tiny_networks import SWINS, TINY, Tiny
+from lnsegfm.testing.training_regimes import outputs
+from tests.methods.laws import ADDING, ALL_METHODS, PAIRS, adapted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COMPUTED = ("ssf", "lora", "dora")
@@ -66,7 +68,7 @@ def assert_merges(tiny: Tiny, method: str, dtype: torch.dtype = torch.float32, *
     assert all(type(a) is type(b) for a, b in zip(network.modules(), base.modules(), strict=False) if not own)
     assert [tensor.stride() for tensor in plain.values()] == [tensor.stride() for tensor in base.state_dict().values()]
     for name, made in factors.items():
-        assert_same_bits(plain[name], made.merged(base.state_dict()[name]), f"{method} {name}")
+        require_same_bits(plain[name], made.merged(base.state_dict()[name]), f"{method} {name}")
     assert bool(factors) == (method in COMPUTED)
     assert ALL_METHODS[method].merge(network) == {}
     assert all(np.array_equal(bits(tensor), bits(state[name])) for name, tensor in network.state_dict().items())
@@ -189,10 +191,10 @@ def test_merged_weights_are_the_same_bits_on_one_thread_and_on_two(kind: str, th
     threads(1)
     alone = factors.merged(weight)
     threads(2)
-    assert_same_bits(factors.merged(weight), alone, kind)
+    require_same_bits(factors.merged(weight), alone, kind)
     threads(1)
     cut = factors.merged(weight.clone().contiguous(memory_format=torch.channels_last_3d)) if kind != "shift" else alone
-    assert_same_bits(cut, alone, f"{kind} channels last")
+    require_same_bits(cut, alone, f"{kind} channels last")
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "scale"])
@@ -233,7 +235,7 @@ def test_sums_run_in_one_written_order(kind: str) -> None:
             left = squares[:, 2 * half :]
             squares = np.concatenate([squares[:, :half] + squares[:, half : 2 * half], left], axis=1)
         rows = tensors["magnitude"] / np.sqrt(squares) * rows
-    assert_same_bits(factors.merged(weight), torch.from_numpy(rows).reshape(weight.shape), kind)
+    require_same_bits(factors.merged(weight), torch.from_numpy(rows).reshape(weight.shape), kind)
 
 
 @pytest.mark.parametrize("wrong", ["kind", "missing", "shape", "numbers"])

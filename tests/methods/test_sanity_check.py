@@ -27,7 +27,7 @@ from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.added import Added
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
-from tests.networks.tiny import TINY, UNET, Tiny, loss_of
+from lnsegfm.testing.tiny_networks import TINY, UNET, Tiny, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LR = 1e-3

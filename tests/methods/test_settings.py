@@ -10,7 +10,7 @@ from torch import nn
 
 from lnsegfm.errors import ConfigError, LnSegFmError, UnknownName
 from lnsegfm.methods.table import METHODS, load_method
-from tests.networks.tiny import Sequence3d
+from lnsegfm.testing.tiny_networks import Sequence3d
 
 LEARNING = [name for name, cls in METHODS.items() if cls.learns]
 

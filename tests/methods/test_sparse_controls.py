@@ -15,9 +15,9 @@ from lnsegfm.methods.method import Method
 from lnsegfm.methods.random_dynamic import RandomDynamic
 from lnsegfm.methods.random_static import RandomStatic
 from lnsegfm.methods.table import METHODS
-from tests.methods.laws import ALL_METHODS, same_state, train
-from tests.methods.witness import bits
-from tests.networks.tiny import TINY
+from lnsegfm.testing.tensor_bits import bits, same_state
+from lnsegfm.testing.tiny_networks import TINY
+from tests.methods.laws import ALL_METHODS, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

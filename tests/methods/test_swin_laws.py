@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from lnsegfm.methods.table import METHODS
-from tests.methods.laws import ALL_METHODS, PRECISIONS, assert_all_moved, train
+from lnsegfm.testing.tiny_networks import SWINS
+from lnsegfm.testing.training_regimes import PRECISIONS, require_all_moved
+from tests.methods.laws import ALL_METHODS, train
 from tests.methods.witness import Witness
-from tests.networks.tiny import SWINS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ONE_OF_A_KIND = [name for name in ALL_METHODS if name in METHODS]
@@ -21,7 +22,7 @@ def assert_kept(network: str, method: str, steps: int, precision: str) -> None:
     if steps <= getattr(ALL_METHODS[method], "passes", 0):
         assert witness.moved == set()
     elif method != "l2-sp" or steps > 2:  # without decay, two steps of a norm's scale lie below its resolution
-        assert_all_moved(witness, SWINS[network])
+        require_all_moved(witness, SWINS[network])
 
 
 @pytest.mark.parametrize("method", ONE_OF_A_KIND)

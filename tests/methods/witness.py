@@ -1,29 +1,24 @@
-"""One engine that holds every step of a method against an independent account of it.
+"""One engine that holds every step of a built-in method against an independent account of it.
 
-`Witness` looks at a network right before and right after each optimizer step. What each entry should be is told by
+`Witness` is a `lnsegfm.testing.step_witness.StepWitness` that knows the rules. What each entry should be is told by
 `torch.optim.SGD` or `AdamW` on clones of the tensors (dense tensors, and the rules with momentum) and by plain NumPy
 (the paper's rule, the bounded step), on entries chosen by explicit indexing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from lnsegfm.methods.method import Method
-from lnsegfm.networks.cards import unwrap
-from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
+from lnsegfm.networks.parameter_roles import NetworkParameter
 from lnsegfm.networks.role import Role
+from lnsegfm.testing.step_witness import LR, StepWitness
+from lnsegfm.testing.tensor_bits import bits, require_same_bits
 from tests.networks.kernels import kernel_indices
-
-LR = 2.0**-10
-"""Rates, pulls and means are powers of two: their products are exact, so that each step has one float32 value."""
 
 SPARSE_RULE = {
     "dgst": "",  # its mode
@@ -45,7 +40,8 @@ MOVES: dict[str, frozenset[Role]] = {
     **dict.fromkeys(("gps", "random-static"), frozenset({Role.HEAD, Role.WEIGHT})),
     **dict.fromkeys(("dgst", "random-dynamic", "dgst-bounded"), DGST_MOVES),
 }
-"""What each method moves, written down a second time; ``decoder`` goes by names, see `is_meant`."""
+MOVES["decoder"] = EVERYTHING
+"""What each built-in method moves, written down a second time; ``decoder`` goes by names, see `is_meant`."""
 
 
 def is_meant(method: Method, parameter: NetworkParameter) -> bool:
@@ -54,20 +50,7 @@ def is_meant(method: Method, parameter: NetworkParameter) -> bool:
         return parameter.name.startswith("decoder") or parameter.role is Role.HEAD
     if parameter.role in (Role.NORM_WEIGHT, Role.NORM_BIAS) and not getattr(method, "norms", True):
         return False
-    return parameter.role in MOVES[method.name]
-
-
-def bits(tensor: Tensor) -> np.ndarray:
-    """The bytes of a tensor as integers: -0.0 differs from 0.0, and a NaN equals itself."""
-    tensor = tensor.detach().cpu().contiguous()
-    width = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[tensor.element_size()]
-    return tensor.reshape(-1).view(width).numpy().copy()
-
-
-def assert_same_bits(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Raise unless two tensors are bit-identical."""
-    different = np.flatnonzero(bits(actual) != bits(expected))
-    assert different.size == 0, f"{what}: {different.size} of {actual.numel()} entries differ, first {different[:3]}"
+    return parameter.role in MOVES.get(method.name, method.trains)
 
 
 def largest(index: np.ndarray, ranks: np.ndarray, gamma: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,37 +70,22 @@ def selection(parameter: NetworkParameter, gradient: Tensor, gamma: int) -> tupl
     return largest(kernel_indices(parameter.module, tuple(gradient.shape)), gradient.detach().cpu().numpy(), gamma)
 
 
-@dataclass
-class Witness:
-    """Checks every step of an optimizer; make it after the optimizer and before the first step.
+class Witness(StepWitness):
+    """Checks every step of a built-in method by its rule; make it after the optimizer and before the first step.
 
-    Args:
-        network: The network that trains.
-        method: Its method.
-        optimizer: Its optimizer.
-        options: Momentum, Nesterov and decay that the optimizer was asked for.
-        head: The head that was named.
+    Attributes:
         tied: Entries of a weight that were once as steep as another, of which a rule may take either.
         ever: Entries of a weight that have moved at some step.
         sums: Of the gradients' magnitudes, and means of the gradients, by which some rules rank entries.
-        garbled: A gradient was once not a number of any use.
     """
 
-    network: Any
-    method: Method
-    optimizer: Optimizer
-    options: dict[str, Any]
-    head: Sequence[nn.Module] | None = None
-    steps: int = 0
-    moved: set[str] = field(default_factory=set)
-    tied: dict[str, Any] = field(default_factory=dict)
-    ever: dict[str, Any] = field(default_factory=dict)
-    sums: dict[str, Any] = field(default_factory=dict)
-    garbled: bool = False
+    method: Any
 
-    def __post_init__(self) -> None:
-        self.parameters = parameters_of(self.network, self.head)
-        self.trained = [parameter for parameter in self.parameters if is_meant(self.method, parameter)]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.tied: dict[str, Any] = {}
+        self.ever: dict[str, Any] = {}
+        self.sums: dict[str, Any] = {}
         self.rule = SPARSE_RULE.get(self.method.name)
         self.rule = getattr(self.method, "mode", None) if self.rule == "" else self.rule
         self.sparse = [
@@ -127,40 +95,32 @@ class Witness:
         self.start = {parameter.name: parameter.tensor.detach().clone() for parameter in self.trained}
         self.shadow = {name: tensor.clone().requires_grad_() for name, tensor in self.start.items()}
         adam = getattr(self.method, "rule", "") == "adamw"
-        options = {"weight_decay": self.options["weight_decay"]} if adam else dict(self.options)
+        chosen = {"weight_decay": self.options["weight_decay"]} if adam else dict(self.options)
         if self.rule == "static" or self.method.name == "l2-sp":
-            options["weight_decay"] = 0.0
+            chosen["weight_decay"] = 0.0
         cls: Any = torch.optim.AdamW if adam else torch.optim.SGD
-        self.reference: Any = cls(list(self.shadow.values()), lr=LR, **options)
-        self.optimizer.register_step_pre_hook(lambda *_: self._before())
-        self.optimizer.register_step_post_hook(lambda *_: self._after())
+        self.reference: Any = cls(list(self.shadow.values()), lr=LR, **chosen)
 
-    def _before(self) -> None:
-        assert [p.name for p in self.trained if p.tensor.grad is None] == [], "trained tensors without a gradient"
-        assert [p.name for p in self.parameters if p not in self.trained and p.tensor.grad is not None] == []
-        self.before = {parameter.name: parameter.tensor.detach().clone() for parameter in self.parameters}
-        self.gradients = {p.name: p.tensor.grad.clone() for p in self.trained if p.tensor.grad is not None}
-        self.buffers = {name: buffer.clone() for name, buffer in unwrap(self.network).named_buffers()}
+    def is_meant(self, parameter: NetworkParameter) -> bool:
+        return is_meant(self.method, parameter)
 
-    def _after(self) -> None:
-        self.steps += 1
+    @property
+    def looking(self) -> bool:
+        return self.rule == "static" and self.steps <= getattr(self.method, "passes", 0)
+
+    def after_step(self) -> None:
         self._rank()
-        looking = self.rule == "static" and self.steps <= getattr(self.method, "passes", 0)
-        if not looking:
+        if not self.looking:
             self._step_reference()
-        for parameter in self.parameters:
-            if parameter not in self.trained:
-                assert_same_bits(parameter.tensor, self.before[parameter.name], f"frozen {parameter.name}")
-            elif looking:
-                assert_same_bits(parameter.tensor, self.before[parameter.name], f"only looked at {parameter.name}")
-            elif parameter in self.sparse:
-                self._check_weight(parameter)
-            else:
-                self._assert_at(parameter, self.shadow[parameter.name], "dense")
-            if not np.array_equal(bits(parameter.tensor), bits(self.before[parameter.name])):
-                self.moved.add(parameter.name)
-        for name, buffer in unwrap(self.network).named_buffers():
-            assert_same_bits(buffer, self.buffers[name], f"buffer {name}")
+
+    def check_trained(self, parameter: NetworkParameter, changed: np.ndarray) -> None:
+        super().check_trained(parameter, changed)
+        if self.looking:
+            require_same_bits(parameter.tensor, self.before[parameter.name], f"only looked at {parameter.name}")
+        elif parameter in self.sparse:
+            self._check_weight(parameter)
+        else:
+            self._assert_at(parameter, self.shadow[parameter.name], "dense")
 
     @staticmethod
     def _assert_at(parameter: NetworkParameter, expected: Tensor, what: str) -> None:
@@ -173,7 +133,7 @@ class Witness:
         for parameter in self.sparse:
             gradient = self.gradients[parameter.name].detach().cpu().numpy()
             before = self.sums.get(parameter.name, np.zeros_like(gradient))
-            if self.rule == "static" and self.steps <= getattr(self.method, "passes", 0):
+            if self.looking:
                 self.sums[parameter.name] = before + np.abs(gradient)
             elif memory:
                 self.sums[parameter.name] = (
@@ -200,9 +160,9 @@ class Witness:
     def _pulled(self, parameter: NetworkParameter, gradient: Tensor) -> Tensor:
         """The gradient of the loss with L2-SP's pull, by NumPy."""
         weight, start = self.before[parameter.name].numpy(), self.start[parameter.name].numpy()
-        strength, pull = self.method.alpha, weight - start  # type: ignore[attr-defined]
+        strength, pull = self.method.alpha, weight - start
         if parameter.role is Role.HEAD:
-            strength, pull = self.method.beta, weight  # type: ignore[attr-defined]
+            strength, pull = self.method.beta, weight
         return torch.from_numpy(gradient.numpy() + weight.dtype.type(strength) * pull)
 
     def _candidates(self, parameter: NetworkParameter) -> tuple[np.ndarray, np.ndarray]:
@@ -247,7 +207,7 @@ class Witness:
         return _elsewhere(parameter.tensor, expected), _elsewhere(expected, origin[parameter.name])
 
     def _paper(self, parameter: NetworkParameter) -> Tensor:
-        rate = self.method.weight_lr * self.optimizer.param_groups[0]["lr"] / LR  # type: ignore[attr-defined]
+        rate = self.method.weight_lr * self.optimizer.param_groups[0]["lr"] / LR
         before, gradient = self.before[parameter.name].numpy(), self.gradients[parameter.name].numpy()
         return torch.from_numpy(before - gradient.dtype.type(rate) * gradient)
 

@@ -27,8 +27,8 @@ from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import adapted_class
 from lnsegfm.networks.swin_unetr import CLASS_PATH, SwinUNETR, arguments_of
 from lnsegfm.nnunet.planners import topology
-from tests.networks.tiny import SWIN as SMALL_SWIN
-from tests.networks.tiny import SWINS, TINY
+from lnsegfm.testing.tiny_networks import SWIN as SMALL_SWIN
+from lnsegfm.testing.tiny_networks import SWINS, TINY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ((4, 6, 8), ((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3)))

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks import quick_layers as module
 from lnsegfm.networks.quick_layers import quick_layers
+from lnsegfm.testing.tiny_networks import SWINS, TINY, loss_of
 from tests.methods.laws import REFUSED
-from tests.networks.tiny import SWINS, TINY, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORKS = {**TINY, **SWINS}

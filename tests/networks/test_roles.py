@@ -11,7 +11,7 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.networks.cards import find_card, unwrap
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
-from tests.networks.tiny import TINY, UNET, Sequence3d, Tied, Transformer
+from lnsegfm.testing.tiny_networks import TINY, UNET, Sequence3d, Tied, Transformer
 
 PLAIN_UNET_BY_HAND = {
     "encoder.stages.0.0.convs.0.conv.weight": Role.WEIGHT,

@@ -15,7 +15,7 @@ from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import SpatialAdapterModule
 from lnsegfm.networks.swin_unetr import SwinUNETR
-from tests.networks.tiny import SWIN, UNET
+from lnsegfm.testing.tiny_networks import SWIN, UNET
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -24,11 +24,11 @@ from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks.reparametrize import Factors
+from lnsegfm.testing.tiny_networks import TINY, loss_of
 from lnsegfm.weights.adapter import CARD, TENSORS, Adapter
 from lnsegfm.weights.adapter_groups import adapter_groups
 from lnsegfm.weights.factors import made_of, read_factors, save_factors
 from lnsegfm.weights.state import weights_hash
-from tests.networks.tiny import TINY, loss_of
 from tests.weights.test_adapter import same_bits
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,10 +10,10 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, TransferError
+from lnsegfm.testing.tiny_networks import UNET
 from lnsegfm.weights.state import aliases, raw
 from lnsegfm.weights.transfer import transfer
 from lnsegfm.weights.transfer_report import percent
-from tests.networks.tiny import UNET
 
 NODES = ["background", "node", "vessel", "thyroid"]
 State = dict[str, Tensor]

@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 from torch.nn.functional import conv3d
 
+from lnsegfm.testing.tiny_networks import UNET
 from lnsegfm.weights.fit_tensor import (
     fit_channels,
     fit_convolution,
@@ -23,7 +24,6 @@ from lnsegfm.weights.fit_tensor import (
     same_family,
 )
 from lnsegfm.weights.transfer import transfer
-from tests.networks.tiny import UNET
 
 LABELS = ["background", "node"]
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lnsegfm.errors import TransferError
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
+from lnsegfm.testing.tiny_networks import TINY
 from lnsegfm.weights.state import aliases, raw
 from lnsegfm.weights.transfer import Transfer, transfer
-from tests.networks.tiny import TINY
 
 LABELS = ["background", "node"]
 State = dict[str, Tensor]

@@ -47,6 +47,7 @@ class Sequence3d(nn.Module):
         self.out = nn.Linear(5, 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """From an input (B, 1, z, y, x) to logits (B, 2, z, y, x)."""
         return self.out(self.mix(self.features(x).movedim(1, -1)).relu()).movedim(-1, 1)
 
 
@@ -81,6 +82,7 @@ class Transformer(nn.Module):
         self.out = nn.ConvTranspose3d(8, 2, 4, stride=4)
 
     def forward(self, x: Tensor) -> Tensor:
+        """From an input (B, 1, z, y, x) to logits (B, 2, z, y, x)."""
         grid = self.embed(x)
         tokens = grid.flatten(2).transpose(1, 2) + self.position
         normed = self.norm1(tokens)
@@ -120,6 +122,7 @@ class Tied(nn.Module):
         self.out = nn.Conv3d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """From an input (B, 1, z, y, x) to logits (B, 2, z, y, x)."""
         x = self.norm(self.first(x)).relu()
         return self.out(self.third(self.again(self.second(x)).relu()))
 
