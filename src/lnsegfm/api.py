@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from lnsegfm.prediction.writers.dicom_exports import Exports, Format
 from lnsegfm.progress import Progress
 from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
 from lnsegfm.workflows import finetune as tuning
+from lnsegfm.workflows.data_in_memory import keep_data
 
 PathLike = str | Path
 
 
 def finetune(
-    data: PathLike,
+    data: PathLike | Sequence[Any] | Mapping[str, Any],
     model: PathLike,
     out: PathLike,
     *,
@@ -38,7 +40,10 @@ def finetune(
     """Adapt a model to labelled scans; the same call continues a run that was stopped.
 
     Args:
-        data: An nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+        data: An nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``. Or labelled scans in memory: a list
+            of pairs (image, label), or a table of them by case name; each a path, a SimpleITK, nibabel or torchio
+            image, or an array with its grid, of several channels a list of images. They are kept in ``out/data``, so
+            that the run can be continued, and found again by the hash of their voxels.
         model: The base: a model folder, the folder of a run, or the name of an imported model.
         out: Folder of the run.
         method: How to adapt: a method, or the name of one, which then has the settings of its packaged recipe.
@@ -60,9 +65,11 @@ def finetune(
     named = LabelMap.from_dataset_json(labels) if labels else None
     own = Path(plans) if plans is not None else None
     kept = Path(source_data) if source_data is not None else None
-    planned = tuning.plan(
-        Path(data), Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress
-    )
+    if isinstance(data, str | Path):
+        folder = Path(data)
+    else:
+        folder = keep_data(data, Path(out), read_model(Path(model), whole=False).channel_names)
+    planned = tuning.plan(folder, Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress)
     return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.scores import CaseScore, Evaluation
-from lnsegfm.evaluation.scoring import Scoring, score_masks
+from lnsegfm.evaluation.scoring import Scoring, score_volumes
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import as_mask
 from lnsegfm.progress import Progress
@@ -78,7 +78,7 @@ def evaluate_masks(
         try:
             given = predictions[name]
             scores.append(
-                score_masks(
+                score_volumes(
                     name,
                     as_mask(given, grid, "the prediction"),
                     as_mask(references[name], grid, "the reference"),

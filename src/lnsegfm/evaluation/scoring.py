@@ -102,11 +102,11 @@ def evaluate_case(
     if name in known.probabilities and scoring.node_labels and predicted.grid.difference(referred.grid) is None:
         probabilities = later(read_probabilities, known.probabilities[name], theirs, referred.grid)
     files = CaseFiles(known.images.get(name), prediction, reference)
-    score = score_masks(name, predicted, referred, labels, theirs, scoring=scoring, probabilities=probabilities)
+    score = score_volumes(name, predicted, referred, labels, theirs, scoring=scoring, probabilities=probabilities)
     return replace(score, subject=known.subjects.get(name), files=files)
 
 
-def score_masks(
+def score_volumes(
     name: str,
     prediction: Volume,
     reference: Volume,

@@ -20,7 +20,8 @@ from lnsegfm.imaging.files import ImageError, read_volume
 from lnsegfm.imaging.grid import Grid
 
 KINDS = (
-    "a path, a SimpleITK, nibabel or torchio image, or a NumPy array (z, y, x) with its grid (array, lnsegfm.Grid(...))"
+    "a path, a SimpleITK, nibabel or torchio image, a DICOM series, or a NumPy array (z, y, x) with its grid "
+    "(array, lnsegfm.Grid(...))"
 )
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
@@ -87,8 +88,8 @@ def as_volumes(value: Any, grid: Grid | None = None, name: str = "the image") ->
     """An image as one volume a channel.
 
     Args:
-        value: A path, a SimpleITK, nibabel or torchio image, an array, a pair of an array and its grid, or what has
-            both as ``array`` and ``grid``, as a `Volume` and a prediction do.
+        value: A path, a SimpleITK, nibabel or torchio image, a DICOM series, an array, a pair of an array and its
+            grid, or what has both as ``array`` and ``grid``, as a `Volume` and a prediction do.
         grid: The array's.
         name: What messages call it.
 
@@ -105,6 +106,8 @@ def as_volumes(value: Any, grid: Grid | None = None, name: str = "the image") ->
         return (Volume.read(Path(value)),)
     if isinstance(value, sitk.Image):
         return (_from_sitk(value, name),)
+    if type(value).__module__.startswith("lnsegfm.imaging.dicom."):
+        return (_from_series(value, name),)
     library = _library(value)
     if library == "nibabel":
         return (_from_nibabel(value, name),)
@@ -201,6 +204,14 @@ def _from_sitk(image: sitk.Image, name: str) -> Volume:
         what = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} numbers per voxel"
         raise DataError(f"{name}: it is {what}. Give one 3D image a channel.")
     return Volume(sitk.GetArrayFromImage(image), _named(name, lambda: Grid.from_image(image)), name)
+
+
+def _from_series(series: Any, name: str) -> Volume:
+    from lnsegfm.imaging.dicom.series import Series, read_series
+
+    if not isinstance(series, Series):
+        raise DataError(f"{name}: {type(series).__name__} is no image that is known. Give {KINDS}.")
+    return Volume(read_series(series), series.grid, f"Series {series.name}")
 
 
 def _from_nibabel(image: Any, name: str) -> Volume:

@@ -24,8 +24,10 @@ from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, give
 from lnsegfm.models.training_domain import write_training_domain
 from lnsegfm.nnunet.environment import choose_device, seed_everything
 from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.notebook import HtmlTable, notebook_html
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO, Recipe
+from lnsegfm.report.notebook_tables import means_table
 from lnsegfm.storage import content_hash, read_json, sha256, write_json
 from lnsegfm.training.precision import require_precision
 from lnsegfm.training.schedule import Schedule
@@ -123,6 +125,20 @@ class Run:
     model: Path
     record: Mapping[str, Any]
     evidence: HeldOutComparison
+
+    def _repr_html_(self) -> str:
+        training, compared = self.record["training"], self.evidence.comparison
+        facts = {
+            "method": self.record["recipe"]["method"],
+            "shots": len(self.record["shots"]),
+            "iterations": training["iterations"],
+            "model": self.model,
+            "report": self.folder / "report.html",
+        }
+        tables = [HtmlTable.of_facts(facts)]
+        if compared is not None:
+            tables.insert(0, means_table(compared))
+        return notebook_html(f"Run {self.folder.name}: {self.evidence.verdict}", tables)
 
 
 def plan(

@@ -32,6 +32,7 @@ from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import choose_device, seed_everything
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.notebook import HtmlTable, notebook_html
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import content_hash, sha256, write_json
 from lnsegfm.training.distributed import require_processes
@@ -136,6 +137,15 @@ class PretrainRun:
     model: Path
     record: Mapping[str, Any]
     evaluation: Evaluation | None
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "parameters": f"{self.record['parameters']:,}",
+            "iterations": self.record["training"]["iterations"],
+            "model": self.model,
+        }
+        shown = self.evaluation._repr_html_() if self.evaluation is not None else ""
+        return notebook_html(f"Base model {self.folder.name}", [HtmlTable.of_facts(facts)]) + shown
 
 
 def pretrain(

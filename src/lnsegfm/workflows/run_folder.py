@@ -10,6 +10,8 @@ from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.storage import PARTIAL, clear_partials, read_json, write_json
 
 RECIPE = "recipe.json"
+MEMORY_DATA, MEMORY_CARD = "data", "data.json"
+"""Folder below a run's with the scans that were given in memory, and the file in it that says which they are."""
 
 
 def require_free(out: Path) -> None:
@@ -23,7 +25,8 @@ def require_free(out: Path) -> None:
         raise ConfigError(f"--out {out}: it is a file. Name a folder.")
     if (out / RECIPE).is_file() or not out.is_dir():
         return
-    if any(not entry.name.startswith(PARTIAL) for entry in out.iterdir()):
+    kept = {MEMORY_DATA} if (out / MEMORY_DATA / MEMORY_CARD).is_file() else set()
+    if any(not entry.name.startswith(PARTIAL) and entry.name not in kept for entry in out.iterdir()):
         raise RunMismatch(f"{out}: it is not empty and holds no run. Choose another --out.")
 
 
