@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.scores import MEAN, METRICS, Evaluation, LabelScore, Metric
+from lnsegfm.evaluation.case_scores import MEAN, LabelScore
+from lnsegfm.evaluation.scores import METRICS, Evaluation, Metric
 from lnsegfm.evaluation.statistics import Interval, Paired, holm, paired
 
 BASE, ADAPTED = "base", "adapted"
