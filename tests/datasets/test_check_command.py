@@ -48,7 +48,7 @@ def test_nothing_amiss(run, folder):
     assert "2 x 1 x 1 to 3 x 1 x 1" in out
     assert "label node=1" in out
     assert "in 2 of 2 cases" in out
-    assert out.splitlines()[-1] == "2 cases, nothing amiss."
+    assert out.splitlines()[-1] == "2 cases, no errors and no warnings."
 
 
 def test_every_problem_is_a_line_and_the_exit_code_is_2(run, folder):

@@ -1,4 +1,4 @@
-"""Labels in the wrong place, of the wrong side or size, and their tiny pieces."""
+"""Labels in the wrong place, of the wrong side or size, and their fragments."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_tiny_fragments(folder, pieces, severity):
     finding = only(folder, "fragments", severity, "b")
 
     ml = 0.027 * pieces
-    said = f"label gland_left has {pieces} tiny pieces ({pieces} voxels, {ml:.3f} ml) beside one of 123 voxels"
+    said = f"label gland_left has {pieces} fragments ({pieces} voxels, {ml:.3f} ml) next to a component of 123 voxels"
     assert finding.what == said
     assert finding.fix == "drop-fragments"
 
