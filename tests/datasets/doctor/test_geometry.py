@@ -20,7 +20,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("spacing", "said"),
-    [((5.0, 3.0, 3.0), "differs from the median 3 x 3 x 3"), ((3.0, 0.1, 0.1), "not a CT's"), ((12.0, 3.0, 3.0), "not a CT's")],
+    [
+        ((5.0, 3.0, 3.0), "differs from the median 3 x 3 x 3"),
+        ((3.0, 0.1, 0.1), "not a CT's"),
+        ((12.0, 3.0, 3.0), "not a CT's"),
+    ],
 )
 def test_spacings_unlike_the_others(folder, spacing, said):
     image(folder, "b", patient(1), spacing_mm=spacing)
