@@ -34,7 +34,7 @@ from lnsegfm.methods.zero_shot import ZeroShot
 from lnsegfm.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lnsegfm.api import finetune, predict
+    from lnsegfm.api import finetune, predict, pretrain
     from lnsegfm.evaluation.folders import evaluate
     from lnsegfm.evaluation.scores import Evaluation
     from lnsegfm.imaging.dicom.series import series_of
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from lnsegfm.prediction.session import Session, load
     from lnsegfm.progress import Progress
     from lnsegfm.workflows.finetune import Run
-    from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings, pretrain
+    from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings
 
 __version__ = "0.1.0"
 
@@ -63,7 +63,7 @@ _LAZY = {
     "finetune": "lnsegfm.api",
     "load": "lnsegfm.prediction.session",
     "predict": "lnsegfm.api",
-    "pretrain": "lnsegfm.workflows.pretrain",
+    "pretrain": "lnsegfm.api",
     "series_of": "lnsegfm.imaging.dicom.series",
 }
 

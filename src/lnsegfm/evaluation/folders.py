@@ -19,6 +19,7 @@ from lnsegfm.evaluation.references import (
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.notebook_progress import default_progress
 from lnsegfm.progress import Progress
 
 
@@ -59,6 +60,7 @@ def evaluate(
         DataError: Folders, files, masks or cases that cannot be used.
         ConfigError: A setting that cannot be.
     """
+    progress = progress or default_progress()
     given = LabelMap.from_dataset_json(labels) if isinstance(labels, dict) else labels
     measured: dict[str, Any] = {"nodes": nodes, "tolerance_mm": tolerance_mm, "connectivity": connectivity}
     if not are_folders(predictions, references):
