@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from lnsegfm.prediction.session import Session, load
     from lnsegfm.progress import Progress
     from lnsegfm.workflows.finetune import Run
-    from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings
+    from lnsegfm.workflows.pretrain import PretrainRun
+    from lnsegfm.workflows.pretrain_plan import PretrainSettings
 
 __version__ = "0.1.0"
 
@@ -58,7 +59,7 @@ _LAZY = {
     "Run": "lnsegfm.workflows.finetune",
     "Session": "lnsegfm.prediction.session",
     "SessionOptions": "lnsegfm.prediction.predict_options",
-    "PretrainSettings": "lnsegfm.workflows.pretrain",
+    "PretrainSettings": "lnsegfm.workflows.pretrain_plan",
     "evaluate": "lnsegfm.evaluation.folders",
     "finetune": "lnsegfm.api",
     "load": "lnsegfm.prediction.session",

@@ -22,7 +22,9 @@ from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
 from lnsegfm.workflows import finetune as tuning
 from lnsegfm.workflows import pretrain as pretraining
 from lnsegfm.workflows.data_in_memory import keep_data
-from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings
+from lnsegfm.workflows.finetune_plan import plan
+from lnsegfm.workflows.pretrain import PretrainRun
+from lnsegfm.workflows.pretrain_plan import PretrainSettings
 
 PathLike = str | Path
 
@@ -76,9 +78,7 @@ def finetune(
     else:
         folder = keep_data(data, Path(out), read_model(Path(model), whole=False).channel_names)
     with kept_randomness():
-        planned = tuning.plan(
-            folder, Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress
-        )
+        planned = plan(folder, Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress)
         return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
 
 

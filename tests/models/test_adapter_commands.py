@@ -28,7 +28,8 @@ from lnsegfm.weights.adapter import CARD, TENSORS
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw
 from lnsegfm.workflows import finetune as finetuning
-from lnsegfm.workflows.finetune import Run, finetune, plan
+from lnsegfm.workflows.finetune import Run, finetune
+from lnsegfm.workflows.finetune_plan import plan
 from tests.cli.conftest import PROGRESS, tree
 from tests.conftest import Result
 from tests.nnunet.stock import stock_predict
@@ -171,7 +172,7 @@ def killed(planned: Any, out: Path, monkeypatch: pytest.MonkeyPatch, at: str) ->
             finetune(planned, out, device="cpu", workers=0)
 
 
-@pytest.mark.parametrize("at", ["_write_adapter", "compare_held_out", "record_run"])
+@pytest.mark.parametrize("at", ["_write_adapter", "compare_held_out", "finetune_record"])
 def test_a_run_killed_after_its_model_ends_with_the_same_adapter(at, world, runs, tmp_path, monkeypatch):
     out = tmp_path / "run"
     planned = plan(world.clinic, world.base, world.recipe("lora", settings=SETTINGS["lora"]))

@@ -20,7 +20,8 @@ from lnsegfm.methods.sanity_check import STEPS
 from lnsegfm.progress import Progress, Silent, StoppedBySignals
 from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.weights.checkpoint import load_safely
-from lnsegfm.workflows.finetune import finetune, plan
+from lnsegfm.workflows.finetune import finetune
+from lnsegfm.workflows.finetune_plan import plan
 from tests.listening import OnAdvance
 from tests.workflows.test_finetune import model_bytes
 

@@ -14,7 +14,8 @@ from lnsegfm.errors import DataError
 from lnsegfm.evaluation.case_scores import CaseScore
 from lnsegfm.evaluation.evaluation_files import read_evaluation
 from lnsegfm.report.verdict import from_json, verdict
-from lnsegfm.workflows.finetune import Run, finetune, plan
+from lnsegfm.workflows.finetune import Run, finetune
+from lnsegfm.workflows.finetune_plan import plan
 from tests.world import World
 
 
