@@ -16,7 +16,7 @@ from lnsegfm.prediction import predict_cases as predicting
 from lnsegfm.prediction.case_names import Names, one_of
 from lnsegfm.prediction.inputs import find_inputs
 from lnsegfm.prediction.predict_options import PredictOptions
-from lnsegfm.prediction.writers.dicom_exports import Exports, Format
+from lnsegfm.prediction.writers.writer_table import formats_named, refers_to_dicom
 from lnsegfm.progress import Progress
 from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
 from lnsegfm.workflows import finetune as tuning
@@ -138,12 +138,10 @@ def predict(
         LnSegFmError: A model or a folder that cannot be used. A scan that cannot be is in ``failed`` of the result.
     """
     options, progress = (options or PredictOptions()).with_fields(**fields), progress or default_progress()
-    kinds = tuple(one_of(Format, kind, "formats") for kind in options.formats)
+    dicom = refers_to_dicom(formats_named(options.formats, "formats"))
     naming, place = one_of(Names, options.names, "names"), Path(out)
     loaded = read_model(Path(model))
-    dicom = kinds != (Format.NIFTI,)
     with find_inputs(
         Path(scans), loaded.channels, names=naming, straighten=options.straighten, out=place, dicom=dicom
     ) as inputs:
-        exports = Exports(place, loaded.labels, inputs, kinds, options.per_node, predicting.model_title(loaded))
-        return predicting.predict_cases(loaded, inputs.cases, place, options, exports=exports, progress=progress)
+        return predicting.predict_cases(loaded, inputs, place, options, summary=True, progress=progress)
