@@ -5,7 +5,7 @@
 Every figure is of a process of its own (Linux) that has done the same once at the smallest size, so that loading counts
 nowhere: the median of --repeats rounds that go through all sizes in turn, and the peak memory above what the process
 held before. A base of the smallest network that learns on a CPU is made first. It has taken one step, so it marks much
-as nodes, and flags and export work on more of them than usual. How cost grows with the number of scans is told by
+as nodes, and flags and export work on more of them than usual. How cost grows with the number of scans is measured by
 `benchmarks.cohort`.
 """
 

@@ -41,7 +41,7 @@ def run(monkeypatch, capsys):
     return run
 
 
-def test_nothing_amiss(run, folder):
+def test_no_findings(run, folder):
     code, out, err = run(str(folder), "--label", "node=1")
 
     assert (code, err) == (0, "")

@@ -38,7 +38,7 @@ class Curve:
 
     Args:
         thresholds: Probabilities.
-        false_positives: Invented nodes a scan, at each.
+        false_positives: False positives per scan, at each.
         sensitivity: Share of the nodes that are found, at each.
     """
 

@@ -114,7 +114,7 @@ def _training_facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _taken_over(transfer: Mapping[str, Any]) -> dict[str, str]:
-    """What became of the base's weights, a line for each stretch of the network."""
+    """What became of the base's weights, a line for each module group."""
     if not (transfer["adapted"] or transfer["fresh"] or transfer["unused"]):
         return {"Taken from the base": "everything, as it is"}
     facts = {}

@@ -74,7 +74,7 @@ def test_of_nodes_three_fragments_are_a_warning(tmp_path, pieces, severity):
     only(tmp_path / "data", "fragments", severity, "b")
 
 
-def test_a_speck_beside_one_that_is_not_much_larger_is_none(folder):
+def test_a_small_piece_beside_one_that_is_not_much_larger_is_no_fragment(folder):
     voxels = mask()
     voxels[voxels == 2] = 0
     voxels[16, 30, 40:49], voxels[10, 30, 42] = 2, 2  # nine voxels and one

@@ -192,7 +192,7 @@ class PlannedScan:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """The cases of a source, and what is amiss with it.
+    """The cases of a source, and what is wrong with it.
 
     Args:
         labels: What the masks will hold.

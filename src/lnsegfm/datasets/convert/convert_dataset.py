@@ -39,7 +39,7 @@ from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.progress import Progress
 from lnsegfm.storage import LOCK, PARTIAL, clear_partials, read_json, try_lock, write_json
 
-_SHOWN = 20  # reasons that are told where nothing can be converted
+_SHOWN = 20  # reasons that are listed where nothing can be converted
 _PLACES = {True: ("imagesTr", "labelsTr"), False: ("imagesTs", "labelsTs")}
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "cases")
 
@@ -79,7 +79,7 @@ def convert(
 ) -> ConversionResult:
     """Convert a source to a dataset.
 
-    A case that is there is left as it is, unless its source has changed; a bad one is told and does not stop the rest.
+    A case that is there is left as it is, unless its source has changed; a bad one is reported and stops nothing.
 
     Args:
         card: Of the set (see ``SETS``).
@@ -137,7 +137,7 @@ class _Run:
         self.card, self.plan, self.out = card, plan, out
         self.written: list[str] = []
         self.kept: list[str] = []
-        self.failed: dict[str, tuple[str, str]] = {}  # what the terminal is told, and what the dataset may hold
+        self.failed: dict[str, tuple[str, str]] = {}  # what the terminal shows, and what the dataset may hold
         self.records: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._first: dict[str, str] = {}  # hash of a volume to the first case that has it
@@ -166,7 +166,7 @@ class _Run:
         self.records.append(record)
 
     def keep_others(self) -> None:
-        """Cases of earlier calls that this one has not found stay part of the dataset, and are told."""
+        """Cases of earlier calls that this one has not found stay part of the dataset, and are reported."""
         seen = {scan.name for scan in self.plan.scans}
         for sidecar in sorted((self.out / "cases").glob("*.json")):
             record = _read_record(sidecar)

@@ -1,4 +1,4 @@
-"""What lies beside a mask in files of its own: the table of its nodes, and its probabilities."""
+"""Sidecars of a mask: the table of its nodes, and its probabilities."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def remove_nodes(out: Path, case: str) -> None:
 
 
 def remove_sidecars(out: Path, case: str) -> None:
-    """Remove all that lies beside a mask that is replaced."""
+    """Remove the sidecars of a mask that is replaced."""
     remove_nodes(out, case)
     (out / f"{case}{ENDING}").unlink(missing_ok=True)
 
 
 def sidecars_of(out: Path, case: str) -> tuple[str, ...]:
-    """The names of the files that lie beside a mask."""
+    """The names of the sidecars of a mask."""
     names = (f"{case}{ending}" for ending in (*NODE_ENDINGS, ENDING))
     return tuple(name for name in names if (out / name).is_file())
