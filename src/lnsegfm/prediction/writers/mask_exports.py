@@ -65,7 +65,7 @@ class MaskExports:
         """Remove the exports of a mask that is replaced."""
         named = record.exports if record is not None else ()
         ours = {writer.file_name(case) for name, writer in WRITERS.items() if name != MASK}
-        for name in ours | {Path(name).name for name in named if name.startswith(f"{case}.")}:
+        for name in ours | {name for name in named if name.startswith(f"{case}.") and Path(name).name == name}:
             (self.out / name).unlink(missing_ok=True)
 
     def write(self, record: CaseRecord, mask: np.ndarray, grid: Grid) -> tuple[tuple[str, ...], list[str]]:
