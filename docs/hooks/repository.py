@@ -6,6 +6,7 @@ and files below; a link to anything else of the repository becomes its text.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ PAGES = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
     "benchmarks/README.md": "project/benchmarks.md",
+    "examples/adapt_and_predict.ipynb": "project/adapt_and_predict.md",
 }
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 LINK_WITH_TEXT = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)|(!\[[^\]]*\])\(([^)\s]+)\)")
-CODE = re.compile(r"(^```.*?^```|^ {4}.*?$)", flags=re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"(^```.*?^```|^<div>.*?</div>$|^ {4}.*?$)", flags=re.DOTALL | re.MULTILINE)
 
 
 def slug(heading: str, separator: str = "-") -> str:
@@ -81,6 +83,29 @@ def linked_files(page: str, text: str) -> Iterator[str]:
             yield path
 
 
+def text_of(path: str) -> str:
+    """The Markdown of a page of the repository; of a notebook its cells and what they showed."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if not path.endswith(".ipynb"):
+        return text
+    return "\n\n".join(part for cell in json.loads(text)["cells"] for part in parts_of(cell))
+
+
+def parts_of(cell: dict[str, Any]) -> Iterator[str]:
+    """A notebook's cell as Markdown: text, or code and its results, HTML where they have it."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        yield source
+        return
+    yield f"```python\n{source}\n```"
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        if "text/html" in data:
+            yield f"<div>{''.join(data['text/html'])}</div>"
+        elif "text/plain" in data:
+            yield f"```text\n{''.join(data['text/plain'])}\n```"
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Give headings the anchors that the links were written for."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = slug
@@ -90,10 +115,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from the top of the repository, and the figures that pages link."""
     for path, site in PAGES.items():
-        files.append(File.generated(config, site, content=(ROOT / path).read_text(encoding="utf-8")))
-    for page in [f.src_uri for f in files.documentation_pages()]:
-        source = ROOT / source_of(page)
-        for path in linked_files(page, source.read_text(encoding="utf-8")) if source.is_file() else ():
+        files.append(File.generated(config, site, content=text_of(path)))
+    for page in list(files.documentation_pages()):
+        for path in linked_files(page.src_uri, page.content_string):
             if files.get_file_from_path(path) is None:
                 files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
