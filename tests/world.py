@@ -33,8 +33,7 @@ class World:
         return Recipe(**(defaults | changes))
 
     def run(self, name: str, method: str = "dgst", workers: int = 0, **changes: object) -> Run:
-        from lnsegfm.workflows.finetune import finetune
-        from lnsegfm.workflows.finetune_plan import plan
+        from lnsegfm.workflows.finetune import finetune, plan
 
         planned = plan(self.clinic, self.base, self.recipe(method, **changes))
         return finetune(planned, self.folder / name, device="cpu", workers=workers)
@@ -42,8 +41,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    from lnsegfm.workflows.pretrain import pretrain
-    from lnsegfm.workflows.pretrain_plan import PretrainSettings
+    from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
     from tests.scenes import small_plans, write_scenes
 
     folder = tmp_path_factory.mktemp("world")

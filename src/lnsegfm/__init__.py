@@ -34,7 +34,7 @@ from lnsegfm.methods.zero_shot import ZeroShot
 from lnsegfm.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lnsegfm.api import finetune, predict, pretrain
+    from lnsegfm.api import finetune, predict
     from lnsegfm.evaluation.folders import evaluate
     from lnsegfm.evaluation.scores import Evaluation
     from lnsegfm.imaging.dicom.series import series_of
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from lnsegfm.prediction.session import Session, load
     from lnsegfm.progress import Progress
     from lnsegfm.workflows.finetune import Run
-    from lnsegfm.workflows.pretrain import PretrainRun
-    from lnsegfm.workflows.pretrain_plan import PretrainSettings
+    from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings, pretrain
 
 __version__ = "0.1.0"
 
@@ -59,12 +58,12 @@ _LAZY = {
     "Run": "lnsegfm.workflows.finetune",
     "Session": "lnsegfm.prediction.session",
     "SessionOptions": "lnsegfm.prediction.predict_options",
-    "PretrainSettings": "lnsegfm.workflows.pretrain_plan",
+    "PretrainSettings": "lnsegfm.workflows.pretrain",
     "evaluate": "lnsegfm.evaluation.folders",
     "finetune": "lnsegfm.api",
     "load": "lnsegfm.prediction.session",
     "predict": "lnsegfm.api",
-    "pretrain": "lnsegfm.api",
+    "pretrain": "lnsegfm.workflows.pretrain",
     "series_of": "lnsegfm.imaging.dicom.series",
 }
 

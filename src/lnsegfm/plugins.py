@@ -74,7 +74,9 @@ def plugins(group: str) -> tuple[Plugin, ...]:
 @lru_cache(maxsize=4)
 def _scan(path: tuple[str, ...]) -> Mapping[str, tuple[Plugin, ...]]:  # noqa: ARG001 - what it was read from
     installed = entry_points()
-    return {group: tuple(map(_plugin, sorted(installed.select(group=f"lnsegfm.{group}")))) for group in GROUPS}
+    found = [_plugin(entry) for group in GROUPS for entry in installed.select(group=f"lnsegfm.{group}")]
+    found.sort(key=lambda plugin: (plugin.name, plugin.package))
+    return {group: tuple(plugin for plugin in found if plugin.group == group) for group in GROUPS}
 
 
 def _plugin(entry: EntryPoint) -> Plugin:
@@ -118,6 +120,14 @@ class PluginTable(Mapping[str, T], Generic[T]):
         if plugin not in self._loaded:
             self._loaded[plugin] = self._accept(plugin.load(), plugin)
         return self._loaded[plugin]
+
+    def require(self, name: str) -> None:
+        """Look a name up, so that what cannot be used is refused now.
+
+        Raises:
+            PluginError: The plugin of that name cannot be used.
+        """
+        self[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self.builtin or name in self.brought()

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,30 +29,17 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class HeldLock:
-    """A lock that this process holds; any of its threads may release it.
-
-    Args:
-        place: Its file.
-        lock: The lock itself; None where the server has no locks.
-    """
+    """A lock that this process holds; any of its threads may release it."""
 
     def __init__(self, place: Path, lock: BaseFileLock | None) -> None:
-        self._place, self._lock, self._released = place, lock, False
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether others are kept out."""
-        return self._lock is not None
+        self._place, self._lock = place, lock
 
     def release(self) -> None:
         """Let others have it; its file goes."""
-        if self._released:
-            return
-        self._released = True
-        with suppress(OSError):  # Windows removes it itself
-            self._place.unlink(missing_ok=True)  # whoever waits on this very file sees that it is gone, and tries anew
         if self._lock is not None:
+            self._place.unlink(missing_ok=True)  # whoever waits on this very file sees that it is gone, and tries anew
             self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> HeldLock:
         return self

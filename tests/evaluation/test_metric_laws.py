@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from lnsegfm.evaluation.scores import METRICS
+from lnsegfm.evaluation.metric_table import METRICS
 from lnsegfm.evaluation.scoring import Scoring, score_label
 from lnsegfm.imaging.grid import Grid
 

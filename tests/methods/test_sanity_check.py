@@ -169,7 +169,7 @@ def test_the_releases_lora_is_refused() -> None:
     assert "\n" not in message
     assert "10 of 14 tensors" in message
     assert "encoder.stages.0.0.convs.0.conv.a" in message
-    assert message.endswith("Use another method, or fix this one.")
+    assert message.endswith("Use another method, or mend this one.")
 
 
 def test_the_same_that_also_replaces_what_runs_passes() -> None:

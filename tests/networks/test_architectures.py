@@ -19,9 +19,9 @@ from lnsegfm.networks.architectures import (
     ARCHITECTURES,
     SWIN,
     find_architecture,
-    has_deep_supervision,
     require_patch,
 )
+from lnsegfm.networks.cards import has_deep_supervision
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import adapted_class

@@ -14,6 +14,7 @@ import typer
 
 from lnsegfm.cli.shared_options import AsJson, Straighten, print_json
 from lnsegfm.errors import ConfigError
+from lnsegfm.messages import printable
 
 if TYPE_CHECKING:
     from lnsegfm.datasets.convert import ConversionResult, SetCard
@@ -70,7 +71,10 @@ def convert(
     from lnsegfm.datasets.convert import convert as convert_set
 
     if name is None:
-        _list_sets(SETS.values(), as_json)
+        cards, problems = SETS.usable()
+        _list_sets(cards.values(), as_json)
+        for line in problems:
+            print(f"lnsegfm: {printable(line)}", file=sys.stderr)
         return
     card = card_of(name)
     options = ConversionOptions(

@@ -45,6 +45,10 @@ def evaluate(
     connectivity: Annotated[
         int, typer.Option(metavar="6|18|26", help="Neighbours of a voxel that belong to the same node.")
     ] = 26,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Measure this too: a metric of another package; repeat for more."),
+    ] = None,
     subjects: Annotated[
         Path | None,
         typer.Option(
@@ -76,6 +80,7 @@ def evaluate(
             nodes=node or (),
             tolerance_mm=tolerance,
             connectivity=connectivity,
+            metrics=metric or (),
             subjects=subjects,
             partial=True,
             progress=progress,

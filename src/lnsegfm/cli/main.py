@@ -27,6 +27,7 @@ from lnsegfm.cli.models_list_command import list_models, show
 from lnsegfm.cli.models_pull_command import pull
 from lnsegfm.cli.models_remove_command import remove
 from lnsegfm.cli.models_verify_command import verify
+from lnsegfm.cli.plugin_commands import ProgramGroup
 from lnsegfm.cli.predict_command import predict
 from lnsegfm.cli.presets_command import presets
 from lnsegfm.cli.pretrain_command import pretrain
@@ -37,6 +38,7 @@ from lnsegfm.messages import printable
 
 app = typer.Typer(
     name="lnsegfm",
+    cls=ProgramGroup,
     help="Adapt 3D medical segmentation models to a clinic's own scans from a handful of annotated cases. "
     "Research software: not for clinical use.",
     no_args_is_help=True,

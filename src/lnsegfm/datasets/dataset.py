@@ -1,7 +1,7 @@
 """Labelled scans on disk: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
 
-Opening a dataset pairs files by name and determines what the labels mean. Whether the files can be used is checked by
-:mod:`lnsegfm.datasets.check`, which reads all of them and reports everything at once.
+Opening a dataset pairs files by name and settles what the labels mean. Whether the files can be used is for
+:mod:`lnsegfm.datasets.check` to say, which looks at all of them and tells everything at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.datasets.nnunet_layout import DEFAULT_ENDING, channel_names, numbers_every_channel, parse_image_name
 from lnsegfm.datasets.subjects import subjects_of
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, image_files, read_mask, stem
+from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, image_files, read_mask, readable_endings, stem
 from lnsegfm.storage import content_hash, read_json, sha256
 
 
@@ -105,8 +105,8 @@ def open_dataset(root: Path, labels: LabelMap | None = None, *, default_labels: 
     description = _read_description(root)
     cases = _find_cases(root, description)
     if not cases:
-        raise DataError(f"{root}: it holds no images ({', '.join(IMAGE_ENDINGS)}). Put labelled scans into it.")
-    labels, source = _labels_of(root, cases, labels, default_labels)
+        raise DataError(f"{root}: it holds no images ({', '.join(readable_endings())}). Put labelled scans into it.")
+    labels, source = _settle_labels(root, cases, labels, default_labels)
     return Dataset(
         root=root,
         cases=cases,
@@ -235,7 +235,7 @@ def _listed_path(root: Path, text: str) -> Path:
     return root / os.path.expandvars(text)  # nnU-Net expands variables there, and an absolute path stays what it is
 
 
-def _labels_of(
+def _settle_labels(
     root: Path,
     cases: Sequence[Case],
     labels: LabelMap | None,
@@ -245,28 +245,28 @@ def _labels_of(
         return labels, "the caller"
     if (named := named_labels(root)) is not None:
         return named
-    values = _values_of(cases)
+    found = _values_of(cases)
     if default_labels is None:
         why = "nothing says what they mean"
-    elif unknown := sorted(values - default_labels.allowed):
-        why = f"the base model's labels ({default_labels}) do not have {unknown}"
+    elif strangers := sorted(found - default_labels.allowed):
+        why = f"the base model's labels ({default_labels}) do not have {strangers}"
     else:
         return default_labels, "the base model"
     raise DataError(
-        f"{root}: the masks hold the values {sorted(values)} and {why}. "
+        f"{root}: the masks hold the values {sorted(found)} and {why}. "
         'Name them: --label lymph_node=1, or a labels.json with {"lymph_node": 1}.'
     )
 
 
 def _values_of(cases: Sequence[Case]) -> set[int]:
-    values: set[int] = set()
+    found: set[int] = set()
     for case in cases:
         if case.label is not None:
             try:
-                values.update(values_in(read_mask(case.label)[0]))
+                found.update(values_in(read_mask(case.label)[0]))
             except DataError:
                 continue  # the check names every file that cannot be read
-    return values
+    return found
 
 
 def _channel_names(root: Path, cases: Sequence[Case], description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -284,9 +284,11 @@ def _channel_names(root: Path, cases: Sequence[Case], description: Mapping[str, 
 
 def _file_ending(root: Path, cases: Sequence[Case], description: Mapping[str, Any]) -> str:
     stated = description.get("file_ending")
-    if stated is not None and stated not in IMAGE_ENDINGS:
+    if stated is not None and stated not in readable_endings():
         where = root / "dataset.json"
-        raise DataError(f"{where}: 'file_ending' {stated!r} is not read here. Use one of {', '.join(IMAGE_ENDINGS)}.")
+        raise DataError(
+            f"{where}: 'file_ending' {stated!r} is not read here. Use one of {', '.join(readable_endings())}."
+        )
     counted = Counter(ending(image) for case in cases for image in case.images)
     commonest = max(IMAGE_ENDINGS, key=lambda e: counted[e])
     return str(stated or commonest)

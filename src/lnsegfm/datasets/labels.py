@@ -114,10 +114,10 @@ class LabelMap:
 
 def values_in(mask: np.ndarray) -> list[int]:
     """The distinct values of an integer mask, ascending."""
-    values: set[int] = set()
+    found: set[int] = set()
     for part in mask:  # slice by slice: sorting a whole CT's worth of voxels takes seconds and gigabytes
-        values.update(int(v) for v in np.unique(part))
-    return sorted(values)
+        found.update(int(v) for v in np.unique(part))
+    return sorted(found)
 
 
 def node_labels(names: Iterable[str]) -> tuple[str, ...]:

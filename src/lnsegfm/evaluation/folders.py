@@ -9,6 +9,7 @@ from typing import Any
 from lnsegfm.datasets.labels import LabelMap, node_labels
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.masks_in_memory import are_folders, as_cases, evaluate_masks, labels_given
+from lnsegfm.evaluation.metric_table import Metric, plugin_metrics
 from lnsegfm.evaluation.references import (
     labels_of_predictions,
     labels_to_score,
@@ -19,7 +20,6 @@ from lnsegfm.evaluation.references import (
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.notebook_progress import default_progress
 from lnsegfm.progress import Progress
 
 
@@ -33,6 +33,7 @@ def evaluate(
     nodes: Sequence[str] = (),
     tolerance_mm: float = 1.0,
     connectivity: int = 26,
+    metrics: Sequence[str] = (),
     subjects: str | Path | Mapping[str, str] | None = None,
     partial: bool = False,
     progress: Progress | None = None,
@@ -51,6 +52,7 @@ def evaluate(
         nodes: Labels whose components are counted as nodes; those that are named so unless given.
         tolerance_mm: Of the normalised surface Dice.
         connectivity: Neighbours (6, 18 or 26) of a voxel that belong to the same node.
+        metrics: Metrics of other installed packages to measure besides (entry points ``lnsegfm.metrics``).
         subjects: CSV with the columns case and subject; the dataset's ``subjects.csv`` unless given. For masks in
             memory a table of the patient of each case.
         partial: A case that cannot be scored becomes a line of ``failures``.
@@ -59,10 +61,12 @@ def evaluate(
     Raises:
         DataError: Folders, files, masks or cases that cannot be used.
         ConfigError: A setting that cannot be.
+        UnknownName: A metric that no package brings.
+        PluginError: A metric that cannot be used.
     """
-    progress = progress or default_progress()
     given = LabelMap.from_dataset_json(labels) if isinstance(labels, dict) else labels
     measured: dict[str, Any] = {"nodes": nodes, "tolerance_mm": tolerance_mm, "connectivity": connectivity}
+    measured["plugin_metrics"] = plugin_metrics(metrics)
     if not are_folders(predictions, references):
         ours, theirs = as_cases(predictions), as_cases(references)
         known = labels_given(ours)
@@ -99,7 +103,14 @@ def evaluate(
     )
 
 
-def _scoring(labels: LabelMap, *, nodes: Sequence[str], tolerance_mm: float, connectivity: int) -> Scoring:
+def _scoring(
+    labels: LabelMap,
+    *,
+    nodes: Sequence[str],
+    tolerance_mm: float,
+    connectivity: int,
+    plugin_metrics: tuple[Metric, ...],
+) -> Scoring:
     if strangers := [name for name in nodes if name not in labels.names]:
         raise ConfigError(f"Node label {strangers[0]}: there is no such label. Use one of: {labels}.")
-    return Scoring(tolerance_mm, tuple(nodes) or node_labels(labels.names), connectivity)
+    return Scoring(tolerance_mm, tuple(nodes) or node_labels(labels.names), connectivity, plugin_metrics=plugin_metrics)

@@ -10,8 +10,7 @@ import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.case_scores import CaseScore
-from lnsegfm.evaluation.scores import Evaluation
+from lnsegfm.evaluation.scores import CaseScore, Evaluation
 from lnsegfm.evaluation.scoring import Scoring, score_volumes
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import as_mask
@@ -102,6 +101,7 @@ def evaluate_masks(
         scoring.tolerance_mm,
         tuple(label for label in labels.names if label in scoring.node_labels),
         prediction_labels,
+        scoring.plugin_metrics,
     )
 
 

@@ -5,58 +5,135 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.case_scores import MEAN, CaseScore, nan_to_none
 from lnsegfm.evaluation.detection import IOU_CRITERIA
-from lnsegfm.evaluation.froc import FrocPoint, froc_curve
+from lnsegfm.evaluation.froc import FrocCounts, FrocPoint, froc_curve
+from lnsegfm.evaluation.matching import NodeScore
+from lnsegfm.evaluation.metric_table import METRICS, Metric
 from lnsegfm.evaluation.node_summary import NodeSummary, summarise_nodes
 from lnsegfm.evaluation.statistics import Interval, mean
 from lnsegfm.messages import counted
 from lnsegfm.notebook import HtmlTable, notebook_html
 
 FORMAT = "lnsegfm.evaluation/3"
+MEAN = "mean over labels"
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A figure of one label of one case; docs/metrics.md defines each.
+class LabelScore:
+    """One label of one case. NaN where a figure is not defined.
 
     Args:
-        key: Field of `LabelScore`.
-        title: For a heading, with the unit.
-        better: Which way is better; ``zero``: the nearer to 0.
-        bounds: Values it cannot leave.
-        decimals: Shown to a person.
+        dice: Dice coefficient; NaN where neither mask has the label.
+        reference_ml: Volume of the reference.
+        prediction_ml: Volume of the prediction.
+        volume_difference_ml: Prediction minus reference: positive where too much was segmented.
+        nsd: Normalised surface Dice at the evaluation's tolerance; NaN where neither mask has the label.
+        hd95_mm: 95th percentile Hausdorff distance; NaN where one of the masks is empty.
+        assd_mm: Average symmetric surface distance; NaN where one of the masks is empty.
+        known: Whether the model that predicted knows the label; if not, its prediction counts as empty.
+        nodes: Its nodes, measured and matched; None where the label is not one of nodes.
+        froc: True and false positives at thresholds of the probability, where probabilities were kept.
+        plugin_values: Figures of plugins' metrics by key.
     """
 
-    key: str
-    title: str
-    better: Literal["higher", "lower", "zero"]
-    bounds: tuple[float, float]
-    decimals: int
+    dice: float
+    reference_ml: float
+    prediction_ml: float
+    volume_difference_ml: float
+    nsd: float = math.nan
+    hd95_mm: float = math.nan
+    assd_mm: float = math.nan
+    known: bool = True
+    nodes: NodeScore | None = None
+    froc: FrocCounts | None = None
+    plugin_values: Mapping[str, float] = field(default_factory=dict)
 
-    def text(self, value: float | None, *, signed: bool = False) -> str:
-        """The figure for a person; ``n/a`` where it is not defined."""
-        if value is None or math.isnan(value):
-            return "n/a"
-        return f"{round(value, self.decimals) + 0.0:{'+' if signed else ''}.{self.decimals}f}"
+    def value(self, metric: str) -> float:
+        """A metric by its key; NaN where it is not defined or was not measured."""
+        if metric in METRICS:
+            return float(getattr(self, metric))
+        return self.plugin_values.get(metric, math.nan)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values; what is undefined is None."""
+        parts = {key: value for key in ("nodes", "froc") if (value := getattr(self, key)) is not None}
+        apart = ("nodes", "froc", "plugin_values")
+        plain = nan_to_none({key: value for key, value in vars(self).items() if key not in apart})
+        plain |= {"plugin_values": nan_to_none(self.plugin_values)} if self.plugin_values else {}
+        return plain | {key: value.to_json() for key, value in parts.items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> LabelScore:
+        """Read what :meth:`to_json` gives."""
+        values: dict[str, Any] = _none_to_nan(content)
+        if "plugin_values" in values:
+            values["plugin_values"] = _none_to_nan(values["plugin_values"])
+        if "nodes" in values:
+            values["nodes"] = NodeScore.from_json(values["nodes"])
+        if "froc" in values:
+            values["froc"] = FrocCounts.from_json(values["froc"])
+        return cls(**values)
 
 
-METRICS = {
-    metric.key: metric
-    for metric in (
-        Metric("dice", "Dice", "higher", (0.0, 1.0), 3),
-        Metric("nsd", "NSD", "higher", (0.0, 1.0), 3),
-        Metric("hd95_mm", "HD95 mm", "lower", (0.0, math.inf), 2),
-        Metric("assd_mm", "ASSD mm", "lower", (0.0, math.inf), 2),
-        Metric("volume_difference_ml", "Volume difference ml", "zero", (-math.inf, math.inf), 2),
-    )
-}
+@dataclass(frozen=True)
+class CaseFiles:
+    """What a case's pictures are drawn from, all on one grid.
+
+    Args:
+        image: The scan (HU); None where it is not known.
+        prediction: The predicted mask; None where there is none.
+        reference: The human mask.
+    """
+
+    image: Path | None
+    prediction: Path | None
+    reference: Path
+
+    def to_json(self, root: Path) -> dict[str, str | None]:
+        """The files' places; what lies in ``root`` relative to it, so that the folder can be moved."""
+        return {key: None if value is None else _place(value, root) for key, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, str | None], root: Path) -> CaseFiles:
+        """Read what :meth:`to_json` gives."""
+        places = {key: None if value is None else root / value for key, value in content.items()}
+        return cls(places["image"], places["prediction"], root / str(content["reference"]))
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """One case: its labels' scores by label name.
+
+    Args:
+        case: Its name.
+        labels: A score a label.
+        subject: The patient, where known: cases of one patient are not independent.
+        files: The files that were compared; they play no part in whether two scores are equal.
+    """
+
+    case: str
+    labels: dict[str, LabelScore]
+    subject: str | None = None
+    files: CaseFiles | None = field(default=None, compare=False)
+
+    def value(self, metric: str, label: str = MEAN) -> float:
+        """A metric of one label, or its mean over the labels for which it is defined; NaN if there is none."""
+        if label != MEAN:
+            return self.labels[label].value(metric)
+        values = [score.value(metric) for score in self.labels.values()]
+        defined = [value for value in values if not math.isnan(value)]
+        return statistics.fmean(defined) if defined else math.nan
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the labels for which it is defined; NaN if there is none."""
+        return self.value("dice")
 
 
 @dataclass(frozen=True)
@@ -115,6 +192,7 @@ class Evaluation:
         tolerance_mm: Of the NSD.
         node_labels: Labels whose components are counted as nodes.
         prediction_labels: Values of the labels in the predictions, where they are others.
+        plugin_metrics: Metrics of plugins that were measured.
     """
 
     labels: LabelMap
@@ -123,6 +201,12 @@ class Evaluation:
     tolerance_mm: float = 1.0
     node_labels: tuple[str, ...] = ()
     prediction_labels: LabelMap | None = None
+    plugin_metrics: tuple[Metric, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """All metrics that were measured, by key: the built-in ones first."""
+        return METRICS | {metric.key: metric for metric in self.plugin_metrics}
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -149,7 +233,7 @@ class Evaluation:
         return {
             label: {
                 key: Summary.of([c.value(key, label) for c in self.cases], self.subjects, metric.bounds)
-                for key, metric in METRICS.items()
+                for key, metric in self.metrics.items()
             }
             for label in (*self.labels.names, MEAN)
         }
@@ -174,13 +258,13 @@ class Evaluation:
     def _repr_html_(self) -> str:
         summary, several = self.summary(), len(self.labels.names) > 1
         rows = [
-            [label, *(m.text(found[m.key].mean, signed=m.better == "zero") for m in METRICS.values())]
+            [label, *(m.text(found[m.key].mean, signed=m.better == "zero") for m in self.metrics.values())]
             for label, found in summary.items()
             if several or label != MEAN
         ]
         title = f"Evaluation of {counted(len(self.cases), 'case')}"
         return notebook_html(
-            title, [HtmlTable(rows, ["mean", *(m.title for m in METRICS.values())])], notes=self.failures
+            title, [HtmlTable(rows, ["mean", *(m.title for m in self.metrics.values())])], notes=self.failures
         )
 
     def to_json(self, root: Path = Path()) -> dict[str, Any]:
@@ -196,7 +280,15 @@ class Evaluation:
             "prediction_labels": predicted,
             "tolerance_mm": self.tolerance_mm,
             "node_labels": list(self.node_labels),
-            "cases": [case.to_json(root) for case in self.cases],
+            "cases": [
+                {
+                    "case": case.case,
+                    "subject": case.subject,
+                    "files": case.files.to_json(root) if case.files is not None else None,
+                    "labels": {name: score.to_json() for name, score in case.labels.items()},
+                }
+                for case in self.cases
+            ],
             "summary": {
                 label: {key: summary.to_json() for key, summary in by_metric.items()}
                 for label, by_metric in self.summary().items()
@@ -210,6 +302,7 @@ class Evaluation:
                 for label in self.node_labels
             },
             "failures": list(self.failures),
+            **({"plugin_metrics": [metric.to_json() for metric in self.plugin_metrics]} if self.plugin_metrics else {}),
         }
 
     @classmethod
@@ -230,11 +323,32 @@ class Evaluation:
             predicted = content["prediction_labels"]
             return cls(
                 LabelMap.from_dataset_json(content["labels"]),
-                tuple(CaseScore.from_json(case, root) for case in content["cases"]),
+                tuple(_case_from_json(case, root) for case in content["cases"]),
                 tuple(content.get("failures", ())),
                 content["tolerance_mm"],
                 tuple(content["node_labels"]),
                 LabelMap.from_dataset_json(predicted) if predicted is not None else None,
+                tuple(map(Metric.from_json, content.get("plugin_metrics", ()))),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"Evaluation: {error!r} while it was read. Evaluate the masks again.") from None
+
+
+def nan_to_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """NaN as None, because JSON knows no NaN."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in fields.items()}
+
+
+def _none_to_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in fields.items()}
+
+
+def _place(file: Path, root: Path) -> str:
+    file, root = file.resolve(), root.resolve()
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+
+
+def _case_from_json(case: Mapping[str, Any], root: Path) -> CaseScore:
+    labels = {name: LabelScore.from_json(score) for name, score in case["labels"].items()}
+    files = CaseFiles.from_json(case["files"], root) if case.get("files") is not None else None
+    return CaseScore(case["case"], labels, case.get("subject"), files)

@@ -11,14 +11,14 @@ import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
 from lnsegfm.evaluation.components import CONNECTIVITIES
 from lnsegfm.evaluation.froc import froc_counts
 from lnsegfm.evaluation.matching import compare_nodes
+from lnsegfm.evaluation.metric_table import Metric, plugin_value
 from lnsegfm.evaluation.overlap import dice, volume_ml
 from lnsegfm.evaluation.probabilities import read_probabilities
 from lnsegfm.evaluation.references import masks_in, missing_predictions, references_in
-from lnsegfm.evaluation.scores import Evaluation
+from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelScore
 from lnsegfm.evaluation.surface import surface_distances
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.grid import Grid
@@ -35,6 +35,7 @@ class Scoring:
         node_labels: Labels whose components are lymph nodes, to be counted, measured and matched.
         connectivity: Neighbours (6, 18 or 26) that belong to one node.
         surfaces: Whether distances between surfaces are measured.
+        plugin_metrics: Metrics of plugins to measure besides.
 
     Raises:
         ConfigError: A value that cannot be.
@@ -44,6 +45,7 @@ class Scoring:
     node_labels: tuple[str, ...] = ()
     connectivity: int = 26
     surfaces: bool = True
+    plugin_metrics: tuple[Metric, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance_mm < float("inf"):
@@ -196,7 +198,19 @@ def score_label(
         froc=froc_counts(probability, reference, grid, ignored, connectivity=scoring.connectivity)
         if nodes and probability is not None
         else None,
+        plugin_values=_plugin_values(scoring.plugin_metrics, mask, reference, grid, valid),
     )
+
+
+def _plugin_values(
+    metrics: tuple[Metric, ...], mask: np.ndarray, reference: np.ndarray, grid: Grid, valid: np.ndarray | None
+) -> dict[str, float]:
+    """Figures of plugins' metrics; voxels that do not count are in neither mask."""
+    if not metrics:
+        return {}
+    if valid is not None:
+        mask, reference = mask & valid, reference & valid
+    return {metric.key: plugin_value(metric, mask, reference, grid.spacing_mm) for metric in metrics}
 
 
 def evaluate_folders(
@@ -249,6 +263,7 @@ def evaluate_folders(
         scoring.tolerance_mm,
         tuple(label for label in labels.names if label in scoring.node_labels),
         prediction_labels,
+        scoring.plugin_metrics,
     )
 
 

@@ -8,9 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from lnsegfm.evaluation.nodes import Node
-from lnsegfm.evaluation.scores import METRICS, Evaluation
+from lnsegfm.evaluation.scores import Evaluation
 
-CASE_COLUMNS = ("case", "subject", "label", *METRICS, "reference_ml", "prediction_ml", "known")
 NODE_COLUMNS = (
     "case",
     "label",
@@ -39,7 +38,7 @@ def cases_csv(evaluation: Evaluation) -> str:
             case.case,
             case.subject or "",
             label,
-            *(_cell(getattr(score, metric)) for metric in METRICS),
+            *(_cell(score.value(metric)) for metric in evaluation.metrics),
             score.reference_ml,
             score.prediction_ml,
             str(score.known).lower(),
@@ -47,7 +46,7 @@ def cases_csv(evaluation: Evaluation) -> str:
         for case in evaluation.cases
         for label, score in case.labels.items()
     )
-    return _csv(CASE_COLUMNS, rows)
+    return _csv(("case", "subject", "label", *evaluation.metrics, "reference_ml", "prediction_ml", "known"), rows)
 
 
 def nodes_csv(evaluation: Evaluation) -> str:

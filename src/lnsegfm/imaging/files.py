@@ -16,9 +16,12 @@ import SimpleITK as sitk  # the name everybody in the field gives it
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.readers import Reader, reader_table
 from lnsegfm.storage import atomic_write
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Endings that are read and written here; plugins may read others."""
+READERS = reader_table(IMAGE_ENDINGS)
 _CHUNK = 1 << 20  # bytes that are unpacked at a time
 _NIFTI_HEADER = 352  # bytes, at the least
 
@@ -38,9 +41,14 @@ class ImageError(DataError):
 
 
 def ending(path: Path | str) -> str | None:
-    """The image ending of a file's name (one of ``IMAGE_ENDINGS``, whatever its case); None if it has none."""
+    """The image ending of a file's name (one of `readable_endings`, whatever its case); None if it has none."""
     name = Path(path).name.lower()
-    return next((e for e in IMAGE_ENDINGS if name.endswith(e) and len(name) > len(e)), None)
+    return max((e for e in readable_endings() if name.endswith(e) and len(name) > len(e)), key=len, default=None)
+
+
+def readable_endings() -> tuple[str, ...]:
+    """``IMAGE_ENDINGS``, and those that plugins read."""
+    return tuple(f".{name}" for name in READERS)
 
 
 def stem(path: Path | str) -> str:
@@ -61,6 +69,8 @@ def read_grid(path: Path) -> Grid:
     Raises:
         ImageError: Not an image, or not a volume with three axes.
     """
+    if (reader := _plugin_reader(path)) is not None:
+        return _read_by(reader, path)[1] if reader.read_grid is None else _grid_by(reader, path)
     return _grid_of(path, _read_header(path))
 
 
@@ -72,6 +82,8 @@ def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
     Raises:
         ImageError: Not an image, cut short, 2D, 4D, or with several numbers per voxel.
     """
+    if (reader := _plugin_reader(path)) is not None:
+        return _read_by(reader, path)
     header = _read_header(path)
     grid = _grid_of(path, header)
     is_nifti = "vox_offset" in header.GetMetaDataKeys()
@@ -112,7 +124,7 @@ def write_volume(path: Path, voxels: np.ndarray, grid: Grid) -> None:
     Raises:
         ImageError: The name has no image ending, or the shape is not the grid's.
     """
-    if ending(path) is None:
+    if ending(path) not in IMAGE_ENDINGS:
         raise ImageError(path, "the name has no image ending", f"Use one of {', '.join(IMAGE_ENDINGS)}")
     if voxels.shape != grid.shape:
         raise ImageError(path, f"voxels {voxels.shape} do not fill a grid of {grid.shape}", "Pass their own grid")
@@ -149,11 +161,54 @@ def _quiet() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
-def _read_header(path: Path) -> Any:
+def _plugin_reader(path: Path) -> Reader | None:
+    """The reader that a plugin brings for a file's ending; None where it is read here.
+
+    Raises:
+        PluginError: The plugin cannot be used.
+    """
+    found = ending(path)
+    return None if found is None else READERS[found.removeprefix(".")]
+
+
+def _read_by(reader: Reader, path: Path) -> tuple[np.ndarray, Grid]:
+    """What a plugin's reader gives, checked.
+
+    Raises:
+        ImageError: It cannot read the file, or gives no volume.
+    """
+    _require_file(path)
+    try:
+        voxels, grid = reader.read(path)
+    except DataError:
+        raise
+    except Exception as error:  # a file from a stranger, and a reader from another one
+        raise ImageError(path, f"unreadable ({type(error).__name__}: {error})", _AGAIN) from error
+    if not isinstance(voxels, np.ndarray) or not isinstance(grid, Grid) or voxels.shape != grid.shape:
+        what = f"its reader gives voxels of {np.shape(voxels)} and a grid of {getattr(grid, 'shape', type(grid))}"
+        raise ImageError(path, what, "Tell the reader's authors")
+    return voxels, grid
+
+
+def _grid_by(reader: Reader, path: Path) -> Grid:
+    _require_file(path)
+    try:
+        return reader.read_grid(path)  # type: ignore[misc]  # asked for where there is one
+    except DataError:
+        raise
+    except Exception as error:
+        raise ImageError(path, f"unreadable ({type(error).__name__}: {error})", _AGAIN) from error
+
+
+def _require_file(path: Path) -> None:
     if not path.is_file():
         raise ImageError(path, "no such file", "Check the path")
+
+
+def _read_header(path: Path) -> Any:
+    _require_file(path)
     if ending(path) is None:
-        raise ImageError(path, "not a known image ending", f"Save it as one of {', '.join(IMAGE_ENDINGS)}")
+        raise ImageError(path, "not a known image ending", f"Save it as one of {', '.join(readable_endings())}")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with _quiet():

@@ -25,7 +25,7 @@ class BoundedDGST(Sparse):
     """DGST whose selected entries move by ``-weight_lr * g``, but by at most ``bound`` times their kernel's RMS.
 
     DGST's own step has no memory and no bound, so its length hangs on ``weight_lr``, ``gamma`` and the loss, and past
-    an edge training diverges. Here the size of the kernel itself sets the length. The bound falls with the learning
+    an edge training runs away. Here the size of the kernel itself sets the length. The bound falls with the learning
     rate's schedule. A kernel of zeros cannot move.
 
     Args:

@@ -220,7 +220,7 @@ class _SanityRun:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return ConfigError(
             f"Method {self.method.name}: {len(names)} of {of} tensors are {what} ({', '.join(names[:NAMED])}{more}). "
-            "Nothing was trained. Use another method, or fix this one."
+            "Nothing was trained. Use another method, or mend this one."
         )
 
     def report(self) -> SanityReport:

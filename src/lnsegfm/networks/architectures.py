@@ -231,11 +231,6 @@ def find_architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def has_deep_supervision(network_class: str) -> bool:
-    """Whether a network of that import path gives outputs at several resolutions for nnU-Net's loss."""
-    return not network_class.endswith("SwinUNETR")
-
-
 def require_patch(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
     """Refuse a patch that a network cannot halve as often as it wants to, or of which one voxel would be left.
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.plugins import Plugin, PluginTable
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class NetworkCard:
         decoder: Names of the modules between the encoder and the head.
         last: Gives the layer of the head that sees the features at full resolution.
         positions: Last parts of the names of parameters that are tables of positions.
+        deep_supervision: Whether it gives outputs at several resolutions for nnU-Net's loss.
     """
 
     class_path: str
@@ -30,6 +33,7 @@ class NetworkCard:
     decoder: tuple[str, ...]
     last: Callable[[nn.Module], nn.Module]
     positions: frozenset[str] = frozenset()
+    deep_supervision: bool = True
 
 
 def _unet(class_name: str) -> NetworkCard:
@@ -41,17 +45,65 @@ def _unet(class_name: str) -> NetworkCard:
     )
 
 
-NETWORKS: tuple[NetworkCard, ...] = (
-    _unet("PlainConvUNet"),
-    _unet("ResidualEncoderUNet"),
-    NetworkCard(
+_BUILTIN = {
+    "plain-conv-unet": _unet("PlainConvUNet"),
+    "residual-encoder-unet": _unet("ResidualEncoderUNet"),
+    "swin-unetr": NetworkCard(
         "monai.networks.nets.swin_unetr.SwinUNETR",
         head=lambda network: [network.get_submodule("out")],
         decoder=("decoder5", "decoder4", "decoder3", "decoder2", "decoder1"),
         last=lambda network: network.get_submodule("out.conv.conv"),
         positions=frozenset({"relative_position_bias_table"}),
+        deep_supervision=False,
     ),
-)
+}
+
+
+def accept_card(value: Any, plugin: Plugin) -> NetworkCard:
+    """A plugin's card.
+
+    Raises:
+        PluginError: It is no card, or one of a class of another package.
+    """
+    if not isinstance(value, NetworkCard):
+        raise plugin.error("it is no lnsegfm.networks.cards.NetworkCard")
+    if not value.class_path.startswith(_package(plugin.module)):
+        raise plugin.error(f"its class {value.class_path} lies in another package; derive from it in your own")
+    return value
+
+
+NETWORKS = PluginTable("networks", _BUILTIN, accept_card)
+"""The cards that are built in, and those of plugins (entry points ``lnsegfm.networks``)."""
+
+
+def plugin_packages() -> tuple[str, ...]:
+    """The packages that bring cards of networks, each with a dot at its end: plans may name their networks."""
+    return tuple(dict.fromkeys(_package(plugin.module) for plugin in NETWORKS.brought().values()))
+
+
+def card_of_path(class_path: str) -> NetworkCard | None:
+    """The card of a class by its import path; one of a plugin only for a class of the plugin's own package.
+
+    Raises:
+        PluginError: The card of the class's package cannot be used.
+    """
+    for card in NETWORKS.builtin.values():
+        if card.class_path == class_path:
+            return card
+    for name, plugin in NETWORKS.brought().items():
+        if class_path.startswith(_package(plugin.module)) and (card := NETWORKS[name]).class_path == class_path:
+            return card
+    return None
+
+
+def has_deep_supervision(class_path: str) -> bool:
+    """Whether a network of that import path gives outputs at several resolutions for nnU-Net's loss."""
+    card = card_of_path(class_path)
+    return card.deep_supervision if card is not None else not class_path.endswith("SwinUNETR")
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0] + "."
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -68,10 +120,8 @@ def unwrap(network: nn.Module) -> nn.Module:
 def find_card(network: nn.Module) -> NetworkCard | None:
     """The card of a network's class or of the nearest class it derives from."""
     for cls in type(unwrap(network)).__mro__:
-        path = f"{cls.__module__}.{cls.__qualname__}"
-        for card in NETWORKS:
-            if card.class_path == path:
-                return card
+        if (card := card_of_path(f"{cls.__module__}.{cls.__qualname__}")) is not None:
+            return card
     return None
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from lnsegfm.errors import ModelError
+from lnsegfm.networks.cards import plugin_packages
 
 # What a plans file may have imported. A file from a stranger must not choose what is called in this process.
+# Packages that bring a card of a network (entry points lnsegfm.networks) are known besides: who installs one trusts it.
 NETWORK_PACKAGES = ("dynamic_network_architectures.", "lnsegfm.networks.")
 
 
@@ -27,7 +29,8 @@ def require_known_imports(configuration: Mapping[str, Any], file: Path) -> None:
     architecture = configuration.get("architecture")
     if architecture is None:  # plans older than 2.2 name one of two classes, which nnU-Net resolves itself
         return
-    wanted: list[tuple[Any, tuple[str, ...]]] = [(architecture["network_class_name"], NETWORK_PACKAGES)]
+    networks = (*NETWORK_PACKAGES, *plugin_packages())
+    wanted: list[tuple[Any, tuple[str, ...]]] = [(architecture["network_class_name"], networks)]
     arguments = architecture["arch_kwargs"]
     wanted += [(arguments.get(name), ARGUMENT_PACKAGES) for name in architecture["_kw_requires_import"]]
     for path, packages in wanted:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.case_scores import MEAN, LabelScore
-from lnsegfm.evaluation.scores import METRICS, Evaluation, Metric
+from lnsegfm.evaluation.metric_table import Metric
+from lnsegfm.evaluation.scores import MEAN, Evaluation, LabelScore
 from lnsegfm.evaluation.statistics import Interval, Paired, holm, paired
 
 BASE, ADAPTED = "base", "adapted"
@@ -189,14 +189,14 @@ class Comparison:
 
         Args:
             label: One label, or ``MEAN`` for the mean over the labels of each case that are defined for both models.
-            metric: A key of ``METRICS``.
+            metric: A key of ``adapted.metrics``.
         """
         base, adapted = {}, {}
-        absolute = METRICS[metric].better == "zero"
+        absolute = self.adapted.metrics[metric].better == "zero"
         for case in self.cases:
             names = self.labels if label == MEAN else (label,)
             pairs = [
-                (getattr(self.base_score(case, name), metric), getattr(self.adapted_score(case, name), metric))
+                (self.base_score(case, name).value(metric), self.adapted_score(case, name).value(metric))
                 for name in names
             ]
             both = np.array([pair for pair in pairs if not any(map(math.isnan, pair))])
@@ -204,7 +204,7 @@ class Comparison:
                 base[case], adapted[case] = map(float, (np.abs(both) if absolute else both).mean(axis=0))
         subjects = dict(zip(self.cases, self.adapted.subjects, strict=True))
         comparison = paired(list(adapted.values()), list(base.values()), [subjects[case] for case in base])
-        return Difference(METRICS[metric], base, adapted, comparison)
+        return Difference(self.adapted.metrics[metric], base, adapted, comparison)
 
     def nodes(self, label: str, iou: float = 0.0) -> NodeDifference | None:
         """True and false positives of a label's nodes by either model; None where the label is not one of nodes.

@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lnsegfm.evaluation.flags import Flag
-from lnsegfm.evaluation.scores import METRICS, Evaluation
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import BASE, Comparison
 from lnsegfm.report.page_rows import case_columns, case_line, case_row, node_rows, score_rows
@@ -151,7 +151,6 @@ def _write(path: Path, about: Mapping[str, Any], summary: Mapping[str, Any], bod
         facts=[(name, str(value)) for name, value in about["facts"].items()],
         curve=_curve(about["losses"]) if about["losses"] is not None else None,
         provenance=list(_flat(about["provenance"])),
-        metric_titles=[metric.title for metric in METRICS.values()],
         **summary,
         **body,
     )
@@ -163,7 +162,9 @@ def _body(
 ) -> dict[str, Any]:
     """What the page says of all cases and of each."""
     if not models:
-        empty: dict[str, Any] = {name: [] for name in ("node_summary", "sizes", "plots", "columns", "rows", "cases")}
+        empty: dict[str, Any] = {
+            name: [] for name in ("node_summary", "sizes", "plots", "columns", "rows", "cases", "metric_titles")
+        }
         return {**empty, "models": [], "anchors": {}, "several_labels": False, "tolerance": "1", "drawn": ""}
     judged, flagged = models[-1].evaluation, flags or {}
     ranked = judged.worst_first()
@@ -180,6 +181,7 @@ def _body(
         "node_summary": list(nodes_over_cases(models)),
         "sizes": list(size_rows(models)),
         "plots": list(plots_of(models)),
+        "metric_titles": [metric.title for metric in judged.metrics.values()],
         "columns": case_columns(models, flags=flags is not None),
         "rows": [case_row(case, models, flagged.get(case, ()), flagged=flags is not None) for case in ranked],
         "anchors": anchors,

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lnsegfm.evaluation.case_scores import CaseScore
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.matching import NodeScore, status_words
+from lnsegfm.evaluation.metric_table import METRICS
 from lnsegfm.evaluation.nodes import Node
-from lnsegfm.evaluation.scores import METRICS
+from lnsegfm.evaluation.scores import CaseScore
 from lnsegfm.messages import counted
 from lnsegfm.report.picture_selection import ScoredModel
 
@@ -49,7 +49,7 @@ def case_columns(models: Sequence[ScoredModel], *, flags: bool) -> list[CaseColu
     mean = "mean over labels" if len(judged.labels.names) > 1 else ""
     columns = [CaseColumn("Case", words=True)]
     if len(models) == 1:
-        columns += [CaseColumn(metric.title, mean) for key, metric in METRICS.items() if key != "assd_mm"]
+        columns += [CaseColumn(metric.title, mean) for key, metric in judged.metrics.items() if key != "assd_mm"]
     else:
         columns += [
             CaseColumn("Dice of both", f"{models[0].name} hollow, {models[1].name} filled; sorted by the latter")
@@ -73,7 +73,7 @@ def case_row(name: str, models: Sequence[ScoredModel], flags: Sequence[Flag], *,
     scores = [m.evaluation.case(name) for m in models]
     cells = [Cell(name, link=name)]
     if len(models) == 1:
-        for key, metric in METRICS.items():
+        for key, metric in models[0].evaluation.metrics.items():
             if key != "assd_mm":
                 value = scores[0].value(key)
                 cells.append(Cell(metric.text(value, signed=metric.better == "zero"), _number(value)))
@@ -125,7 +125,7 @@ def score_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, objec
                     "label": label,
                     "model": model.name,
                     "known": score.known,
-                    "values": [metric.text(getattr(score, key)) for key, metric in METRICS.items()],
+                    "values": [m.text(score.value(key)) for key, m in models[-1].evaluation.metrics.items()],
                     "reference_ml": f"{score.reference_ml:.2f}",
                     "prediction_ml": f"{score.prediction_ml:.2f}",
                 }

@@ -6,16 +6,15 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from lnsegfm.evaluation.case_scores import MEAN
 from lnsegfm.evaluation.detection import IOU_CRITERIA
+from lnsegfm.evaluation.metric_table import Metric
 from lnsegfm.evaluation.node_summary import NodeFigures
-from lnsegfm.evaluation.scores import METRICS, Evaluation
+from lnsegfm.evaluation.scores import MEAN, Evaluation
 from lnsegfm.evaluation.statistics import Estimate, Interval, mean
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.picture_selection import ScoredModel
-from lnsegfm.report.plot_style import Plot
-from lnsegfm.report.plots import Curve, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes
+from lnsegfm.report.plots import Curve, Plot, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes
 from lnsegfm.report.verdict import limits as limits_of
 
 Row = Mapping[str, object]
@@ -26,38 +25,38 @@ def metric_rows(evaluation: Evaluation) -> Iterator[Row]:
     summaries = evaluation.summary()
     for label in evaluation.rows:
         known = label == MEAN or all(case.labels[label].known for case in evaluation.cases)
-        for i, (key, metric) in enumerate(METRICS.items()):
+        for i, (key, metric) in enumerate(evaluation.metrics.items()):
             summary = summaries[label][key]
             yield {
                 "label": label if i == 0 else "",
-                "span": len(METRICS),
+                "span": len(evaluation.metrics),
                 "known": known,
                 "metric": _title(key, evaluation),
                 "n": f"{summary.n}" + (f" ({summary.undefined} left out)" if summary.undefined else ""),
                 "mean": metric.text(summary.mean),
                 "median": metric.text(summary.median),
                 "sd": metric.text(summary.sd),
-                "interval": _interval(summary.interval, key, summary.n),
+                "interval": _interval(summary.interval, metric, summary.n),
             }
 
 
 def paired_rows(comparison: Comparison) -> Iterator[Row]:
     """Every metric of two models, paired by case: one row a label and metric, ``label`` on its first row only."""
     for label in comparison.adapted.rows:
-        for i, (key, metric) in enumerate(METRICS.items()):
+        for i, (key, metric) in enumerate(comparison.adapted.metrics.items()):
             difference = comparison.difference(label, key)
             title = _title(key, comparison.adapted)
             sides = (difference.base, difference.base_mean), (difference.adapted, difference.adapted_mean)
             p = difference.paired.p
             yield {
                 "label": label if i == 0 else "",
-                "span": len(METRICS),
+                "span": len(comparison.adapted.metrics),
                 "unknown": label in comparison.unknown,
                 "metric": f"{title}, without sign" if metric.better == "zero" else title,
                 "n": difference.n,
                 "means": [(metric.text(value), metric.text(_median(list(cases.values())))) for cases, value in sides],
                 "difference": metric.text(difference.mean, signed=True),
-                "interval": _interval(difference.interval, key, difference.n, signed=True),
+                "interval": _interval(difference.interval, metric, difference.n, signed=True),
                 "p": "n/a" if math.isnan(p) else f"{p:.3f}" if p >= 0.0005 else "< 0.001",
             }
 
@@ -194,14 +193,14 @@ def limits(evaluation: Evaluation) -> list[str]:
 
 
 def _title(key: str, evaluation: Evaluation) -> str:
-    title = METRICS[key].title
+    title = evaluation.metrics[key].title
     return f"{title} at {evaluation.tolerance_mm:g} mm" if key == "nsd" else title
 
 
-def _interval(interval: Interval | None, key: str, n: int, *, signed: bool = False) -> str:
+def _interval(interval: Interval | None, metric: Metric, n: int, *, signed: bool = False) -> str:
     if interval is None:
         return "too few cases" if n else "n/a"
-    return " to ".join(METRICS[key].text(end, signed=signed) for end in (interval.low, interval.high))
+    return " to ".join(metric.text(end, signed=signed) for end in (interval.low, interval.high))
 
 
 def _bins(model: ScoredModel, label: str, iou: float) -> tuple[NodeFigures, ...]:

@@ -11,9 +11,8 @@ import math
 from rich.table import Table
 from rich.text import Text
 
-from lnsegfm.evaluation.case_scores import MEAN
 from lnsegfm.evaluation.detection import IOU_CRITERIA
-from lnsegfm.evaluation.scores import METRICS, Evaluation
+from lnsegfm.evaluation.scores import MEAN, Evaluation
 from lnsegfm.messages import printable
 from lnsegfm.report.comparison import Comparison, Difference
 from lnsegfm.report.verdict import dice_text, interval_text, notes
@@ -26,13 +25,14 @@ def case_table(evaluation: Evaluation) -> Table:
     table.add_column("Case", overflow="fold")
     if several:
         table.add_column("Label", overflow="fold")
-    for heading in ("Dice", "NSD", "HD95\nmm", "ASSD\nmm", "Volume\n+/- ml", "Reference\nml"):
+    more = (metric.title.replace(" ", "\n") for metric in evaluation.plugin_metrics)
+    for heading in ("Dice", "NSD", "HD95\nmm", "ASSD\nmm", "Volume\n+/- ml", *more, "Reference\nml"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("True\npos.", "False\npos.") if nodes else ():
         table.add_column(heading, justify="right", no_wrap=True)
     for case in evaluation.cases:
         for label, score in case.labels.items():
-            cells = [metric.text(getattr(score, key)) for key, metric in METRICS.items()]
+            cells = [metric.text(score.value(key)) for key, metric in evaluation.metrics.items()]
             cells.append(f"{score.reference_ml:.2f}")
             if nodes and score.nodes is not None:
                 cells.append(f"{len(score.nodes.matched())} of {len(score.nodes.reference)}")
@@ -53,7 +53,7 @@ def summary_table(evaluation: Evaluation) -> Table:
     for name in ("Cases", "Mean", "95 % interval", "Median", "SD", *(["Left out"] if left_out else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for label in evaluation.rows:
-        for key, metric in METRICS.items():
+        for key, metric in evaluation.metrics.items():
             figures_of = summary[label][key]
             interval = figures_of.interval
             ends = f"{metric.text(interval.low)} to {metric.text(interval.high)}" if interval else "n/a"

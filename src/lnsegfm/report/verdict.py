@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.case_scores import nan_to_none
-from lnsegfm.evaluation.scores import METRICS, Evaluation
+from lnsegfm.evaluation.metric_table import METRICS
+from lnsegfm.evaluation.scores import Evaluation, nan_to_none
 from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP, KINDS, Interval
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import ADAPTED, BASE, Comparison, Difference, NodeDifference
@@ -143,7 +143,7 @@ def to_json(comparison: Comparison, root: Path = Path()) -> dict[str, Any]:
         },
         "metrics": {
             metric: {label: comparison.difference(label, metric).to_json() for label in labels}
-            for metric in METRICS
+            for metric in comparison.adapted.metrics
             if metric != "dice"
         },
         "nodes": {label: nodes.to_json() for label in labels if (nodes := comparison.nodes(label)) is not None},

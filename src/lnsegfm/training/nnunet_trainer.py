@@ -6,7 +6,7 @@ for them.
 
 nnU-Net loads ``-pretrained_weights`` after it built network and optimizer, by the plain names of the weights. So a
 named trainer begins with the method only when training starts, or when a checkpoint is loaded: what the method adds
-then stands on the base's weights, and what it keeps is theirs.
+then stands on the base's weights, and what it remembers is theirs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from lnsegfm.methods.dense import Dense
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.models.plans import adapted_architecture
-from lnsegfm.networks.architectures import has_deep_supervision
-from lnsegfm.networks.cards import unwrap
+from lnsegfm.networks.cards import has_deep_supervision, unwrap
 from lnsegfm.networks.reparametrize import is_reparametrized
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.storage import atomic_write

@@ -1,4 +1,4 @@
-"""Adapting single tensors of a base to another shape: convolutions and tables of relative positions."""
+"""Single tensors of a base for a network that wants them in another shape: convolutions and tables of positions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 @dataclass(frozen=True, eq=False)
-class FittedTensor:
-    """A tensor in the shape of the network's.
+class Fitted:
+    """A tensor in the shape that the network wants.
 
     Args:
         value: The tensor.
-        notes: What was done to it, as text.
+        notes: What was done to it, in words.
     """
 
     value: Tensor
@@ -25,36 +25,36 @@ class FittedTensor:
 
 
 def fit_convolution(
-    weight: Tensor, target: Tensor, module: nn.Module, *, base_channels: int | None = None, channels: int | None = None
-) -> FittedTensor | None:
-    """Adapt a base's convolution to the input channels and the kernel size of the network's.
+    weight: Tensor, wanted: Tensor, module: nn.Module, *, base_channels: int | None = None, channels: int | None = None
+) -> Fitted | None:
+    """Give a base's convolution the input channels and the extent of the network's.
 
-    The kernel size of a transposed convolution, and of a patch embedding, is its stride: such a kernel has no
-    counterpart of another size, and is not adapted.
+    The extent of a transposed convolution, and of one that cuts an image into patches, is its stride: such a kernel
+    lies nowhere in the middle of another, and none is fitted.
 
     Args:
         weight: The base's weight (out, in / groups, *taps).
-        target: The network's.
+        wanted: The network's.
         module: The network's layer that owns it.
-        base_channels: Input channels of the base; None if unknown; then no layer counts as the first.
+        base_channels: Input channels of the base; None where they are not known, so that no layer is the first.
         channels: Input channels of the network.
 
     Returns:
-        None where one shape cannot be adapted to the other.
+        None where no rule leads from one shape to the other.
     """
     if not isinstance(module, _ConvNd) or isinstance(module, _ConvTransposeNd):
         return None
-    if weight.dim() != target.dim() or weight.shape[0] != target.shape[0]:
+    if weight.dim() != wanted.dim() or weight.shape[0] != wanted.shape[0]:
         return None
     notes = []
-    if weight.shape[1] != target.shape[1]:
-        first = base_channels is not None and (weight.shape[1], target.shape[1]) == (base_channels, channels)
+    if weight.shape[1] != wanted.shape[1]:
+        first = base_channels is not None and (weight.shape[1], wanted.shape[1]) == (base_channels, channels)
         if not first or module.groups != 1:
             return None
-        notes.append(channels_note(weight.shape[1], target.shape[1]))
-        weight = fit_channels(weight, target.shape[1])
-    if weight.shape != target.shape:
-        old, new = weight.shape[2:], target.shape[2:]
+        notes.append(channels_note(weight.shape[1], wanted.shape[1]))
+        weight = fit_channels(weight, wanted.shape[1])
+    if weight.shape != wanted.shape:
+        old, new = weight.shape[2:], wanted.shape[2:]
         if any(a != b and b == stride > 1 for a, b, stride in zip(old, new, module.stride, strict=True)):
             return None
         centred = fit_extent(weight, new)
@@ -62,15 +62,15 @@ def fit_convolution(
             return None
         weight = centred
         notes.append(f"kernel {_times(old)} -> {_times(new)}: centred")
-    return FittedTensor(weight, tuple(notes))
+    return Fitted(weight, tuple(notes))
 
 
 def fit_channels(weight: Tensor, channels: int) -> Tensor:
-    """Adapt a convolution to another number of input channels: an image repeated in all of them has the same response.
+    """Give a convolution other input channels: one image in all of them has the response that it had before.
 
     Args:
         weight: (out, in, *taps).
-        channels: Input channels of the result.
+        channels: Wanted input channels.
 
     Returns:
         (out, channels, *taps): in each channel the sum over the old ones, divided by the number of new ones.
@@ -80,54 +80,54 @@ def fit_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def channels_note(old: int, new: int) -> str:
-    """Describes what `fit_channels` does."""
+    """What `fit_channels` does, in words."""
     divided = "halved" if new == 2 else f"divided by {new}"
     done = "summed" if new == 1 else f"repeated and {divided}" if old == 1 else f"summed, {divided} and repeated"
     return f"input channels {old} -> {new}: {done}"
 
 
 def fit_extent(weight: Tensor, extent: Sequence[int]) -> Tensor | None:
-    """Pad kernels with zeros on all sides, or crop them to their centre.
+    """Put kernels into the middle of larger ones that are zero around them, or cut out their middle.
 
     Args:
         weight: (out, in, *taps).
-        extent: Taps of the result.
+        extent: Wanted taps.
 
     Returns:
-        (out, in, *extent), or None where they cannot be centred: another number of axes, or an odd difference.
+        (out, in, *extent), or None where there is no middle: another number of axes, or an odd difference.
     """
     old = weight.shape[2:]
     if len(old) != len(extent) or any((new - was) % 2 for was, new in zip(old, extent, strict=True)):
         return None
     sides = [(new - was) // 2 for was, new in zip(old, extent, strict=True)]
-    return functional.pad(weight, [side for side in reversed(sides) for _ in range(2)])  # negative sides crop
+    return functional.pad(weight, [side for side in reversed(sides) for _ in range(2)])  # negative sides are cut off
 
 
-def fit_table(table: Tensor, target: Tensor, module: nn.Module) -> FittedTensor | None:
-    """Adapt a table of relative positions to another window.
+def fit_table(table: Tensor, wanted: Tensor, module: nn.Module) -> Fitted | None:
+    """Give a table of relative positions another window.
 
     Windows are cubes (squares where a table's length is no cube) unless the network's layer has a ``window_size``;
-    the base's are always taken to be cubes or squares.
+    the base's are always taken for such.
 
     Args:
         table: The base's table (offsets, heads); a window of (a, b, c) has (2a - 1)(2b - 1)(2c - 1) offsets.
-        target: The network's.
+        wanted: The network's.
         module: The network's layer that owns it.
 
     Returns:
-        None where the heads differ or the windows are unknown.
+        None where the heads differ or the windows cannot be told.
     """
-    if table.dim() != 2 or target.dim() != 2 or table.shape[1] != target.shape[1]:
+    if table.dim() != 2 or wanted.dim() != 2 or table.shape[1] != wanted.shape[1]:
         return None
-    window = getattr(module, "window_size", None)
+    told = getattr(module, "window_size", None)
     for axes in (3, 2):
-        old, new = regular_window(len(table), axes), regular_window(len(target), axes)
-        if isinstance(window, Sequence) and len(window) == axes and _offsets(window) == len(target):
-            new = tuple(window)
-        elif isinstance(window, Sequence):
+        old, new = regular_window(len(table), axes), regular_window(len(wanted), axes)
+        if isinstance(told, Sequence) and len(told) == axes and _offsets(told) == len(wanted):
+            new = tuple(told)
+        elif isinstance(told, Sequence):
             new = None
         if old is not None and new is not None:
-            return FittedTensor(
+            return Fitted(
                 fit_positions(table, old, new), (f"positions of window {_edge(old)} -> {_edge(new)}: interpolated",)
             )
     return None
@@ -141,7 +141,7 @@ def fit_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tens
     Args:
         table: (offsets, heads), the offsets of the last axis next to each other.
         old: Window of the table, two or three edges in tokens.
-        new: The other window.
+        new: Wanted window.
     """
     grid = table.double().T.reshape(1, -1, *(2 * edge - 1 for edge in old))
     for axis, edge in enumerate(new, start=2):
@@ -158,9 +158,9 @@ def regular_window(offsets: int, axes: int) -> tuple[int, ...] | None:
     return (size // 2 + 1,) * axes if size**axes == offsets and size % 2 else None
 
 
-def same_family(first: torch.dtype, second: torch.dtype) -> bool:
-    """Whether one type may be converted to the other: floats to floats, integers to integers."""
-    kinds = [(kind.is_floating_point, kind.is_complex, kind is torch.bool) for kind in (first, second)]
+def same_family(one: torch.dtype, other: torch.dtype) -> bool:
+    """Whether numbers of one type may be written as those of the other: floats as floats, integers as integers."""
+    kinds = [(kind.is_floating_point, kind.is_complex, kind is torch.bool) for kind in (one, other)]
     return kinds[0] == kinds[1]
 
 

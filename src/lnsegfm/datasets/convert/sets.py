@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import Any
 
 from lnsegfm.datasets.convert import ct_lymph_nodes, dicom, lnq2023, mediastinal_lymph_node_seg, radcure, segrap2023
 from lnsegfm.datasets.convert.conversion_plan import ConversionOptions
 from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.errors import ConfigError, UnknownName
+from lnsegfm.plugins import Plugin, PluginTable
 
-SETS: Mapping[str, SetCard] = MappingProxyType({
+
+def accept_set(value: Any, plugin: Plugin) -> SetCard:
+    """A plugin's card of a set.
+
+    Raises:
+        PluginError: It is no card, or one of another name.
+    """
+    if not isinstance(value, SetCard):
+        raise plugin.error("it is no lnsegfm.datasets.convert.SetCard")
+    if value.name != plugin.name:
+        raise plugin.error(f"the set calls itself {value.name}, and both names must be the same")
+    return value
+
+
+_BUILTIN = {
     card.name: card
     for card in (
         dicom.CARD, radcure.CARD, segrap2023.CARD, lnq2023.CARD, ct_lymph_nodes.CARD, mediastinal_lymph_node_seg.CARD,
     )
-})  # fmt: skip
+}  # fmt: skip
+SETS = PluginTable("datasets", _BUILTIN, accept_set)
+"""The sets that are built in, and those of plugins (entry points ``lnsegfm.datasets``)."""
 
 
 def card_of(name: str) -> SetCard:
@@ -23,6 +39,7 @@ def card_of(name: str) -> SetCard:
 
     Raises:
         UnknownName: No set has this name.
+        PluginError: A plugin's set that cannot be used.
     """
     if name not in SETS:
         raise UnknownName(f"Set {name!r}: it is not known. Use one of {', '.join(SETS)}.")
