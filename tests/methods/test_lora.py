@@ -107,7 +107,7 @@ def test_layers_go_by_kind(layers: str, expected: set[str]) -> None:
 
 def test_no_layer_of_that_kind_is_an_error_and_leaves_the_network_alone() -> None:
     network, _ = TINY["plain-unet"].make()
-    with pytest.raises(ConfigError, match=r"Method lora: PlainConvUNet has no parameters of the roles it moves"):
+    with pytest.raises(ConfigError, match=r"Method lora: PlainConvUNet has no parameters of the roles it trains"):
         LoRA(layers="linear").optimizer(network, lr=LR)
     assert all(p.requires_grad for p in network.parameters())
 

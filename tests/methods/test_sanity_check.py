@@ -66,9 +66,9 @@ def test_every_method_on_every_network_passes(network: str, name: str) -> None:
     moved = method.trainable(plain, head)
     assert (report.tensors, report.parameters, report.total) == (moved.tensors, moved.parameters, moved.total)
     assert report.steps == STEPS
-    assert report.silent == ()
+    assert report.without_gradient == ()
     assert sum(report.roles.values()) == report.tensors
-    assert 0 < report.moved <= STEPS * moved.per_step or name == "gps"
+    assert 0 < report.changed <= STEPS * moved.per_step or name == "gps"
     assert "\n" not in report.line()
 
 
@@ -78,24 +78,24 @@ def test_the_counts_are_those_of_the_network() -> None:
     parameters = parameters_of(network)
     assert report.tensors == len(parameters)
     assert report.share == 1
-    assert report.kept == 0
+    assert report.unchanged == 0
     assert report.to_json()["roles"]["head"] == sum(parameter.role is Role.HEAD for parameter in parameters)
     head = trial(TINY["plain-unet"], Head())
-    assert head.moved == head.parameters == sum(p.tensor.numel() for p in parameters if p.role is Role.HEAD)
-    assert head.kept == len(parameters) - head.tensors
+    assert head.changed == head.parameters == sum(p.tensor.numel() for p in parameters if p.role is Role.HEAD)
+    assert head.unchanged == len(parameters) - head.tensors
     assert 0 < head.share < 0.1
 
 
 def test_the_report_of_a_method_that_takes_no_step_is_empty() -> None:
     network, _ = TINY["plain-unet"].make()
     report = empty_sanity_report(network)
-    assert (report.steps, report.moved, report.parameters, report.share) == (0, 0, 0, 0)
-    assert report.kept == len(parameters_of(network))
+    assert (report.steps, report.changed, report.parameters, report.share) == (0, 0, 0, 0)
+    assert report.unchanged == len(parameters_of(network))
 
 
 def test_a_choice_that_is_made_before_training_moves_nothing_yet() -> None:
-    assert trial(TINY["plain-unet"], GPS(passes=10)).moved == 0
-    assert trial(TINY["plain-unet"], GPS(passes=1)).moved > 0
+    assert trial(TINY["plain-unet"], GPS(passes=10)).changed == 0
+    assert trial(TINY["plain-unet"], GPS(passes=1)).changed > 0
 
 
 def test_dropout_of_what_was_added_hides_no_gradient() -> None:
@@ -116,9 +116,9 @@ def zero_weight(outputs: Sequence[torch.Tensor], seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("method", [Full(), Head(), LoRA(), DGST()])
 def test_heads_of_outputs_that_the_loss_leaves_out_are_told_and_not_refused(method: Method, loss: Any) -> None:
     report = trial(TINY["plain-unet"], method, loss)
-    assert report.silent == ("decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias")
+    assert report.without_gradient == ("decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias")
     assert report.steps == STEPS
-    assert "2 of the head get none" in report.line()
+    assert "2 of the head get no gradient" in report.line()
 
 
 def test_a_head_without_any_gradient_is_refused() -> None:
@@ -169,7 +169,7 @@ def test_the_releases_lora_is_refused() -> None:
     assert "\n" not in message
     assert "10 of 14 tensors" in message
     assert "encoder.stages.0.0.convs.0.conv.a" in message
-    assert message.endswith("Use another method, or mend this one.")
+    assert message.endswith("Use another method, or fix this one.")
 
 
 def test_the_same_that_also_replaces_what_runs_passes() -> None:
@@ -325,7 +325,7 @@ def test_gradients_that_are_never_finite_are_told() -> None:
         scaler.step(optimizer)
         scaler.update()
 
-    with pytest.raises(ConfigError, match="no trial step had finite gradients"):
+    with pytest.raises(ConfigError, match="no step had finite gradients"):
         run_sanity_check(Full(), network, optimizer, step)
 
 

@@ -100,9 +100,9 @@ def test_a_training_that_goes_on_keeps_its_first_sanity_check(world, tmp_path, m
     file = out / "work" / "sanity_check.json"
     report = json.loads(file.read_text())
     assert report == whole.record["sanity_check"]
-    file.write_text(json.dumps(report | {"moved": 12345}))
+    file.write_text(json.dumps(report | {"changed": 12345}))
     again = finetune(planned, out, device="cpu", workers=0)
-    assert again.record["sanity_check"] == report | {"moved": 12345}
+    assert again.record["sanity_check"] == report | {"changed": 12345}
     assert again.record["losses"] == whole.record["losses"]
     assert model_bytes(out) == model_bytes(whole.folder)
 
@@ -114,7 +114,7 @@ def test_the_report_and_the_record_hold_the_sanity_check(run):
     assert sum(report["roles"].values()) == report["tensors"]
     page = (run.folder / "report.html").read_text()
     assert "Sanity check" in page
-    assert f"{report['moved']:,} entries moved" in page
+    assert f"{report['changed']:,} entries changed" in page
     assert record["training"]["lr"] == record["recipe"]["lr"] == 0.01
     assert record["lr_choice"] is None
     assert record["training"]["divergence"] is None

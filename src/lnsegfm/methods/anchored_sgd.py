@@ -1,4 +1,4 @@
-"""SGD with a pull to the weights that it started from."""
+"""SGD with a pull to the initial weights."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from lnsegfm.methods.sgd_step import sgd_step
+from lnsegfm.methods.sgd_step import call_closure, sgd_step
 
 
 class AnchoredSGD(SGD):
     """`torch.optim.SGD` on the loss plus alpha / 2 |w - w0|^2; w0 is kept in the optimizer's state.
 
     Args:
-        pulled: Tensors that are pulled to their values now.
+        pulled: Tensors that are pulled to their current values.
         decayed: Tensors that are pulled to zero.
-        alpha: Strength of the pull.
-        beta: Decay of the others.
+        alpha: Strength of the pull to the initial values.
+        beta: L2 decay of the others.
         lr: Learning rate.
         momentum: Momentum of all.
         nesterov: Nesterov's form of it.
@@ -47,16 +47,13 @@ class AnchoredSGD(SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move the parameters that have a gradient; their gradients then hold the pull, too."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        """Update the parameters that have a gradient; the pull is added to their gradients."""
+        loss = call_closure(closure)
         for group in self.param_groups:
             gradients = {p: p.grad for p in group["params"] if p.grad is not None}
             if group["alpha"]:
                 for p, gradient in gradients.items():
                     gradient.add_(p - self.state[p]["start"], alpha=group["alpha"])
-            # not the parent's step: torch hangs hooks on each class, and they would run twice
+            # not the parent's step: torch registers hooks on each class, and they would run twice
             sgd_step(self.state, group, gradients)
         return loss

@@ -1,4 +1,4 @@
-"""DGST with a bounded step: no entry moves further at once than a fraction of its kernel's size."""
+"""DGST with a bounded step: no entry changes by more than a fraction of its kernel's RMS in a step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import Sparse, require_rate, require_seed
+from lnsegfm.methods.method import require_rate, require_seed, setting
+from lnsegfm.methods.sparse import Sparse
 from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
@@ -22,39 +22,39 @@ STEEPEST, RANDOM = "steepest", "random"
 
 @dataclass(frozen=True, kw_only=True)
 class BoundedDGST(Sparse):
-    """DGST whose selected entries move by ``-weight_lr * g``, but by at most ``bound`` times their kernel's RMS.
+    """DGST whose selected entries change by ``-weight_lr * g``, but by at most ``bound`` times their kernel's RMS.
 
-    DGST's own step has no memory and no bound, so its length hangs on ``weight_lr``, ``gamma`` and the loss, and past
-    an edge training runs away. Here the size of the kernel itself sets the length. The bound falls with the learning
-    rate's schedule. A kernel of zeros cannot move.
+    DGST's own step has no momentum and no bound, so its length depends on ``weight_lr``, ``gamma`` and the loss, and
+    training diverges where it is too long. Here the RMS of the kernel limits the length. The bound falls with the
+    learning rate's schedule. A kernel of zeros cannot change.
 
     Args:
-        gamma: Entries that move per kernel and step; 0 for all of them (a control).
+        gamma: Entries that are updated per kernel and step; 0 for all of them (a control).
         bound: Largest step of an entry, as a share of the root mean square of its kernel's entries.
         weight_lr: Learning rate of the selected entries. Large values make nearly every step as long as the bound.
-        select: ``steepest``; ``random`` for entries drawn afresh each step (a control).
+        select: ``steepest``; ``random`` for entries drawn anew at each step (a control).
         memory: Rank entries by an exponential mean of their gradients with this decay; 0 by the gradient alone.
-        norms: Whether scale and shift of norms move.
+        norms: Whether scale and shift of norms train.
         seed: Of random entries.
     """
 
     name = "dgst-bounded"
-    summary = "DGST whose entries move by at most a fraction of their kernel's RMS"
+    summary = "DGST whose entries change by at most a fraction of their kernel's RMS in a step"
     source = "this project; after Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
     training = TrainingDefaults(lr=3e-3)
 
-    gamma: int = setting(4, "entries that move per kernel and step; 0 for all")
+    gamma: int = setting(4, "entries that are updated per kernel and step; 0 for all")
     bound: float = setting(0.3, "largest step, as a share of the RMS of the entry's kernel")
     weight_lr: float = setting(10.0, "learning rate of the selected entries before the bound")
     select: str = setting(STEEPEST, "steepest or random")
     memory: float = setting(0.0, "decay of the mean of gradients that entries are ranked by; 0 for this step's alone")
-    norms: bool = setting(True, "whether scale and shift of norms move")
+    norms: bool = setting(True, "whether scale and shift of norms train")
     seed: int = setting(0, "of random entries")
 
     def __post_init__(self) -> None:
         if not isinstance(self.gamma, int) or self.gamma < 0:
-            raise ConfigError(f"gamma {self.gamma}: a kernel moves in 1, 2, 3, ... entries, with 0 in all of them.")
+            raise ConfigError(f"gamma {self.gamma}: 1, 2, 3, ... entries of a kernel are updated, with 0 all of them.")
         require_rate("bound", self.bound)
         require_rate("weight_lr", self.weight_lr)
         require_seed(self.seed)
@@ -64,7 +64,7 @@ class BoundedDGST(Sparse):
             raise ConfigError(f"memory {self.memory}: it must lie in [0, 1). Use for example 0.9.")
 
     def is_trained(self, parameter: NetworkParameter) -> bool:
-        """Whether it trains; norms may be held."""
+        """Whether it trains; norms may be frozen."""
         frozen = frozenset() if self.norms else frozenset({Role.NORM_WEIGHT, Role.NORM_BIAS})
         return super().is_trained(parameter) and parameter.role not in frozen
 

@@ -1,4 +1,4 @@
-"""Decoder only: the features stay, what is made of them moves."""
+"""Decoder only: the encoder is frozen."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder(Dense):
-    """Everything between encoder and head moves, and the head.
+    """Everything between encoder and head trains, and the head.
 
-    A network's card says what its decoder is; a network without one is refused.
+    A network's card names its decoder; a network without a card is refused.
     """
 
     name = "decoder"
-    summary = "the decoder and the head move, the encoder stays"
+    summary = "the decoder and the head train, the encoder is frozen"
     source = "as in Silva-Rodriguez et al., Med. Image Anal. 2025, arXiv 2303.17051"
     trains = frozenset(Role)
 
@@ -33,11 +33,11 @@ class Decoder(Dense):
         return parameter.in_decoder or parameter.role is Role.HEAD
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:  # noqa: ARG002
-        """Add nothing; refuse a network whose decoder is not known."""
+        """Add nothing; refuse a network whose decoder is unknown."""
         from lnsegfm.networks.cards import decoder_modules, unwrap
 
         if not decoder_modules(network):
             raise ConfigError(
                 f"Method {self.name}: which layers of {type(unwrap(network)).__name__} are its decoder is not known. "
-                "Use a method that goes by kinds of layers: head, affine or dgst."
+                "Use a method that selects by kind of layer: head, affine or dgst."
             )

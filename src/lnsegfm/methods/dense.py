@@ -1,4 +1,4 @@
-"""What methods have in common that move whole tensors: the rule by which they move."""
+"""Base of the methods that update whole tensors: the rule by which they are updated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULES = ("sgd", "adamw")
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Method):
-    """Every entry of the trained tensors moves.
+    """Every entry of the trained tensors is updated.
 
     Args:
         rule: ``sgd`` is nnU-Net's; ``adamw`` is Loshchilov and Hutter's, ICLR 2019.

@@ -1,7 +1,7 @@
 """Dynamic gradient sparsification training (DGST).
 
-At every optimizer step each kernel of a weight moves in its ``gamma`` steepest entries only, so most of the foundation
-model stays where it was. The entries are chosen afresh each step; head, norms and biases move densely.
+At every optimizer step only the ``gamma`` steepest entries of each kernel are updated, so most of the foundation model
+stays as it was. The entries are selected anew at each step; head, norms and biases are updated densely.
 
 Luo et al., MICCAI 2025, https://arxiv.org/abs/2503.00748.
 """
@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import Sparse, gradient_step, require_rate
+from lnsegfm.methods.method import require_rate, setting
+from lnsegfm.methods.sparse import Sparse, gradient_step
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class Mode(StrEnum):
-    """What moves a selected entry, and whether anything else moves."""
+    """How a selected entry is updated, and whether others are."""
 
     PAPER = "paper"
-    """w -= weight_lr * g on the selected entries: no decay, no memory of earlier steps, no state."""
+    """w -= weight_lr * g on the selected entries: no decay, no momentum, no state."""
     MOMENTUM = "momentum"
-    """nnU-Net's SGD direction (momentum and decay kept for every entry), applied to the selected entries alone."""
+    """nnU-Net's SGD step (momentum and decay kept for every entry), applied to the selected entries alone."""
     MASKED_GRADIENT = "masked-gradient"
-    """What the paper's release meant to do: the gradient is masked, then nnU-Net's SGD moves **every** entry that decay
-    or momentum still pushes. It does not keep DGST's promise; it is here to be compared with."""
+    """What the paper's release meant to do: the gradient is masked, then nnU-Net's SGD updates **every** entry that has
+    decay or momentum. Other entries do not stay as they were; the mode is here for comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ class DGST(Sparse):
     Args:
         mode: See `Mode`; ``paper`` and ``momentum`` leave every other entry bit-identical.
         weight_lr: Learning rate of the selected entries in mode ``paper``. Momentum m lengthens a dense step by
-            1 / (1 - m), which an update without momentum lacks; so ``lr / (1 - momentum)`` unless given. It follows
-            the schedule of ``lr``. The other modes use ``lr``.
+            1 / (1 - m), and an update without momentum is not lengthened; so ``lr / (1 - momentum)`` unless given. It
+            follows the schedule of ``lr``. The other modes use ``lr``.
     """
 
     name = "dgst"
-    summary = "each kernel moves in its gamma steepest entries, chosen afresh each step; norms, biases and head move"
+    summary = "the gamma steepest entries of each kernel, selected anew each step, train; norms, biases and head too"
     source = "Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
     trainer = "DGST"
@@ -64,7 +64,7 @@ class DGST(Sparse):
             raise ConfigError(f"mode {self.mode}: method dgst knows {', '.join(Mode)}.")
         require_rate("weight_lr", self.weight_lr)
         if self.weight_lr is not None and self.mode != Mode.PAPER:
-            raise ConfigError(f"weight_lr {self.weight_lr}: mode {self.mode} moves by lr. Leave weight_lr out.")
+            raise ConfigError(f"weight_lr {self.weight_lr}: mode {self.mode} uses lr. Leave weight_lr out.")
 
     def per_step(self, parameter: NetworkParameter) -> int:
         """Entries of a tensor that one step can change: in mode ``masked-gradient`` all of them."""

@@ -11,10 +11,10 @@ from lnsegfm.networks.role import Role
 
 @dataclass(frozen=True, kw_only=True)
 class Full(Dense):
-    """Everything moves."""
+    """Everything trains."""
 
     name = "full"
-    summary = "every parameter moves"
+    summary = "every parameter trains"
     source = "Isensee et al., Nat. Methods 2021, doi 10.1038/s41592-020-01008-z"
     trains = frozenset(Role)
     needs_base = False

@@ -1,4 +1,4 @@
-"""Gradient-based parameter selection (GPS): the entries are chosen once, before training."""
+"""Gradient-based parameter selection (GPS): the entries are selected once, before training."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GPS(FixedSparse):
-    """The ``gamma`` entries of each kernel with the largest summed |gradient| move, and the head; all else stays.
+    """The ``gamma`` entries of each kernel with the largest summed |gradient| train, and the head; the rest is frozen.
 
-    The first ``passes`` steps move nothing and only sum gradients, so that the choice is made over patches of all
+    The first ``passes`` steps update nothing and only sum gradients, so that entries are selected over patches of all
     shots. Selected entries and head then follow SGD without decay. (The paper sums over one pass through the data with
-    a contrastive loss and trains with Adam; here loss and rule are those of the other methods.)
+    a contrastive loss and trains with Adam; here loss and optimizer are those of the other methods.)
 
     Args:
-        passes: Steps over which gradients are summed before anything moves.
+        passes: Steps over which gradients are summed before anything is updated.
     """
 
     name = "gps"
-    summary = "each kernel moves in its gamma steepest entries, chosen once before training; the head moves"
+    summary = "the gamma steepest entries of each kernel, selected once before training, and the head train"
     source = "Zhang et al., CVPR 2024, arXiv 2312.10136"
     trains = frozenset({Role.HEAD, Role.WEIGHT})
     training = TrainingDefaults(lr=3e-3)
 
-    passes: int = setting(10, "steps over which gradients are summed before anything moves")
+    passes: int = setting(10, "steps over which gradients are summed before anything is updated")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.passes < 1:
-            raise ConfigError(f"passes {self.passes}: entries are chosen by at least one gradient. Use passes >= 1.")
+            raise ConfigError(f"passes {self.passes}: entries are selected by at least one gradient. Use passes >= 1.")
 
     def rules(self, lr: float, momentum: float) -> tuple[Selection, Update]:  # noqa: ARG002
         """The entries that are steepest over all passes, updated by SGD."""

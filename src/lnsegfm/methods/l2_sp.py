@@ -1,4 +1,4 @@
-"""Full fine-tuning that is pulled back to where it started (L2-SP)."""
+"""Full fine-tuning with a pull to the initial weights (L2-SP)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class L2SP(Method):
-    """Everything moves; alpha / 2 |w - w0|^2 is added to the loss, with w0 the weights at the start.
+    """Everything trains; alpha / 2 |w - w0|^2 is added to the loss, with w0 the weights at the start.
 
     The head, which may be new, is pulled to zero by beta / 2 |w|^2 instead. No other decay.
 
     Args:
-        alpha: Strength of the pull to the start.
-        beta: Decay of the head.
+        alpha: Strength of the pull to the initial weights.
+        beta: L2 decay of the head.
     """
 
     name = "l2-sp"
-    summary = "every parameter moves and is pulled back to the base"
+    summary = "every parameter trains and is pulled to the base"
     source = "Li et al., ICML 2018, arXiv 1802.01483"
     trains = frozenset(Role)
     training = TrainingDefaults(lr=1e-3)
@@ -40,7 +40,7 @@ class L2SP(Method):
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} {getattr(self, name)}: a pull is 0 or above. Use for example 0.1.")
+                raise ConfigError(f"{name} {getattr(self, name)}: it must be 0 or above. Use for example 0.1.")
 
     def _optimizer(
         self,

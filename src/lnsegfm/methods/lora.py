@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.methods.dense import Dense
-from lnsegfm.methods.method import setting
+from lnsegfm.methods.added_parameters import AddedParameters
+from lnsegfm.methods.method import require_seed, setting
 from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
@@ -22,25 +22,25 @@ LAYERS = ("all", "convolutions", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRA(Dense):
+class LoRA(AddedParameters):
     """Every kernel matrix W becomes W + alpha / rank * B A; A, B and the head train, W stays.
 
-    A row of W is a kernel: an output filter of a convolution, a transposed convolution or a linear layer. The product
-    follows the module that owns the weight, not its name, and is merged into plain weights at the end.
+    A row of W is a kernel: an output filter of a convolution, a transposed convolution or a linear layer. Weights are
+    selected by the module that owns them, not by name; the product is merged into plain weights at the end.
 
     Args:
-        rank: Rows of A; never more than a weight has rows or columns.
+        rank: Rows of A; at most the rows or columns of the weight.
         alpha: Scale of the product, divided by the rank.
-        dropout: Probability that a component of the rank is left out of a step. (LoRA's paper drops entries of a
-            layer's input instead, which a computed weight never sees.)
-        where: Part of the network, by its card.
+        dropout: Probability that a component of the rank is dropped in a step. (LoRA's paper drops entries of a
+            layer's input instead, which a computed weight has no access to.)
+        where: Encoder, decoder or both, by the network's card.
         layers: Kinds of layers.
-        rule: As in the paper AdamW unless told.
-        seed: Of the first values of A.
+        rule: AdamW unless given, as in the paper.
+        seed: Of the initial values of A.
     """
 
     name = "lora"
-    summary = "a low-rank product is added to every kernel matrix; it and the head move"
+    summary = "a low-rank product is added to every kernel matrix; it and the head train"
     source = "Hu et al., ICLR 2022, arXiv 2106.09685"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
     training = TrainingDefaults(lr=3e-3, lr_grid=(3e-4, 1e-3, 3e-3))
@@ -48,11 +48,11 @@ class LoRA(Dense):
 
     rank: int = setting(4, "rank of the product")
     alpha: float = setting(8.0, "scale of the product, divided by the rank")
-    dropout: float = setting(0.0, "probability that a component of the rank is left out of a step")
+    dropout: float = setting(0.0, "probability that a component of the rank is dropped in a step")
     where: str = setting("all", "all, encoder or decoder")
     layers: str = setting("all", "all, convolutions or linear")
     rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")
-    seed: int = setting(0, "of the first values")
+    seed: int = setting(0, "of the initial values")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,36 +62,27 @@ class LoRA(Dense):
             raise ConfigError(f"alpha {self.alpha}: the product needs a scale above 0. Use for example 8.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout}: a probability below 1 is needed. Use 0 for none.")
-        if self.seed < 0:
-            raise ConfigError(f"seed {self.seed}: seeds are counted from 0. Use seed >= 0.")
+        require_seed(self.seed)
         for name, known in (("where", WHERE), ("layers", LAYERS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} {getattr(self, name)}: method {self.name} knows {', '.join(known)}.")
 
-    def is_trained(self, parameter: NetworkParameter) -> bool:
-        """Whether it trains: head and factors, but no adapter that the base came with."""
-        from lnsegfm.networks.added import Added
-
-        return parameter.role is Role.HEAD or isinstance(parameter.module, Added)
-
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
-        """Have every kernel matrix that is meant computed with a product, which is zero at first."""
+        """Compute every selected kernel matrix with a product, which is zero at the start."""
         import torch
 
-        from lnsegfm.networks.cards import decoder_modules, unwrap
+        from lnsegfm.networks.cards import decoder_modules
         from lnsegfm.networks.parameter_roles import parameters_of
-        from lnsegfm.networks.reparametrize import Decomposed, LowRank, is_reparametrized, owners_of, reparametrize
+        from lnsegfm.networks.reparametrize import Decomposed, LowRank, owners_of, reparametrize
 
-        network = unwrap(network)
-        if is_reparametrized(network):
-            raise ConfigError(f"Method {self.name}: the network has adapters already. Call method.merge first.")
+        network = self._plain_network(network)
         if self.where != "all" and not decoder_modules(network):
             raise ConfigError(
                 f"where {self.where}: which layers of {type(network).__name__} are its decoder is not known. Use all."
             )
         owners = owners_of(network)
-        meant = [parameter for parameter in parameters_of(network, head) if self._adapts(parameter)]
-        for number, parameter in enumerate(meant):
+        selected = [parameter for parameter in parameters_of(network, head) if self._adapts(parameter)]
+        for number, parameter in enumerate(selected):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)  # torch reads 32 bits only
             module = (Decomposed if self.decomposed else LowRank)(
                 parameter.tensor.detach(),

@@ -1,6 +1,6 @@
-"""What every method is: a frozen record of settings that knows which roles it moves.
+"""Base of every method: a frozen record of settings, with the roles of the parameters that it trains.
 
-Nothing here loads torch before a network is at hand, so that methods can be listed and checked at once.
+Nothing here loads torch before a network is given, so that methods can be listed and checked quickly.
 """
 
 from __future__ import annotations
@@ -33,9 +33,29 @@ def setting(default: Any, meaning: str) -> Any:
     return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
+def require_rate(name: str, rate: float | None) -> None:
+    """Check a learning rate or bound.
+
+    Raises:
+        ConfigError: It is not above 0, or not finite.
+    """
+    if rate is not None and not 0 < rate < float("inf"):
+        raise ConfigError(f"{name} {rate}: a step has a finite length above 0. Use for example 1.")
+
+
+def require_seed(seed: int) -> None:
+    """Check a seed.
+
+    Raises:
+        ConfigError: It is negative.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed {seed}: seeds are counted from 0. Use seed >= 0.")
+
+
 @dataclass(frozen=True)
 class TrainableCounts:
-    """What a method moves in one network.
+    """What a method trains in one network, counted.
 
     Args:
         tensors: Tensors that train.
@@ -58,15 +78,15 @@ class Method:
 
     Attributes:
         name: What a user types.
-        summary: What moves, in a line.
+        summary: What trains, in a line.
         source: The paper.
-        trains: Roles of the parameters that train; `moves` may narrow them.
+        trains: Roles of the parameters that train; `is_trained` may narrow them.
         training: How it is trained unless the user says otherwise.
         trainer: Name of its trainer under ``nnUNetv2_train``, after ``nnUNetTrainer_``, if that is not its own name; a
             subclass does not inherit it.
         learns: Whether it takes any step.
-        starts_fresh: Whether it leaves the base's weights aside.
-        needs_base: Whether fresh weights are no start for it.
+        starts_fresh: Whether it ignores the base's weights.
+        needs_base: Whether it cannot start from fresh weights.
     """
 
     name: ClassVar[str]
@@ -89,7 +109,7 @@ class Method:
         return parameter.role in self.trains
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
-        """Add to a network what the method trains beside its own parameters; most add nothing. In place."""
+        """Add to a network, in place, what the method trains besides its own parameters; most methods add nothing."""
 
     def architecture(self, class_path: str, arguments: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         """Import path and arguments of the adapted network's class, from those of the base's: the same for most."""
@@ -97,10 +117,10 @@ class Method:
 
     @staticmethod
     def merge(network: nn.Module) -> dict[str, Factors]:
-        """Make an adapted network plain again, in place; without effect where nothing has to be computed.
+        """Merge computed weights into plain ones, in place; without effect where no weight is computed.
 
         Returns:
-            What each computed weight is made of, by its name: a small account of it for an adapter.
+            The factors of each computed weight, by its name: what an adapter can store in its place.
         """
         from lnsegfm.networks.cards import unwrap
         from lnsegfm.networks.reparametrize import merge
@@ -117,10 +137,10 @@ class Method:
         weight_decay: float = WEIGHT_DECAY,
         head: Sequence[nn.Module] | None = None,
     ) -> Optimizer:
-        """Freeze what the method keeps and return an optimizer each step of which keeps the method's promise.
+        """Freeze what the method does not train and return an optimizer for the rest.
 
-        What the method adds is put into the network (`merge` takes it out again). ``requires_grad`` of every parameter
-        is set; BatchNorm keeps its running statistics where the method does not train norms. Call it before the
+        What the method adds is inserted into the network (`merge` removes it again). ``requires_grad`` is set for every
+        parameter; BatchNorm keeps its running statistics where the method does not train norms. Call it before the
         network is wrapped for DDP, with the weights that training starts from in it.
 
         Args:
@@ -132,7 +152,7 @@ class Method:
             head: Modules whose output channels are the labels, for a network that has no card.
 
         Raises:
-            ConfigError: A rate cannot be, no head is known, or the method finds nothing to move.
+            ConfigError: A rate is out of range, no head is known, or the network has nothing that the method trains.
         """
         from lnsegfm.methods.freeze import freeze
         from lnsegfm.networks.parameter_roles import parameters_of
@@ -140,11 +160,11 @@ class Method:
         if not self.learns:
             raise ConfigError(f"Method {self.name}: it trains nothing, so it has no optimizer. Use the base as it is.")
         if not 0 < lr < float("inf"):
-            raise ConfigError(f"Learning rate {lr}: a step needs a finite length above 0. Use for example 0.01.")
+            raise ConfigError(f"Learning rate {lr}: it must be finite and above 0. Use for example 0.01.")
         if not 0 <= momentum < 1:
             raise ConfigError(f"Momentum {momentum}: it must lie in [0, 1). Use for example 0.99.")
         if not 0 <= weight_decay < float("inf"):
-            raise ConfigError(f"Weight decay {weight_decay}: it pulls to zero or not at all. Use for example 3e-5.")
+            raise ConfigError(f"Weight decay {weight_decay}: it must be finite and 0 or above. Use for example 3e-5.")
         self.attach(network, head)
         parameters = parameters_of(network, head)
         trained = [parameter for parameter in parameters if self.is_trained(parameter)]
@@ -177,7 +197,7 @@ class Method:
         return parameter.tensor.numel()
 
     def trainable(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> TrainableCounts:
-        """Count what the method moves in a network, without touching it."""
+        """Count what the method trains in a network, without changing it."""
         from copy import deepcopy
 
         from lnsegfm.networks.cards import unwrap

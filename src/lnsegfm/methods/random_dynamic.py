@@ -1,12 +1,12 @@
-"""The control for DGST's choice: as many entries, drawn at random at each step."""
+"""Control for DGST's selection: as many entries, drawn at random at each step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import Sparse, gradient_step, require_rate, require_seed
+from lnsegfm.methods.method import require_rate, require_seed, setting
+from lnsegfm.methods.sparse import Sparse, gradient_step
 from lnsegfm.networks.role import Role
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ class RandomDynamic(Sparse):
     """
 
     name = "random-dynamic"
-    summary = "DGST's control: gamma random entries of each kernel, drawn afresh each step; norms, biases and head move"
+    summary = (
+        "DGST's control: gamma random entries of each kernel, drawn anew each step, train; norms, biases and head too"
+    )
     source = "an ablation of Luo et al., MICCAI 2025, arXiv 2503.00748"
     trains = frozenset({Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS})
 

@@ -1,12 +1,12 @@
-"""The control for GPS's choice: as many entries, drawn at random once."""
+"""Control for GPS's selection: as many entries, drawn at random once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lnsegfm.methods.method import setting
-from lnsegfm.methods.sparse import FixedSparse, require_seed
+from lnsegfm.methods.method import require_seed, setting
+from lnsegfm.methods.sparse import FixedSparse
 from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
@@ -24,7 +24,7 @@ class RandomStatic(FixedSparse):
     """
 
     name = "random-static"
-    summary = "GPS's control: gamma random entries of each kernel, drawn once; the head moves"
+    summary = "GPS's control: gamma random entries of each kernel, drawn once, and the head train"
     source = "a control of Zhang et al., CVPR 2024, arXiv 2312.10136"
     trains = frozenset({Role.HEAD, Role.WEIGHT})
     training = TrainingDefaults(lr=3e-3)

@@ -1,8 +1,8 @@
-"""Proof at the start of training that a method moves what it says and nothing else.
+"""Sanity check at the start of training: a method trains what it declares and nothing else.
 
-A method may be right and its network be built so that it never computes with what the method added: then nothing of it
-trains, and the loss, which the head lowers alone, does not tell. So some trial steps are taken, on a copy of what will
-train, and looked at: which tensors got a gradient, and which entries changed.
+A method may be right and the network never compute with what the method added: then the head trains alone, and the loss
+falls all the same. So a few steps are taken on a copy of what will be trained, and checked: which tensors got a
+gradient, and which entries changed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
 from lnsegfm.networks.role import Role
 
 STEPS, MORE = 2, 4
-"""Steps taken, and how many more while a tensor is without a gradient: LoRA's A has none while B is still zero."""
+"""Steps taken, and further ones while a tensor has no gradient: LoRA's A has none while B is zero."""
 SKIPS = 20
-"""Trials that torch's GradScaler may skip while it looks for its scale."""
+"""Steps that torch's GradScaler may skip until it has its scale."""
 NAMED = 3
-"""Tensors that a message names."""
+"""Tensors that an error message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SanityReport:
-    """What the trial steps of a method showed.
+    """Result of a sanity check.
 
     Args:
-        steps: Trial steps taken.
+        steps: Steps taken.
         tensors: Tensors that are meant to train.
         parameters: Entries in them.
         total: Entries of the network, without anything that the method adds.
         roles: Number of the tensors that are meant to train, by role.
-        moved: Entries that the trial steps changed.
-        kept: Tensors and buffers that are meant to stay, and stayed bit for bit.
-        silent: Head tensors without a gradient: those of outputs that the loss leaves out.
+        changed: Entries that these steps changed.
+        unchanged: Frozen tensors and buffers, which stayed bit-identical.
+        without_gradient: Head tensors without a gradient: those of outputs that the loss does not use.
     """
 
     steps: int
@@ -53,34 +53,33 @@ class SanityReport:
     parameters: int
     total: int
     roles: Mapping[str, int] = field(default_factory=dict)
-    moved: int
-    kept: int
-    silent: tuple[str, ...] = ()
+    changed: int
+    unchanged: int
+    without_gradient: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
-        """What is meant to train, as a share of the network's own parameters; what is added may take it above 1."""
+        """Trained entries as a share of the network's own parameters; added parameters may raise it above 1."""
         return self.parameters / self.total if self.total else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The proof as plain values."""
+        """The report as plain values."""
         return asdict(self) | {"share": round(self.share, 8)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SanityReport:
-        """Read what `to_json` gives."""
+        """The inverse of `to_json`."""
         known = {key: value for key, value in content.items() if key != "share"}
-        return cls(**known | {"silent": tuple(content["silent"])})
+        return cls(**known | {"without_gradient": tuple(content["without_gradient"])})
 
     def line(self) -> str:
-        """The proof in a line."""
+        """The report in one line."""
         roles = ", ".join(f"{number} {role}" for role, number in self.roles.items())
-        silent = (
-            f"; {len(self.silent)} of the head get none, as the loss leaves their outputs out" if self.silent else ""
-        )
+        idle = len(self.without_gradient)
+        note = f"; {idle} of the head get no gradient, as the loss does not use their outputs" if idle else ""
         return (
-            f"{self.steps} steps on a copy: {self.tensors} tensors train ({roles}){silent}; "
-            f"{self.moved:,} entries moved; {self.kept} tensors stayed bit for bit"
+            f"{self.steps} steps on a copy: {self.tensors} tensors train ({roles}){note}; "
+            f"{self.changed:,} entries changed; {self.unchanged} tensors stayed bit-identical"
         )
 
 
@@ -91,39 +90,39 @@ def run_sanity_check(
     step: Callable[[int], Any],
     head: Sequence[nn.Module] | None = None,
 ) -> SanityReport:
-    """Take trial steps and see that they move what the method means to move, and nothing else.
+    """Take a few steps and check that they change what the method trains, and nothing else.
 
-    The network and the optimizer are changed by it: give copies.
+    The network and the optimizer are changed: pass copies.
 
     Args:
         method: The method.
         network: The network with what the method added, perhaps wrapped.
-        optimizer: What ``method.optimizer`` gave for it.
+        optimizer: The optimizer that ``method.optimizer`` returned for it.
         step: Takes training step number 0, 1, 2, ...: gradients to zero, forward, backward, ``optimizer.step()``.
-        head: The head that was named to the method.
+        head: The head that was given to the method.
 
     Raises:
         ConfigError: A tensor that is meant to train gets no gradient or is not in the optimizer, one that is meant to
             stay changed, or a step changed more entries of a weight than the method allows.
     """
-    trial = _SanityRun(method, network, optimizer, head)
-    with _without_chance(network):
+    run = _SanityRun(method, network, optimizer, head)
+    with _without_dropout(network):
         for number in range(STEPS + MORE + SKIPS):
-            if trial.take(step, number):
-                trial.require_kept()
-            enough = STEPS if not trial.starved else STEPS + MORE
-            if trial.steps >= enough:
+            if run.take(step, number):
+                run.require_unchanged()
+            enough = STEPS if not run.missing_gradient else STEPS + MORE
+            if run.steps >= enough:
                 break
-    if trial.steps < STEPS:
+    if run.steps < STEPS:
         raise ConfigError(
-            f"Method {method.name}: no trial step had finite gradients. Lower --lr, or check the images' intensities."
+            f"Method {method.name}: no step had finite gradients. Lower --lr, or check the images' intensities."
         )
-    trial.require_alive()
-    return trial.report()
+    run.require_gradients()
+    return run.report()
 
 
 class _SanityRun:
-    """A network before and after trial steps."""
+    """A network before and after the steps of a sanity check."""
 
     def __init__(
         self, method: Method, network: nn.Module, optimizer: Optimizer, head: Sequence[nn.Module] | None
@@ -134,57 +133,58 @@ class _SanityRun:
         self.trained = [parameter for parameter in self.parameters if method.is_trained(parameter)]
         self.before = {parameter.name: _bits(parameter.tensor) for parameter in self.parameters}
         self.buffers = {name: _bits(buffer) for name, buffer in self.network.named_buffers()}
-        self.alive: set[str] = set()
+        self.with_gradient: set[str] = set()
         self.steps = 0
-        self._seen = False
-        self._require_held()
+        self._stepped = False
+        self._require_in_optimizer()
 
-    def _require_held(self) -> None:
-        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        left = [parameter.name for parameter in self.trained if id(parameter.tensor) not in held]
-        if left:
-            raise self._refusal(left, "meant to train but not in its optimizer", len(self.trained))
+    def _require_in_optimizer(self) -> None:
+        optimized = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        missing = [parameter.name for parameter in self.trained if id(parameter.tensor) not in optimized]
+        if missing:
+            raise self._refusal(missing, "meant to train but not in its optimizer", len(self.trained))
 
     def take(self, step: Callable[[int], Any], number: int) -> bool:
-        """Take a step; whether it was one: a GradScaler leaves out those whose gradients are not finite."""
-        self._seen = False
-        hook = self.optimizer.register_step_pre_hook(lambda *_: self._look())
+        """Take a step; False if the GradScaler skipped it, as it does where gradients are not finite."""
+        self._stepped = False
+        hook = self.optimizer.register_step_pre_hook(lambda *_: self._note_gradients())
         try:
             step(number)
         finally:
             hook.remove()
-        self.steps += self._seen
-        return self._seen
+        self.steps += self._stepped
+        return self._stepped
 
-    def _look(self) -> None:
-        if self._seen:  # an optimizer whose step calls that of the class it derives from
+    def _note_gradients(self) -> None:
+        if self._stepped:  # an optimizer whose step calls its parent's
             return
-        self._seen = True
+        self._stepped = True
         for parameter in self.trained:
             gradient = parameter.tensor.grad
-            if parameter.name not in self.alive and gradient is not None and bool((gradient != 0).any()):
-                self.alive.add(parameter.name)
+            if parameter.name not in self.with_gradient and gradient is not None and bool((gradient != 0).any()):
+                self.with_gradient.add(parameter.name)
 
     @property
-    def silent(self) -> list[str]:
-        """Tensors that are meant to train and got no gradient yet."""
-        return [parameter.name for parameter in self.trained if parameter.name not in self.alive]
+    def without_gradient(self) -> list[str]:
+        """Tensors that are meant to train and had no gradient yet."""
+        return [parameter.name for parameter in self.trained if parameter.name not in self.with_gradient]
 
     @property
-    def starved(self) -> list[str]:
-        """Those of them that nothing excuses: a loss may leave out some outputs, so some of a head may be silent."""
+    def missing_gradient(self) -> list[str]:
+        """Those of them that are an error: a loss may not use all outputs, so part of a head may have no gradient."""
         heads = {parameter.name for parameter in self.trained if parameter.role is Role.HEAD}
-        return self.silent if not heads & self.alive else [name for name in self.silent if name not in heads]
+        excused = heads if heads & self.with_gradient else set()
+        return [name for name in self.without_gradient if name not in excused]
 
-    def require_alive(self) -> None:
-        """Refuse tensors that no trial step reached."""
-        if self.starved:
+    def require_gradients(self) -> None:
+        """Refuse tensors that are meant to train and had no gradient."""
+        if self.missing_gradient:
             raise self._refusal(
-                self.starved, f"meant to train but without a gradient in {self.steps} steps", len(self.trained)
+                self.missing_gradient, f"meant to train but without a gradient in {self.steps} steps", len(self.trained)
             )
 
-    def require_kept(self) -> None:
-        """Refuse what changed against the method's word."""
+    def require_unchanged(self) -> None:
+        """Refuse changes that the method does not declare."""
         trained = {parameter.name for parameter in self.trained}
         changed = [p.name for p in self.parameters if p.name not in trained and self._changed(p)]
         statistics = self._statistics()
@@ -220,11 +220,11 @@ class _SanityRun:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return ConfigError(
             f"Method {self.method.name}: {len(names)} of {of} tensors are {what} ({', '.join(names[:NAMED])}{more}). "
-            "Nothing was trained. Use another method, or mend this one."
+            "Nothing was trained. Use another method, or fix this one."
         )
 
     def report(self) -> SanityReport:
-        """What was seen."""
+        """The result."""
         statistics = self._statistics()
         return SanityReport(
             steps=self.steps,
@@ -232,23 +232,23 @@ class _SanityRun:
             parameters=sum(parameter.tensor.numel() for parameter in self.trained),
             total=sum(parameter.tensor.numel() for parameter in self.parameters if parameter.role is not Role.ADAPTER),
             roles=dict(sorted(Counter(parameter.role.value for parameter in self.trained).items())),
-            moved=sum(self._changed(parameter) for parameter in self.trained),
-            kept=len(self.parameters) - len(self.trained) + len(set(self.buffers) - statistics),
-            silent=tuple(self.silent),
+            changed=sum(self._changed(parameter) for parameter in self.trained),
+            unchanged=len(self.parameters) - len(self.trained) + len(set(self.buffers) - statistics),
+            without_gradient=tuple(self.without_gradient),
         )
 
 
 def empty_sanity_report(network: nn.Module) -> SanityReport:
-    """The proof of a method that takes no step."""
+    """The report of a method that takes no step."""
     parameters = parameters_of(network)
     total = sum(parameter.tensor.numel() for parameter in parameters)
     buffers = len(dict(unwrap(network).named_buffers()))
-    return SanityReport(steps=0, tensors=0, parameters=0, total=total, moved=0, kept=len(parameters) + buffers)
+    return SanityReport(steps=0, tensors=0, parameters=0, total=total, changed=0, unchanged=len(parameters) + buffers)
 
 
 @contextmanager
-def _without_chance(network: nn.Module) -> Iterator[None]:
-    """Let what a method added leave out nothing by chance: its dropout could hide every gradient of a tensor."""
+def _without_dropout(network: nn.Module) -> Iterator[None]:
+    """Switch dropout of added modules off: it could hide every gradient of a tensor."""
     added = [module for module in unwrap(network).modules() if isinstance(module, Added)]
     before = [module.training for module in added]
     for module in added:

@@ -1,21 +1,22 @@
-"""One step of `torch.optim.SGD` as a function, for optimizers that do something else beside it."""
+"""One step of `torch.optim.SGD` as a function, for optimizers that do more than that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
 
 def sgd_step(state: MutableMapping[Tensor, Any], group: Mapping[str, Any], gradients: Mapping[Tensor, Tensor]) -> None:
-    """Move parameters as `torch.optim.SGD` would, bit for bit; momentum is kept in ``state``.
+    """Update parameters as `torch.optim.SGD` would, bit for bit; momentum is kept in ``state``.
 
     Args:
-        state: Of the optimizer.
-        group: A parameter group: its rates.
-        gradients: The parameters that move, with their gradients.
+        state: State of the optimizer.
+        group: A parameter group with its rates.
+        gradients: The parameters to update, with their gradients.
     """
     parameters = list(gradients)
     buffers = [state.get(p, {}).get("momentum_buffer") for p in parameters]
@@ -35,3 +36,11 @@ def sgd_step(state: MutableMapping[Tensor, Any], group: Mapping[str, Any], gradi
     if group["momentum"]:
         for parameter, buffer in zip(parameters, buffers, strict=True):
             state[parameter]["momentum_buffer"] = buffer
+
+
+def call_closure(closure: Callable[[], Any] | None) -> Any:
+    """The loss that the closure of an optimizer's step computes, with gradients on; None without a closure."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()

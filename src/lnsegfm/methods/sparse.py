@@ -28,14 +28,14 @@ class Sparse(Method):
         gamma: Entries that are updated per kernel and step.
     """
 
-    gamma: int = setting(1, "entries that move per kernel and step")
+    gamma: int = setting(1, "entries that are updated per kernel and step")
 
     def __post_init__(self) -> None:
         if not isinstance(self.gamma, int) or self.gamma < 1:
-            raise ConfigError(f"gamma {self.gamma}: a kernel moves in 1, 2, 3, ... entries. Use gamma >= 1.")
+            raise ConfigError(f"gamma {self.gamma}: 1, 2, 3, ... entries of a kernel are updated. Use gamma >= 1.")
 
     def per_step(self, parameter: NetworkParameter) -> int:
-        """Entries of a tensor that one step can change: gamma a kernel for weights, all of them elsewhere."""
+        """Entries of a tensor that one step can change: gamma per kernel for weights, all elsewhere."""
         if parameter.role is not Role.WEIGHT:
             return parameter.tensor.numel()
         kernels, fan_in = parameter.layout.rows(parameter.tensor).shape
@@ -91,23 +91,3 @@ def gradient_step(weight_lr: float | None, lr: float, momentum: float) -> Update
     from lnsegfm.methods.entry_update import GradientStep
 
     return GradientStep((lr / (1 - momentum) if weight_lr is None else weight_lr) / lr)
-
-
-def require_rate(name: str, rate: float | None) -> None:
-    """Refuse a step that cannot be.
-
-    Raises:
-        ConfigError: It is not above 0, or not finite.
-    """
-    if rate is not None and not 0 < rate < float("inf"):
-        raise ConfigError(f"{name} {rate}: a step has a finite length above 0. Use for example 1.")
-
-
-def require_seed(seed: int) -> None:
-    """Refuse a seed that cannot be.
-
-    Raises:
-        ConfigError: It is negative.
-    """
-    if seed < 0:
-        raise ConfigError(f"seed {seed}: seeds are counted from 0. Use seed >= 0.")

@@ -19,7 +19,7 @@ from lnsegfm.methods.entry_update import (
     MomentumStep,
     Update,
 )
-from lnsegfm.methods.sgd_step import sgd_step
+from lnsegfm.methods.sgd_step import call_closure, sgd_step
 from lnsegfm.networks.layout import KernelLayout
 
 RULES: dict[str, type[Selection | Update]] = {
@@ -106,10 +106,7 @@ class SparseSGD(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = call_closure(closure)
         for group in self.param_groups:
             group["steps"] += 1
             observing = group["steps"] <= group["selection"].passes

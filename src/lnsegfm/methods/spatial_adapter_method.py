@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.dense import Dense
-from lnsegfm.methods.method import setting
+from lnsegfm.methods.method import require_seed, setting
 from lnsegfm.methods.training_defaults import TrainingDefaults
 from lnsegfm.networks.role import Role
 
@@ -18,35 +18,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialAdapter(Dense):
-    """A residual pair of 3x3x3 convolutions on the last features trains, and the head; the network stays.
+    """Two 3x3x3 convolutions in a residual module on the last features train, and the head; the network is frozen.
 
-    The adapted model's plans name the network's class with the module in it, from this package.
+    The plans of the adapted model name a class of this package: the network with this module.
 
     Args:
-        width: Channels between the two convolutions; as many as the head sees unless given.
-        seed: Of the module's first weights.
+        width: Channels between the two convolutions; those of the head's input unless given.
+        seed: Of the module's initial weights.
     """
 
     name = "spatial-adapter"
-    summary = "a small residual module before the head, and the head move (FSEFT)"
+    summary = "a small residual module before the head trains, and the head (FSEFT)"
     source = "Silva-Rodriguez et al., Med. Image Anal. 2025, arXiv 2303.17051"
     trains = frozenset({Role.HEAD, Role.ADAPTER})
     training = TrainingDefaults(lr=3e-3, lr_grid=(3e-4, 1e-3, 3e-3))
     share = 0.186
 
-    width: int | None = setting(None, "channels in between; as many as the head sees unless given")
+    width: int | None = setting(None, "channels in between; those of the head's input unless given")
     rule: str = setting("adamw", "adamw or sgd (nnU-Net's)")
-    seed: int = setting(0, "of the first weights")
+    seed: int = setting(0, "of the initial weights")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width is not None and self.width < 1:
             raise ConfigError(f"width {self.width}: at least one channel is needed. Use for example 16.")
-        if self.seed < 0:
-            raise ConfigError(f"seed {self.seed}: seeds are counted from 0. Use seed >= 0.")
+        require_seed(self.seed)
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
-        """Put the module before the head, unless the base has one, which then trains on."""
+        """Insert the module before the head, unless the base has one, which is then trained further."""
         import torch
 
         from lnsegfm.networks.spatial_adapter import attach
@@ -54,7 +53,7 @@ class SpatialAdapter(Dense):
         attach(network, self.width, head, torch.Generator().manual_seed(self.seed))
 
     def architecture(self, class_path: str, arguments: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-        """The class with the module in it."""
+        """The network class with the module."""
         from lnsegfm.networks.spatial_adapter import adapted_class
 
         if "adapter_width" in arguments:

@@ -9,10 +9,10 @@ from lnsegfm.methods.method import Method
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShot(Method):
-    """Nothing moves: the base is evaluated on the new data."""
+    """Nothing trains: the base is evaluated on the new data."""
 
     name = "zero-shot"
-    summary = "nothing moves: the base is evaluated as it is"
+    summary = "nothing trains: the base is evaluated as it is"
     source = "the control of every comparison"
     trains = frozenset()
     learns = False
