@@ -1,4 +1,4 @@
-"""What nnU-Net makes of a model's plans for prediction: preprocessing, labels, and the way from logits to a mask."""
+"""What nnU-Net makes of a model's plans for prediction: preprocessing, labels, and inverse preprocessing, from logits to a mask."""
 
 from __future__ import annotations
 

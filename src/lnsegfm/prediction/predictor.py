@@ -61,7 +61,7 @@ class Predictor:
         mirroring: Average over mirrored copies, along the axes that the model allows.
         step: Distance of tiles as a share of the patch.
         watch: Count how far plain and mirrored predictions agree.
-        air: Ask the network once for all tiles that hold nothing but air (`lnsegfm.inference.sliding_window.Air`).
+        air: Evaluate all tiles that hold nothing but air as one (`lnsegfm.inference.sliding_window.Air`).
         memory: Bytes that may be held beyond network, inputs and results: slabs get smaller, tiles go one by one and
             sums move from CUDA's memory to the CPU's. None holds what is fastest. A bound below what one tile needs
             is exceeded by it (`lnsegfm.prediction.memory_budget` asks for what there has to be).
@@ -127,11 +127,11 @@ class Predictor:
         return prepare(images, plans.plans, plans.preprocessing, self.model.dataset_json, ct=self._ct, bound=plans.air)
 
     def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:
-        """Ask the network and find the mask on the scan's own grid, all in memory.
+        """Evaluate the network and compute the mask on the scan's own grid, all in memory.
 
         Args:
             prepared: The scan.
-            probabilities: Find them too.
+            probabilities: Compute them, too.
 
         Raises:
             ModelError: Logits that are not finite.
@@ -148,7 +148,7 @@ class Predictor:
         Args:
             made: The prediction.
             out: The mask's file; its ending chooses the format.
-            first: Told what was found before the mask has its name: what it writes is there once the mask is.
+            first: Called before the mask gets its name, so that what it writes is there once the mask is.
         """
         prepared = made.prepared
         with atomic_write(out) as partial:
@@ -182,8 +182,8 @@ class Predictor:
         Args:
             images: One file a channel.
             out: The mask's file; its ending chooses the format.
-            probabilities: Find them too, for ``first``.
-            first: Told what was found before the mask has its name: what it writes is there once the mask is.
+            probabilities: Compute them, too, for ``first``.
+            first: Called before the mask gets its name, so that what it writes is there once the mask is.
 
         Raises:
             DataError: The scan cannot be read, or its channels are not the model's.

@@ -1,4 +1,4 @@
-"""A scan on its way through prediction: prepared for the network, predicted, found."""
+"""What the predictor gives: the mask in memory, and what is known when it is written."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lnsegfm.nnunet.preprocessing import PreprocessedScan
 
 @dataclass(frozen=True, eq=False)
 class RawPrediction:
-    """A prediction in memory.
+    """A prediction in memory, on the axes of the plans' reader.
 
     Args:
-        prepared: The scan it is of.
+        prepared: The preprocessed scan.
         mask: (z, y, x) on the scan's grid.
         mirrored: As in `PredictedMask`.
         probabilities: As in `PredictedMask`.
