@@ -1,4 +1,4 @@
-"""What nnU-Net makes of a model's plans for prediction: preprocessing, labels, and inverse preprocessing, from logits to a mask."""
+"""A model's plans as nnU-Net reads them for prediction: preprocessing, labels, inverse preprocessing."""
 
 from __future__ import annotations
 
