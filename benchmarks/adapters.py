@@ -104,7 +104,7 @@ def measure(base: Mapping[str, Tensor], network: nn.Module, method: Method) -> d
             "bytes": {file: (folder / file).stat().st_size for file in (TENSORS, CARD)},
             "new_values": adapter.entries,
             "tensors": {
-                form: sum(held.form == form for held in adapter.held) for form in ("whole", "entries", "factors")
+                form: sum(tensor.form == form for tensor in adapter.stored) for form in ("whole", "entries", "factors")
             },
             "write_s": round(written - started, 2),
             "apply_s": round(applied - written, 2),

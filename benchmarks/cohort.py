@@ -9,7 +9,7 @@ after the other in an order that turns with each repeat: `overlapping`, and `in_
 before is written. `program` says which of the two the program takes with so many threads.
 
 Seconds on the network are those inside the sliding window. `later_scan` is what each of the second to the last scan
-cost in all, from the first mask's appearance to the last one's. It is told as a multiple of two things, both a scan:
+cost in all, from the first mask's appearance to the last one's. It is given as a multiple of two things, both a scan:
 
 - `over_own_network`: the seconds on the network of the same run. Threads that read and write beside the network slow
   it down, and what they cost so is not seen here.
@@ -91,7 +91,7 @@ def write_network(folder: Path, features: tuple[int, ...], patch: tuple[int, ...
 
 
 def teach(network: Any, intensities: dict[str, float], steps: int) -> None:
-    """Have a network find nodes: a random one finds thousands of specks, and measuring those would be all there is."""
+    """Have a network find nodes: a random one finds thousands of fragments, whose measuring takes all the time."""
     import torch
     from torch.nn.functional import cross_entropy
 

@@ -73,7 +73,9 @@ def part_out(folder: Path) -> Callable[[], None]:
     from lnsegfm.imaging.dicom.series import series_of
     from lnsegfm.imaging.files import write_mask
     from lnsegfm.prediction.inputs import Scans
-    from lnsegfm.prediction.writers.dicom_exports import Exports, Format
+    from lnsegfm.prediction.predict_options import PredictOptions
+    from lnsegfm.prediction.writers.case_outputs import CaseOutputs, MaskOrigin
+    from lnsegfm.prediction.writers.case_records import record_file
 
     series = series_of(folder / "ct")
     case, mask = Case("out", ()), folder / "out.nii.gz"
@@ -81,10 +83,10 @@ def part_out(folder: Path) -> Callable[[], None]:
 
     def run() -> None:
         scans = Scans((case,), {case.name: series})
-        exports = Exports(folder, LabelMap(LABELS), scans, (Format.RTSTRUCT, Format.SEG), per_node=True)
-        record = exports.record(case.name)
-        record.unlink(missing_ok=True)  # every round writes anew
-        exports.write(case, mask)
+        options = PredictOptions(formats=("rtstruct", "seg"), per_node=True, flags=False)
+        outputs = CaseOutputs(folder, MaskOrigin(labels=LabelMap(LABELS)), scans, options)
+        record_file(folder, case.name).unlink(missing_ok=True)  # every round writes anew
+        outputs.complete(case)
 
     return run
 

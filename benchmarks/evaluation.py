@@ -29,7 +29,7 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.storage import write_json
 
 GRID = Grid((300, 512, 512), (1.5, 0.98, 0.98))
-NODES, MISSED, INVENTED = 60, 6, 5
+NODES, FALSE_NEGATIVES, FALSE_POSITIVES = 60, 6, 5
 TOLERANCE_MM = 1.0
 SECONDS, MIB = 20.0, 4096.0
 """What evaluating such a case may take on two cores."""
@@ -39,11 +39,11 @@ def made_up_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A prediction and its reference as boolean masks on ``GRID``."""
     rng = np.random.default_rng(seed)
     prediction, reference = (np.zeros(GRID.shape, dtype=bool) for _ in range(2))
-    places = _places(rng, NODES + INVENTED)
+    places = _places(rng, NODES + FALSE_POSITIVES)
     for number, centre in enumerate(places[:NODES]):
         axes, turned = rng.uniform(2.5, 10.0, 3), _rotation(rng)
         _draw(reference, centre, axes, turned)
-        if number >= MISSED:
+        if number >= FALSE_NEGATIVES:
             _draw(prediction, centre + rng.normal(0, 0.8, 3), axes * rng.uniform(0.85, 1.15, 3), turned)
     for centre in places[NODES:]:
         _draw(prediction, centre, rng.uniform(2.5, 6.0, 3), _rotation(rng))

@@ -5,7 +5,7 @@
 Every figure is of a process of its own (Linux) that has done the same once at the smallest size, so that loading counts
 nowhere: the median of --repeats rounds that go through all sizes in turn, and the peak memory above what the process
 held before. A base of the smallest network that learns on a CPU is made first. It has taken one step, so it marks much
-as nodes, and flags and export work on more of them than usual. How cost grows with the number of scans is told by
+as nodes, and flags and export work on more of them than usual. How cost grows with the number of scans is measured by
 `benchmarks.cohort`.
 """
 
@@ -61,7 +61,8 @@ class Scene:
 def make_world(scene: Scene, volumes: Sequence[float], shots: int) -> None:
     """Phantoms of every size, the shots, and a base that has taken one step."""
     from lnsegfm.datasets.phantom import preset, write_dataset
-    from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
+    from lnsegfm.workflows.pretrain import pretrain
+    from lnsegfm.workflows.pretrain_plan import PretrainSettings
 
     def phantoms(name: str, voxels: Sequence[int], cases: int) -> Path:
         size = tuple(n * s for n, s in zip(voxels, SPACING_MM, strict=True))
@@ -111,7 +112,7 @@ def preparation(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     from lnsegfm.training.train_process import prepare_scans
 
     planned = plan_of(scene.folder, int(shots))
-    cases = planned.cases(planned.split.shots)
+    cases = planned.shots
     return lambda: prepare_scans(planned.start, cases, scene.folder / "none", Silent(), on_disk=False), 1
 
 
@@ -122,7 +123,7 @@ def iteration(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     from lnsegfm.training.train_model import train_model
 
     planned = plan_of(scene.folder, int(shots))
-    cases = planned.cases(planned.split.shots)
+    cases = planned.shots
 
     def train() -> float:
         schedule = Schedule(lr=1e-3, iterations=ITERATIONS, seed=0)
@@ -139,7 +140,7 @@ def iteration(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
 def plan_of(folder: Path, shots: int) -> Any:
     from lnsegfm.methods.table import load_method
     from lnsegfm.recipe import Recipe
-    from lnsegfm.workflows.finetune import plan
+    from lnsegfm.workflows.finetune_plan import plan
 
     recipe = Recipe(method="full", settings=load_method("full").settings(), shots=shots, iterations=ITERATIONS, lr=1e-3)
     return plan(folder / "shots", folder / "base", recipe)

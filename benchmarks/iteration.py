@@ -5,7 +5,7 @@
     python benchmarks/iteration.py --device cuda --patch 128 --repeats 20 --out iteration_cuda.json
 
 Every method runs in a process of its own, so that its memory is its own; methods take turns, round by round. Layers
-are computed, and memory is kept, as `lnsegfm finetune` does. Time on the processor is told beside the clock's, which
+are computed, and memory is kept, as `lnsegfm finetune` does. Time on the processor is given next to the clock's, which
 counts what neighbours take, too.
 """
 

@@ -33,7 +33,8 @@ class World:
         return Recipe(**(defaults | changes))
 
     def run(self, name: str, method: str = "dgst", workers: int = 0, **changes: object) -> Run:
-        from lnsegfm.workflows.finetune import finetune, plan
+        from lnsegfm.workflows.finetune import finetune
+        from lnsegfm.workflows.finetune_plan import plan
 
         planned = plan(self.clinic, self.base, self.recipe(method, **changes))
         return finetune(planned, self.folder / name, device="cpu", workers=workers)
@@ -41,7 +42,8 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
+    from lnsegfm.workflows.pretrain import pretrain
+    from lnsegfm.workflows.pretrain_plan import PretrainSettings
     from tests.scenes import small_plans, write_scenes
 
     folder = tmp_path_factory.mktemp("world")

@@ -33,7 +33,7 @@ from lnsegfm.training.prepared_cases import prepare_cases
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import aliases, load_weights, raw
-from lnsegfm.workflows.finetune import FinetunePlan, plan
+from lnsegfm.workflows.finetune_plan import FinetunePlan, plan
 
 STEP = 0.75
 """Distance of tiles at prediction, as a share of the patch; no mirroring."""
@@ -191,7 +191,7 @@ class Bench:
         """The learning rate of an arm: the shots of draw 0 in two parts, the first trained on, the other scored."""
         planned = self.plan_of(arm, shots, 0)
         left_out = max(1, shots // 2)
-        cases = planned.cases(planned.split.shots)
+        cases = planned.shots
         rest = self.pool.of([case.name for case in cases[-left_out:]])
         tried = {}
         for rate in arm.rates:
@@ -205,7 +205,7 @@ class Bench:
         """Train and score one arm on one draw."""
         method = method_of(arm)
         planned = self.plan_of(arm, shots, draw)
-        cases = planned.cases(planned.split.shots)
+        cases = planned.shots
         with nnunet_environment():
             moves = method.trainable(build_network(planned.start, deep_supervision=True))
         record: dict[str, Any] = {

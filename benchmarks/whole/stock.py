@@ -104,7 +104,7 @@ def command(place: Path, name: str, words: list[Any], world: Mapping[str, str]) 
 
 
 def figures(planned: Watched, preprocessed: Watched, trained: Watched) -> dict[str, Any]:
-    """Seconds of each stage; the training command's are told apart by the lines of its log."""
+    """Seconds of each stage; the training command's are separated by the lines of its log."""
     first, validation = spoken(trained, "Epoch 0"), spoken(trained, "predicting ")
     return {
         "seconds": planned.seconds + preprocessed.seconds + trained.seconds,

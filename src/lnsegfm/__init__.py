@@ -34,7 +34,7 @@ from lnsegfm.methods.zero_shot import ZeroShot
 from lnsegfm.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lnsegfm.api import finetune, predict
+    from lnsegfm.api import finetune, predict, pretrain
     from lnsegfm.evaluation.folders import evaluate
     from lnsegfm.evaluation.scores import Evaluation
     from lnsegfm.imaging.dicom.series import series_of
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from lnsegfm.prediction.session import Session, load
     from lnsegfm.progress import Progress
     from lnsegfm.workflows.finetune import Run
-    from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings, pretrain
+    from lnsegfm.workflows.pretrain import PretrainRun
+    from lnsegfm.workflows.pretrain_plan import PretrainSettings
 
 __version__ = "0.1.0"
 
@@ -58,12 +59,12 @@ _LAZY = {
     "Run": "lnsegfm.workflows.finetune",
     "Session": "lnsegfm.prediction.session",
     "SessionOptions": "lnsegfm.prediction.predict_options",
-    "PretrainSettings": "lnsegfm.workflows.pretrain",
+    "PretrainSettings": "lnsegfm.workflows.pretrain_plan",
     "evaluate": "lnsegfm.evaluation.folders",
     "finetune": "lnsegfm.api",
     "load": "lnsegfm.prediction.session",
     "predict": "lnsegfm.api",
-    "pretrain": "lnsegfm.workflows.pretrain",
+    "pretrain": "lnsegfm.api",
     "series_of": "lnsegfm.imaging.dicom.series",
 }
 

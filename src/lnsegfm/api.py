@@ -10,15 +10,21 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import load_method
 from lnsegfm.models.model_folder import read_model
+from lnsegfm.nnunet.environment import kept_randomness
+from lnsegfm.notebook_progress import default_progress
 from lnsegfm.prediction import predict_cases as predicting
 from lnsegfm.prediction.case_names import Names, one_of
 from lnsegfm.prediction.inputs import find_inputs
 from lnsegfm.prediction.predict_options import PredictOptions
-from lnsegfm.prediction.writers.dicom_exports import Exports, Format
+from lnsegfm.prediction.writers.writer_table import formats_named, refers_to_dicom
 from lnsegfm.progress import Progress
 from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
 from lnsegfm.workflows import finetune as tuning
+from lnsegfm.workflows import pretrain as pretraining
 from lnsegfm.workflows.data_in_memory import keep_data
+from lnsegfm.workflows.finetune_plan import plan
+from lnsegfm.workflows.pretrain import PretrainRun
+from lnsegfm.workflows.pretrain_plan import PretrainSettings
 
 PathLike = str | Path
 
@@ -52,13 +58,15 @@ def finetune(
         source_data: Labelled scans of the base's own task, on which forgetting is measured.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
-        progress: Told how far it is.
+        progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
         recipe: Fields of `lnsegfm.Recipe`: ``shots``, ``draw``, ``iterations``, ``lr`` (a number or ``"auto"``),
             ``warm_up``, ``seed``, ...; what is not given is the method's packaged recipe's.
 
     Raises:
         LnSegFmError: Data, base or settings that cannot be used; its text says what to do.
+        KeyboardInterrupt: It arrived; the state is saved where training had begun.
     """
+    progress = progress or default_progress()
     if isinstance(method, str):
         method = load_method(method, recipe_of(method).texts())
     settled = Recipe(method=method.name, settings=method.settings(), **recipe)
@@ -69,8 +77,42 @@ def finetune(
         folder = Path(data)
     else:
         folder = keep_data(data, Path(out), read_model(Path(model), whole=False).channel_names)
-    planned = tuning.plan(folder, Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress)
-    return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
+    with kept_randomness():
+        planned = plan(folder, Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress)
+        return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
+
+
+def pretrain(
+    data: PathLike,
+    out: PathLike,
+    training: PretrainSettings,
+    *,
+    labels: dict[str, int] | LabelMap | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PretrainRun:
+    """Train a base model; the same call continues one that was stopped.
+
+    Args:
+        data: Labelled scans: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+        out: The run's folder.
+        training: How.
+        labels: Name to value, where the data do not name their labels.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        workers: Processes that make batches; the result does not depend on it.
+        progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
+
+    Raises:
+        LnSegFmError: Data or settings that cannot be used; its text says what to do.
+        KeyboardInterrupt: It arrived; the state is saved.
+    """
+    named = LabelMap.from_dataset_json(labels) if isinstance(labels, dict) else labels
+    progress = progress or default_progress()
+    with kept_randomness():
+        return pretraining.pretrain(
+            Path(data), Path(out), training, labels=named, device=device, workers=workers, progress=progress
+        )
 
 
 def predict(
@@ -89,19 +131,17 @@ def predict(
         scans: An image; a folder of images; a DICOM file, folder, tree or zip; or a CSV with the column ``path``.
         out: Folder of the masks, each named as its case.
         options: How, and what is written besides; the defaults unless given.
-        progress: Reported to.
+        progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
         fields: Fields of `PredictOptions` that differ from ``options``: ``device``, ``mirroring``, ``nodes``, ...
 
     Raises:
         LnSegFmError: A model or a folder that cannot be used. A scan that cannot be is in ``failed`` of the result.
     """
-    options = (options or PredictOptions()).with_fields(**fields)
-    kinds = tuple(one_of(Format, kind, "formats") for kind in options.formats)
+    options, progress = (options or PredictOptions()).with_fields(**fields), progress or default_progress()
+    dicom = refers_to_dicom(formats_named(options.formats, "formats"))
     naming, place = one_of(Names, options.names, "names"), Path(out)
     loaded = read_model(Path(model))
-    dicom = kinds != (Format.NIFTI,)
     with find_inputs(
         Path(scans), loaded.channels, names=naming, straighten=options.straighten, out=place, dicom=dicom
     ) as inputs:
-        exports = Exports(place, loaded.labels, inputs, kinds, options.per_node, predicting.model_title(loaded))
-        return predicting.predict_cases(loaded, inputs.cases, place, options, exports=exports, progress=progress)
+        return predicting.predict_cases(loaded, inputs, place, options, summary=True, progress=progress)

@@ -36,7 +36,7 @@ class DataError(LnSegFmError, ValueError):
     """Labelled scans, images or masks that cannot be used.
 
     Args:
-        problems: One line each. All that was found is told at once.
+        problems: One line each. All problems are reported at once.
     """
 
     def __init__(self, *problems: str) -> None:

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +29,30 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class HeldLock:
-    """A lock that this process holds; any of its threads may release it."""
+    """A lock that this process holds; any of its threads may release it.
+
+    Args:
+        place: Its file.
+        lock: The lock itself; None where the server has no locks.
+    """
 
     def __init__(self, place: Path, lock: BaseFileLock | None) -> None:
-        self._place, self._lock = place, lock
+        self._place, self._lock, self._released = place, lock, False
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether others are kept out."""
+        return self._lock is not None
 
     def release(self) -> None:
         """Let others have it; its file goes."""
-        if self._lock is not None:
+        if self._released:
+            return
+        self._released = True
+        with suppress(OSError):  # Windows removes it itself
             self._place.unlink(missing_ok=True)  # whoever waits on this very file sees that it is gone, and tries anew
+        if self._lock is not None:
             self._lock.release()
-            self._lock = None
 
     def __enter__(self) -> HeldLock:
         return self

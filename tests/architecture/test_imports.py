@@ -41,7 +41,6 @@ def lint(folder: Path, path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.xfail(reason="methods.freeze and methods.method, methods.sparse and methods.sparse_sgd", strict=False)
 def test_no_modules_import_each_other_in_a_circle(source: SourceTree) -> None:
     assert cycle_in(source.graph) == []
 

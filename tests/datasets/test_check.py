@@ -54,7 +54,7 @@ def only_line(folder: Path) -> str:
     return line
 
 
-def test_nothing_amiss(folder):
+def test_a_usable_dataset_has_no_findings(folder):
     dataset = opened(folder)
     seen = []
 

@@ -41,14 +41,14 @@ def run(monkeypatch, capsys):
     return run
 
 
-def test_nothing_amiss(run, folder):
+def test_no_findings(run, folder):
     code, out, err = run(str(folder), "--label", "node=1")
 
     assert (code, err) == (0, "")
     assert "2 x 1 x 1 to 3 x 1 x 1" in out
     assert "label node=1" in out
     assert "in 2 of 2 cases" in out
-    assert out.splitlines()[-1] == "2 cases, nothing amiss."
+    assert out.splitlines()[-1] == "2 cases, no errors and no warnings."
 
 
 def test_every_problem_is_a_line_and_the_exit_code_is_2(run, folder):

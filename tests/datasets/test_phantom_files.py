@@ -100,7 +100,7 @@ def test_ignore_is_a_label_only_where_nodes_are_left_out(tmp_path):
     assert 2 in mask
 
 
-def test_the_doctor_finds_nothing_amiss(tmp_path):
+def test_the_doctor_has_no_findings(tmp_path):
     write_dataset(tmp_path / "set", cases=1, domain=replace(SMALL, annotated_share=0.5), seed=1)
     found = examine(open_dataset(tmp_path / "set", LabelMap.from_options([])))
     assert not found.problems

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.evaluation.case_scores import MEAN, CaseScore, LabelScore
 from lnsegfm.evaluation.metric_table import METRICS
 from lnsegfm.evaluation.references import scans_of
-from lnsegfm.evaluation.scores import MEAN, CaseScore, Evaluation, LabelScore, Summary
+from lnsegfm.evaluation.scores import Evaluation, Summary
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case, evaluate_folders
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import Grid

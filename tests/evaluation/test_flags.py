@@ -355,10 +355,9 @@ def test_flags_are_kept_by_case(tmp_path: Path):
     assert read_flags(tmp_path) == {}
     write_flags(tmp_path, {"a": [one], "b": []})
     assert read_flags(tmp_path) == {"a": (one,), "b": ()}
-    write_flags(tmp_path, {"b": [replace(one, case="b")]})
+    write_flags(tmp_path, {"b": [replace(one, case="b")], "a": [one]})
     assert read_flags(tmp_path) == {"a": (one,), "b": (replace(one, case="b"),)}
-    write_flags(tmp_path, {"a": None})
-    assert list(read_flags(tmp_path)) == ["b"]
+    assert list(read_flags(tmp_path)) == ["a", "b"]
     assert [p.name for p in tmp_path.iterdir()] == [FLAGS]
 
 

@@ -28,7 +28,8 @@ from lnsegfm.weights.adapter import CARD, TENSORS
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw
 from lnsegfm.workflows import finetune as finetuning
-from lnsegfm.workflows.finetune import Run, finetune, plan
+from lnsegfm.workflows.finetune import Run, finetune
+from lnsegfm.workflows.finetune_plan import plan
 from tests.cli.conftest import PROGRESS, tree
 from tests.conftest import Result
 from tests.nnunet.stock import stock_predict
@@ -96,7 +97,7 @@ def test_the_run_keeps_no_factors_and_its_adapter_holds_what_it_should(method, r
     folder = runs[method].folder
     assert not list(folder.rglob("factors*"))
     parts = describe_adapter(folder)["module_groups"]
-    held = {form: sum(part["held"][form] for part in parts) for form in ("whole", "entries", "factors")}
+    held = {form: sum(part["stored"][form] for part in parts) for form in ("whole", "entries", "factors")}
     assert held[FORMS[method]] > 0
     assert method == "lora" or not held["factors"]
 
@@ -171,7 +172,7 @@ def killed(planned: Any, out: Path, monkeypatch: pytest.MonkeyPatch, at: str) ->
             finetune(planned, out, device="cpu", workers=0)
 
 
-@pytest.mark.parametrize("at", ["_write_adapter", "compare_held_out", "record_run"])
+@pytest.mark.parametrize("at", ["_write_adapter", "compare_held_out", "finetune_record"])
 def test_a_run_killed_after_its_model_ends_with_the_same_adapter(at, world, runs, tmp_path, monkeypatch):
     out = tmp_path / "run"
     planned = plan(world.clinic, world.base, world.recipe("lora", settings=SETTINGS["lora"]))
@@ -218,7 +219,7 @@ def test_show_tells_what_it_is(world, runs, sent, lnsegfm_here):
     assert told["spacing_mm"] == [2.0, 1.0, 1.5]
     assert told["bytes"] == {n: (sent["lora"] / f"adapter.{n}").stat().st_size for n in ("safetensors", "json")}
     assert set(told["versions"]) >= {"lnsegfm", "torch"}
-    assert all(part["movement"] is None for part in told["module_groups"])
+    assert all(part["change"] is None for part in told["module_groups"])
     assert runs["lora"].record["versions"] == told["versions"]
 
 
@@ -235,25 +236,23 @@ def test_show_holds_an_adapter_against_a_base(world, runs, sent, lnsegfm_here):
     done = lnsegfm_here("adapter", "show", sent["dgst"], "--base", world.base)
     assert "it fits" in done.stdout
     told = json.loads(lnsegfm_here("adapter", "show", sent["dgst"], "--base", world.base, "--json").stdout)
-    moved = sum(part["movement"]["moved"] for part in told["module_groups"])
+    moved = sum(part["change"]["changed"] for part in told["module_groups"])
     assert moved == runs["dgst"].record["adapter"]["entries"]
-    assert (
-        sum(part["movement"]["entries"] for part in told["module_groups"]) == runs["dgst"].record["trainable"]["total"]
-    )
-    assert all(0 < part["movement"]["relative_change"] < 1 for part in told["module_groups"])
+    assert sum(part["change"]["entries"] for part in told["module_groups"]) == runs["dgst"].record["trainable"]["total"]
+    assert all(0 < part["change"]["relative_change"] < 1 for part in told["module_groups"])
 
     other = lnsegfm_here("adapter", "show", sent["dgst"], "--base", runs["lora"].folder, "--json")
     assert other.returncode == 0
     told = json.loads(other.stdout)
     assert told["given_base"]["fits"] is False
-    assert all(part["movement"] is None for part in told["module_groups"])
+    assert all(part["change"] is None for part in told["module_groups"])
 
 
 def test_a_new_module_is_a_part_of_its_own(world, sent):
     parts = {part["name"]: part for part in describe_adapter(sent["spatial-adapter"], world.base)["module_groups"]}
     added = parts["spatial_adapter"]
-    assert added["movement"]["new"] == added["movement"]["entries"] == added["numbers"]
-    assert all(not any(part["held"].values()) for name, part in parts.items() if name.startswith("encoder"))
+    assert added["change"]["new"] == added["change"]["entries"] == added["values"]
+    assert all(not any(part["stored"].values()) for name, part in parts.items() if name.startswith("encoder"))
 
 
 def test_the_bases_terms_travel_with_the_adapter(world, lnsegfm_here, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from lnsegfm.errors import DataError, Interrupted
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.prediction import pipeline
 from lnsegfm.prediction.inputs import Failure
-from lnsegfm.prediction.pipeline import Steps, each
+from lnsegfm.prediction.pipeline import Passed, Steps, each
 
 CASES = [Case(f"case_{n}", ()) for n in range(6)]
 both = pytest.mark.parametrize("overlap", [True, False])
@@ -33,18 +33,35 @@ class Work:
     events: list[tuple[str, str]] = field(default_factory=list)
     threads: dict[str, set[int]] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+    lost: dict[str, str] = field(default_factory=dict)
+    passes: dict[str, Passed] = field(default_factory=dict)
     most: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def step(self, what: str, case: str) -> str:
         with self.lock:
             assert what in ("open", "finish", "told") or case in self.open, f"{what} of {case} after it was closed"
+            assert what == "told" or case in self.kept, f"{what} of {case} while others may have it"
             self.events.append((what, case))
             self.threads.setdefault(what, set()).add(threading.get_ident())
         time.sleep(self.seconds.get(what, 0))
         if (what, case) in self.fails:
             raise self.fails[what, case]
         return case
+
+    @contextmanager
+    def held(self, case: Case) -> Iterator[None]:
+        if case.name in self.passes:
+            raise self.passes[case.name]
+        self.kept.add(case.name)
+        try:
+            yield
+        except Exception as error:
+            self.lost[case.name] = str(error)
+            raise
+        finally:
+            self.kept.discard(case.name)
 
     @contextmanager
     def opened(self, case: Case) -> Iterator[Case]:
@@ -60,9 +77,10 @@ class Work:
             with self.lock:
                 self.open.discard(case.name)
 
-    def run(self, overlap: bool = True, cases: list[Case] = CASES) -> list[tuple[str, Failure | None]]:
-        told: list[tuple[str, Failure | None]] = []
+    def run(self, overlap: bool = True, cases: list[Case] = CASES) -> list[tuple[str, Failure | Passed | None]]:
+        told: list[tuple[str, Failure | Passed | None]] = []
         steps: Steps[str, str] = Steps(
+            self.held,
             self.opened,
             prepare=lambda scan: self.step("prepare", scan.name),
             run=lambda value: self.step("run", value),
@@ -127,6 +145,10 @@ def test_a_scan_that_fails_stops_no_other_and_is_told_in_its_turn(overlap, what)
     seen = "seen by what opened it: " if what in ("prepare", "run", "write") else ""
     assert failures == {"case_0": "Case case_0: ValueError: odd", "case_3": f"Case case_3: {seen}bad. Mend it."}
     assert not work.open
+    assert not work.kept
+    assert {
+        name: f"Case {name}: {reason}".replace(": odd", ": ValueError: odd") for name, reason in work.lost.items()
+    } == (failures)
     finished = [case for step, case in work.events if step == "finish"]
     assert len(finished) == (6 if what == "finish" else 4)
 
@@ -140,6 +162,7 @@ def test_an_interruption_stops_all_and_leaves_nothing_open(overlap, kind, what):
     with pytest.raises(kind):
         work.run(overlap)
     assert not work.open
+    assert not work.kept
     assert threading.active_count() == threads
     steps = set(work.events)
     assert ("finish", "case_1") in steps  # what was under way before is finished
@@ -148,6 +171,21 @@ def test_an_interruption_stops_all_and_leaves_nothing_open(overlap, kind, what):
         "write",
         "finish",
     )
+
+
+@both
+def test_scans_that_others_are_at_go_by_without_being_opened(overlap):
+    work = Work(passes={"case_0": Passed(later=True), "case_3": Passed(later=False)})
+    told = work.run(overlap)
+    assert [name for name, _ in told] == [case.name for case in CASES]
+    assert {name: passed.later for name, passed in told if isinstance(passed, Passed)} == {
+        "case_0": True,
+        "case_3": False,
+    }
+    assert [outcome for name, outcome in told if name not in work.passes] == [None] * 4
+    assert {case for step, case in work.events if step != "told"} == {"case_1", "case_2", "case_4", "case_5"}
+    assert not work.kept
+    assert not work.lost
 
 
 def test_scans_overlap_where_the_network_leaves_a_core(monkeypatch):

@@ -134,7 +134,7 @@ def test_one_bad_series_does_not_stop_the_rest(lnsegfm_here, world, clinic, tmp_
     assert "gap" in done.stderr
     assert "Traceback" not in done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert [case["status"] for case in summary["cases"]] == ["predicted"]
+    assert [case["status"] for case in summary["cases"]] == ["done"]
     assert len(summary["refused"]) == 1
     rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").open()))
     assert len(rows) == 1

@@ -15,7 +15,7 @@ import pytest
 import lnsegfm
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.errors import ConfigError, DataError, RunMismatch
+from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.components import components
 from lnsegfm.imaging.dicom import rtstruct_write, seg_write
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
@@ -28,8 +28,13 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.case_names import MAX_NAME, Names, identity, namer
 from lnsegfm.prediction.inputs import Failure, Scans, find_inputs
 from lnsegfm.prediction.predict_cases import Predictions, as_json
-from lnsegfm.prediction.writers.dicom_exports import Exports, Format
-from lnsegfm.storage import locked
+from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.results import PredictedMask
+from lnsegfm.prediction.shared_folder import joined
+from lnsegfm.prediction.writers import case_outputs
+from lnsegfm.prediction.writers.case_outputs import CaseOutputs, MaskOrigin, Need
+from lnsegfm.prediction.writers.case_records import CaseRecord, write_record
+from lnsegfm.prediction.writers.cohort_summary import read_series_index, write_indexes, write_refusals
 from tests.imaging.dicom.scanner import write_series
 from tests.scenes import SHAPE as SCENE
 from tests.scenes import scene
@@ -38,7 +43,7 @@ from tests.world import World
 SHAPE = (6, 12, 14)
 GRID = Grid(SHAPE, (2.0, 1.0, 1.5), (-12.5, 4.0, 100.0))
 LABELS = LabelMap({"lymph_node": 1, "vessel": 2})
-BOTH = (Format.NIFTI, Format.RTSTRUCT, Format.SEG)
+BOTH = ("nifti", "rtstruct", "seg")
 CASE = Case("a", ())
 QUICK = ("--no-mirroring", "--device", "cpu", "--no-flags")
 
@@ -68,10 +73,18 @@ def exports(tmp_path):
     write_mask(tmp_path / "out" / "a.nii.gz", two_nodes(), GRID)
 
     def with_settings(
-        formats=BOTH, per_node=False, *, labels=LABELS, folder=None, model="weights 0123456789ab", **how
-    ) -> Exports:
-        series = {"a": series_of(folder or source, **how)}
-        return Exports(tmp_path / "out", labels, Scans((CASE,), series), formats, per_node, model)
+        formats=BOTH,
+        per_node=False,
+        *,
+        labels=LABELS,
+        folder=None,
+        model="weights 0123456789ab",
+        overwrite=False,
+        **how,
+    ) -> CaseOutputs:
+        options = PredictOptions(formats=formats, per_node=per_node, overwrite=overwrite, flags=False)
+        scans = Scans((CASE,), {"a": series_of(folder or source, **how)})
+        return CaseOutputs(tmp_path / "out", MaskOrigin(labels=labels, title=model), scans, options)
 
     return with_settings
 
@@ -89,85 +102,89 @@ def rois(tmp_path: Path) -> list[str]:
     return [roi.name for roi in read_rtstruct(tmp_path / "out" / "a.rtstruct.dcm").rois]
 
 
+def lacks(outputs: CaseOutputs) -> bool:
+    return outputs.need("a", 0) is Need.COMPLETE
+
+
 class Killed(BaseException):
     """As if the process had been killed: nothing catches it."""
 
 
-def killed_while(monkeypatch, module, name, exports: Exports, mask: Path) -> None:
+def killed_while(monkeypatch, module, name, outputs: CaseOutputs) -> None:
     def die(*_, **__):
         raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(module, name, die)
         with pytest.raises(Killed):
-            exports.write(CASE, mask)
+            outputs.complete(CASE)
 
 
 def test_killed_between_mask_and_exports_or_between_exports(exports, mask, tmp_path, monkeypatch):
-    assert exports().lacks(CASE, mask)
-    killed_while(monkeypatch, seg_write, "write_seg", exports(per_node=True), mask)
+    assert lacks(exports())
+    killed_while(monkeypatch, seg_write, "write_seg", exports(per_node=True))
     assert rois(tmp_path) == ["lymph_node 1", "lymph_node 2", "vessel"]  # it is there, and no record says so
 
-    assert exports().lacks(CASE, mask)
-    exports().write(CASE, mask)
+    assert lacks(exports())
+    exports().complete(CASE)
 
     assert rois(tmp_path) == ["lymph_node", "vessel"]
-    assert not exports().lacks(CASE, mask)
+    assert not lacks(exports())
     assert record(tmp_path)["exports"] == ["a.rtstruct.dcm", "a.seg.dcm"]
 
 
 def test_a_killed_export_of_the_other_kind_does_not_pass_for_this_one(exports, mask, tmp_path, monkeypatch):
-    exports((Format.NIFTI,)).write(CASE, mask)  # the record says: by label, no exports
-    killed_while(monkeypatch, seg_write, "write_seg", exports(per_node=True), mask)
+    exports(("nifti",)).complete(CASE)  # the record says: by label, no exports
+    killed_while(monkeypatch, seg_write, "write_seg", exports(per_node=True))
 
-    exports((Format.RTSTRUCT,)).write(CASE, mask)
+    exports(("rtstruct",)).complete(CASE)
 
     assert rois(tmp_path) == ["lymph_node", "vessel"]
     assert not (tmp_path / "out" / "a.seg.dcm").exists()
 
 
 def test_what_is_there_keeps_its_uids_when_the_other_format_is_asked_for_later(exports, mask, tmp_path):
-    exports((Format.RTSTRUCT,)).write(CASE, mask)
+    exports(("rtstruct",)).complete(CASE)
     before = (tmp_path / "out" / "a.rtstruct.dcm").read_bytes()
-    assert exports().lacks(CASE, mask)
+    assert lacks(exports())
 
-    exports().write(CASE, mask)
+    exports().complete(CASE)
 
     assert (tmp_path / "out" / "a.rtstruct.dcm").read_bytes() == before
     assert (tmp_path / "out" / "a.seg.dcm").is_file()
-    assert not exports((Format.NIFTI,)).lacks(CASE, mask)
+    assert not lacks(exports(("nifti",)))
 
 
 def test_a_file_that_no_record_tells_of_is_written_over(exports, mask, tmp_path):
-    exports((Format.NIFTI,)).write(CASE, mask)
+    exports(("nifti",)).complete(CASE)
     (tmp_path / "out" / "a.rtstruct.dcm").write_text("of somebody")
-    assert exports((Format.RTSTRUCT,)).lacks(CASE, mask)
-    exports((Format.RTSTRUCT,)).write(CASE, mask)
+    assert lacks(exports(("rtstruct",)))
+    exports(("rtstruct",)).complete(CASE)
     assert rois(tmp_path) == ["lymph_node", "vessel"]
 
 
 def test_a_mask_that_was_corrected_by_hand_is_exported_anew(exports, mask, tmp_path):
-    exports(per_node=True).write(CASE, mask)
+    exports(per_node=True).complete(CASE)
     corrected = two_nodes()
     corrected[4] = 0
     write_mask(mask, corrected, GRID)
-    assert exports(per_node=True).edited(CASE, mask)
-    assert exports((Format.NIFTI,)).lacks(CASE, mask)
+    assert exports(per_node=True).edited("a")
+    assert lacks(exports(("nifti",)))
 
-    exports(per_node=True).write(CASE, mask)
+    exports(per_node=True).complete(CASE)
 
     assert rois(tmp_path) == ["lymph_node 1", "vessel"]
     assert record(tmp_path)["nodes"]["lymph_node"]["number"] == 1
-    assert not exports(per_node=True).edited(CASE, mask)
+    assert not exports(per_node=True).edited("a")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other"}'])
 def test_a_damaged_record_is_written_anew(exports, mask, tmp_path, content):
     (tmp_path / "out" / "a.case.json").write_text(content)
-    assert exports().lacks(CASE, mask)
-    assert not exports().edited(CASE, mask)
-    exports().summarise([], [], [])
-    exports().write(CASE, mask)
+    assert lacks(exports())
+    assert not exports().edited("a")
+    write_indexes(tmp_path / "out", LABELS)
+    exports().complete(CASE)
     assert record(tmp_path)["case"] == "a"
 
 
@@ -178,19 +195,19 @@ def test_one_export_that_fails_does_not_stop_the_other(exports, mask, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(rtstruct_write, "write_rtstruct", refuse)
         with pytest.raises(DataError, match=r"^Series 1: no\. Do this\.$"):
-            exports().write(CASE, mask)
+            exports().complete(CASE)
 
     assert record(tmp_path)["exports"] == ["a.seg.dcm"]
     assert record(tmp_path)["volumes_ml"]["lymph_node"] == pytest.approx(24 * 3e-3)
-    assert exports().lacks(CASE, mask)
-    exports().write(CASE, mask)
+    assert lacks(exports())
+    exports().complete(CASE)
     assert record(tmp_path)["exports"] == ["a.rtstruct.dcm", "a.seg.dcm"]
 
 
 def test_an_empty_mask_gives_files_that_say_so(exports, mask, tmp_path):
     write_mask(mask, np.zeros(SHAPE, dtype=np.uint8), GRID)
     for per_node in (False, True):
-        exports(per_node=per_node).write(CASE, mask)
+        exports(per_node=per_node).complete(CASE)
         drawn = read_rtstruct(tmp_path / "out" / "a.rtstruct.dcm")
         assert [(roi.name, len(roi.contours)) for roi in drawn.rois] == [("lymph_node", 0), ("vessel", 0)]
         segments = read_seg(tmp_path / "out" / "a.seg.dcm")
@@ -202,18 +219,18 @@ def test_an_empty_mask_gives_files_that_say_so(exports, mask, tmp_path):
 
 
 def test_only_nodes_are_numbered_and_all_labels_where_none_is_named_as_nodes(exports, mask, tmp_path):
-    exports(per_node=True).write(CASE, mask)
+    exports(per_node=True).complete(CASE)
     assert rois(tmp_path) == ["lymph_node 1", "lymph_node 2", "vessel"]
     others = LabelMap({"spleen": 1, "vessel": 2}, ignore=3)
-    exports(per_node=True, labels=others).write(CASE, mask)
+    exports(per_node=True, labels=others).complete(CASE)
     assert rois(tmp_path) == ["lymph_node 1", "lymph_node 2", "vessel"]  # same mask, same pieces: it stands
     (tmp_path / "out" / "a.case.json").unlink()
-    exports(per_node=True, labels=others).write(CASE, mask)
+    exports(per_node=True, labels=others).complete(CASE)
     assert rois(tmp_path) == ["spleen 1", "spleen 2", "vessel 1"]  # as --nodes does
 
 
 def test_the_model_is_named_in_every_file(exports, mask, tmp_path):
-    exports(model="weights 0123456789ab (some-name-" + "x" * 60 + ")").write(CASE, mask)
+    exports(model="weights 0123456789ab (some-name-" + "x" * 60 + ")").complete(CASE)
     drawn = pydicom.dcmread(tmp_path / "out" / "a.rtstruct.dcm")
     segments = pydicom.dcmread(tmp_path / "out" / "a.seg.dcm")
     algorithm = segments.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
@@ -236,10 +253,10 @@ def test_a_series_without_a_frame_of_reference_keeps_its_mask(exports, mask, tmp
 
     bare = ct(tmp_path / "bare", change=without)
     with pytest.raises(DataError, match="FrameOfReferenceUID"):
-        exports(folder=bare).write(CASE, mask)
+        exports(folder=bare).complete(CASE)
     assert mask.is_file()
     assert list((tmp_path / "out").glob("*.dcm")) == []
-    assert exports(folder=bare).lacks(CASE, mask)
+    assert lacks(exports(folder=bare))
 
 
 def test_a_straightened_series_is_exported_on_its_upright_grid(exports, mask, tmp_path):
@@ -252,7 +269,7 @@ def test_a_straightened_series_is_exported_on_its_upright_grid(exports, mask, tm
     found = np.zeros(series.grid.shape, dtype=np.uint8)
     found[1:4, 3:7, 3:8] = 1
     write_mask(mask, found, series.grid)
-    write.write(CASE, mask)
+    write.complete(CASE)
     drawn = read_rtstruct(tmp_path / "out" / "a.rtstruct.dcm")
     segments = read_seg(tmp_path / "out" / "a.seg.dcm")
     wanted = ["lymph_node=lymph_node"]
@@ -274,60 +291,100 @@ def test_a_straightened_series_is_exported_on_its_upright_grid(exports, mask, tm
 )
 def test_labels_without_a_name_in_dicom_are_refused_before_predicting(exports, label, per_node, good):
     labels = LabelMap({label: 1})
-    assert exports((Format.NIFTI,), per_node, labels=labels)
+    assert exports(("nifti",), per_node, labels=labels)
     if good:
         assert exports(per_node=per_node, labels=labels)
     else:
-        with pytest.raises(ConfigError, match=r"^--format rtstruct,seg: label .* is no name in DICOM"):
+        with pytest.raises(ConfigError, match=r"^--format rtstruct: label .* is no name in DICOM"):
             exports(per_node=per_node, labels=labels)
 
 
-def test_killed_while_another_series_takes_the_name_over(exports, mask, tmp_path):
-    first = exports()
-    first.claim({"a": mask}, overwrite=False)
-    first.write(CASE, mask)
-    second = exports(folder=ct(tmp_path / "later"))
-    assert [failure.case for failure in second.claim({"a": mask}, overwrite=False)] == ["a"]
-    assert second.claim({"a": mask}, overwrite=True) == ()
-    # killed here, before the new mask: the old one is still the first one's
-    assert first.claim({"a": mask}, overwrite=False) == ()
-    assert len(second.claim({"a": mask}, overwrite=False)) == 1
+def replaced(outputs: CaseOutputs, mask: Path, generation: int = 1) -> None:
+    """As a prediction does: what belongs to the new mask is written before it has its name."""
+    new = mask.with_name("new.nii.gz")
+    write_mask(new, two_nodes(), GRID)
+    outputs.before_mask(CASE, PredictedMask(new, None, None, None), generation)
+    new.replace(mask)
 
-    second.replace(CASE, mask)  # killed right after it: no mask is there, of nobody
+
+def test_killed_while_another_series_takes_the_name_over(exports, mask, tmp_path, monkeypatch):
+    first = exports()
+    replaced(first, mask, 0)
+    first.export("a")
+    later = ct(tmp_path / "later")
+    second, overwriting = exports(folder=later), exports(folder=later, overwrite=True)
+    with pytest.raises(DataError, match=r"^a\.nii\.gz is the mask of another series with this name"):
+        second.need("a", 0)
+    assert overwriting.need("a", None) is overwriting.need("a", 1) is Need.PREDICT
+    # killed here, before the new mask: the old one is still the first one's
+    assert first.need("a", 1) is Need.NOTHING
+    with pytest.raises(DataError, match="another series"):
+        second.need("a", 1)
+
+    def die(*_, **__):
+        raise Killed
+
+    with (
+        monkeypatch.context() as patch
+    ):  # killed once what belonged to the old mask is gone: no mask is there, of nobody
+        patch.setattr(case_outputs, "write_record", die)
+        with pytest.raises(Killed):
+            replaced(overwriting, mask)
 
     assert not mask.exists()
     assert list((tmp_path / "out").glob("a.*")) == []
-    assert second.claim({"a": mask}, overwrite=False) == ()
+    assert second.need("a", 1) is first.need("a", 1) is Need.PREDICT
+
+    replaced(overwriting, mask)
+
+    assert overwriting.need("a", 1) is Need.COMPLETE  # its exports
+    with pytest.raises(DataError, match="another series"):
+        first.need("a", 1)
 
 
 def test_a_series_and_an_image_of_one_name_are_not_taken_for_each_other(exports, mask, tmp_path):
-    image = Exports(tmp_path / "out", LABELS, Scans((Case("a", (tmp_path / "a.nii.gz",)),)))
-    image.claim({"a": mask}, overwrite=False)
-    image.write(CASE, mask)
-    assert [failure.case for failure in exports().claim({"a": mask}, overwrite=False)] == ["a"]
-    exports().replace(CASE, mask)
-    write_mask(mask, two_nodes(), GRID)
-    exports().write(CASE, mask)
-    assert [failure.case for failure in image.claim({"a": mask}, overwrite=False)] == ["a"]
-    (tmp_path / "out" / "series.json").unlink()  # the record knows it, too
-    assert [failure.case for failure in image.claim({"a": mask}, overwrite=False)] == ["a"]
-    assert exports().claim({"a": mask}, overwrite=False) == ()
-    image.replace(CASE, mask)
-    assert json.loads((tmp_path / "out" / "series.json").read_text())["series"] == {}
+    out = tmp_path / "out"
+
+    def image() -> CaseOutputs:
+        scans = Scans((Case("a", (tmp_path / "a.nii.gz",)),))
+        return CaseOutputs(out, MaskOrigin(labels=LABELS), scans, PredictOptions(flags=False))
+
+    def refused(outputs: CaseOutputs) -> bool:
+        with pytest.raises(DataError, match="the mask of another series"):
+            outputs.need("a", 0)
+        return True
+
+    image().complete(CASE)
+    assert refused(exports())
+    replaced(exports(), mask)
+    exports().export("a")
+    assert refused(image())
+    write_indexes(out, LABELS)
+    (out / "a.case.json").unlink()  # the index knows it, too
+    assert refused(image())
+    assert exports().need("a", 0) is Need.COMPLETE
+    exports().complete(CASE)
+    (out / "series.json").unlink()  # and the record without the index
+    assert refused(image())
+    assert exports().need("a", 0) is Need.NOTHING
+    replaced(image(), mask)
+    write_indexes(out, LABELS)
+    assert read_series_index(out) == {}
 
 
 def test_a_spreadsheet_executes_nothing_of_the_summary(tmp_path):
-    evil = "=HYPERLINK(A1)"
-    cases = tuple(Case(name, ()) for name in (evil, "-a", "@b", "+c", "d"))
-    exports = Exports(tmp_path, LabelMap({"=node": 1}), Scans(cases, refused=(Failure("=x", "y", named=True),)))
-    exports.summarise(["d"], [Failure("-a", "=1+1")], [])
+    evil, labels = "=HYPERLINK(A1)", LabelMap({"=node": 1})
+    for name in (evil, "-a", "@b", "+c", "d"):
+        write_record(tmp_path, CaseRecord(case=name, status="failed" if name == "-a" else "done", reason="=1+1"))
+    write_refusals(tmp_path, "scans", (Failure("=x", "y", named=True),))
+    write_indexes(tmp_path, labels)
     rows = list(csv.reader((tmp_path / "summary.csv").open()))
-    assert [row[0] for row in rows] == ["case", f"'{evil}", "'-a", "'@b", "'+c", "d"]
-    assert [row[1] for row in rows[1:]] == ["was there", "failed", "was there", "was there", "predicted"]
+    assert [row[0] for row in rows] == ["case", "'+c", "'-a", f"'{evil}", "'@b", "d"]
+    assert [row[1] for row in rows[1:]] == ["done", "failed", "done", "done", "done"]
     assert rows[2][2] == "'=1+1"
     assert rows[0][4:] == ["'=node_ml", "'=node_nodes", "'=node_largest_short_axis_mm"]
     told = json.loads((tmp_path / "summary.json").read_text())
-    assert [case["case"] for case in told["cases"]] == [case.name for case in cases]
+    assert [case["case"] for case in told["cases"]] == ["+c", "-a", evil, "@b", "d"]
     assert told["refused"] == [{"series": "=x", "reason": "y"}]
 
 
@@ -528,15 +585,16 @@ def test_refused_series_are_named_once_and_the_rest_is_done(lnsegfm_here, world:
     assert second.isprintable()
 
 
-def test_two_runs_in_one_folder_and_masks_over_scans_are_refused(lnsegfm_here, world: World, clinic, tmp_path):
+def test_runs_of_two_models_in_one_folder_and_masks_over_scans_are_refused(
+    lnsegfm_here, world: World, clinic, tmp_path
+):
     out = tmp_path / "out"
-    with locked(out):
-        done = lnsegfm_here("predict", world.base, clinic, "--out", out, *QUICK)
-        with pytest.raises(RunMismatch), locked(out):
-            pass
-    assert done.returncode == 2
-    assert f"lnsegfm: {out}: another run writes there now." in done.stderr
-    assert list(out.iterdir()) == []
+    with joined(out, {"model": ["another"]}, overwrite=False, leaving=lambda: None):
+        for words, said in (((), "its masks come from another model"), (("--overwrite",), "another run with another")):
+            done = lnsegfm_here("predict", world.base, clinic, "--out", out, *QUICK, *words)
+            assert done.returncode == 2
+            assert f"lnsegfm: {out}: {said}" in done.stderr
+    assert [file.name for file in out.iterdir()] == ["masks.json"]
     file = image(tmp_path / "scans" / "a.nii.gz")
     before = file.read_bytes()
     (tmp_path / "list.csv").write_text("path\nscans/a.nii.gz\n")

@@ -17,7 +17,7 @@ from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.domain_ranges import TRAINING_DOMAIN, Range, read_domains
-from lnsegfm.evaluation.flags import FLAGS, Flag, Overlap, read_flags, write_flags
+from lnsegfm.evaluation.flags import FLAGS, Flag, Overlap, read_flags
 from lnsegfm.evaluation.mask_statistics import FOREGROUND
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.probabilities import read_probabilities
@@ -33,6 +33,7 @@ from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.prediction.results import PredictedMask
+from lnsegfm.prediction.writers.case_records import read_record, write_record
 from lnsegfm.progress import Silent
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
@@ -76,7 +77,12 @@ def scans(tmp_path: Path) -> tuple[Case, ...]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name not in ("dataset.json", "masks.json"))
+    """What lies in a folder besides what always does."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in ("dataset.json", "masks.json") and not path.name.endswith(".case.json")
+    )
 
 
 # mirrored predictions
@@ -149,7 +155,7 @@ def test_flags_are_written_and_survive_going_on(model, scans, tmp_path, monkeypa
     assert "border" in {flag.kind for flag in first.flags}
 
     marked = Flag("case_0", "hu", "Kept.", 1.0, 0.0)
-    write_flags(out, {"case_0": [marked]})
+    write_record(out, replace(read_record(out, "case_0"), flags=(marked,)))
     second = predict_cases(model, scans, out)
     assert (second.done, second.skipped) == (("case_1",), ("case_0",))
     assert marked in second.flags

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.evaluation.scores import CaseScore, Evaluation, LabelScore
+from lnsegfm.evaluation.case_scores import CaseScore, LabelScore
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case
 from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.imaging.grid import IDENTITY, Grid

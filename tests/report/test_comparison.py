@@ -9,9 +9,10 @@ import pytest
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.case_scores import MEAN, CaseScore, LabelScore
 from lnsegfm.evaluation.matching import NodePair, NodeScore
 from lnsegfm.evaluation.nodes import Node
-from lnsegfm.evaluation.scores import MEAN, CaseScore, Evaluation, LabelScore
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.statistics import mean, paired
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.verdict import forgetting, from_json, limits, notes, to_json, verdict

@@ -99,7 +99,7 @@ def test_the_verdict_is_the_worst_finding(page, tmp_path):
     assert "--fix offset-1024" in page.text
 
     write_doctor_page(tmp_path / "clean.html", Diagnosis(Path("clinic"), (), (looked("a", mask=False),), {}))
-    assert "Nothing amiss" in Page(tmp_path / "clean.html").text
+    assert "No errors or warnings" in Page(tmp_path / "clean.html").text
 
 
 def test_of_a_dataset_on_disk(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lnsegfm.evaluation.statistics import Estimate, mean, ratio
-from lnsegfm.report.plots import Curve, Plot, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes
+from lnsegfm.report.plot_style import Plot
+from lnsegfm.report.plots import Curve, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes
 
 NAN = math.nan
 BINS = ("< 3", "3–5", "≥ 5")

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from lnsegfm.evaluation.scores import CaseScore, Evaluation
+from lnsegfm.evaluation.case_scores import CaseScore
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.terminal_tables import comparison_table
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import lnsegfm
 from lnsegfm.errors import Interrupted
 from lnsegfm.methods.sanity_check import STEPS
 from lnsegfm.progress import Progress, Silent, StoppedBySignals
 from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.weights.checkpoint import load_safely
-from lnsegfm.workflows.finetune import finetune, plan
+from lnsegfm.workflows.finetune import finetune
+from lnsegfm.workflows.finetune_plan import plan
 from tests.listening import OnAdvance
 from tests.workflows.test_finetune import model_bytes
 
@@ -148,3 +152,22 @@ def test_who_owns_the_process_stops_by_signals():
     assert signal.getsignal(signal.SIGTERM) is before
     with Silent().stoppable() as stop:
         assert not stop()
+
+
+def test_the_hosts_random_numbers_are_its_own(world, tmp_path):
+    """Training seeds every generator; from Python they go on as they would have."""
+
+    def drawn() -> list[float]:
+        return [random.random(), float(np.random.random()), float(torch.rand(1))]
+
+    settings = {"shots": 2, "iterations": 2, "mirroring": False, "device": "cpu", "workers": 0}
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    expected = drawn() + drawn()
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    found = drawn()
+    lnsegfm.finetune(world.clinic, world.base, tmp_path / "run", **settings)
+    assert found + drawn() == expected

@@ -27,7 +27,7 @@ from lnsegfm.networks.reparametrize import Factors
 from lnsegfm.testing.tiny_networks import TINY, loss_of
 from lnsegfm.weights.adapter import CARD, TENSORS, Adapter
 from lnsegfm.weights.adapter_groups import adapter_groups
-from lnsegfm.weights.factors import made_of, read_factors, save_factors
+from lnsegfm.weights.factors import read_factors, save_factors, weight_of
 from lnsegfm.weights.state import weights_hash
 from tests.weights.test_adapter import same_bits
 
@@ -87,9 +87,9 @@ def test_base_plus_adapter_is_the_model(network: str, method: str, tmp_path: Pat
 
     assert same_bits(adapter.apply(base), model)
     assert (adapter.base_sha256, adapter.model_sha256) == (weights_hash(base), weights_hash(model))
-    assert bool(adapter.held) == ARMS[method].learns
+    assert bool(adapter.stored) == ARMS[method].learns
     assert bool(adapter.factors) == (method in COMPUTED)
-    for wrong in (model if adapter.held else {}, {**base, next(iter(base)): torch.zeros(3)}):
+    for wrong in (model if adapter.stored else {}, {**base, next(iter(base)): torch.zeros(3)}):
         with pytest.raises(TransferError, match="belongs to a base with hash"):
             adapter.apply(wrong)
 
@@ -102,10 +102,10 @@ def test_factors_are_smaller_than_what_they_make(method: str, tmp_path: Path) ->
     assert with_them.factors
     assert not set(with_them.factors) & {*with_them.whole, *with_them.indices}
     assert with_them.save(tmp_path / "with") < without.save(tmp_path / "without")
-    sizes = {held.name: held.bytes for held in without.held}
-    for held in with_them.held:
-        assert held.bytes < sizes[held.name] or held.form != "factors"
-    assert {held.name for held in with_them.held} == set(sizes)
+    sizes = {stored.name: stored.bytes for stored in without.stored}
+    for stored in with_them.stored:
+        assert stored.bytes < sizes[stored.name] or stored.form != "factors"
+    assert {stored.name for stored in with_them.stored} == set(sizes)
 
 
 def test_factors_under_another_name_of_the_weight_are_found() -> None:
@@ -158,7 +158,7 @@ def test_merging_is_that_of_an_independent_account() -> None:
     numbers = {"transposed": False, "groups": 1, "scale": 0.3}
     for kind, made in expected.items():
         own = {key: tensor for key, tensor in tensors.items() if kind == "dora" or key != "magnitude"}
-        found = made_of("w", Factors(kind, numbers, own), torch.from_numpy(weight))
+        found = weight_of("w", Factors(kind, numbers, own), torch.from_numpy(weight))
         assert np.array_equal(found.numpy().reshape(5, 24), made.astype(np.float32))
 
 
@@ -171,15 +171,15 @@ def test_stretches_tell_what_is_held_and_how_far_it_moved() -> None:
     base["decoder.encoder.stages.0.weight"] = base["encoder.stages.0.weight"]
     adapter = Adapter.between(base, model, {})
     encoder, head = adapter_groups(adapter, base)
-    assert (encoder.name, encoder.tensors, encoder.numbers) == ("encoder.stages", 1, 1)
-    assert (encoder.held["entries"], head.held["whole"], head.tensors) == (1, 1, 2)
-    assert encoder.movement is not None
-    assert head.movement is not None
-    assert (encoder.movement.entries, encoder.movement.moved, encoder.movement.new) == (16, 1, 0)
-    assert encoder.movement.relative_change == pytest.approx(math.sqrt((2.0**2 / 16) / 2.0**2))
-    assert (head.movement.entries, head.movement.moved, head.movement.new) == (8, 5, 5)
-    assert head.movement.relative_change == 0
-    assert [s.movement for s in adapter_groups(adapter)] == [None, None]
+    assert (encoder.name, encoder.tensors, encoder.values) == ("encoder.stages", 1, 1)
+    assert (encoder.stored["entries"], head.stored["whole"], head.tensors) == (1, 1, 2)
+    assert encoder.change is not None
+    assert head.change is not None
+    assert (encoder.change.entries, encoder.change.changed, encoder.change.new) == (16, 1, 0)
+    assert encoder.change.relative_change == pytest.approx(math.sqrt((2.0**2 / 16) / 2.0**2))
+    assert (head.change.entries, head.change.changed, head.change.new) == (8, 5, 5)
+    assert head.change.relative_change == 0
+    assert [s.change for s in adapter_groups(adapter)] == [None, None]
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +209,10 @@ def refused(folder: Path, base: Weights) -> str:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kind": "pickle"}, "its table of factors is not one"),
-        ({"kind": ["dora"]}, "its table of factors is not one"),
-        ({"kind": "lora"}, "is none of an adapter's"),
-        ({"numbers": []}, "its table of factors is not one"),
+        ({"kind": "pickle"}, "its table of factors is damaged"),
+        ({"kind": ["dora"]}, "its table of factors is damaged"),
+        ({"kind": "lora"}, "does not belong to an adapter"),
+        ({"numbers": []}, "its table of factors is damaged"),
         ({"numbers": {}}, "transposed None, groups None"),
         ({"scale": math.nan}, "scale nan"),
         ({"scale": None}, "scale None"),
@@ -281,10 +281,10 @@ def no_numbers(tensors: Weights, name: str) -> None:
         (huge_rank, "do not fit it (a is torch.float32 of shape [1000000000, 0]"),
         (higher_rank_than_the_weight, "do not fit it"),
         (no_magnitude, "magnitude is missing"),
-        (one_more, "c is none of a dora's"),
+        (one_more, "c is no factor of dora"),
         (whole_numbers, "b is torch.int64"),
         (flat, "do not fit it"),
-        (of_no_weight, "tensor stranger:dora.a is none of an adapter's"),
+        (of_no_weight, "tensor stranger:dora.a does not belong to an adapter"),
         (no_numbers, "The adapter is damaged"),
     ],
 )
@@ -304,7 +304,7 @@ def test_a_table_of_factors_that_is_none(folder: Path, dora: Any) -> None:
 
 def test_a_card_that_is_too_long_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lnsegfm.weights.adapter.LONGEST_CARD", 100)
-    with pytest.raises(ModelError, match="longer than any adapter's"):
+    with pytest.raises(ModelError, match="longer than an adapter's"):
         Adapter.load(folder)
 
 

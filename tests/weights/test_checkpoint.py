@@ -180,14 +180,14 @@ def test_a_file_that_is_no_checkpoint_is_one_line_that_names_it(file, damage, sa
     ("content", "said"),
     [
         ({"a": torch.zeros(2)}, "'init_args' is missing"),
-        ([1, 2], "not a table"),
-        (torch.zeros(3), "not a table"),
-        ("text", "not a table"),
-        ({"network_weights": {}, "init_args": None}, "not a table"),
-        ({"network_weights": {"a": 1}}, "another kind"),
-        ({"network_weights": torch.zeros(2)}, "another kind"),
-        ({"network_weights": {}, "trainer_name": ["os"]}, "another kind"),
-        ({"network_weights": {}, "inference_allowed_mirroring_axes": 3}, "not a table"),
+        ([1, 2], "it is no dictionary"),
+        (torch.zeros(3), "it is no dictionary"),
+        ("text", "it is no dictionary"),
+        ({"network_weights": {}, "init_args": None}, "it is no dictionary"),
+        ({"network_weights": {"a": 1}}, "another type"),
+        ({"network_weights": torch.zeros(2)}, "another type"),
+        ({"network_weights": {}, "trainer_name": ["os"]}, "another type"),
+        ({"network_weights": {}, "inference_allowed_mirroring_axes": 3}, "it is no dictionary"),
     ],
 )
 def test_other_content_is_no_checkpoint(tmp_path, content, said):

@@ -18,7 +18,7 @@ from lnsegfm.weights.transfer_report import percent
 NODES = ["background", "node", "vessel", "thyroid"]
 State = dict[str, Tensor]
 TABLE = """\
-part                 tensors  parameters  matched  adapted     new
+module group         tensors  parameters  matched  adapted     new
 encoder.stages            12       1,419   88.6 %   11.4 %     0 %  input channels 1 -> 2: repeated and halved
 decoder.stages             8       1,860   99.8 %      0 %   0.2 %  not in the base
 decoder.transpconvs        4         368    100 %      0 %     0 %
@@ -204,7 +204,7 @@ def test_the_share_is_of_parameters_and_the_minimum_just_reached_is_enough():
     assert transfer(base, network, minimum=1, covers=["0."], **call).share == 1
     with pytest.raises(TransferError, match=r"0 % of the parameters of 1\. come from it"):
         transfer(base, network, covers=["1."], **call)
-    with pytest.raises(TransferError, match=r"Parts 3\. of the base: no parameter of the network"):
+    with pytest.raises(TransferError, match=r"Modules 3\. of the base: no parameter of the network"):
         transfer(base, network, covers=["3."], **call)
     for minimum in (-0.1, 1.1, float("nan")):
         with pytest.raises(ConfigError, match="minimum"):
@@ -241,7 +241,7 @@ def test_a_value_that_is_no_finite_number_is_refused_by_name(base, name, value):
     tensor.view(-1)[-1] = value
     network = unet(NODES[:2], 1)
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(TransferError, match="no finite numbers") as refused:
+    with pytest.raises(TransferError, match="values that are not finite") as refused:
         transfer(base | {name: tensor}, network, base_labels=NODES, labels=NODES[:2], minimum=0)
     assert f"Tensor {name} of the base" in str(refused.value)
     assert same_bits(network.state_dict(), before)

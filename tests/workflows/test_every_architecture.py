@@ -30,8 +30,10 @@ from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.state import raw
-from lnsegfm.workflows.finetune import finetune, plan
-from lnsegfm.workflows.pretrain import PretrainRun, PretrainSettings, pretrain
+from lnsegfm.workflows.finetune import finetune
+from lnsegfm.workflows.finetune_plan import plan
+from lnsegfm.workflows.pretrain import PretrainRun, pretrain
+from lnsegfm.workflows.pretrain_plan import PretrainSettings
 from tests.nnunet.stock import stock_predict, stock_predict_here
 from tests.scenes import write_scenes
 from tests.training.changes import assert_changed_as_meant

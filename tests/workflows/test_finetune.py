@@ -27,7 +27,8 @@ from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw, weights_hash
-from lnsegfm.workflows.finetune import finetune, plan
+from lnsegfm.workflows.finetune import finetune
+from lnsegfm.workflows.finetune_plan import plan
 from tests.scenes import write_scenes
 from tests.training.changes import assert_changed_as_meant
 

@@ -11,6 +11,7 @@ import torch
 
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.workflows import finetune as workflow
+from lnsegfm.workflows.finetune_plan import plan
 from tests.simulated_gpu import simulated_gpu
 from tests.world import World
 
@@ -18,7 +19,7 @@ from tests.world import World
 def test_a_run_on_a_gpu_has_the_masks_of_one_on_the_cpu(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = workflow.plan(world.clinic, world.base, world.recipe(iterations=3))
+    planned = plan(world.clinic, world.base, world.recipe(iterations=3))
     here = workflow.finetune(planned, tmp_path / "cpu", device="cpu", workers=0)
     for module in [module for module in sys.modules.values() if hasattr(module, "choose_device")]:
         monkeypatch.setattr(module, "choose_device", str)

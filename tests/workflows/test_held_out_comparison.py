@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.case_scores import CaseScore
 from lnsegfm.evaluation.evaluation_files import read_evaluation
-from lnsegfm.evaluation.scores import CaseScore
 from lnsegfm.report.verdict import from_json, verdict
-from lnsegfm.workflows.finetune import Run, finetune, plan
+from lnsegfm.workflows.finetune import Run, finetune
+from lnsegfm.workflows.finetune_plan import plan
 from tests.world import World
 
 

@@ -13,7 +13,7 @@ import torch
 
 from lnsegfm.errors import ConfigError, ModelError, TransferError
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.workflows.finetune import plan
+from lnsegfm.workflows.finetune_plan import plan
 from tests.scenes import scene, small_plans, write_image, write_scenes
 
 CHANNELS = ("CT", "PET")

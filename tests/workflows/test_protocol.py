@@ -33,7 +33,8 @@ from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.training.loss_history import MIN_LOSSES, LossHistory, divergence_warning
 from lnsegfm.training.schedule import Schedule, WarmUp
 from lnsegfm.workflows import lr_search as choosing
-from lnsegfm.workflows.finetune import finetune, plan
+from lnsegfm.workflows.finetune import finetune
+from lnsegfm.workflows.finetune_plan import plan
 from lnsegfm.workflows.lr_search import LrSearch, best_rate, lr_choice_text
 from tests.listening import Stages
 from tests.methods.test_sanity_check import DeadLoRA

@@ -58,7 +58,7 @@ def _facts(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "given_base" in described:
         given = described["given_base"]
         answer = "it fits" if given["fits"] else "it does not fit"
-        yield "held against", f"{given['base']}, hash {given['sha256'][:12]}: {answer}"
+        yield "compared with", f"{given['base']}, hash {given['sha256'][:12]}: {answer}"
     yield "labels", ", ".join(f"{name}={value}" for name, value in described["labels"].items())
     yield "channels", ", ".join(described["channels"])
     yield "spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in described["spacing_mm"])
@@ -72,28 +72,23 @@ def _module_groups(groups: Sequence[Mapping[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    compared = all(group["movement"] for group in groups)
-    columns = ["module group", "tensors", "held", "new values", "bytes"]
-    table = Table(*columns, *(["entries", "moved", "relative change"] if compared else []))
+    compared = all(group["change"] for group in groups)
+    columns = ["module group", "tensors", "stored", "new values", "bytes"]
+    table = Table(*columns, *(["entries", "changed", "relative change"] if compared else []))
     for column in table.columns[1:]:
         column.justify = "right"
     table.columns[2].justify = "left"
     for group in groups:
-        entries = [f"{group['held'][form]} {word}" for form, word in FORMS if group["held"][form]]
-        cells = [
-            str(group["tensors"]),
-            ", ".join(entries) or "unchanged",
-            f"{group['numbers']:,}",
-            f"{group['bytes']:,}",
-        ]
+        stored = [f"{group['stored'][form]} {word}" for form, word in FORMS if group["stored"][form]]
+        cells = [str(group["tensors"]), ", ".join(stored) or "unchanged", f"{group['values']:,}", f"{group['bytes']:,}"]
         if compared:
-            cells += _moved(group["movement"])
+            cells += _change(group["change"])
         table.add_row(Text(printable(group["name"])), *cells)
     return table
 
 
-def _moved(movement: Mapping[str, Any]) -> list[str]:
-    change = "" if movement["relative_change"] is None else f"{movement['relative_change']:.2g}"
-    if movement["new"]:
-        change = f"{change} and {movement['new']:,} new".removeprefix(" and ")
-    return [f"{movement['entries']:,}", f"{movement['moved']:,}", change]
+def _change(group: Mapping[str, Any]) -> list[str]:
+    change = "" if group["relative_change"] is None else f"{group['relative_change']:.2g}"
+    if group["new"]:
+        change = f"{change} and {group['new']:,} new".removeprefix(" and ")
+    return [f"{group['entries']:,}", f"{group['changed']:,}", change]

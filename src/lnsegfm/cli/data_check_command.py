@@ -1,4 +1,4 @@
-"""``lnsegfm data check``: is a dataset fit to train on, and what is odd about it?"""
+"""``lnsegfm data check``: whether a dataset can be trained on, and what is suspicious about it."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Mend this in a copy (--out): copy-header, nan-to-air, offset-1024, clip-hu, drop-fragments, "
+            help="Fix this in a copy (--out): copy-header, nan-to-air, offset-1024, clip-hu, drop-fragments, "
             "drop-duplicates; repeat for more.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for the mended copy.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for the fixed copy.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every scan and label of DATA and say what is wrong or odd: errors, warnings and notes.
+    """Read every scan and label of DATA and report what is wrong or suspicious: errors, warnings and notes.
 
     Exit code 2 if there is an error, which would keep a training from starting. Nothing in DATA is ever changed.
     """
     if bool(fix) != (out is not None):
-        raise ConfigError("--fix and --out: a mend is written to a copy. Give both, or neither.")
+        raise ConfigError("--fix and --out: a fix is written to a copy. Give both, or neither.")
     if html is not None:
         _require_place(html, data)
     from lnsegfm.cli.console import console
@@ -57,12 +57,12 @@ def check(
         from lnsegfm.datasets.doctor import require_fixable, write_fixed_copy
 
         if dataset is None:
-            raise ConfigError(f"--fix {fix[0]}: DICOM is not mended. Convert it first: lnsegfm data convert.")
+            raise ConfigError(f"--fix {fix[0]}: DICOM is not fixed. Convert it first: lnsegfm data convert.")
         require_fixable(dataset, fix, out)
     with console() as progress:
         diagnosis = _diagnosed(data, dataset, progress)
         if fix and out is not None and dataset is not None:
-            progress.stage("Writing the mended copy")
+            progress.stage("Writing the fixed copy")
             record = write_fixed_copy(dataset, diagnosis, fix, out, progress=progress)
         if html is not None:
             from lnsegfm.report.doctor_page import write_doctor_page
@@ -74,8 +74,8 @@ def check(
     else:
         _print(dataset, diagnosis)
         if record is not None:
-            mends = "1 mend" if len(record["done"]) == 1 else f"{len(record['done'])} mends"
-            print(f"Copy     {out} ({record['files']} files, {mends}: see fixes.json there)")
+            fixes = "1 fix" if len(record["done"]) == 1 else f"{len(record['done'])} fixes"
+            print(f"Copy     {out} ({record['files']} files, {fixes}: see fixes.json there)")
         if html is not None:
             print(f"Page     {html}")
     errors = diagnosis.with_severity("error")
@@ -125,7 +125,7 @@ def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:
         _print_findings([*warnings, *notes])
     if not errors and not warnings:
         aside = f" ({counted(len(notes), 'note')})" if notes else ""
-        print(f"{cases}, nothing amiss{aside}.")
+        print(f"{cases}, no errors and no warnings{aside}.")
     elif not errors:
         print(f"{cases}, no errors, {counted(len(warnings), 'warning')}, {counted(len(notes), 'note')}.")
 
@@ -169,11 +169,11 @@ def _print_findings(findings: list[Finding]) -> None:
     table.add_column("what was found, and what to do")
     ranked = sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.kind))
     for (severity, kind), group in groupby(ranked, key=lambda f: (f.severity, f.kind)):
-        same, told = list(group), (severity, kind)
+        same, heading = list(group), (severity, kind)
         for f in same[:_MOST_OF_A_KIND]:
             place = f.case or (f.file.name if f.file else "all")
-            table.add_row(*told, *(escape(printable(text)) for text in (place, f.what)))
-            told = ("", "")
+            table.add_row(*heading, *(escape(printable(text)) for text in (place, f.what)))
+            heading = ("", "")
         if len(same) > _MOST_OF_A_KIND:
             table.add_row("", "", "...", f"{len(same) - _MOST_OF_A_KIND} more of this kind: --json or --html")
         for remedy, fix in dict.fromkeys((f.remedy, f.fix) for f in same[:_MOST_OF_A_KIND]):

@@ -39,7 +39,9 @@ def phantom(
     cases: Annotated[int, typer.Option(min=1, help="How many cases.")] = 10,
     site: Annotated[Site, typer.Option(help="Part of the body.")] = Site.neck,
     domain: Annotated[DomainPreset, typer.Option(help="Population that the options below change.")] = DomainPreset.base,
-    seed: Annotated[int, typer.Option(min=0, help="Which draw; the same seed gives the same bytes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the random numbers; the same seed gives the same bytes.")
+    ] = 0,
     first: Annotated[int, typer.Option(min=0, help="Number of the first case.")] = 0,
     contrast: Annotated[Contrast | None, typer.Option(help="Phase of the contrast medium.")] = None,
     noise_hu: Annotated[float | None, typer.Option("--noise", help="Standard deviation of the noise, HU.")] = None,

@@ -53,8 +53,10 @@ def demo(
             write_dataset(out / f"phantoms-{name}", cases=cases, domain=preset(domain), seed=seed, progress=progress)
         from lnsegfm.cli.finetune_command import announce, show
         from lnsegfm.cli.pretrain_command import show as show_base
-        from lnsegfm.workflows.finetune import finetune, plan
-        from lnsegfm.workflows.pretrain import PretrainSettings, pretrain
+        from lnsegfm.workflows.finetune import finetune
+        from lnsegfm.workflows.finetune_plan import plan
+        from lnsegfm.workflows.pretrain import pretrain
+        from lnsegfm.workflows.pretrain_plan import PretrainSettings
 
         training = PretrainSettings(
             preset="tiny", iterations=base_iterations, held_out=BASE_HELD_OUT, seed=seed, mirroring=False

@@ -14,7 +14,8 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.recipe import AUTO, DEFAULT_METHOD, Recipe, read_recipe, recipe_of
 
 if TYPE_CHECKING:
-    from lnsegfm.workflows.finetune import FinetunePlan, Run
+    from lnsegfm.workflows.finetune import Run
+    from lnsegfm.workflows.finetune_plan import FinetunePlan
 
 
 def finetune(
@@ -134,7 +135,7 @@ def finetune(
     labels = LabelMap.from_options(label or ())
     from lnsegfm.nnunet.environment import choose_device
     from lnsegfm.workflows.finetune import finetune as run  # torch and nnU-Net load only now
-    from lnsegfm.workflows.finetune import plan
+    from lnsegfm.workflows.finetune_plan import plan
     from lnsegfm.workflows.run_folder import require_free
 
     require_free(out)

@@ -110,26 +110,24 @@ def predict(
     from lnsegfm.prediction.case_names import Names, one_of
     from lnsegfm.prediction.inputs import find_inputs
     from lnsegfm.prediction.predict_cases import as_json as summary
-    from lnsegfm.prediction.predict_cases import model_title, predict_cases
-    from lnsegfm.prediction.writers.dicom_exports import Exports, Format
+    from lnsegfm.prediction.predict_cases import predict_cases
+    from lnsegfm.prediction.writers.writer_table import formats_named, refers_to_dicom
     from lnsegfm.workflows.preset_benchmark import preset_summary
 
-    formats = tuple(one_of(Format, kind, "--format") for kind in options.formats)
+    dicom = refers_to_dicom(formats_named(options.formats))
     naming = one_of(Names, names, "--names")
-    dicom = formats != (Format.NIFTI,)
     with console() as progress, ExitStack() as unpacked:
         choose_device(device)
         loaded = read_model(model)
         inputs = unpacked.enter_context(
             find_inputs(scans, loaded.channels, names=naming, straighten=straighten, out=out, dicom=dicom)
         )
-        exports = Exports(out, loaded.labels, inputs, formats, per_node, model_title(loaded))
         if (nodes or per_node) and not node_labels(loaded.label_names):
             progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
         if fast is not None:
             progress.stage(preset_summary(loaded, fast))
         progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
-        done = predict_cases(loaded, inputs.cases, out, options, exports=exports, progress=progress)
+        done = predict_cases(loaded, inputs, out, options, summary=True, progress=progress)
     if as_json:
         print_json(summary(done))
     else:

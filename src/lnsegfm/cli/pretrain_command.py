@@ -72,8 +72,8 @@ def pretrain(
 
     labels = LabelMap.from_options(label or ())
     find_architecture(architecture)
-    from lnsegfm.workflows.pretrain import PretrainSettings
     from lnsegfm.workflows.pretrain import pretrain as run
+    from lnsegfm.workflows.pretrain_plan import PretrainSettings
     from lnsegfm.workflows.run_folder import require_free
 
     training = PretrainSettings(

@@ -1,4 +1,4 @@
-"""Is a dataset fit to train on? Everything that is wrong with any case, at once, one line each."""
+"""Whether a dataset can be trained on: everything that is wrong with any case, at once, one line each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lnsegfm.progress import Progress
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem of a dataset.
 
     Args:
         case: Name of the case.
@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """What was found in one case.
+    """The check of one case.
 
     Args:
         case: Its name.
@@ -62,7 +62,7 @@ class CaseCheck:
 
 @dataclass(frozen=True, eq=False)
 class LoadedCase:
-    """The arrays of one case, for who looks further than this check.
+    """The arrays of one case, for further checks.
 
     Args:
         case: The case.
@@ -78,18 +78,19 @@ class LoadedCase:
 
 
 CaseVisitor = Callable[[LoadedCase], None]
+"""Is called with the arrays of each case while they are in memory."""
 
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """What was found in a dataset: case by case, and what is wrong with all of it."""
+    """The check of a dataset: case by case, and everything that is wrong with it."""
 
     cases: tuple[CaseCheck, ...]
     problems: tuple[Problem, ...]
 
 
 def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem]:
-    """Everything that keeps a dataset from being trained on; empty when nothing is amiss.
+    """Everything that keeps a dataset from being trained on; empty when nothing is.
 
     Args:
         dataset: The dataset. Every image and label of it is read.
@@ -113,30 +114,30 @@ def check_case(case: Case, labels: LabelMap) -> list[Problem]:
     return list(examine_case(case, labels).problems)
 
 
-def examine(dataset: Dataset, *, progress: Progress | None = None, look: CaseVisitor | None = None) -> DatasetCheck:
-    """Read every case and say what was found; see :func:`check`.
+def examine(dataset: Dataset, *, progress: Progress | None = None, visit: CaseVisitor | None = None) -> DatasetCheck:
+    """Read every case and check it; see :func:`check`.
 
     Args:
         dataset: The dataset.
         progress: As in :func:`check`.
-        look: Called with the arrays of each case; none are kept without it.
+        visit: Called with the arrays of each case; none are kept without it.
     """
     cases = []
     for done, case in enumerate(dataset.cases, start=1):
-        cases.append(examine_case(case, dataset.labels, look))
+        cases.append(examine_case(case, dataset.labels, visit))
         if progress is not None:
             progress.advance(done, len(dataset.cases), case.name)
     problems = [
         *(problem for case in cases for problem in case.problems),
         *(problem for case in dataset.cases for problem in _missing_channels(case, dataset.channels)),
-        *_names_twice(dataset.cases),
-        *_images_twice(dataset.cases, cases),
+        *_duplicate_names(dataset.cases),
+        *_duplicate_images(dataset.cases, cases),
     ]
     return DatasetCheck(tuple(cases), tuple(dict.fromkeys(sorted(problems, key=lambda problem: problem.case))))
 
 
-def examine_case(case: Case, labels: LabelMap, look: CaseVisitor | None = None) -> CaseCheck:
-    """Read one case and say what was found; see :func:`check_case`."""
+def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None) -> CaseCheck:
+    """Read one case and check it; see :func:`check_case`."""
     problems: list[Problem] = []
     fingerprints: list[str] = []
     images: list[tuple[Path, np.ndarray, Grid]] = []
@@ -152,9 +153,9 @@ def examine_case(case: Case, labels: LabelMap, look: CaseVisitor | None = None) 
         except ImageError as error:
             problems.append(Problem(case.name, path, error.what, error.remedy))
             continue
-        problems += _odd_numbers(case, path, volume)
+        problems += _non_finite_voxels(case, path, volume)
         fingerprints.append(_fingerprint(volume))
-        if look is not None:
+        if visit is not None:
             images.append((path, volume, own))
         if grid is None:
             grid, first = own, path
@@ -172,13 +173,13 @@ def examine_case(case: Case, labels: LabelMap, look: CaseVisitor | None = None) 
             problems.append(Problem(case.name, case.label, error.what, error.remedy))
         else:
             values = tuple(values_in(label[1]))
-            problems += _judge_label(case, case.label, label[2], values, labels, grid)
-    if look is not None:
-        look(LoadedCase(case, tuple(images), label, tuple(problems)))
+            problems += _check_label(case, case.label, label[2], values, labels, grid)
+    if visit is not None:
+        visit(LoadedCase(case, tuple(images), label, tuple(problems)))
     return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints))
 
 
-def _judge_label(
+def _check_label(
     case: Case, path: Path, own: Grid, values: Sequence[int], labels: LabelMap, grid: Grid | None
 ) -> list[Problem]:
     problems = []
@@ -186,8 +187,8 @@ def _judge_label(
         what = f"its geometry is not its image's: {difference}"
         remedy = "Resample the label onto the image, or copy the image's header where only the header is wrong"
         problems.append(Problem(case.name, path, what, remedy, "label-geometry"))
-    if strangers := [value for value in values if value not in labels.allowed]:
-        what = f"label values {_some(strangers)} are not among {labels}"
+    if unknown := [value for value in values if value not in labels.allowed]:
+        what = f"label values {_first_values(unknown)} are not among {labels}"
         remedy = "Name every value (--label NAME=VALUE) or renumber the mask"
         problems.append(Problem(case.name, path, what, remedy, "label-values"))
     if not set(values) - {0, labels.ignore}:
@@ -196,12 +197,12 @@ def _judge_label(
     return problems
 
 
-def _odd_numbers(case: Case, path: Path, volume: np.ndarray) -> list[Problem]:
+def _non_finite_voxels(case: Case, path: Path, volume: np.ndarray) -> list[Problem]:
     if not np.issubdtype(volume.dtype, np.inexact):
         return []
-    odd = sum(int(np.count_nonzero(~np.isfinite(part))) for part in volume)
+    count = sum(int(np.count_nonzero(~np.isfinite(part))) for part in volume)
     remedy = "Replace them, for CT by -1024 (air)"
-    return [Problem(case.name, path, f"{odd} voxels are NaN or infinite", remedy, "nan")] if odd else []
+    return [Problem(case.name, path, f"{count} voxels are NaN or infinite", remedy, "nan")] if count else []
 
 
 def _missing_channels(case: Case, channels: Sequence[str]) -> list[Problem]:
@@ -209,24 +210,24 @@ def _missing_channels(case: Case, channels: Sequence[str]) -> list[Problem]:
         return []
     stated = [channel_of(case, image) for image in case.images]
     expected = set(range(len(channels)))
-    found = set(range(len(stated))) if None in stated else {c for c in stated if c is not None}
+    present = set(range(len(stated))) if None in stated else {c for c in stated if c is not None}
     problems = []
-    if missing := sorted(expected - found):
+    if missing := sorted(expected - present):
         named = ", ".join(f"_{c:04d} ({channels[c]})" for c in missing)
         problems.append(Problem(case.name, case.images[0], f"channel {named} is missing", "Add the file", "channels"))
-    if surplus := sorted(found - expected):
+    if surplus := sorted(present - expected):
         what = f"channel {', '.join(f'_{c:04d}' for c in surplus)} is not one of the dataset's {len(channels)}"
         remedy = "Name it in channel_names or remove the file"
         problems.append(Problem(case.name, case.images[-1], what, remedy, "channels"))
     return problems
 
 
-def _names_twice(cases: Sequence[Case]) -> list[Problem]:
-    same: dict[str, list[Case]] = defaultdict(list)
+def _duplicate_names(cases: Sequence[Case]) -> list[Problem]:
+    by_name: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        same[case.name].append(case)
+        by_name[case.name].append(case)
     problems = []
-    for name, copies in same.items():
+    for name, copies in by_name.items():
         if len(copies) > 1:
             files = {path: None for case in copies for path in (*case.images, case.label) if path is not None}
             what = f"this name occurs {len(copies)} times: {', '.join(path.name for path in files)}"
@@ -234,15 +235,15 @@ def _names_twice(cases: Sequence[Case]) -> list[Problem]:
     return problems
 
 
-def _images_twice(cases: Sequence[Case], examined: Sequence[CaseCheck]) -> list[Problem]:
+def _duplicate_images(cases: Sequence[Case], checks: Sequence[CaseCheck]) -> list[Problem]:
     first: dict[tuple[str, ...], Case] = {}
     problems = []
-    for case, found in zip(cases, examined, strict=True):
-        if not case.images or len(found.fingerprints) != len(case.images):
+    for case, checked in zip(cases, checks, strict=True):
+        if not case.images or len(checked.fingerprints) != len(case.images):
             continue
-        twin = first.setdefault(found.fingerprints, case)
-        if twin.name != case.name:
-            what = f"the same image as case {twin.name} ({twin.images[0].name})"
+        earlier = first.setdefault(checked.fingerprints, case)
+        if earlier.name != case.name:
+            what = f"the same image as case {earlier.name} ({earlier.images[0].name})"
             problems.append(Problem(case.name, case.images[0], what, "Keep one of the two", "duplicate-image"))
     return problems
 
@@ -256,6 +257,6 @@ def _fingerprint(volume: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _some(values: Sequence[int], most: int = 10) -> str:
+def _first_values(values: Sequence[int], most: int = 10) -> str:
     listed = ", ".join(map(str, values[:most]))
     return listed if len(values) <= most else f"{listed}, ... ({len(values)} in all)"

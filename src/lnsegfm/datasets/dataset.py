@@ -1,7 +1,7 @@
 """Labelled scans on disk: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
 
-Opening a dataset pairs files by name and settles what the labels mean. Whether the files can be used is for
-:mod:`lnsegfm.datasets.check` to say, which looks at all of them and tells everything at once.
+Opening a dataset pairs files by name and determines what the labels mean. Whether the files can be used is checked by
+:mod:`lnsegfm.datasets.check`, which reads all of them and reports everything at once.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def open_dataset(root: Path, labels: LabelMap | None = None, *, default_labels: 
     cases = _find_cases(root, description)
     if not cases:
         raise DataError(f"{root}: it holds no images ({', '.join(readable_endings())}). Put labelled scans into it.")
-    labels, source = _settle_labels(root, cases, labels, default_labels)
+    labels, source = _labels_of(root, cases, labels, default_labels)
     return Dataset(
         root=root,
         cases=cases,
@@ -235,7 +235,7 @@ def _listed_path(root: Path, text: str) -> Path:
     return root / os.path.expandvars(text)  # nnU-Net expands variables there, and an absolute path stays what it is
 
 
-def _settle_labels(
+def _labels_of(
     root: Path,
     cases: Sequence[Case],
     labels: LabelMap | None,
@@ -245,28 +245,28 @@ def _settle_labels(
         return labels, "the caller"
     if (named := named_labels(root)) is not None:
         return named
-    found = _values_of(cases)
+    values = _values_of(cases)
     if default_labels is None:
         why = "nothing says what they mean"
-    elif strangers := sorted(found - default_labels.allowed):
-        why = f"the base model's labels ({default_labels}) do not have {strangers}"
+    elif unknown := sorted(values - default_labels.allowed):
+        why = f"the base model's labels ({default_labels}) do not have {unknown}"
     else:
         return default_labels, "the base model"
     raise DataError(
-        f"{root}: the masks hold the values {sorted(found)} and {why}. "
+        f"{root}: the masks hold the values {sorted(values)} and {why}. "
         'Name them: --label lymph_node=1, or a labels.json with {"lymph_node": 1}.'
     )
 
 
 def _values_of(cases: Sequence[Case]) -> set[int]:
-    found: set[int] = set()
+    values: set[int] = set()
     for case in cases:
         if case.label is not None:
             try:
-                found.update(values_in(read_mask(case.label)[0]))
+                values.update(values_in(read_mask(case.label)[0]))
             except DataError:
                 continue  # the check names every file that cannot be read
-    return found
+    return values
 
 
 def _channel_names(root: Path, cases: Sequence[Case], description: Mapping[str, Any]) -> tuple[str, ...]:

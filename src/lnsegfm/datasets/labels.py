@@ -114,10 +114,10 @@ class LabelMap:
 
 def values_in(mask: np.ndarray) -> list[int]:
     """The distinct values of an integer mask, ascending."""
-    found: set[int] = set()
+    values: set[int] = set()
     for part in mask:  # slice by slice: sorting a whole CT's worth of voxels takes seconds and gigabytes
-        found.update(int(v) for v in np.unique(part))
-    return sorted(found)
+        values.update(int(v) for v in np.unique(part))
+    return sorted(values)
 
 
 def node_labels(names: Iterable[str]) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def draw_shots(
         shots: How many to train on; None takes all, which leaves none held out.
         draw: Which draw; 0, 1, 2, ...
         subjects: The patient of each case, where known. A case of a patient whose other scan is trained on would make
-            the evidence too good: it is not held out.
+            the held-out comparison too good: it is not held out.
 
     Raises:
         ConfigError: More shots than cases, fewer than one, a negative draw, or a name that occurs twice.

@@ -281,16 +281,9 @@ def _nearest(value: float, ranges: Sequence[Range]) -> float:
     return min((bound for r in ranges for bound in (r.low, r.high)), key=lambda bound: abs(bound - value))
 
 
-def write_flags(folder: Path, flags: Mapping[str, Sequence[Flag] | None]) -> None:
-    """Write the flags of cases into a folder of masks; cases that it has besides keep theirs.
-
-    A case without a flag is written too: it was checked. None takes a case out: its mask is no longer checked.
-
-    Raises:
-        DataError: The folder holds a ``flags.json`` of another kind.
-    """
-    kept = {**read_flags(folder), **flags}
-    cases = {case: [flag.to_json() for flag in raised] for case, raised in sorted(kept.items()) if raised is not None}
+def write_flags(folder: Path, flags: Mapping[str, Sequence[Flag]]) -> None:
+    """Write the flags of all cases of a folder of masks; a case without a flag is written too: it was checked."""
+    cases = {case: [flag.to_json() for flag in raised] for case, raised in sorted(flags.items())}
     write_json(folder / FLAGS, {"format": FORMAT, "cases": cases})
 
 

@@ -20,6 +20,7 @@ from lnsegfm.evaluation.references import (
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.notebook_progress import default_progress
 from lnsegfm.progress import Progress
 
 
@@ -64,6 +65,7 @@ def evaluate(
         UnknownName: A metric that no package brings.
         PluginError: A metric that cannot be used.
     """
+    progress = progress or default_progress()
     given = LabelMap.from_dataset_json(labels) if isinstance(labels, dict) else labels
     measured: dict[str, Any] = {"nodes": nodes, "tolerance_mm": tolerance_mm, "connectivity": connectivity}
     measured["plugin_metrics"] = plugin_metrics(metrics)

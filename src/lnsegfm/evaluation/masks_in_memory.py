@@ -10,7 +10,8 @@ import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.scores import CaseScore, Evaluation
+from lnsegfm.evaluation.case_scores import CaseScore
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Scoring, score_volumes
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import as_mask

@@ -25,8 +25,8 @@ def masks_in(folder: Path) -> dict[str, Path]:
     masks: dict[str, Path] = {}
     problems = []
     for path in image_files(folder):
-        if (twin := masks.setdefault(stem(path), path)) != path:
-            problems.append(f"{folder}: {twin.name} and {path.name} are one case's. Keep one of the two.")
+        if (other := masks.setdefault(stem(path), path)) != path:
+            problems.append(f"{folder}: {other.name} and {path.name} are one case's. Keep one of the two.")
     if problems:
         raise DataError(*problems)
     if not masks:
@@ -44,8 +44,8 @@ def references_in(folder: Path, labels: LabelMap) -> dict[str, Path]:
         return masks_in(folder)
     masks: dict[str, Path] = {}
     for case in open_dataset(folder, labels).labelled:
-        if case.label is not None and (twin := masks.setdefault(case.name, case.label)) != case.label:
-            raise DataError(f"{folder}: {twin.name} and {case.label.name} are one case's. Keep one of the two.")
+        if case.label is not None and (other := masks.setdefault(case.name, case.label)) != case.label:
+            raise DataError(f"{folder}: {other.name} and {case.label.name} are one case's. Keep one of the two.")
     if not masks:
         raise DataError(f"{folder}: none of its cases has a label. Add the labels to compare with.")
     return masks
@@ -77,7 +77,7 @@ def labels_to_score(predictions: Path, references: Path, given: LabelMap | None)
 
 
 def labels_of_predictions(folder: Path) -> LabelMap | None:
-    """The labels of the model that predicted, where its ``dataset.json`` lies beside the masks; else None."""
+    """The labels of the model that predicted, where its ``dataset.json`` is in the folder of the masks; else None."""
     named = named_labels(folder)
     return named[0] if named is not None else None
 

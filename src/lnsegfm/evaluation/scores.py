@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.case_scores import MEAN, CaseScore, nan_to_none
 from lnsegfm.evaluation.detection import IOU_CRITERIA
-from lnsegfm.evaluation.froc import FrocCounts, FrocPoint, froc_curve
-from lnsegfm.evaluation.matching import NodeScore
+from lnsegfm.evaluation.froc import FrocPoint, froc_curve
 from lnsegfm.evaluation.metric_table import METRICS, Metric
 from lnsegfm.evaluation.node_summary import NodeSummary, summarise_nodes
 from lnsegfm.evaluation.statistics import Interval, mean
@@ -21,119 +21,6 @@ from lnsegfm.messages import counted
 from lnsegfm.notebook import HtmlTable, notebook_html
 
 FORMAT = "lnsegfm.evaluation/3"
-MEAN = "mean over labels"
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """One label of one case. NaN where a figure is not defined.
-
-    Args:
-        dice: Dice coefficient; NaN where neither mask has the label.
-        reference_ml: Volume of the reference.
-        prediction_ml: Volume of the prediction.
-        volume_difference_ml: Prediction minus reference: positive where too much was segmented.
-        nsd: Normalised surface Dice at the evaluation's tolerance; NaN where neither mask has the label.
-        hd95_mm: 95th percentile Hausdorff distance; NaN where one of the masks is empty.
-        assd_mm: Average symmetric surface distance; NaN where one of the masks is empty.
-        known: Whether the model that predicted knows the label; if not, its prediction counts as empty.
-        nodes: Its nodes, measured and matched; None where the label is not one of nodes.
-        froc: True and false positives at thresholds of the probability, where probabilities were kept.
-        plugin_values: Figures of plugins' metrics by key.
-    """
-
-    dice: float
-    reference_ml: float
-    prediction_ml: float
-    volume_difference_ml: float
-    nsd: float = math.nan
-    hd95_mm: float = math.nan
-    assd_mm: float = math.nan
-    known: bool = True
-    nodes: NodeScore | None = None
-    froc: FrocCounts | None = None
-    plugin_values: Mapping[str, float] = field(default_factory=dict)
-
-    def value(self, metric: str) -> float:
-        """A metric by its key; NaN where it is not defined or was not measured."""
-        if metric in METRICS:
-            return float(getattr(self, metric))
-        return self.plugin_values.get(metric, math.nan)
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON-able values; what is undefined is None."""
-        parts = {key: value for key in ("nodes", "froc") if (value := getattr(self, key)) is not None}
-        apart = ("nodes", "froc", "plugin_values")
-        plain = nan_to_none({key: value for key, value in vars(self).items() if key not in apart})
-        plain |= {"plugin_values": nan_to_none(self.plugin_values)} if self.plugin_values else {}
-        return plain | {key: value.to_json() for key, value in parts.items()}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> LabelScore:
-        """Read what :meth:`to_json` gives."""
-        values: dict[str, Any] = _none_to_nan(content)
-        if "plugin_values" in values:
-            values["plugin_values"] = _none_to_nan(values["plugin_values"])
-        if "nodes" in values:
-            values["nodes"] = NodeScore.from_json(values["nodes"])
-        if "froc" in values:
-            values["froc"] = FrocCounts.from_json(values["froc"])
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """What a case's pictures are drawn from, all on one grid.
-
-    Args:
-        image: The scan (HU); None where it is not known.
-        prediction: The predicted mask; None where there is none.
-        reference: The human mask.
-    """
-
-    image: Path | None
-    prediction: Path | None
-    reference: Path
-
-    def to_json(self, root: Path) -> dict[str, str | None]:
-        """The files' places; what lies in ``root`` relative to it, so that the folder can be moved."""
-        return {key: None if value is None else _place(value, root) for key, value in vars(self).items()}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, str | None], root: Path) -> CaseFiles:
-        """Read what :meth:`to_json` gives."""
-        places = {key: None if value is None else root / value for key, value in content.items()}
-        return cls(places["image"], places["prediction"], root / str(content["reference"]))
-
-
-@dataclass(frozen=True)
-class CaseScore:
-    """One case: its labels' scores by label name.
-
-    Args:
-        case: Its name.
-        labels: A score a label.
-        subject: The patient, where known: cases of one patient are not independent.
-        files: The files that were compared; they play no part in whether two scores are equal.
-    """
-
-    case: str
-    labels: dict[str, LabelScore]
-    subject: str | None = None
-    files: CaseFiles | None = field(default=None, compare=False)
-
-    def value(self, metric: str, label: str = MEAN) -> float:
-        """A metric of one label, or its mean over the labels for which it is defined; NaN if there is none."""
-        if label != MEAN:
-            return self.labels[label].value(metric)
-        values = [score.value(metric) for score in self.labels.values()]
-        defined = [value for value in values if not math.isnan(value)]
-        return statistics.fmean(defined) if defined else math.nan
-
-    @property
-    def mean_dice(self) -> float:
-        """Mean Dice over the labels for which it is defined; NaN if there is none."""
-        return self.value("dice")
 
 
 @dataclass(frozen=True)
@@ -280,15 +167,7 @@ class Evaluation:
             "prediction_labels": predicted,
             "tolerance_mm": self.tolerance_mm,
             "node_labels": list(self.node_labels),
-            "cases": [
-                {
-                    "case": case.case,
-                    "subject": case.subject,
-                    "files": case.files.to_json(root) if case.files is not None else None,
-                    "labels": {name: score.to_json() for name, score in case.labels.items()},
-                }
-                for case in self.cases
-            ],
+            "cases": [case.to_json(root) for case in self.cases],
             "summary": {
                 label: {key: summary.to_json() for key, summary in by_metric.items()}
                 for label, by_metric in self.summary().items()
@@ -323,7 +202,7 @@ class Evaluation:
             predicted = content["prediction_labels"]
             return cls(
                 LabelMap.from_dataset_json(content["labels"]),
-                tuple(_case_from_json(case, root) for case in content["cases"]),
+                tuple(CaseScore.from_json(case, root) for case in content["cases"]),
                 tuple(content.get("failures", ())),
                 content["tolerance_mm"],
                 tuple(content["node_labels"]),
@@ -332,23 +211,3 @@ class Evaluation:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"Evaluation: {error!r} while it was read. Evaluate the masks again.") from None
-
-
-def nan_to_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN as None, because JSON knows no NaN."""
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in fields.items()}
-
-
-def _none_to_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: math.nan if value is None else value for key, value in fields.items()}
-
-
-def _place(file: Path, root: Path) -> str:
-    file, root = file.resolve(), root.resolve()
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-
-
-def _case_from_json(case: Mapping[str, Any], root: Path) -> CaseScore:
-    labels = {name: LabelScore.from_json(score) for name, score in case["labels"].items()}
-    files = CaseFiles.from_json(case["files"], root) if case.get("files") is not None else None
-    return CaseScore(case["case"], labels, case.get("subject"), files)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
 from lnsegfm.evaluation.components import CONNECTIVITIES
 from lnsegfm.evaluation.froc import froc_counts
 from lnsegfm.evaluation.matching import compare_nodes
@@ -18,7 +19,7 @@ from lnsegfm.evaluation.metric_table import Metric, plugin_value
 from lnsegfm.evaluation.overlap import dice, volume_ml
 from lnsegfm.evaluation.probabilities import read_probabilities
 from lnsegfm.evaluation.references import masks_in, missing_predictions, references_in
-from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelScore
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.surface import surface_distances
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.grid import Grid

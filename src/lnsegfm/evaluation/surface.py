@@ -1,4 +1,4 @@
-"""How far the surfaces of two masks lie apart, in millimetres.
+"""Distances between the surfaces of two masks, in millimetres.
 
 Surfaces are triangles (:mod:`lnsegfm.evaluation.surface_mesh`). Every triangle of one surface, taken at its centroid
 and weighted by its area, has the distance to the nearest point of the other surface: of its triangles, not of their
@@ -109,7 +109,7 @@ class SurfaceDistances:
 def surface_distances(
     prediction: np.ndarray, reference: np.ndarray, grid: Grid, valid: np.ndarray | None = None
 ) -> SurfaceDistances:
-    """Measure how far apart the surfaces of two masks lie, in patient space.
+    """Measure the distances between the surfaces of two masks, in patient space.
 
     A grid's axes are at right angles, so patient space is the spacing-scaled index space turned and moved as a whole,
     which changes no distance: its direction and origin do not enter.

@@ -36,7 +36,7 @@ def distances_mm(points_mm: np.ndarray, surface: Surface) -> np.ndarray:
         for chosen in (open_[start : start + step] for start in range(0, len(open_), step)):
             to_vertex, vertex = triangles.tree.query(points_mm[chosen], k=np.arange(1, number + 1), workers=-1)
             near = triangles.nearest(points_mm[chosen], best[chosen], to_vertex[:, :1], vertex[:, :1])
-            # vertices equally far come in any order, so "those after the last tried" is told by distance, not by rank
+            # vertices equally far come in any order, so "those after the last tried" goes by distance, not by rank
             to_vertex[:, 1:][to_vertex[:, 1:] < tried_mm[chosen, None] * (1 - 1e-12)] = np.inf
             near = triangles.nearest(points_mm[chosen], near, to_vertex[:, 1:], vertex[:, 1:])
             best[chosen], tried_mm[chosen] = near, to_vertex[:, -1]

@@ -1,7 +1,7 @@
 """Images of other libraries as arrays on a grid, and back: SimpleITK, nibabel, torchio, NumPy.
 
-nibabel and torchio are told by the class of what is given and are never imported for it. nibabel's arrays have the axes
-(x, y, z) and lie in RAS, ours (z, y, x) in LPS, as SimpleITK has it.
+nibabel and torchio are recognised by the class of what is given and are never imported for it. nibabel's arrays have
+the axes (x, y, z) and lie in RAS, ours (z, y, x) in LPS, as SimpleITK has it.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class InversePreprocessing:
 
     @classmethod
     def read(cls, plans: Any, configuration: Any, properties: Mapping[str, Any]) -> InversePreprocessing:
-        """The way back of a preprocessed case.
+        """The inverse preprocessing of a case.
 
         Args:
             plans: nnU-Net's ``PlansManager``.

@@ -73,7 +73,7 @@ PRESETS: Mapping[str, InferenceSetting] = MappingProxyType(
 def choose_setting(
     fast: str | None, *, mirroring: bool = True, step: float = 0.5, exact: bool = False
 ) -> InferenceSetting:
-    """The setting of a preset, or the one that is told in full.
+    """The setting of a preset, or the one that is given in full.
 
     Raises:
         UnknownName: There is no such preset.

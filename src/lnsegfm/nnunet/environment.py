@@ -107,6 +107,24 @@ def choose_device(name: str) -> str:
     return name
 
 
+@contextlib.contextmanager
+def kept_randomness() -> Iterator[None]:
+    """Give the caller's generators of random numbers back as they were: training seeds every one of them."""
+    import numpy as np
+    import torch
+
+    python, numpy, here = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(here)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+
 def seed_everything(*numbers: int) -> None:
     """Seed every generator that training draws from, from the numbers alone."""
     import numpy as np

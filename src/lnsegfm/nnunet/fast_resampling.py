@@ -46,7 +46,7 @@ def resample_data_or_seg_to_shape(
         new_spacing: Of the result in mm.
         is_seg: Labels rather than numbers.
         order: Order of the spline.
-        order_z: Order between slices, where an axis is apart.
+        order_z: Order between slices, where an axis is resampled separately.
         force_separate_z: Whether one is; None lets the spacings say.
         separate_z_anisotropy_threshold: Largest over smallest spacing beyond which one is.
         device: Where to compute images and logits.

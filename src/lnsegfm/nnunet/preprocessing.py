@@ -155,7 +155,7 @@ class PreprocessedScan:
     Args:
         images: Its files or volumes in memory, one a channel.
         volume: (channels, z, y, x) normalised, on the network's grid, float32.
-        properties: What nnU-Net notes on the way, for the way back.
+        properties: What nnU-Net records for the inverse preprocessing.
         reader: nnU-Net's reader, which also writes the mask.
         scan: HU (z, y, x); None where the model takes no CT.
         grid: Where the scan's voxels lie.

@@ -49,11 +49,13 @@ class Scans:
         cases: By name; one from DICOM has no image file until it is ``opened``.
         series: The DICOM series of cases that come from one.
         refused: What looked like a scan and cannot be used.
+        source: Where they come from; "" where that has no name.
     """
 
     cases: tuple[Case, ...]
     series: Mapping[str, Series] = field(default_factory=dict)
     refused: tuple[Failure, ...] = ()
+    source: str = ""
 
     @contextmanager
     def opened(self, case: Case) -> Iterator[Case]:
@@ -112,7 +114,8 @@ def find_inputs(
 
             return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, straighten)
 
-        yield _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
+        scans = _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
+        yield replace(scans, source=str(path.resolve()))
 
 
 def find_scans(path: Path, channels: int) -> tuple[Case, ...]:

@@ -127,5 +127,5 @@ def _grids(cases: Iterable[Case], series: Mapping[str, Series]) -> Iterable[Grid
     for case in cases:
         try:
             yield series[case.name].grid if case.name in series else read_grid(case.images[0])
-        except (LnSegFmError, OSError):  # it is told of when its turn comes
+        except (LnSegFmError, OSError):  # it is reported when its turn comes
             continue

@@ -21,8 +21,22 @@ from lnsegfm.prediction.inputs import Failure, one_line
 T = TypeVar("T")
 P = TypeVar("P")
 M = TypeVar("M")
-Told = Callable[[Case, Failure | None], None]
-"""Told of each scan that is finished, in the caller's thread: the case, and what went wrong if anything did."""
+
+
+class Passed(Exception):
+    """A scan that this process has nothing to do for, now at least: it leaves the pipeline without having failed.
+
+    Args:
+        later: It has to be tried again, for another process is at it.
+    """
+
+    def __init__(self, *, later: bool) -> None:
+        super().__init__("another process is at it" if later else "it is done")
+        self.later = later
+
+
+Report = Callable[[Case, Failure | Passed | None], None]
+"""Called for each scan that leaves the pipeline, in the caller's thread; None: all is done for it."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +44,16 @@ class Steps(Generic[P, M]):
     """What is done with each scan. ``prepare`` and ``write`` get the scan as ``opened`` gives it.
 
     Args:
+        held: Keeps a scan to this process from before it is opened until it is finished or has failed, or raises
+            `Passed`; what fails in between is raised within it.
         opened: Opens a scan's files; they are closed once it is written or has failed.
         prepare: Reads a scan; may run in a thread.
-        run: Asks the network; runs in the caller's thread.
-        write: Writes what was found; may run in a thread.
+        run: Evaluates the network; runs in the caller's thread.
+        write: Writes the prediction; may run in a thread.
         finish: What is left to do once the scan is closed; may run in a thread.
     """
 
+    held: Callable[[Case], AbstractContextManager[None]]
     opened: Callable[[Case], AbstractContextManager[Case]]
     prepare: Callable[[Case], P]
     run: Callable[[P], M]
@@ -52,38 +69,43 @@ class _Open(Generic[T]):
     scan: Case
     value: T
     closing: ExitStack
+    holding: ExitStack
+
+    def close(self) -> None:
+        with self.holding, self.closing:
+            pass
 
 
-def each(cases: Sequence[Case], steps: Steps[P, M], told: Told, *, overlap: bool = True) -> None:
+def each(cases: Sequence[Case], steps: Steps[P, M], report: Report, *, overlap: bool = True) -> None:
     """Put scans through the steps; one that fails in any of them does not stop the others.
 
-    An interruption (`KeyboardInterrupt`, `Interrupted`) stops all: what the network has seen is written, every scan is
-    closed, and then it is raised.
+    An interruption (`KeyboardInterrupt`, `Interrupted`) stops all: what is predicted is written, every scan is closed,
+    and then it is raised.
 
     Args:
         cases: The scans.
         steps: What is done with each.
-        told: Told of each scan, in their order.
+        report: Called for each scan, in their order.
         overlap: Whether the next scan is prepared and the last one written while one is on the network. Without, a
             scan is there alone, and no thread is started.
     """
     if not overlap or len(cases) < 2:
         for case in cases:
-            told(case, _written(steps, _asked(steps, _prepared(steps, case))))
+            report(case, _written(steps, _run(steps, _prepared(steps, case))))
         return
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer, ExitStack() as left:
         ahead = [reader.submit(_prepared, steps, cases[0])]
-        behind: list[Future[Failure | None]] = []
+        behind: list[Future[Failure | Passed | None]] = []
         left.callback(_close, ahead)
         for number in range(len(cases)):
-            held = ahead[0].result()
+            prepared = ahead[0].result()
             ahead[:] = [reader.submit(_prepared, steps, following) for following in cases[number + 1 : number + 2]]
-            made = _asked(steps, held)
+            made = _run(steps, prepared)
             behind.append(writer.submit(_written, steps, made))
-            del held, made  # from here on the scan is the writer's, which lets go of it in the end
+            del prepared, made  # from here on the scan is the writer's, which lets go of it in the end
             if number:
-                told(cases[number - 1], behind.pop(0).result())  # waits: there is room for one scan behind
-        told(cases[-1], behind.pop().result())
+                report(cases[number - 1], behind.pop(0).result())  # waits: there is room for one scan behind
+        report(cases[-1], behind.pop().result())
 
 
 def prepared_ahead(items: Iterable[T], prepare: Callable[[T], P], threads: int) -> Iterator[P]:
@@ -121,51 +143,57 @@ def worthwhile(device: str, threads: int) -> bool:
     return device != "cpu" or threads < usable_cores()
 
 
-def _prepared(steps: Steps[P, M], case: Case) -> _Open[P] | Failure:
+def _prepared(steps: Steps[P, M], case: Case) -> _Open[P] | Failure | Passed:
     def prepare() -> _Open[P]:
-        with ExitStack() as closing:
-            scan = closing.enter_context(steps.opened(case))
-            return _Open(case, scan, steps.prepare(scan), closing.pop_all())
+        with ExitStack() as holding:
+            holding.enter_context(steps.held(case))
+            with ExitStack() as closing:
+                scan = closing.enter_context(steps.opened(case))
+                return _Open(case, scan, steps.prepare(scan), closing.pop_all(), holding.pop_all())
 
     return attempt(case, prepare)
 
 
-def _asked(steps: Steps[P, M], held: _Open[P] | Failure) -> _Open[M] | Failure:
-    if isinstance(held, Failure):
-        return held
+def _run(steps: Steps[P, M], prepared: _Open[P] | Failure | Passed) -> _Open[M] | Failure | Passed:
+    if not isinstance(prepared, _Open):
+        return prepared
 
     def run() -> _Open[M]:
-        with held.closing as closing:
-            return _Open(held.case, held.scan, steps.run(held.value), closing.pop_all())
+        with prepared.holding as holding, prepared.closing as closing:
+            value = steps.run(prepared.value)
+            return _Open(prepared.case, prepared.scan, value, closing.pop_all(), holding.pop_all())
 
-    return attempt(held.case, run)
+    return attempt(prepared.case, run)
 
 
-def _written(steps: Steps[P, M], made: _Open[M] | Failure) -> Failure | None:
-    if isinstance(made, Failure):
+def _written(steps: Steps[P, M], made: _Open[M] | Failure | Passed) -> Failure | Passed | None:
+    if not isinstance(made, _Open):
         return made
 
     def write() -> None:
-        with made.closing:
-            steps.write(made.scan, made.value)
-        steps.finish(made.case)
+        with made.holding:
+            with made.closing:
+                steps.write(made.scan, made.value)
+            steps.finish(made.case)
 
     return attempt(made.case, write)
 
 
-def attempt(case: Case, function: Callable[[], T]) -> T | Failure:
+def attempt(case: Case, function: Callable[[], T]) -> T | Failure | Passed:
     """Do something for a case; what is wrong with it becomes a failure, an interruption goes through."""
     try:
         return function()
     except Interrupted:
         raise
+    except Passed as passed:
+        return passed
     except Exception as error:  # whatever is wrong with one scan, the others are wanted
         return Failure(case.name, one_line(error))
 
 
-def _close(ahead: Sequence[Future[_Open[P] | Failure]]) -> None:
+def _close(ahead: Sequence[Future[_Open[P] | Failure | Passed]]) -> None:
     """Close what was prepared and will not be run."""
     for future in ahead:
-        held = future.result()
-        if isinstance(held, _Open):
-            held.closing.close()
+        prepared = future.result()
+        if isinstance(prepared, _Open):
+            prepared.close()

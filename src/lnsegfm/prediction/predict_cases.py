@@ -1,10 +1,11 @@
-"""Prediction with nnU-Net's sliding window: the model loaded once, one scan after the other, in one process."""
+"""Prediction of many scans into a folder: the model loaded once, each case done by one of the processes at work."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,21 +14,26 @@ from typing import Any
 import torch
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.errors import ConfigError, RunMismatch
-from lnsegfm.evaluation.flags import Flag, read_flags
+from lnsegfm.errors import ConfigError, Interrupted
+from lnsegfm.evaluation.flags import Flag
+from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.nnunet.environment import choose_device, without_warnings
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
-from lnsegfm.prediction.inputs import Failure
+from lnsegfm.prediction.inputs import Failure, Scans, one_line
 from lnsegfm.prediction.memory_budget import room
-from lnsegfm.prediction.pipeline import Steps, attempt, each, worthwhile
+from lnsegfm.prediction.pipeline import Passed, Steps, attempt, each, worthwhile
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Predictor, ready
-from lnsegfm.prediction.results import PredictedMask, RawPrediction
-from lnsegfm.prediction.writers.dicom_exports import Exports
-from lnsegfm.prediction.writers.sidecars import Beside, Wanted
+from lnsegfm.prediction.results import RawPrediction
+from lnsegfm.prediction.shared_folder import joined, take_case
+from lnsegfm.prediction.writers.case_outputs import CaseOutputs, MaskOrigin, Need
+from lnsegfm.prediction.writers.cohort_summary import write_indexes, write_refusals
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import clear_partials, content_hash, locked, read_json, write_json
+from lnsegfm.storage import write_json
+
+_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
+"""Between two attempts at cases that another process is at."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,10 @@ class Predictions:
 
     Args:
         folder: Where the masks lie.
-        done: Cases predicted now.
-        skipped: Cases whose mask was there already.
-        failed: Cases that could not be predicted, or whose mask could not be looked at.
-        flags: Reasons to look at cases, done now or before; none where flags were not asked for.
+        done: Cases predicted now, by this process.
+        skipped: Cases whose mask was there already, or was made by another process meanwhile.
+        failed: Cases that could not be predicted, or whose mask could not be measured.
+        flags: Reasons to review cases, done now or before; none where flags were not asked for.
     """
 
     folder: Path
@@ -51,171 +57,203 @@ class Predictions:
 
 def predict_cases(
     model: Model,
-    cases: Sequence[Case],
+    scans: Scans | Sequence[Case],
     out: Path,
     options: PredictOptions | None = None,
     *,
-    exports: Exports | None = None,
+    summary: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
     """Predict many scans; a mask that is there already is left alone, a scan that fails does not stop the rest.
 
-    What a mask that is there lacks beside it is added without predicting again; only missing probabilities ask for the
+    Several processes may predict into one folder at once: each case is done by one of them, and a killed one's by
+    another. What a mask that is there lacks is added without predicting again; only missing probabilities need the
     network. While a scan is on the network the next one is read and the one before is written, if there is room for
     three in memory and a core that the network leaves (`lnsegfm.prediction.pipeline`).
 
     Args:
         model: The model.
-        cases: The scans.
+        scans: The scans.
         out: Folder of the masks; a case's mask is named as the case.
         options: How, and what is written besides the masks.
-        exports: Writes DICOM and records beside the masks, and opens scans that are DICOM.
-        progress: Told how far it is.
+        summary: Measure the nodes of each mask, and write ``summary.json`` and ``summary.csv``.
+        progress: Reported to.
 
     Raises:
-        RunMismatch: ``out`` holds masks of another model or of other settings, or another run is writing there.
+        RunMismatch: ``out`` holds masks of another model or of other settings, or a process that makes such masks
+            writes there.
         ConfigError: A mask would take the place of a scan, or settings that cannot be, or less memory than
             the program, the model and the largest scan hold.
     """
     progress, options = progress or Silent(), options or PredictOptions()
-    setting, overwrite, flags = options.setting, options.overwrite, options.flags
-    places = model.mask_files(out, (case.name for case in cases))
-    _require_apart(out, cases, places)
-    beside = Beside(model, out, Wanted(flags=flags, nodes=options.nodes, probabilities=options.probabilities))
-    todo = [case for case in cases if overwrite or not places[case.name].is_file() or beside.needs_network(case)]
-    made_by = {"model": [fold.weights_sha256 for fold in model.folds]} | setting.to_json()
-    predictor, overlap = None, False
-    if todo:
-        series = exports.scans.series if exports is not None else {}
-        there = room(model, todo, series, options.memory_bytes, probabilities=options.probabilities)
-        device = choose_device(options.device)
-        predictor = ready(model, setting, device=device, watch=flags, air=options.air, memory=there.rest)
-        overlap = there.overlap and worthwhile(predictor.device.type, torch.get_num_threads())
-    with locked(out):
-        _claim(out, made_by, overwrite)
+    scans = scans if isinstance(scans, Scans) else Scans(tuple(scans))
+    outputs = CaseOutputs(out, MaskOrigin.of(model, options), scans, options, measure=summary)
+    _require_apart(out, scans.cases, outputs)
+    cohort = _Cohort(model, scans, outputs, options, progress)
+    cohort.prepare()
+
+    def leaving() -> None:
+        write_refusals(out, scans.source, [*scans.refused, *cohort.foreign])
+        write_indexes(out, model.labels, summary=summary)
+
+    with joined(out, outputs.origin.made_by, overwrite=options.overwrite, leaving=leaving) as generation:
         write_json(out / "dataset.json", dict(model.dataset_json))
-        failed: list[Failure] = list(exports.claim(places, overwrite=overwrite)) if exports is not None else []
-        others = {failure.case for failure in failed}
-        todo = [case for case in todo if case.name not in others]
-        rest = [
-            case
-            for case in cases
-            if case not in todo
-            and case.name not in others
-            and (beside.lacks(case) or (exports is not None and exports.lacks(case, places[case.name])))
-        ]
-        finished = 0
-
-        def told(case: Case, failure: Failure | None) -> None:
-            nonlocal finished
-            finished += 1
-            failed.extend([failure] if failure is not None else [])
-            progress.advance(finished, len(todo) + len(rest), case.name)
-
-        if predictor is not None:
-            steps = _steps(predictor, places, beside, exports, options.probabilities)
-            with without_warnings:
-                each(todo, steps, told, overlap=overlap)
-        for case in rest:
-            told(case, attempt(case, partial(_complete, case, places[case.name], beside, exports)))
-        lost = {failure.case for failure in failed}
-        raised = read_flags(out) if flags else {}
-        done = tuple(case.name for case in todo if case.name not in lost)
-        found = tuple(flag for case in cases if case.name not in lost for flag in raised.get(case.name, ()))
-        if exports is not None:
-            exports.summarise(done, failed, found)
-            failed = [*exports.scans.refused, *failed]
+        cohort.predict(generation)
+    lost = {failure.case for failure in cohort.failed}
+    names = [case.name for case in scans.cases if case.name not in lost]
     return Predictions(
         folder=out,
-        done=done,
-        skipped=tuple(case.name for case in cases if case not in todo and case.name not in lost),
-        failed=tuple(failed),
-        flags=found,
+        done=tuple(name for name in names if name in cohort.predicted),
+        skipped=tuple(name for name in names if name not in cohort.predicted),
+        failed=(*scans.refused, *cohort.failed),
+        flags=tuple(flag for name in names for flag in outputs.flags(name)) if options.flags else (),
     )
 
 
-def model_title(model: Model) -> str:
-    """What files that a model made call it: the hash of its weights, and its name where it has one."""
-    hashes = [fold.weights_sha256 for fold in model.folds]
-    weights = hashes[0] if len(hashes) == 1 else content_hash(hashes)
-    named = f" ({model.stored.card.name})" if model.stored is not None else ""
-    return f"weights {weights[:12]}{named}"
+class _Cohort:
+    """The cases of one process, under way."""
 
+    def __init__(
+        self, model: Model, scans: Scans, outputs: CaseOutputs, options: PredictOptions, progress: Progress
+    ) -> None:
+        self.model, self.scans, self.outputs, self.options, self.progress = model, scans, outputs, options, progress
+        self.predicted: set[str] = set()
+        self.failed: list[Failure] = []
+        self.foreign: list[Failure] = []
+        """Those of the failed whose masks are another series': their records are not this process's."""
+        self._needs: dict[str, Need] = {}
+        self._predictor: Predictor | None = None
+        self._overlap = False
 
-def _steps(
-    predictor: Predictor, places: Mapping[str, Path], beside: Beside, exports: Exports | None, probabilities: bool
-) -> Steps[PreprocessedScan, RawPrediction]:
-    # pydicom's settings are the whole process's: two threads that change them would put back each other's
-    dicom = threading.Lock()
+    def prepare(self) -> None:
+        """Find out what each case needs, and load the network where one needs it, before anything is written."""
+        self._needs = {case.name: self._seems_to_need(case, None) for case in self.scans.cases}
+        todo = [case for case in self.scans.cases if self._needs[case.name] is Need.PREDICT]
+        if todo:
+            self._load(todo)
+
+    def predict(self, generation: int) -> None:
+        """Do what every case needs; those that another process is at are waited for in the end."""
+        pending = [case for case in self.scans.cases if self._needs[case.name] is not Need.NOTHING]
+        total, wait_s = len(pending), _SHORTEST_WAIT_S
+        while pending:
+            later = self._one_round(pending, generation, total)
+            if later and len(later) == len(pending):
+                if wait_s == _SHORTEST_WAIT_S:
+                    self.progress.stage(f"Waiting for another process to finish {counted(len(later), 'case')}")
+                time.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            pending = later
+            self._needs = {case.name: self._seems_to_need(case, generation) for case in pending}
+
+    def _one_round(self, cases: Sequence[Case], generation: int, total: int) -> list[Case]:
+        """Go once over cases; gives those that another process is at."""
+        later: list[Case] = []
+        left = len(cases)
+
+        def report(case: Case, outcome: Failure | Passed | None) -> None:
+            nonlocal left
+            if isinstance(outcome, Passed) and outcome.later:
+                later.append(case)
+                return
+            if isinstance(outcome, Failure):
+                self.failed.append(outcome)
+            left -= 1
+            self.progress.advance(total - left, total, case.name)
+
+        todo = [case for case in cases if self._needs[case.name] is Need.PREDICT]
+        if todo and self._predictor is None:
+            self._load(todo)
+        if self._predictor is not None:
+            with without_warnings:
+                each(todo, self._steps(self._predictor, generation), report, overlap=self._overlap)
+        for case in cases:
+            if self._needs[case.name] is not Need.PREDICT:
+                report(case, attempt(case, partial(self._complete, case, generation)))
+        return later
+
+    def _load(self, todo: Sequence[Case]) -> None:
+        options = self.options
+        space = room(self.model, todo, self.scans.series, options.memory_bytes, probabilities=options.probabilities)
+        self._predictor = ready(
+            self.model,
+            options.setting,
+            device=choose_device(options.device),
+            watch=options.flags,
+            air=options.air,
+            memory=space.rest,
+        )
+        self._overlap = space.overlap and worthwhile(self._predictor.device.type, torch.get_num_threads())
+
+    def _seems_to_need(self, case: Case, generation: int | None) -> Need:
+        """What a case seems to need while nobody holds it; what is wrong with it is found again when it is held."""
+        need = attempt(case, partial(self.outputs.need, case.name, generation))
+        return need if isinstance(need, Need) else Need.COMPLETE
 
     @contextmanager
-    def opened(case: Case) -> Iterator[Case]:
-        with ExitStack() as closing:
+    def _held(self, case: Case, wanted: Need, generation: int) -> Iterator[None]:
+        """Keep a case to this process, if it still needs what is wanted, and record what goes wrong with it."""
+        lock = take_case(self.outputs.out, case.name)
+        if lock is None:
+            raise Passed(later=True)
+        with lock:
+            try:
+                need = self.outputs.need(case.name, generation)
+            except Exception as error:
+                self.foreign.append(Failure(case.name, one_line(error)))
+                raise
+            if need is not wanted:  # another process was faster; what it left to do is for the next round
+                raise Passed(later=need is not Need.NOTHING)
+            try:
+                yield
+            except (Interrupted, Passed):
+                raise
+            except Exception as error:
+                self.outputs.fail(case.name, one_line(error))
+                raise
+
+    def _complete(self, case: Case, generation: int) -> None:
+        with self._held(case, Need.COMPLETE, generation):
+            self.outputs.complete(case)
+
+    def _steps(self, predictor: Predictor, generation: int) -> Steps[PreprocessedScan, RawPrediction]:
+        # pydicom's settings are the whole process's: two threads that change them would put back each other's
+        dicom = threading.Lock()
+
+        @contextmanager
+        def opened(case: Case) -> Iterator[Case]:
+            with ExitStack() as closing:
+                with dicom:
+                    scan = closing.enter_context(self.scans.opened(case))
+                yield scan
+
+        def write(scan: Case, made: RawPrediction) -> None:
+            before = partial(self.outputs.before_mask, scan, generation=generation)
+            predictor.write(made, self.outputs.mask_file(scan.name), first=before)
+
+        def finish(case: Case) -> None:
             with dicom:
-                scan = closing.enter_context(_opened(case, exports))
-            yield scan
+                self.outputs.export(case.name)
+            self.predicted.add(case.name)
 
-    def write(scan: Case, made: RawPrediction) -> None:
-        place = places[scan.name]
-
-        def first(found: PredictedMask) -> None:
-            """Before a mask appears: what belongs to the one before goes, what belongs to this one is written."""
-            if exports is not None:
-                exports.replace(scan, place)
-            beside.write(scan, found)
-
-        predictor.write(made, place, first=first)
-
-    def finish(case: Case) -> None:
-        with dicom:
-            _export(case, places[case.name], exports)
-
-    return Steps(
-        opened,
-        prepare=lambda scan: predictor.prepare(scan.images),
-        run=lambda prepared: predictor.run(prepared, probabilities=probabilities),
-        write=write,
-        finish=finish,
-    )
+        return Steps(
+            partial(self._held, wanted=Need.PREDICT, generation=generation),
+            opened,
+            prepare=lambda scan: predictor.prepare(scan.images),
+            run=lambda prepared: predictor.run(prepared, probabilities=self.options.probabilities),
+            write=write,
+            finish=finish,
+        )
 
 
-def _export(case: Case, place: Path, exports: Exports | None) -> None:
-    if exports is not None and exports.lacks(case, place):
-        exports.write(case, place)
-
-
-def _complete(case: Case, place: Path, beside: Beside, exports: Exports | None) -> None:
-    if exports is not None and exports.edited(case, place):
-        beside.forget_nodes(case)  # their numbers would not be those of the structures
-    if beside.lacks(case):
-        with _opened(case, exports) as scan:
-            beside.complete(scan, place)
-    _export(case, place, exports)
-
-
-def _opened(case: Case, exports: Exports | None) -> AbstractContextManager[Case]:
-    return exports.scans.opened(case) if exports is not None else nullcontext(case)
-
-
-def _require_apart(out: Path, cases: Sequence[Case], places: Mapping[str, Path]) -> None:
+def _require_apart(out: Path, cases: Sequence[Case], outputs: CaseOutputs) -> None:
     """Refuse masks that would take the place of scans."""
     images = {image.resolve(): image for case in cases for image in case.images}
-    for place in places.values():
-        if (image := images.get(place.resolve())) is not None:
+    for case in cases:
+        if (image := images.get(outputs.mask_file(case.name).resolve())) is not None:
             raise ConfigError(
                 f"--out {out}: the scan {image.name} lies there under its mask's name. Name another folder."
             )
-
-
-def _claim(out: Path, made_by: dict[str, Any], overwrite: bool) -> None:
-    """Make a folder the masks' of one model: what another one left there must not pass for this one's."""
-    clear_partials(out)
-    card = out / "masks.json"
-    if card.is_file() and not overwrite and read_json(card) != made_by:
-        raise RunMismatch(
-            f"{out}: its masks come from another model or other settings. Choose another --out, or --overwrite."
-        )
-    write_json(card, made_by)
 
 
 def as_json(predictions: Predictions) -> Mapping[str, Any]:

@@ -24,10 +24,10 @@ from lnsegfm.nnunet.preprocessing import PreprocessedScan
 from lnsegfm.prediction.inputs import Scans, find_scans
 from lnsegfm.prediction.memory_budget import room, scan_bytes
 from lnsegfm.prediction.pipeline import prepared_ahead, worthwhile
-from lnsegfm.prediction.predict_cases import model_title
 from lnsegfm.prediction.predict_options import GB, SessionOptions
 from lnsegfm.prediction.predicted_scan import Prediction
 from lnsegfm.prediction.predictor import ready
+from lnsegfm.prediction.writers.case_outputs import model_title
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series

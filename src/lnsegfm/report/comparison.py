@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.case_scores import MEAN, LabelScore
 from lnsegfm.evaluation.metric_table import Metric
-from lnsegfm.evaluation.scores import MEAN, Evaluation, LabelScore
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.statistics import Interval, Paired, holm, paired
 
 BASE, ADAPTED = "base", "adapted"

@@ -22,7 +22,7 @@ from lnsegfm.report.templates import render_page
 from lnsegfm.storage import write_text
 
 MOST_PICTURES = 300
-_MOST_VOXELS = 20_000_000  # of a box in which a mask's pieces are told apart
+_MOST_VOXELS = 20_000_000  # of a box in which a mask's components are labelled
 
 
 def write_doctor_page(path: Path, diagnosis: Diagnosis, *, progress: Progress | None = None) -> None:
@@ -92,8 +92,8 @@ def _summary(diagnosis: Diagnosis) -> dict[str, str]:
     if errors:
         return {"kind": "bad", "headline": "Not fit to train on", "counted": counted}
     if warnings:
-        return {"kind": "open", "headline": "Fit to train on, and worth a look", "counted": counted}
-    return {"kind": "good", "headline": "Nothing amiss", "counted": counted}
+        return {"kind": "open", "headline": "Fit to train on, and worth a review", "counted": counted}
+    return {"kind": "good", "headline": "No errors or warnings", "counted": counted}
 
 
 def _worst_first(diagnosis: Diagnosis) -> list[DiagnosedCase]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lnsegfm.evaluation.scores import MEAN
+from lnsegfm.evaluation.case_scores import MEAN
 from lnsegfm.notebook import HtmlTable
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.verdict import dice_text

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lnsegfm.evaluation.case_scores import CaseScore
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.matching import NodeScore, status_words
 from lnsegfm.evaluation.metric_table import METRICS
 from lnsegfm.evaluation.nodes import Node
-from lnsegfm.evaluation.scores import CaseScore
 from lnsegfm.messages import counted
 from lnsegfm.report.picture_selection import ScoredModel
 

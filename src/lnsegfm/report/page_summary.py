@@ -6,15 +6,17 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
+from lnsegfm.evaluation.case_scores import MEAN
 from lnsegfm.evaluation.detection import IOU_CRITERIA
 from lnsegfm.evaluation.metric_table import Metric
 from lnsegfm.evaluation.node_summary import NodeFigures
-from lnsegfm.evaluation.scores import MEAN, Evaluation
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.statistics import Estimate, Interval, mean
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.picture_selection import ScoredModel
-from lnsegfm.report.plots import Curve, Plot, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes
+from lnsegfm.report.plot_style import Plot
+from lnsegfm.report.plots import Curve, plot_cases, plot_froc, plot_pairs, plot_sensitivity, plot_volumes
 from lnsegfm.report.verdict import limits as limits_of
 
 Row = Mapping[str, object]

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore
 from lnsegfm.evaluation.matching import NodeScore, status_words
 from lnsegfm.evaluation.node_summary import NodeSummary
 from lnsegfm.evaluation.nodes import Node
-from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.pictures import Kind, Scene, draw_place

@@ -6,10 +6,7 @@ needed to tell them apart.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,46 +14,22 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lnsegfm.evaluation.statistics import Estimate
-
-# Okabe and Ito again, the shades that show on white; the base has the second, the model that is judged the first
-COLOURS = ("#0072B2", "#D55E00")
-MARKERS = ("o", "s")
-_STYLE = {
-    "svg.hashsalt": "lnsegfm",
-    "svg.fonttype": "none",  # the browser has the letters of every script; matplotlib's own font has not
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-}
-_INK = "#1b1b1b"
-_HEIGHT = 3.1  # inches
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot and what it says.
-
-    Args:
-        uri: ``data:image/svg+xml;base64,...``.
-        title: What it shows.
-        alt: The same in numbers.
-        note: How to read it; may be empty.
-    """
-
-    uri: str
-    title: str
-    alt: str
-    note: str = ""
+from lnsegfm.report.plot_style import (
+    COLOURS,
+    INK,
+    STYLE,
+    Plot,
+    data_uri,
+    draw_legend,
+    draw_mean,
+    model_style,
+    new_axes,
+    shortened,
+    spread_dots,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +38,7 @@ class Curve:
 
     Args:
         thresholds: Probabilities.
-        false_positives: Invented nodes a scan, at each.
+        false_positives: False positives per scan, at each.
         sensitivity: Share of the nodes that are found, at each.
     """
 
@@ -83,17 +56,17 @@ def plot_cases(values: Mapping[str, Sequence[float]], means: Mapping[str, Estima
         measure: What is measured, on a scale from 0 to 1.
     """
     names = list(values)
-    with matplotlib.style.context(["default", _STYLE]):
-        figure, axes = _axes(height=0.75 + 0.55 * len(names))
+    with matplotlib.style.context(["default", STYLE]):
+        figure, axes = new_axes(height=0.75 + 0.55 * len(names))
         for row, name in enumerate(names):
             shown = np.array([v for v in values[name] if not math.isnan(v)])
-            across = row + _spread(shown, 0.22)
+            across = row + spread_dots(shown, 0.22)
             axes.plot(shown, across, "o", color=COLOURS[0], alpha=0.65, markersize=4.5, markeredgewidth=0)
-            _mean(axes, means[name], row + 0.36)
+            draw_mean(axes, means[name], row + 0.36)
         axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.4, -0.5), xlabel=measure)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        axes.set_yticks(range(len(names)), [shortened(name) for name in names])
         axes.grid(False, axis="y")
-        uri = _uri(figure)
+        uri = data_uri(figure)
     parts = [f"{name}: {means[name].text()}, lowest {_least(values[name])}" for name in names]
     return Plot(uri, f"{measure} of each case", f"{measure} of each case. {'; '.join(parts)}.", _MEAN_NOTE)
 
@@ -110,19 +83,19 @@ def plot_pairs(
         means: The mean of each.
     """
     pairs = [(b, a) for b, a in zip(base, adapted, strict=True) if not (math.isnan(b) or math.isnan(a))]
-    with matplotlib.style.context(["default", _STYLE]):
-        figure, axes = _axes(width=4.2)
+    with matplotlib.style.context(["default", STYLE]):
+        figure, axes = new_axes(width=4.2)
         for b, a in pairs:
-            falls: dict[str, Any] = {"color": _INK, "linestyle": (0, (4, 2))} if a < b else {"color": "#999999"}
+            falls: dict[str, Any] = {"color": INK, "linestyle": (0, (4, 2))} if a < b else {"color": "#999999"}
             axes.plot((0, 1), (b, a), linewidth=1.0, **falls)
         for at, column in enumerate(zip(*pairs, strict=True)):
-            colour, marker = _look(at, 2)
+            colour, marker = model_style(at, 2)
             axes.plot([at] * len(column), column, marker, color=colour, markersize=5.5, markeredgecolor="white")
-            _mean(axes, means[at], at + (0.14 if at else -0.14), upright=True)
+            draw_mean(axes, means[at], at + (0.14 if at else -0.14), upright=True)
         axes.set(xlim=(-0.4, 1.4), ylim=(-0.02, 1.02), ylabel="Dice")
-        axes.set_xticks((0, 1), [_short(name) for name in names])
+        axes.set_xticks((0, 1), [shortened(name) for name in names])
         axes.grid(False, axis="x")
-        uri = _uri(figure)
+        uri = data_uri(figure)
     worse = sum(a < b for b, a in pairs)
     alt = (
         f"Dice of {len(pairs)} cases with both models: {names[0]} {means[0].text()}; {names[1]} {means[1].text()}; "
@@ -139,10 +112,10 @@ def plot_sensitivity(bins: Sequence[str], shares_of: Mapping[str, Sequence[Estim
         shares_of: The share in each bin, by model.
         counts: Nodes of the reference in each bin.
     """
-    with matplotlib.style.context(["default", _STYLE]):
-        figure, axes = _axes()
+    with matplotlib.style.context(["default", STYLE]):
+        figure, axes = new_axes()
         for m, (name, shares) in enumerate(shares_of.items()):
-            colour, marker = _look(m, len(shares_of))
+            colour, marker = model_style(m, len(shares_of))
             offset = 0.0 if len(shares_of) == 1 else (-0.12, 0.12)[m]
             for i, share in enumerate(shares):
                 if math.isnan(share.value):
@@ -155,8 +128,8 @@ def plot_sensitivity(bins: Sequence[str], shares_of: Mapping[str, Sequence[Estim
         axes.set_ylabel("Sensitivity")
         axes.set_xticks(range(len(bins)), [f"{name}\nn = {n}" for name, n in zip(bins, counts, strict=True)])
         axes.grid(False, axis="x")
-        _legend(axes, len(shares_of))
-        uri = _uri(figure)
+        draw_legend(axes, len(shares_of))
+        uri = data_uri(figure)
     parts = [
         f"{name} {', '.join(f'{b} mm: {s.text()} of {n}' for b, s, n in zip(bins, shares, counts, strict=True) if n)}"
         for name, shares in shares_of.items()
@@ -171,16 +144,16 @@ def plot_froc(curves: Mapping[str, Curve]) -> Plot:
     Args:
         curves: By model.
     """
-    with matplotlib.style.context(["default", _STYLE]):
-        figure, axes = _axes()
+    with matplotlib.style.context(["default", STYLE]):
+        figure, axes = new_axes()
         for m, (name, curve) in enumerate(curves.items()):
-            colour, marker = _look(m, len(curves))
-            how: dict[str, Any] = {"color": colour, "markersize": 4, "linewidth": 1.5, "label": _short(name)}
+            colour, marker = model_style(m, len(curves))
+            how: dict[str, Any] = {"color": colour, "markersize": 4, "linewidth": 1.5, "label": shortened(name)}
             axes.plot(curve.false_positives, curve.sensitivity, f"-{marker}", **how)
         axes.set(ylim=(-0.03, 1.03), xlabel="False positives per scan", ylabel="Sensitivity")
         axes.set_xlim(left=0)
-        _legend(axes, len(curves))
-        uri = _uri(figure)
+        draw_legend(axes, len(curves))
+        uri = data_uri(figure)
     parts = []
     for name, curve in curves.items():
         points = zip(curve.thresholds, curve.false_positives, curve.sensitivity, strict=True)
@@ -206,15 +179,15 @@ def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Map
         prediction_ml: Of the same cases in the same order.
     """
     parts, ratios = [], []
-    with matplotlib.style.context(["default", _STYLE]):
-        figure, axes = _axes()
+    with matplotlib.style.context(["default", STYLE]):
+        figure, axes = new_axes()
         for m, name in enumerate(reference_ml):
             predicted, expected = np.array(prediction_ml[name], float), np.array(reference_ml[name], float)
             both = (predicted > 0) & (expected > 0)
             ratio, size = predicted[both] / expected[both], np.sqrt(predicted[both] * expected[both])
-            colour, marker = _look(m, len(reference_ml))
+            colour, marker = model_style(m, len(reference_ml))
             axes.plot(
-                size, ratio, marker, color=colour, alpha=0.75, markersize=5, markeredgewidth=0, label=_short(name)
+                size, ratio, marker, color=colour, alpha=0.75, markersize=5, markeredgewidth=0, label=shortened(name)
             )
             ratios += list(ratio)
             if len(reference_ml) <= 2:
@@ -222,7 +195,7 @@ def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Map
             only = f"{int(np.sum((predicted > 0) & (expected == 0)))} with a prediction only, "
             only += f"{int(np.sum((predicted == 0) & (expected > 0)))} with a reference only"
             parts.append(f"{name}: {_agreed(ratio)}; {only}")
-        axes.axhline(1.0, color=_INK, linewidth=1.0)
+        axes.axhline(1.0, color=INK, linewidth=1.0)
         reach = max([2.0, *(max(r, 1 / r) for r in ratios)]) * 1.15
         axes.set(xscale="log", yscale="log", ylim=(1 / reach, reach), ylabel="Prediction / reference")
         axes.set_xlabel("Volume, ml (geometric mean of both)")
@@ -234,8 +207,8 @@ def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Map
         axes.xaxis.set_minor_formatter(NullFormatter())
         if not ratios:
             axes.set_xlim(0.1, 10)
-        _legend(axes, len(reference_ml))
-        uri = _uri(figure)
+        draw_legend(axes, len(reference_ml))
+        uri = data_uri(figure)
     note = "A case in which one of both is empty has no ratio."
     if len(reference_ml) <= 2:
         lines = "Dashed: mean ratio; dotted: limits within which 95 % of such scans lie."
@@ -244,24 +217,6 @@ def plot_volumes(reference_ml: Mapping[str, Sequence[float]], prediction_ml: Map
 
 
 _MEAN_NOTE = "Black: mean and its 95 % interval."
-
-
-def _axes(*, width: float = 5.2, height: float = _HEIGHT) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    return figure, figure.subplots()
-
-
-def _mean(axes: Axes, estimate: Estimate, at: float, *, upright: bool = False) -> None:
-    if math.isnan(estimate.value):
-        return
-    ends = (
-        (estimate.interval.low, estimate.interval.high)
-        if estimate.interval is not None
-        else (estimate.value, estimate.value)
-    )
-    line, dot = (ends, (at, at)), (estimate.value, at)
-    axes.plot(*(line[::-1] if upright else line), color=_INK, linewidth=2.0, solid_capstyle="butt")
-    axes.plot(*(dot[::-1] if upright else dot), "D", color=_INK, markersize=5.5)
 
 
 def _agreement(axes: Axes, ratio: np.ndarray, colour: str) -> None:
@@ -284,29 +239,6 @@ def _agreed(ratio: np.ndarray) -> str:
     return f"{middle}, limits of agreement {low:.2f} to {high:.2f}"
 
 
-def _spread(values: np.ndarray, most: float) -> np.ndarray:
-    """Vertical places that keep dots apart which would lie on each other: alternating, in order of value."""
-    places = np.zeros(len(values))
-    order = np.argsort(values, kind="stable")
-    for rank, i in enumerate(order):
-        places[i] = most * (rank % 5 - 2) / 2 if len(values) > 1 else 0.0
-    return places
-
-
-def _look(m: int, models: int) -> tuple[str, str]:
-    """Colour and marker of the m-th of so many models (or labels): the last of two is the one that is judged."""
-    if models == 2:
-        m = 1 - m
-    return COLOURS[m % 2], (*MARKERS, "^", "D", "v", "P", "X")[m % 7]
-
-
-def _legend(axes: Axes, models: int) -> None:
-    if models > 2:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    elif models > 1:
-        axes.legend(loc="best", fontsize=8)
-
-
 def _first(shares: Sequence[Estimate]) -> int:
     return next((i for i, share in enumerate(shares) if not math.isnan(share.value)), -1)
 
@@ -314,16 +246,3 @@ def _first(shares: Sequence[Estimate]) -> int:
 def _least(values: Sequence[float]) -> str:
     shown = [v for v in values if not math.isnan(v)]
     return f"{min(shown):.2f}" if shown else "n/a"
-
-
-def _short(name: str, most: int = 24) -> str:
-    # a dollar sign would start matplotlib's mathematics
-    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
-
-
-def _uri(figure: Figure) -> str:
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"

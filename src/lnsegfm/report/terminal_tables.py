@@ -11,8 +11,9 @@ import math
 from rich.table import Table
 from rich.text import Text
 
+from lnsegfm.evaluation.case_scores import MEAN
 from lnsegfm.evaluation.detection import IOU_CRITERIA
-from lnsegfm.evaluation.scores import MEAN, Evaluation
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.messages import printable
 from lnsegfm.report.comparison import Comparison, Difference
 from lnsegfm.report.verdict import dice_text, interval_text, notes

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.case_scores import nan_to_none
 from lnsegfm.evaluation.metric_table import METRICS
-from lnsegfm.evaluation.scores import Evaluation, nan_to_none
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP, KINDS, Interval
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import ADAPTED, BASE, Comparison, Difference, NodeDifference

@@ -44,7 +44,7 @@ def require_processes(processes: int, batch_size: int, device: str) -> None:
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What each process is told.
+    """What each process is given.
 
     Args:
         arguments: Of `lnsegfm.training.train_process.train_in_process`, without progress.

@@ -6,7 +6,7 @@ for them.
 
 nnU-Net loads ``-pretrained_weights`` after it built network and optimizer, by the plain names of the weights. So a
 named trainer begins with the method only when training starts, or when a checkpoint is loaded: what the method adds
-then stands on the base's weights, and what it remembers is theirs.
+then stands on the base's weights, and what it keeps is theirs.
 """
 
 from __future__ import annotations

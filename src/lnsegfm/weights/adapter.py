@@ -1,8 +1,8 @@
-"""What an adapted model changed against its base, exact to the bit: ``base + adapter = model``.
+"""Adapters: what a model changed against its base, exact to the bit: ``base + adapter = model``.
 
-A difference of floats is not exact, so an adapter holds new values: where few entries of a tensor moved, their indices
-and values; where many did, or the base has no such tensor, the whole tensor; where a method computed the weight from
-few numbers (LoRA, DoRA, SSF), these, if they give the very bits and are fewer.
+A difference of floats is not exact, so an adapter stores new values: where few entries of a tensor changed, their
+indices and values; where many did, or the base has no such tensor, the whole tensor; where a method computed the weight
+from few numbers (LoRA, DoRA, SSF), these numbers, if they give the same bits and are fewer.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 from lnsegfm.errors import DataError, ModelError, TransferError
 from lnsegfm.networks.reparametrize import Factors
 from lnsegfm.storage import read_json, write_bytes, write_json
-from lnsegfm.weights.factors import made_of, pack, unpack
+from lnsegfm.weights.factors import pack, unpack, weight_of
 from lnsegfm.weights.state import aliases, raw, weights_hash
 
 FORMAT = "lnsegfm.adapter/2"
 FORMATS = ("lnsegfm.adapter/1", FORMAT)
-"""What is read: the first had no factors."""
+"""Formats that are read; the first had no factors."""
 
 TENSORS, CARD = "adapter.safetensors", "adapter.json"
 LONGEST_CARD = 64 * 2**20
@@ -33,18 +33,18 @@ LONGEST_CARD = 64 * 2**20
 
 
 class StoredTensor(NamedTuple):
-    """What an adapter holds of one tensor.
+    """What an adapter stores of one tensor.
 
     Args:
-        name: The tensor.
+        name: Name of the tensor.
         form: ``whole``, ``entries`` or ``factors``.
-        numbers: New values that it holds; places are not counted.
-        bytes: Of values and places.
+        values: Number of new values, without indices.
+        bytes: Of values and indices.
     """
 
     name: str
     form: str
-    numbers: int
+    values: int
     bytes: int
 
 
@@ -54,13 +54,13 @@ class Adapter:
 
     Args:
         whole: New tensors, by name.
-        indices: Flat indices of the entries that moved, int32 or int64, by name.
+        indices: Flat indices of the entries that changed, int32 or int64, by name.
         values: Their new values, by name.
-        factors: What weights are made of besides the base's, by name.
+        factors: Factors from which weights are computed, together with the base's, by name.
         same: Further names of each tensor: alias -> name.
         base_sha256: Hash of the base's weights (`lnsegfm.weights.state.weights_hash`).
         model_sha256: Hash of the adapted weights.
-        card: What the model is besides its weights: method, plans, dataset.json, configuration; ``names`` are those
+        card: The model without its weights: method, plans, dataset.json, configuration; ``names`` are those
             of its state dict in their order.
     """
 
@@ -81,49 +81,50 @@ class Adapter:
         card: Mapping[str, Any],
         factors: Mapping[str, Factors] | None = None,
     ) -> Adapter:
-        """Find what a model changed against its base.
+        """Compare a model with its base.
 
         Args:
             base: The base's weights.
             model: The adapted weights.
-            card: What the model is besides.
-            factors: What a method made weights of, under any of their names; taken where they hold.
+            card: The model without its weights.
+            factors: Factors from which a method computed weights, under any of their names; used where they are exact.
         """
         names = aliases(model)
-        made = {names[name]: found for name, found in (factors or {}).items() if name in names}
-        whole, indices, values, kept = {}, {}, {}, {}
+        candidates = {names[name]: entry for name, entry in (factors or {}).items() if name in names}
+        whole, indices, values, exact = {}, {}, {}, {}
         for name in sorted(set(names.values())):
             new, old = model[name], base.get(name)
             if old is None or old.shape != new.shape or old.dtype != new.dtype:
                 whole[name] = _copy(new)
                 continue
-            moved = (raw(new) != raw(old)).any(dim=1).nonzero().flatten()
-            if not moved.numel():
+            changed = (raw(new) != raw(old)).any(dim=1).nonzero().flatten()
+            if not changed.numel():
                 continue
-            index = moved.to(torch.int32 if new.numel() < 2**31 else torch.int64)
-            value = new.detach().cpu().reshape(-1)[moved]
+            index = changed.to(torch.int32 if new.numel() < 2**31 else torch.int64)
+            value = new.detach().cpu().reshape(-1)[changed]
             least = min(new.nbytes, index.nbytes + value.nbytes)
-            if name in made and _bytes_of(made[name]) < least and _makes(name, made[name], old, new):
-                kept[name] = made[name]
+            computed = candidates.get(name)
+            if computed is not None and _bytes_of(computed) < least and _is_exact(name, computed, old, new):
+                exact[name] = computed
             elif least < new.nbytes:
                 indices[name], values[name] = index, value
             else:
                 whole[name] = _copy(new)
         same = {alias: name for alias, name in names.items() if alias != name}
         card = {**card, "names": list(model)}
-        return cls(whole, indices, values, kept, same, weights_hash(base), weights_hash(model), card)
+        return cls(whole, indices, values, exact, same, weights_hash(base), weights_hash(model), card)
 
     @torch.no_grad()
     def apply(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the adapted weights, bit for bit.
+        """The adapted weights, bit for bit.
 
         Raises:
             TransferError: ``base`` is not the base that the adapter was made from, or the adapter is damaged.
         """
-        found = weights_hash(base)
-        if found != self.base_sha256:
+        base_sha256 = weights_hash(base)
+        if base_sha256 != self.base_sha256:
             raise TransferError(
-                f"The adapter belongs to a base with hash {self.base_sha256[:12]}, not {found[:12]}. "
+                f"The adapter belongs to a base with hash {self.base_sha256[:12]}, not {base_sha256[:12]}. "
                 "Use the base it was made from."
             )
         try:
@@ -146,25 +147,25 @@ class Adapter:
             flat = model[name].contiguous().reshape(-1)
             flat[index.long()] = self.values[name]
             model[name] = flat.reshape(model[name].shape)
-        model.update({name: made_of(name, found, base[name]) for name, found in self.factors.items()})
+        model.update({name: weight_of(name, factors, base[name]) for name, factors in self.factors.items()})
         model.update({alias: model[name] for alias, name in self.same.items()})
         return {name: model[name] for name in self.card["names"]}
 
     @property
-    def held(self) -> tuple[StoredTensor, ...]:
-        """What it holds, tensor by tensor."""
-        found = [StoredTensor(name, "whole", tensor.numel(), tensor.nbytes) for name, tensor in self.whole.items()]
+    def stored(self) -> tuple[StoredTensor, ...]:
+        """What it stores, tensor by tensor."""
+        stored = [StoredTensor(name, "whole", tensor.numel(), tensor.nbytes) for name, tensor in self.whole.items()]
         for name, values in self.values.items():
-            found.append(StoredTensor(name, "entries", values.numel(), values.nbytes + self.indices[name].nbytes))
+            stored.append(StoredTensor(name, "entries", values.numel(), values.nbytes + self.indices[name].nbytes))
         for name, factors in self.factors.items():
-            numbers = sum(tensor.numel() for tensor in factors.tensors.values())
-            found.append(StoredTensor(name, "factors", numbers, _bytes_of(factors)))
-        return tuple(found)
+            number = sum(tensor.numel() for tensor in factors.tensors.values())
+            stored.append(StoredTensor(name, "factors", number, _bytes_of(factors)))
+        return tuple(stored)
 
     @property
     def entries(self) -> int:
-        """Numbers that it holds, the places of entries not counted."""
-        return sum(held.numbers for held in self.held)
+        """Number of new values, without indices."""
+        return sum(tensor.values for tensor in self.stored)
 
     def save(self, folder: Path) -> int:
         """Write ``adapter.safetensors`` and ``adapter.json``; return the bytes of both."""
@@ -200,17 +201,17 @@ class Adapter:
         tensors = _read_tensors(tensors_file)
         table = card.pop("factors", {})
         factors = unpack(tensors, table)
-        parts: dict[str, dict[str, Tensor]] = {"whole": {}, "indices": {}, "values": {}}
+        tables: dict[str, dict[str, Tensor]] = {"whole": {}, "indices": {}, "values": {}}
         for key, tensor in tensors.items():
-            name, _, part = key.rpartition(":")
-            if part in parts:
-                parts[part][name] = tensor
-            elif name not in factors or part.partition(".")[0] != factors[name].kind:
-                raise ModelError(f"{tensors_file}: tensor {key} is none of an adapter's. Copy it again.")
-        if parts["indices"].keys() != parts["values"].keys():
-            raise ModelError(f"{tensors_file}: entries without their places, or places alone. Copy it again.")
+            name, _, form = key.rpartition(":")
+            if form in tables:
+                tables[form][name] = tensor
+            elif name not in factors or form.partition(".")[0] != factors[name].kind:
+                raise ModelError(f"{tensors_file}: tensor {key} does not belong to an adapter. Copy it again.")
+        if tables["indices"].keys() != tables["values"].keys():
+            raise ModelError(f"{tensors_file}: entries without indices, or indices without values. Copy it again.")
         same, base, model = (card.pop(key) for key in ("same", "base_sha256", "model_sha256"))
-        return cls(**parts, factors=factors, same=same, base_sha256=base, model_sha256=model, card=card)
+        return cls(**tables, factors=factors, same=same, base_sha256=base, model_sha256=model, card=card)
 
 
 def files_of(place: Path) -> tuple[Path, Path]:
@@ -226,9 +227,9 @@ def size_of(folder: Path) -> int:
 
 
 def _read_card(file: Path) -> dict[str, Any]:
-    """What ``adapter.json`` says, its own entries of the kinds they should be."""
+    """The content of ``adapter.json``; its entries have the right types."""
     if file.is_file() and file.stat().st_size > LONGEST_CARD:
-        raise ModelError(f"{file}: longer than any adapter's would be. Do not use it unless you trust its source.")
+        raise ModelError(f"{file}: longer than an adapter's. Do not use it unless you trust its source.")
     try:
         card = read_json(file)
     except DataError as error:
@@ -246,7 +247,7 @@ def _read_card(file: Path) -> dict[str, Any]:
         and isinstance(card["names"], list)
         and all(isinstance(name, str) for name in card["names"])
     ):
-        raise ModelError(f"{file}: an entry is of another kind than an adapter's. Copy it again.")
+        raise ModelError(f"{file}: an entry has another type than in an adapter. Copy it again.")
     del card["format"]
     return card
 
@@ -254,13 +255,13 @@ def _read_card(file: Path) -> dict[str, Any]:
 def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
-    except Exception as error:  # a damaged file, or one made to do harm, may raise anything
+    except Exception as error:  # a damaged or malicious file may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"{file}: not a whole adapter ({reason}). Copy it again.") from None
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A tensor in memory of its own: safetensors saves no two tensors that share any."""
+    """A copy in its own memory: safetensors does not save tensors that share memory."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
@@ -268,10 +269,10 @@ def _bytes_of(factors: Factors) -> int:
     return sum(tensor.nbytes for tensor in factors.tensors.values())
 
 
-def _makes(name: str, factors: Factors, old: Tensor, new: Tensor) -> bool:
-    """Whether factors give a weight to the bit, on every machine: of a NaN each has its own."""
+def _is_exact(name: str, factors: Factors, old: Tensor, new: Tensor) -> bool:
+    """Whether factors give a weight to the bit, on every machine; the bits of a NaN differ between machines."""
     try:
-        made = made_of(name, factors, old.detach().cpu())
+        weight = weight_of(name, factors, old.detach().cpu())
     except TransferError:
         return False
-    return bool(made.isfinite().all()) and torch.equal(raw(made), raw(new))
+    return bool(weight.isfinite().all()) and torch.equal(raw(weight), raw(new))

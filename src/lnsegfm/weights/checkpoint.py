@@ -1,7 +1,7 @@
 """nnU-Net checkpoints, read without executing anything.
 
-A checkpoint is a pickle, and a pickle is a program. `torch.load(weights_only=True)` runs none of it but a small
-allow-list; the list here adds what nnU-Net 2 itself puts there (NumPy scalars of its logs, a `torch.device`).
+A checkpoint is a pickle, and a pickle is a program. `torch.load(weights_only=True)` calls only what is on a small
+allow-list; the list here adds what nnU-Net 2 itself stores (NumPy scalars of its logs, a `torch.device`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ALLOWED: list[Any] = [
     torch.device,
 ]
 _WANTED = "Give a checkpoint_final.pth of nnU-Net."
-# Weights hardly compress. What unpacks to many times its size was made to fill the memory of whoever opens it.
+# Weights hardly compress. A file that unpacks to many times its size was made to exhaust memory.
 UNPACKED_RATIO, UNPACKED_SPARE = 4, 64 * 2**20
 
 
@@ -56,7 +56,7 @@ class Checkpoint:
         weights: The network's state dict.
         configuration: Name of the configuration in the plans, such as ``3d_fullres``.
         plans: The plans it was trained with.
-        dataset_json: nnU-Net's description of the data set it was trained on.
+        dataset_json: nnU-Net's description of the dataset it was trained on.
         trainer_name: Name of the trainer class whose ``build_network_architecture`` builds the network.
         mirroring_axes: Spatial axes along which test-time mirroring is allowed.
     """
@@ -78,34 +78,34 @@ def load_safely(path: Path) -> Any:
     """Read a file of ``torch.save`` onto the CPU; nothing in it is executed.
 
     Raises:
-        UnsafeFile: It asks for a class or function outside the allow-list, which the message names; or it unpacks to
+        UnsafeFile: It refers to a class or function outside the allow-list, which the message names; or it unpacks to
             many times its size.
         ModelError: It is missing, cut short, or not a file of ``torch.save``.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Check the path.")
-    _require_modest(path)
+    _require_no_zip_bomb(path)
     try:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file, or one made to do harm, may raise anything
-        asked = _asked_for(path, error)
-        if asked:
+    except Exception as error:  # a damaged or malicious file may raise anything
+        forbidden = _forbidden(path, error)
+        if forbidden:
             raise UnsafeFile(
-                f"{path}: it asks to run {asked} while it is read. Weights need no such thing: "
+                f"{path}: it asks to run {forbidden} while it is read. Weights need no such thing: "
                 "do not open this file with other programs, ask its author for plain weights."
             ) from None
-        raise ModelError(f"{path}: {_what_it_is(path)}") from None
+        raise ModelError(f"{path}: {_not_a_checkpoint(path)}") from None
 
 
-def _require_modest(path: Path) -> None:
-    """Refuse a zip whose members are said to unpack to more than weights would. torch believes the same sizes."""
+def _require_no_zip_bomb(path: Path) -> None:
+    """Refuse a zip whose directory lists more unpacked bytes than weights would have. torch uses the same sizes."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
-        return  # no zip: the format of torch before 1.6, which holds its bytes as they are; or damaged
+        return  # no zip: the format of torch before 1.6, which is not compressed; or damaged
     if unpacked > UNPACKED_RATIO * path.stat().st_size + UNPACKED_SPARE:
         raise UnsafeFile(
             f"{path}: it would unpack to {unpacked / 2**20:.0f} MiB, from {path.stat().st_size / 2**20:.1f} MiB. "
@@ -113,18 +113,18 @@ def _require_modest(path: Path) -> None:
         )
 
 
-def _asked_for(path: Path, error: Exception) -> str | None:
-    """What a refused pickle wanted to call: as torch says it, else found in its opcodes, of which none is run."""
+def _forbidden(path: Path, error: Exception) -> str | None:
+    """What a refused pickle would call: from torch's message, else from its opcodes, none of which is executed."""
     if not isinstance(error, UnpicklingError):
         return None
-    if told := re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)):
-        return told.group(1)
+    if match := re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)):
+        return match.group(1)
     strings: list[str] = []
     with contextlib.suppress(Exception):  # a damaged file ends the search
         for opcode, argument, _ in pickletools.genops(_pickle_in(path)):
-            named = str(argument).replace(" ", ".") if opcode.name == "GLOBAL" else ".".join(strings[-2:])
-            if opcode.name in ("GLOBAL", "STACK_GLOBAL") and not named.startswith(("torch.", "numpy.", "collections.")):
-                return named
+            name = str(argument).replace(" ", ".") if opcode.name == "GLOBAL" else ".".join(strings[-2:])
+            if opcode.name in ("GLOBAL", "STACK_GLOBAL") and not name.startswith(("torch.", "numpy.", "collections.")):
+                return name
             if isinstance(argument, str):
                 strings.append(argument)
     return None
@@ -137,8 +137,8 @@ def _pickle_in(path: Path) -> bytes:
         return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
 
 
-def _what_it_is(path: Path) -> str:
-    """Why a file is no checkpoint, for people: torch's own words would advise them to run what is in it."""
+def _not_a_checkpoint(path: Path) -> str:
+    """Why a file is no checkpoint: torch's own message would advise users to execute it."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -187,7 +187,7 @@ def checkpoint_of(content: Any, path: Path) -> Checkpoint:
     except KeyError as error:
         raise ModelError(f"{path}: not an nnU-Net checkpoint ({error} is missing). {_WANTED}") from None
     except (TypeError, AttributeError, IndexError):
-        raise ModelError(f"{path}: not an nnU-Net checkpoint (not a table of entries). {_WANTED}") from None
+        raise ModelError(f"{path}: not an nnU-Net checkpoint (it is no dictionary). {_WANTED}") from None
     tables = (checkpoint.weights, checkpoint.plans, checkpoint.dataset_json)
     if not (
         all(isinstance(table, Mapping) for table in tables)
@@ -195,14 +195,14 @@ def checkpoint_of(content: Any, path: Path) -> Checkpoint:
         and isinstance(checkpoint.configuration, str)
         and isinstance(checkpoint.trainer_name, str)
     ):
-        raise ModelError(f"{path}: not an nnU-Net checkpoint (an entry is of another kind). {_WANTED}")
+        raise ModelError(f"{path}: not an nnU-Net checkpoint (an entry has another type). {_WANTED}")
     return checkpoint
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint that stock nnU-Net predicts with and takes as ``-pretrained_weights``.
 
-    It holds no times and no logs: the same weights and plans give the same bytes.
+    It has no times and no logs: the same weights and plans give the same bytes.
     """
     save(
         path,
@@ -226,7 +226,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def save(path: Path, content: Any) -> None:
-    """``torch.save``, whole or not at all, with bytes that depend on the content alone (not on the file's name)."""
+    """``torch.save`` in one atomic write, with bytes that depend on the content alone (not on the file's name)."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())

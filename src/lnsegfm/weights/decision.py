@@ -1,4 +1,4 @@
-"""What is to become of each tensor of a network that a base's weights go into."""
+"""What is transferred from a base into one tensor of a network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lnsegfm.weights.transfer_report import TransferStatus
 
 
 @dataclass(frozen=True)
-class Change:
-    """What differs between base and network.
+class BaseMismatch:
+    """What may differ between base and network: labels and input channels.
 
     Args:
         base_labels: Names of the base's output channels in their order, background first.
         labels: Names of the network's.
-        base_channels: Input channels of the base, None where they are not known.
+        base_channels: Input channels of the base, None if unknown.
         channels: Input channels of the network.
     """
 
@@ -32,23 +32,23 @@ class Change:
 
     @property
     def rows(self) -> list[tuple[int, int]]:
-        """Rows of a head that base and network share: the network's, the base's."""
+        """Rows of a head that base and network share, as (network's, base's)."""
         return [(i, self.base_labels.index(label)) for i, label in enumerate(self.labels) if label in self.base_labels]
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What is to become of one tensor of the network.
+    """What is transferred into one tensor of the network.
 
     Args:
-        fate: Its fate.
-        value: What is to be written, unless it is fresh.
-        notes: What is done, or why it is fresh, in words that hold for other tensors too.
-        difference: What differs from the base, of this tensor alone; only where it is fresh.
-        fresh: Entries that stay fresh in a tensor that is adapted: the rows of new labels.
+        status: Matched, adapted or fresh.
+        value: Its new value, unless it is fresh.
+        notes: What is done, or why it is fresh; the same words for all tensors it applies to.
+        difference: How this tensor differs from the base; only if it is fresh.
+        fresh: Entries that stay fresh in an adapted tensor: the rows of new labels.
     """
 
-    fate: TransferStatus
+    status: TransferStatus
     value: Tensor | None = None
     notes: tuple[str, ...] = ()
     difference: str = ""
@@ -56,66 +56,70 @@ class Decision:
 
 
 def decide(
-    base: Mapping[str, Tensor], names: Sequence[str], tensor: Tensor, parameter: NetworkParameter | None, change: Change
+    base: Mapping[str, Tensor],
+    names: Sequence[str],
+    tensor: Tensor,
+    parameter: NetworkParameter | None,
+    mismatch: BaseMismatch,
 ) -> Decision:
-    """Decide on one tensor of the network.
+    """Decide what is transferred into one tensor of the network.
 
     Args:
         base: State dict of the base.
-        names: All names of the tensor in the network; the base may know any of them.
+        names: All names of the tensor in the network; the base may use any of them.
         tensor: The network's tensor.
-        parameter: What it is; None for a running statistic.
-        change: What differs between base and network.
+        parameter: Its role and module; None for a running statistic.
+        mismatch: Labels and input channels of base and network.
     """
     name, shape = names[0], tuple(tensor.shape)
-    there = [alias for alias in names if alias in base]
-    if not there:
+    known = [alias for alias in names if alias in base]
+    if not known:
         return Decision(TransferStatus.FRESH, None, ("not in the base",), f"{name} {shape} is not in the base")
-    source = base[there[0]]
-    for alias in there[1:]:
+    source = base[known[0]]
+    for alias in known[1:]:
         if not _equal(base[alias], source):
-            told = f"{name} {shape} is two tensors in the base, {there[0]} and {alias}"
-            return Decision(TransferStatus.FRESH, None, ("two tensors in the base",), told)
+            difference = f"{name} {shape} is two tensors in the base, {known[0]} and {alias}"
+            return Decision(TransferStatus.FRESH, None, ("two tensors in the base",), difference)
     if not same_family(source.dtype, tensor.dtype):
         kind = str(source.dtype).removeprefix("torch.")
         return Decision(TransferStatus.FRESH, None, (f"{kind} in the base",), f"{name} {shape} is {kind} in the base")
-    if parameter is not None and parameter.role is Role.HEAD and change.labels != change.base_labels:
-        return _decide_head(source, parameter, change)
+    if parameter is not None and parameter.role is Role.HEAD and mismatch.labels != mismatch.base_labels:
+        return _decide_head(source, parameter, mismatch)
     if source.shape == tensor.shape:
         return Decision(TransferStatus.MATCHED, source)
     fitted = None
     if parameter is not None and parameter.role is Role.POSITION:
         fitted = fit_table(source.to(tensor.dtype), tensor, parameter.module)
     elif parameter is not None and parameter.role is Role.WEIGHT:
-        known = {"base_channels": change.base_channels, "channels": change.channels}
-        fitted = fit_convolution(source.to(tensor.dtype), tensor, parameter.module, **known)
+        channels = {"base_channels": mismatch.base_channels, "channels": mismatch.channels}
+        fitted = fit_convolution(source.to(tensor.dtype), tensor, parameter.module, **channels)
     if fitted is not None:
         return Decision(TransferStatus.ADAPTED, fitted.value, fitted.notes)
     return _other_shape(name, source, tensor)
 
 
-def _decide_head(source: Tensor, parameter: NetworkParameter, change: Change) -> Decision:
+def _decide_head(source: Tensor, parameter: NetworkParameter, mismatch: BaseMismatch) -> Decision:
     """Rows of the labels that the base knows, in the order of the network's labels."""
     value = parameter.tensor.detach().clone()
     axis = 1 if parameter.layout.transposed and value.dim() > 1 else 0
     wanted = list(value.shape)
-    wanted[axis] = len(change.base_labels)
+    wanted[axis] = len(mismatch.base_labels)
     groups = getattr(parameter.module, "groups", 1)
-    if groups != 1 or value.shape[axis] != len(change.labels) or list(source.shape) != wanted:
+    if groups != 1 or value.shape[axis] != len(mismatch.labels) or list(source.shape) != wanted:
         return _other_shape(parameter.name, source, value)
-    for i, j in change.rows:
+    for i, j in mismatch.rows:
         value.select(axis, i).copy_(source.select(axis, j))
-    fresh = value.numel() * (len(change.labels) - len(change.rows)) // len(change.labels)
-    return Decision(TransferStatus.ADAPTED, value, fresh=fresh) if change.rows else Decision(TransferStatus.FRESH)
+    fresh = value.numel() * (len(mismatch.labels) - len(mismatch.rows)) // len(mismatch.labels)
+    return Decision(TransferStatus.ADAPTED, value, fresh=fresh) if mismatch.rows else Decision(TransferStatus.FRESH)
 
 
 def _other_shape(name: str, source: Tensor, tensor: Tensor) -> Decision:
-    told = f"{name} {tuple(tensor.shape)} is {tuple(source.shape)} in the base"
-    return Decision(TransferStatus.FRESH, None, ("another shape in the base",), told)
+    difference = f"{name} {tuple(tensor.shape)} is {tuple(source.shape)} in the base"
+    return Decision(TransferStatus.FRESH, None, ("another shape in the base",), difference)
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
+def _equal(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape or first.dtype != second.dtype:
         return False
-    same_place = one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
-    return same_place or torch.equal(one, other)
+    same_storage = first.data_ptr() == second.data_ptr() and first.stride() == second.stride()
+    return same_storage or torch.equal(first, second)

@@ -1,4 +1,4 @@
-"""Single tensors of a base for a network that wants them in another shape: convolutions and tables of positions."""
+"""Adapting single tensors of a base to another shape: convolutions and tables of relative positions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """A tensor in the shape that the network wants.
+class FittedTensor:
+    """A tensor in the shape of the network's.
 
     Args:
         value: The tensor.
-        notes: What was done to it, in words.
+        notes: What was done to it, as text.
     """
 
     value: Tensor
@@ -25,36 +25,36 @@ class Fitted:
 
 
 def fit_convolution(
-    weight: Tensor, wanted: Tensor, module: nn.Module, *, base_channels: int | None = None, channels: int | None = None
-) -> Fitted | None:
-    """Give a base's convolution the input channels and the extent of the network's.
+    weight: Tensor, target: Tensor, module: nn.Module, *, base_channels: int | None = None, channels: int | None = None
+) -> FittedTensor | None:
+    """Adapt a base's convolution to the input channels and the kernel size of the network's.
 
-    The extent of a transposed convolution, and of one that cuts an image into patches, is its stride: such a kernel
-    lies nowhere in the middle of another, and none is fitted.
+    The kernel size of a transposed convolution, and of a patch embedding, is its stride: such a kernel has no
+    counterpart of another size, and is not adapted.
 
     Args:
         weight: The base's weight (out, in / groups, *taps).
-        wanted: The network's.
+        target: The network's.
         module: The network's layer that owns it.
-        base_channels: Input channels of the base; None where they are not known, so that no layer is the first.
+        base_channels: Input channels of the base; None if unknown; then no layer counts as the first.
         channels: Input channels of the network.
 
     Returns:
-        None where no rule leads from one shape to the other.
+        None where one shape cannot be adapted to the other.
     """
     if not isinstance(module, _ConvNd) or isinstance(module, _ConvTransposeNd):
         return None
-    if weight.dim() != wanted.dim() or weight.shape[0] != wanted.shape[0]:
+    if weight.dim() != target.dim() or weight.shape[0] != target.shape[0]:
         return None
     notes = []
-    if weight.shape[1] != wanted.shape[1]:
-        first = base_channels is not None and (weight.shape[1], wanted.shape[1]) == (base_channels, channels)
+    if weight.shape[1] != target.shape[1]:
+        first = base_channels is not None and (weight.shape[1], target.shape[1]) == (base_channels, channels)
         if not first or module.groups != 1:
             return None
-        notes.append(channels_note(weight.shape[1], wanted.shape[1]))
-        weight = fit_channels(weight, wanted.shape[1])
-    if weight.shape != wanted.shape:
-        old, new = weight.shape[2:], wanted.shape[2:]
+        notes.append(channels_note(weight.shape[1], target.shape[1]))
+        weight = fit_channels(weight, target.shape[1])
+    if weight.shape != target.shape:
+        old, new = weight.shape[2:], target.shape[2:]
         if any(a != b and b == stride > 1 for a, b, stride in zip(old, new, module.stride, strict=True)):
             return None
         centred = fit_extent(weight, new)
@@ -62,15 +62,15 @@ def fit_convolution(
             return None
         weight = centred
         notes.append(f"kernel {_times(old)} -> {_times(new)}: centred")
-    return Fitted(weight, tuple(notes))
+    return FittedTensor(weight, tuple(notes))
 
 
 def fit_channels(weight: Tensor, channels: int) -> Tensor:
-    """Give a convolution other input channels: one image in all of them has the response that it had before.
+    """Adapt a convolution to another number of input channels: an image repeated in all of them has the same response.
 
     Args:
         weight: (out, in, *taps).
-        channels: Wanted input channels.
+        channels: Input channels of the result.
 
     Returns:
         (out, channels, *taps): in each channel the sum over the old ones, divided by the number of new ones.
@@ -80,54 +80,54 @@ def fit_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def channels_note(old: int, new: int) -> str:
-    """What `fit_channels` does, in words."""
+    """Describes what `fit_channels` does."""
     divided = "halved" if new == 2 else f"divided by {new}"
     done = "summed" if new == 1 else f"repeated and {divided}" if old == 1 else f"summed, {divided} and repeated"
     return f"input channels {old} -> {new}: {done}"
 
 
 def fit_extent(weight: Tensor, extent: Sequence[int]) -> Tensor | None:
-    """Put kernels into the middle of larger ones that are zero around them, or cut out their middle.
+    """Pad kernels with zeros on all sides, or crop them to their centre.
 
     Args:
         weight: (out, in, *taps).
-        extent: Wanted taps.
+        extent: Taps of the result.
 
     Returns:
-        (out, in, *extent), or None where there is no middle: another number of axes, or an odd difference.
+        (out, in, *extent), or None where they cannot be centred: another number of axes, or an odd difference.
     """
     old = weight.shape[2:]
     if len(old) != len(extent) or any((new - was) % 2 for was, new in zip(old, extent, strict=True)):
         return None
     sides = [(new - was) // 2 for was, new in zip(old, extent, strict=True)]
-    return functional.pad(weight, [side for side in reversed(sides) for _ in range(2)])  # negative sides are cut off
+    return functional.pad(weight, [side for side in reversed(sides) for _ in range(2)])  # negative sides crop
 
 
-def fit_table(table: Tensor, wanted: Tensor, module: nn.Module) -> Fitted | None:
-    """Give a table of relative positions another window.
+def fit_table(table: Tensor, target: Tensor, module: nn.Module) -> FittedTensor | None:
+    """Adapt a table of relative positions to another window.
 
     Windows are cubes (squares where a table's length is no cube) unless the network's layer has a ``window_size``;
-    the base's are always taken for such.
+    the base's are always taken to be cubes or squares.
 
     Args:
         table: The base's table (offsets, heads); a window of (a, b, c) has (2a - 1)(2b - 1)(2c - 1) offsets.
-        wanted: The network's.
+        target: The network's.
         module: The network's layer that owns it.
 
     Returns:
-        None where the heads differ or the windows cannot be told.
+        None where the heads differ or the windows are unknown.
     """
-    if table.dim() != 2 or wanted.dim() != 2 or table.shape[1] != wanted.shape[1]:
+    if table.dim() != 2 or target.dim() != 2 or table.shape[1] != target.shape[1]:
         return None
-    told = getattr(module, "window_size", None)
+    window = getattr(module, "window_size", None)
     for axes in (3, 2):
-        old, new = regular_window(len(table), axes), regular_window(len(wanted), axes)
-        if isinstance(told, Sequence) and len(told) == axes and _offsets(told) == len(wanted):
-            new = tuple(told)
-        elif isinstance(told, Sequence):
+        old, new = regular_window(len(table), axes), regular_window(len(target), axes)
+        if isinstance(window, Sequence) and len(window) == axes and _offsets(window) == len(target):
+            new = tuple(window)
+        elif isinstance(window, Sequence):
             new = None
         if old is not None and new is not None:
-            return Fitted(
+            return FittedTensor(
                 fit_positions(table, old, new), (f"positions of window {_edge(old)} -> {_edge(new)}: interpolated",)
             )
     return None
@@ -141,7 +141,7 @@ def fit_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tens
     Args:
         table: (offsets, heads), the offsets of the last axis next to each other.
         old: Window of the table, two or three edges in tokens.
-        new: Wanted window.
+        new: The other window.
     """
     grid = table.double().T.reshape(1, -1, *(2 * edge - 1 for edge in old))
     for axis, edge in enumerate(new, start=2):
@@ -158,9 +158,9 @@ def regular_window(offsets: int, axes: int) -> tuple[int, ...] | None:
     return (size // 2 + 1,) * axes if size**axes == offsets and size % 2 else None
 
 
-def same_family(one: torch.dtype, other: torch.dtype) -> bool:
-    """Whether numbers of one type may be written as those of the other: floats as floats, integers as integers."""
-    kinds = [(kind.is_floating_point, kind.is_complex, kind is torch.bool) for kind in (one, other)]
+def same_family(first: torch.dtype, second: torch.dtype) -> bool:
+    """Whether one type may be converted to the other: floats to floats, integers to integers."""
+    kinds = [(kind.is_floating_point, kind.is_complex, kind is torch.bool) for kind in (first, second)]
     return kinds[0] == kinds[1]
 
 

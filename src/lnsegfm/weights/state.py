@@ -14,8 +14,8 @@ from lnsegfm.errors import ModelError
 def aliases(weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Map every name to the first name (in sorted order) of the same tensor.
 
-    nnU-Net's networks hold a convolution under up to four names. In memory they share storage; after some ways of
-    saving they do not, so names of equal storage, shape and stride are the same tensor, and nothing else is.
+    nnU-Net's networks hold a convolution under up to four names. In memory these share storage; in some files they do
+    not, so names of equal storage, shape and stride are the same tensor, and nothing else is.
     """
     first: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype], str] = {}
     names = {}
@@ -30,7 +30,7 @@ def aliases(weights: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def raw(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor as (entries, bytes an entry), on the CPU: -0.0 and every NaN are values of their own."""
+    """The bytes of a tensor as (entries, bytes per entry), on the CPU: -0.0 and every NaN are distinct."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).reshape(flat.numel(), tensor.element_size())
 
@@ -45,11 +45,20 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def module_group(name: str) -> str:
+    """The module group that a tensor belongs to, such as ``encoder.stages`` or ``decoder5``.
+
+    Two components of the name of its module, or one where that ends in a digit.
+    """
+    path = name.split(".")[:-1] or [name]
+    return path[0] if path[0][-1:].isdigit() else ".".join(path[:2])
+
+
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put a state dict into the network it belongs to.
+    """Load a state dict into its network.
 
     Raises:
-        ModelError: It belongs to another network.
+        ModelError: It does not fit the network.
     """
     try:
         network.load_state_dict(dict(weights))

@@ -1,8 +1,8 @@
-"""Base weights into a network: what fits as it is, what can be made to fit, and a report of all of it.
+"""Transfer of base weights into a network: what fits is copied, what can be adapted is adapted, and both are reported.
 
-Heads go by label name. Where the network takes other input channels, has kernels of another extent or another
-attention window, the base's tensors are made to fit (`lnsegfm.weights.fit_tensor`). What fits in no way stays at the
-network's own initialisation; where that is too much, nothing is transferred.
+Heads are matched by label name. Where the network has other input channels, another kernel size or another attention
+window, the base's tensors are adapted (`lnsegfm.weights.fit_tensor`). What does not fit keeps the network's own
+initialisation; where that is too much, nothing is transferred.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.parameter_roles import NORMS, NetworkParameter, parameters_of
 from lnsegfm.networks.role import Role
-from lnsegfm.weights.decision import Change, Decision, decide
-from lnsegfm.weights.state import aliases
+from lnsegfm.weights.decision import BaseMismatch, Decision, decide
+from lnsegfm.weights.state import aliases, module_group
 from lnsegfm.weights.transfer_report import StatusCounts, Transfer, TransferGroup, TransferStatus, listed
 
 __all__ = ["StatusCounts", "Transfer", "TransferGroup", "TransferStatus", "transfer"]
@@ -27,8 +27,8 @@ HEAD = "head"
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """One tensor of the network, and what is to become of it."""
+class TransferTarget:
+    """One tensor of the network, and what is transferred into it."""
 
     names: tuple[str, ...]
     tensor: Tensor
@@ -42,19 +42,18 @@ class Place:
 
     @property
     def parameters(self) -> StatusCounts:
-        """Its entries by fate; a running statistic has none."""
+        """Its entries by status; a running statistic has none."""
         if self.parameter is None:
             return StatusCounts()
         fresh = self.decision.fresh
-        return StatusCounts().plus(self.decision.fate, self.tensor.numel() - fresh).plus(TransferStatus.FRESH, fresh)
+        return StatusCounts().plus(self.decision.status, self.tensor.numel() - fresh).plus(TransferStatus.FRESH, fresh)
 
     @property
     def group(self) -> str:
-        """The module group that it lies in: two components of its name, or one that ends in a digit."""
+        """Its module group; the head is one of its own."""
         if self.is_head:
             return HEAD
-        path = self.names[0].split(".")[:-1] or [self.names[0]]
-        return path[0] if path[0][-1:].isdigit() else ".".join(path[:2])
+        return module_group(self.names[0])
 
 
 @torch.no_grad()
@@ -80,29 +79,28 @@ def transfer(
         base_channels: Input channels of the base. Without it, a first layer for other channels stays fresh.
         channels: Input channels of the network.
         head: Modules whose output channels are the labels, for a network that has no card.
-        covers: How the names of those parameters begin that the base should have; all, where none is given.
-        minimum: Share of these parameters, head excluded, that must come from the base.
+        covers: Prefixes of the names of the parameters that the base should have; all parameters unless given.
+        minimum: Share of these parameters, without the head, that must come from the base.
 
     Raises:
-        TransferError: Too little of the base fits, and the first differences are listed; the network has nothing
-            that ``covers`` names; a tensor of the base holds a value that is no finite number. The network is as it
-            was.
-        ConfigError: The network has no card and no head was named; ``minimum`` cannot be.
+        TransferError: Too little of the base fits (the first differences are listed), the network has no parameter
+            that ``covers`` names, or a tensor of the base holds a value that is not finite. The network is unchanged.
+        ConfigError: The network has no card and no head was named, or ``minimum`` is no share.
     """
     if not 0 <= minimum <= 1:
         raise ConfigError(f"minimum {minimum}: it is the share of a network's parameters. Use one from 0 to 1.")
     network = unwrap(network)
     _require_finite(base)
-    change = Change(list(base_labels), list(labels), base_channels, channels)
-    places = list(_places(base, network, change, parameters_of(network, head)))
-    share = _share(places, covers, minimum)
-    for place in places:
-        if place.decision.value is not None:
-            place.tensor.copy_(place.decision.value)
-    kept, new = _labels(places, change)
-    named = {fate: tuple(p.names[0] for p in places if p.decision.fate is fate) for fate in TransferStatus}
+    mismatch = BaseMismatch(list(base_labels), list(labels), base_channels, channels)
+    targets = list(_targets(base, network, mismatch, parameters_of(network, head)))
+    share = _share(targets, covers, minimum)
+    for target in targets:
+        if target.decision.value is not None:
+            target.tensor.copy_(target.decision.value)
+    kept, new = _labels(targets, mismatch)
+    named = {status: tuple(t.names[0] for t in targets if t.decision.status is status) for status in TransferStatus}
     return Transfer(
-        groups=_groups(places, kept, new),
+        groups=_groups(targets, kept, new),
         matched=named[TransferStatus.MATCHED],
         adapted=named[TransferStatus.ADAPTED],
         fresh=named[TransferStatus.FRESH],
@@ -119,15 +117,15 @@ def _require_finite(base: Mapping[str, Tensor]) -> None:
         single = tensor.float() if tensor.is_floating_point() else tensor  # a large double is infinite there
         if names[name] == name and not bool(torch.isfinite(single).all()):
             raise TransferError(
-                f"Tensor {name} of the base: it holds values that are no finite numbers, so the base is damaged. "
+                f"Tensor {name} of the base: it holds values that are not finite, so the base is damaged. "
                 "Use another checkpoint."
             )
 
 
-def _places(
-    base: Mapping[str, Tensor], network: nn.Module, change: Change, parameters: list[NetworkParameter]
-) -> Iterator[Place]:
-    """Every tensor of the network once, in its order, without what it computes itself."""
+def _targets(
+    base: Mapping[str, Tensor], network: nn.Module, mismatch: BaseMismatch, parameters: list[NetworkParameter]
+) -> Iterator[TransferTarget]:
+    """Every tensor of the network once, in its order, without integer buffers that it computes itself."""
     by_id = {id(parameter.tensor): parameter for parameter in parameters}
     computed = {
         id(buffer)
@@ -143,25 +141,27 @@ def _places(
             tensors[id(tensor)] = tensor
     for key, tensor in tensors.items():
         parameter = by_id.get(key)
-        yield Place(tuple(names[key]), tensor, parameter, decide(base, names[key], tensor, parameter, change))
+        yield TransferTarget(
+            tuple(names[key]), tensor, parameter, decide(base, names[key], tensor, parameter, mismatch)
+        )
 
 
-def _share(places: Sequence[Place], covers: Sequence[str], minimum: float) -> float:
-    """The share of what the base should have that it gives.
+def _share(targets: Sequence[TransferTarget], covers: Sequence[str], minimum: float) -> float:
+    """Share of the parameters which the base should have that come from it.
 
     Raises:
-        TransferError: It is too small, or the network has nothing of what the base should have.
+        TransferError: It is below ``minimum``, or the network has none of these parameters.
     """
-    wanted = [p for p in places if not p.is_head and p.names[0].startswith(tuple(covers) or "")]
-    counts = sum((p.parameters for p in wanted), StatusCounts())
+    wanted = [t for t in targets if not t.is_head and t.names[0].startswith(tuple(covers) or "")]
+    counts = sum((t.parameters for t in wanted), StatusCounts())
     if covers and not counts.total:
         raise TransferError(
-            f"Parts {', '.join(covers)} of the base: no parameter of the network has a name that begins so. "
+            f"Modules {', '.join(covers)} of the base: no parameter of the network has a name that starts so. "
             "Use the architecture that the base was made with."
         )
     share = (counts.matched + counts.adapted) / counts.total if counts.total else 1.0
     if share < minimum:
-        differences = [p.decision.difference for p in wanted if p.decision.difference]
+        differences = [t.decision.difference for t in wanted if t.decision.difference]
         number = "1 tensor differs" if len(differences) == 1 else f"{len(differences)} tensors differ"
         of = f" of {', '.join(covers)}" if covers else ""
         raise TransferError(
@@ -172,31 +172,31 @@ def _share(places: Sequence[Place], covers: Sequence[str], minimum: float) -> fl
     return share
 
 
-def _labels(places: Sequence[Place], change: Change) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _labels(targets: Sequence[TransferTarget], mismatch: BaseMismatch) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Labels whose head is the base's, and those whose head is fresh."""
-    head = [p for p in places if p.is_head]
-    whole = bool(head) and all(p.decision.fate is not TransferStatus.FRESH for p in head)
-    known = set(change.base_labels) if whole else set()
+    head = [t for t in targets if t.is_head]
+    whole = bool(head) and all(t.decision.status is not TransferStatus.FRESH for t in head)
+    known = set(mismatch.base_labels) if whole else set()
     return (
-        tuple(label for label in change.labels[1:] if label in known),
-        tuple(label for label in change.labels[1:] if label not in known),
+        tuple(label for label in mismatch.labels[1:] if label in known),
+        tuple(label for label in mismatch.labels[1:] if label not in known),
     )
 
 
-def _groups(places: Sequence[Place], kept: Sequence[str], new: Sequence[str]) -> tuple[TransferGroup, ...]:
-    members: dict[str, list[Place]] = {}
-    for place in places:
-        members.setdefault(place.group, []).append(place)
+def _groups(targets: Sequence[TransferTarget], kept: Sequence[str], new: Sequence[str]) -> tuple[TransferGroup, ...]:
+    members: dict[str, list[TransferTarget]] = {}
+    for target in targets:
+        members.setdefault(target.group, []).append(target)
     groups = []
     for name, inside in members.items():
         tensors, parameters = StatusCounts(), StatusCounts()
         notes: dict[str, None] = {}
-        if any(p.is_head for p in inside):
+        if any(t.is_head for t in inside):
             notes[f"labels kept: {', '.join(kept) or 'none'}" + (f"; new: {', '.join(new)}" if new else "")] = None
-        for place in inside:
-            tensors = tensors.plus(place.decision.fate)
-            parameters += place.parameters
-            notes |= dict.fromkeys(place.decision.notes)
+        for target in inside:
+            tensors = tensors.plus(target.decision.status)
+            parameters += target.parameters
+            notes |= dict.fromkeys(target.decision.notes)
         groups.append(TransferGroup(name, tensors, parameters, tuple(notes)))
     return tuple(groups)
 

@@ -1,4 +1,4 @@
-"""What became of a base's weights in a network: counts for each stretch of it, names, and the tables people read."""
+"""Report of a transfer of base weights into a network: counts by module group, names, and a table."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ SHOWN = 5
 
 
 class TransferStatus(StrEnum):
-    """What became of one tensor of the network."""
+    """How one tensor of the network was initialised."""
 
     MATCHED = "matched"
-    """Taken over as it is."""
+    """Copied from the base unchanged."""
     ADAPTED = "adapted"
-    """Made to fit: rows of a head, input channels, extent of kernels, positions."""
+    """Copied from the base and adapted: rows of a head, input channels, kernel size, positions."""
     FRESH = "fresh"
     """Left at the network's own initialisation."""
 
 
 @dataclass(frozen=True)
 class StatusCounts:
-    """How many of something had which fate."""
+    """Numbers by status."""
 
     matched: int = 0
     adapted: int = 0
@@ -34,9 +34,9 @@ class StatusCounts:
         """All of them."""
         return self.matched + self.adapted + self.fresh
 
-    def plus(self, fate: TransferStatus, number: int = 1) -> StatusCounts:
-        """With some more."""
-        return StatusCounts(**{**asdict(self), fate.value: getattr(self, fate) + number})
+    def plus(self, status: TransferStatus, number: int = 1) -> StatusCounts:
+        """With some more of one status."""
+        return StatusCounts(**{**asdict(self), status.value: getattr(self, status) + number})
 
     def __add__(self, other: StatusCounts) -> StatusCounts:
         return StatusCounts(self.matched + other.matched, self.adapted + other.adapted, self.fresh + other.fresh)
@@ -48,13 +48,13 @@ class StatusCounts:
 
 @dataclass(frozen=True)
 class TransferGroup:
-    """A stretch of the network that a person knows: ``encoder.stages``, ``swinViT.layers1``, ``head``.
+    """A module group of the network, such as ``encoder.stages``, ``swinViT.layers1`` or ``head``.
 
     Args:
         name: Its name.
-        tensors: Its tensors, each counted once, whatever number of names it has.
+        tensors: Its tensors; a tensor with several names counts once.
         parameters: Their entries; running statistics have none.
-        notes: What was done, and why something is fresh; each said once.
+        notes: What was adapted and why something is fresh; each once.
     """
 
     name: str
@@ -65,17 +65,17 @@ class TransferGroup:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What became of the base's weights. Tensors are counted once, whatever number of names they have.
+    """What was transferred from a base into a network. A tensor with several names counts once.
 
     Args:
-        groups: The network, stretch by stretch, in its order.
-        matched: Names of tensors taken over as they are.
-        adapted: Names of tensors that were made to fit.
+        groups: The module groups of the network, in its order.
+        matched: Names of tensors copied unchanged.
+        adapted: Names of tensors copied and adapted.
         fresh: Names of tensors left at the network's own initialisation.
-        unused: Names of base tensors that the network has no place for.
+        unused: Names of base tensors that the network does not have.
         labels_kept: Labels whose head comes from the base.
         labels_new: Labels whose head is fresh, in part at least.
-        share: Share of the parameters that the base should have, head excluded, that are matched or adapted.
+        share: Share of the parameters that the base should have, without the head, that are matched or adapted.
     """
 
     groups: tuple[TransferGroup, ...]
@@ -89,11 +89,11 @@ class Transfer:
 
     @property
     def parameters(self) -> StatusCounts:
-        """Parameters of the whole network by fate."""
+        """Parameters of the whole network by status."""
         return sum((group.parameters for group in self.groups), StatusCounts())
 
     def summary(self) -> str:
-        """One line for a person."""
+        """The report in one line."""
         matched, adapted, fresh = self.parameters.shares()
         line = f"{len(self.matched)} tensors matched ({matched} of the parameters)"
         line += f", {len(self.adapted)} adapted" + (f" ({adapted})" if self.adapted else "")
@@ -105,9 +105,9 @@ class Transfer:
         return line + (f"; fresh heads: {', '.join(self.labels_new)}" if self.labels_new else "")
 
     def lines(self) -> tuple[str, ...]:
-        """A table for a person: a line for each group, then the whole network and what is unused."""
+        """The report as a table: a line for each module group, then the whole network and what is unused."""
         whole = sum((group.tensors for group in self.groups), StatusCounts())
-        rows = [("part", "tensors", "parameters", "matched", "adapted", "new", "")]
+        rows = [("module group", "tensors", "parameters", "matched", "adapted", "new", "")]
         for group in (*self.groups, TransferGroup("all", whole, self.parameters)):
             number = f"{group.parameters.total:,}"
             rows.append(
@@ -127,14 +127,14 @@ class Transfer:
         return {**asdict(self), "matched": len(self.matched), "parameters": asdict(self.parameters)}
 
 
-def listed(things: Sequence[str], separator: str = "; ") -> str:
-    """The first few of many, and how many more there are."""
-    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
-    return separator.join(things[:SHOWN]) + more
+def listed(names: Sequence[str], separator: str = "; ") -> str:
+    """The first few of many, and the number of the others."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return separator.join(names[:SHOWN]) + more
 
 
 def percent(part: int, whole: int) -> str:
-    """A share for a person; 0 % is none and 100 % is all, never nearly so."""
+    """A share as text; 0 % is none and 100 % is all, never nearly so."""
     if part in (0, whole):
         return "100 %" if part else "0 %"
     return f"{min(max(100 * part / whole, 0.1), 99.9):.1f} %"

@@ -12,8 +12,9 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap, node_labels
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
 from lnsegfm.evaluation.flags import Flag, read_flags
-from lnsegfm.evaluation.scores import CaseFiles, CaseScore, Evaluation, LabelScore
+from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model

@@ -1,4 +1,4 @@
-"""What a run leaves for people and programs: run.json and report.html."""
+"""The content of a run's ``run.json``, for programs, and its facts, for people."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any
 from lnsegfm.messages import counted
 from lnsegfm.methods.sanity_check import SanityReport
 from lnsegfm.models.model_folder import CHECKPOINT
-from lnsegfm.progress import Progress
-from lnsegfm.report.run_report import FORMAT, write_run_report
+from lnsegfm.report.run_report import FORMAT
 from lnsegfm.report.verdict import forgetting, to_json
-from lnsegfm.storage import sha256, write_json
 from lnsegfm.training.loss_history import divergence_warning
 from lnsegfm.workflows.held_out_comparison import HeldOutComparison
 from lnsegfm.workflows.lr_search import lr_choice_text
@@ -27,47 +25,46 @@ def versions() -> dict[str, str]:
     }
 
 
-def record_run(
+def finetune_record(
     out: Path,
-    resolved: Mapping[str, Any],
-    course: Mapping[str, Any],
+    common: Mapping[str, Any],
+    history: Mapping[str, Any],
     adapter: Mapping[str, int],
-    evidence: HeldOutComparison,
+    comparison: HeldOutComparison,
     *,
-    device: str,
     lr: float,
     lr_choice: Mapping[str, Any] | None,
-    progress: Progress,
 ) -> dict[str, Any]:
-    """Write the report, then run.json, which says that the run is finished."""
-    checkpoint = out / "model" / "fold_0" / CHECKPOINT
+    """The content of a fine-tuning's ``run.json``.
+
+    Args:
+        out: The run's folder.
+        common: What every kind of run records (`lnsegfm.workflows.training_run`).
+        history: The content of ``loss_history.json``.
+        adapter: Bytes and entries of the adapter.
+        comparison: Base against adapted.
+        lr: The learning rate.
+        lr_choice: The figures by which it was chosen; None where it was given.
+    """
     record = {
-        **resolved,
+        **common,
         "format": FORMAT,
-        "versions": versions(),
-        "device": device,
         "training": {
             "lr": lr,
-            **{key: value for key, value in course.items() if key not in ("losses", "sanity_check")},
+            **{key: value for key, value in history.items() if key not in ("losses", "sanity_check")},
         },
-        "sanity_check": course.get("sanity_check"),
+        "sanity_check": history.get("sanity_check"),
         "lr_choice": lr_choice,
-        "adapter": {**adapter, "checkpoint_bytes": checkpoint.stat().st_size},
-        "model": {"sha256": sha256(checkpoint)},
-        "result": to_json(evidence.comparison, out) if evidence.comparison else None,
-        "source_data": to_json(evidence.source_data, out) if evidence.source_data else None,
-        "flags": {case: [flag.to_json() for flag in flags] for case, flags in evidence.flags.items()},
-        "losses": course["losses"],
+        "adapter": {**adapter, "checkpoint_bytes": (out / "model" / "fold_0" / CHECKPOINT).stat().st_size},
+        "result": to_json(comparison.comparison, out) if comparison.comparison else None,
+        "source_data": to_json(comparison.source_data, out) if comparison.source_data else None,
+        "flags": {case: [flag.to_json() for flag in flags] for case, flags in comparison.flags.items()},
     }
-    record["facts"] = _facts(record) | _source_data(evidence)
-    progress.stage("Drawing the report")
-    write_run_report(out, record, progress)
-    write_json(out / "run.json", record)
-    return record
+    return record | {"facts": _facts(record) | _source_data(comparison)}
 
 
-def _source_data(evidence: HeldOutComparison) -> dict[str, str]:
-    return {"Source data": forgetting(evidence.source_data)} if evidence.source_data else {}
+def _source_data(comparison: HeldOutComparison) -> dict[str, str]:
+    return {"Source data": forgetting(comparison.source_data)} if comparison.source_data else {}
 
 
 def megabytes(number: float) -> str:
@@ -86,7 +83,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Held out": counted(len(record["held_out"]), "scan"),
         "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
         f"stopped by {training['stopped_by']}",
-        **_course(record),
+        **_training_facts(record),
         "Trainable": f"{trainable['parameters']:,} of {trainable['total']:,} parameters "
         f"in {trainable['tensors']} tensors",
         "One step changes": f"at most {trainable['per_step']:,} ({trainable['per_step'] / trainable['total']:.3%})",
@@ -101,7 +98,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _course(record: Mapping[str, Any]) -> dict[str, str]:
+def _training_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """Learning rate, the result of the sanity check, and a warning if there is one."""
     if not record["training"]["iterations"]:
         return {}
@@ -117,7 +114,7 @@ def _course(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _taken_over(transfer: Mapping[str, Any]) -> dict[str, str]:
-    """What became of the base's weights, a line for each stretch of the network."""
+    """What became of the base's weights, a line for each module group."""
     if not (transfer["adapted"] or transfer["fresh"] or transfer["unused"]):
         return {"Taken from the base": "everything, as it is"}
     facts = {}

@@ -250,7 +250,7 @@ def test_a_bad_case_stops_nothing_and_leaves_nothing(tmp_path):
     assert len(list((tmp_path / "out" / "imagesTr").iterdir())) == 1
     assert not record(tmp_path / "out")["complete"]
     assert check(open_dataset(tmp_path / "out")) == []
-    rtstruct(tmp_path / "in" / "rs2.dcm", {"LN": NODE}, **names)  # mended at the source: the same call takes it in
+    rtstruct(tmp_path / "in" / "rs2.dcm", {"LN": NODE}, **names)  # repaired at the source: the same call takes it in
     result = convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=LN))
     assert (len(result.kept), len(result.written), result.failed) == (1, 1, ())
     assert record(tmp_path / "out")["complete"]

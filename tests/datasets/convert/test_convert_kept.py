@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_told_on_the_terminal_and_not_named_in_the_datase
     "line", ["No file /data/Schmidt here.", r"No file D:\Schmidt here.", "File Schmidt.DCM is odd."]
 )
 def test_of_a_message_with_a_path_nothing_is_left(line):
-    assert redact(line) == "told on the terminal: the message holds a path, which can hold a name"
+    assert redact(line) == "shown on the terminal: the message holds a path, which can hold a name"
 
 
 @pytest.mark.parametrize("options", [["roi"], None, {}])

@@ -57,7 +57,7 @@ def test_json_has_every_finding(lnsegfm_here, folder):
     assert [p["case"] for p in found["problems"]] == ["c"]
 
 
-def test_a_mended_copy_and_a_page(lnsegfm_here, folder, tmp_path):
+def test_a_fixed_copy_and_a_page(lnsegfm_here, folder, tmp_path):
     image(folder, "b", patient(1) + 1024)
     out, page = tmp_path / "new", tmp_path / "page.html"
 
@@ -65,13 +65,13 @@ def test_a_mended_copy_and_a_page(lnsegfm_here, folder, tmp_path):
 
     assert result.returncode == 0
     assert (read_volume(out / "images" / "b.nii.gz")[0] == patient(1)).all()
-    assert "1 mend" in result.stdout
+    assert "1 fix" in result.stdout
     assert "hu-offset" in page.read_text()
-    assert lnsegfm_here("data", "check", out, *NAMES).stdout.splitlines()[-1] == "3 cases, nothing amiss."
+    assert lnsegfm_here("data", "check", out, *NAMES).stdout.splitlines()[-1] == "3 cases, no errors and no warnings."
 
 
 @pytest.mark.parametrize("options", [("--fix", "clip-hu"), ("--out", "new"), ("--fix", "heal", "--out", "new")])
-def test_mends_that_cannot_be(lnsegfm_here, folder, options, tmp_path, monkeypatch):
+def test_fixes_that_cannot_be(lnsegfm_here, folder, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     result = lnsegfm_here("data", "check", folder, *NAMES, *options)
@@ -90,11 +90,11 @@ def test_a_zip_of_dicom(lnsegfm_here, tmp_path):
     result = lnsegfm_here("data", "check", tmp_path / "scan.zip")
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[-1] == "1 series, nothing amiss."
+    assert result.stdout.splitlines()[-1] == "1 series, no errors and no warnings."
 
     refused = lnsegfm_here("data", "check", tmp_path / "scan.zip", "--fix", "clip-hu", "--out", tmp_path / "new")
     assert refused.returncode == 2
-    assert "DICOM is not mended" in refused.stderr
+    assert "DICOM is not fixed" in refused.stderr
 
 
 def test_a_broken_series_is_an_error(lnsegfm_here, tmp_path):

@@ -1,4 +1,4 @@
-"""Each mend does what it says, to what was found, and to nothing else."""
+"""Each fix does what it says, to what was found, and to nothing else."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def folder(tmp_path: Path) -> Path:
     return make(tmp_path / "data")
 
 
-def mended(folder: Path, *fixes: str) -> tuple[Path, list[dict]]:
-    """Mend a copy; makes sure that the original stays as it was, and that only the files listed differ."""
+def fixed(folder: Path, *fixes: str) -> tuple[Path, list[dict]]:
+    """Fix a copy; makes sure that the original stays as it was, and that only the files listed differ."""
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    dataset, out = open_dataset(folder, LABELS), folder.parent / "mended"
+    dataset, out = open_dataset(folder, LABELS), folder.parent / "fixed"
     record = write_fixed_copy(dataset, diagnose(dataset), fixes, out)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert json.loads((out / "fixes.json").read_text()) == record
@@ -37,10 +37,10 @@ def mended(folder: Path, *fixes: str) -> tuple[Path, list[dict]]:
     return out, record["done"]
 
 
-def test_nothing_to_mend_is_a_plain_copy(folder):
+def test_nothing_to_fix_is_a_plain_copy(folder):
     (folder / "subjects.csv").write_text("case,subject\na,P1\n")
 
-    out, done = mended(folder, *FIXES)
+    out, done = fixed(folder, *FIXES)
 
     assert done == []
     assert sorted(p.name for p in out.rglob("*") if p.is_file()) == sorted(
@@ -48,10 +48,10 @@ def test_nothing_to_mend_is_a_plain_copy(folder):
     )  # fmt: skip
 
 
-def test_only_what_was_asked_for_is_mended(folder):
+def test_only_what_was_asked_for_is_fixed(folder):
     image(folder, "b", patient(1) + 1024)
 
-    _, done = mended(folder, "clip-hu", "drop-fragments")
+    _, done = fixed(folder, "clip-hu", "drop-fragments")
 
     assert done == []
 
@@ -59,7 +59,7 @@ def test_only_what_was_asked_for_is_mended(folder):
 def test_an_offset_is_taken_off(folder):
     image(folder, "b", (patient(1) + 1024).astype(np.uint16))
 
-    out, done = mended(folder, "offset-1024")
+    out, done = fixed(folder, "offset-1024")
 
     voxels, grid = read_volume(out / "images" / "b.nii.gz")
     assert [(entry["fix"], entry["case"], entry["file"]) for entry in done] == [("offset-1024", "b", "images/b.nii.gz")]
@@ -74,7 +74,7 @@ def test_outliers_are_clipped(folder):
     voxels[0, 0, 0], voxels[0, 0, 1], voxels[:, :4] = 16438, 4096, -3024
     image(folder, "b", voxels)
 
-    out, done = mended(folder, "clip-hu")
+    out, done = fixed(folder, "clip-hu")
 
     assert np.array_equal(read_volume(out / "images" / "b.nii.gz")[0], voxels.clip(-1024, 3071))
     assert [entry["file"] for entry in done] == ["images/b.nii.gz"]
@@ -85,7 +85,7 @@ def test_numbers_that_are_none_become_air(folder):
     voxels[3, :2, :2] = np.nan
     image(folder, "b", voxels)
 
-    out, _ = mended(folder, "nan-to-air")
+    out, _ = fixed(folder, "nan-to-air")
 
     found = read_volume(out / "images" / "b.nii.gz")[0]
     assert np.all(found[3, :2, :2] == -1024)
@@ -97,7 +97,7 @@ def test_fragments_become_background(folder):
     voxels[5, 30, 44] = voxels[9, 30, 20] = 2
     label(folder, "b", voxels)
 
-    out, done = mended(folder, "drop-fragments")
+    out, done = fixed(folder, "drop-fragments")
 
     assert np.array_equal(read_mask(out / "labels" / "b.nii.gz")[0], mask())
     assert [entry["what"] for entry in done] == ["label gland_left: voxels that became background: 2"]
@@ -106,7 +106,7 @@ def test_fragments_become_background(folder):
 def test_a_label_takes_its_images_header(folder):
     label(folder, "b", mask(), origin_mm=(1.0, 2.0, 3.0), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
 
-    out, _ = mended(folder, "copy-header")
+    out, _ = fixed(folder, "copy-header")
 
     found, grid = read_mask(out / "labels" / "b.nii.gz")
     assert np.array_equal(found, mask())
@@ -114,10 +114,10 @@ def test_a_label_takes_its_images_header(folder):
     assert kinds(doctored(out)) == []
 
 
-def test_a_label_of_another_shape_is_not_mended_by_a_header(folder):
+def test_a_label_of_another_shape_is_not_fixed_by_a_header(folder):
     write_mask(folder / "labels" / "b.nii.gz", mask()[:30], type(GRID)((30, 64, 64), GRID.spacing_mm, GRID.origin_mm))
 
-    out, done = mended(folder, "copy-header")
+    out, done = fixed(folder, "copy-header")
 
     assert done == []
     assert read_grid(out / "labels" / "b.nii.gz").shape == (30, 64, 64)
@@ -133,7 +133,7 @@ def test_the_later_of_two_equal_scans_is_left_out(tmp_path):
     (folder / "dataset.json").write_text(json.dumps(description))
     (folder / "splits_final.json").write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
 
-    out, done = mended(folder, "drop-duplicates")
+    out, done = fixed(folder, "drop-duplicates")
 
     assert [(entry["fix"], entry["case"]) for entry in done] == [("drop-duplicates", "b")]
     assert [case.name for case in open_dataset(out).cases] == ["a", "c"]
@@ -142,7 +142,7 @@ def test_the_later_of_two_equal_scans_is_left_out(tmp_path):
     assert json.loads((out / "fixes.json").read_text())["not_copied"] == ["splits_final.json"]
 
 
-def test_several_mends_of_one_file(folder):
+def test_several_fixes_of_one_file(folder):
     voxels = patient(1).astype(np.float32) + 1024
     voxels[3, 0, 0] = np.nan
     image(folder, "b", voxels)
@@ -150,7 +150,7 @@ def test_several_mends_of_one_file(folder):
     speckled[5, 30, 44] = 2
     label(folder, "b", speckled, origin_mm=(0.0, 0.0, 0.0))
 
-    out, done = mended(folder, *FIXES)
+    out, done = fixed(folder, *FIXES)
 
     assert {entry["fix"] for entry in done} == {"nan-to-air", "offset-1024", "drop-fragments", "copy-header"}
     assert {f.severity for f in doctored(out).findings} <= {"note"}
@@ -160,7 +160,7 @@ def test_a_broken_file_is_copied_as_it_is(folder):
     (folder / "images" / "a.nii.gz").write_text("no image")
     image(folder, "b", patient(1) + 1024)
 
-    out, done = mended(folder, "offset-1024")
+    out, done = fixed(folder, "offset-1024")
 
     assert [entry["case"] for entry in done] == ["b"]
     assert (out / "images" / "a.nii.gz").read_text() == "no image"
@@ -176,7 +176,7 @@ def test_places_that_cannot_be(folder, place):
         write_fixed_copy(dataset, diagnose(dataset), ["clip-hu"], folder / place)
 
 
-def test_a_mend_that_is_none(folder):
+def test_a_fix_that_is_none(folder):
     dataset = open_dataset(folder, LABELS)
 
     with pytest.raises(ConfigError, match="--fix heal: there is no such fix"):
@@ -196,7 +196,7 @@ def test_files_outside_the_folder_are_not_copied(folder):
 
 
 @pytest.mark.parametrize("cases", [0, 1, 2])
-def test_an_interrupted_mend_leaves_nothing(folder, cases):
+def test_an_interrupted_fix_leaves_nothing(folder, cases):
     dataset, out = open_dataset(folder, LABELS), folder.parent / "out"
 
     def stop(done: int, *_: object) -> None:

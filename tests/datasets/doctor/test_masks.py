@@ -1,4 +1,4 @@
-"""Labels in the wrong place, of the wrong side or size, and their tiny pieces."""
+"""Labels in the wrong place, of the wrong side or size, and their fragments."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_tiny_fragments(folder, pieces, severity):
     finding = only(folder, "fragments", severity, "b")
 
     ml = 0.027 * pieces
-    said = f"label gland_left has {pieces} tiny pieces ({pieces} voxels, {ml:.3f} ml) beside one of 123 voxels"
+    said = f"label gland_left has {pieces} fragments ({pieces} voxels, {ml:.3f} ml) next to a component of 123 voxels"
     assert finding.what == said
     assert finding.fix == "drop-fragments"
 
@@ -74,7 +74,7 @@ def test_of_nodes_three_fragments_are_a_warning(tmp_path, pieces, severity):
     only(tmp_path / "data", "fragments", severity, "b")
 
 
-def test_a_speck_beside_one_that_is_not_much_larger_is_none(folder):
+def test_a_small_piece_beside_one_that_is_not_much_larger_is_no_fragment(folder):
     voxels = mask()
     voxels[voxels == 2] = 0
     voxels[16, 30, 40:49], voxels[10, 30, 42] = 2, 2  # nine voxels and one

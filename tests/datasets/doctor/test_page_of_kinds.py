@@ -1,4 +1,4 @@
-"""docs/doctor.md lists every kind of finding, with the severities that it can have, and every mend."""
+"""docs/doctor.md lists every kind of finding, with the severities that it can have, and every fix."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_every_kind_is_on_the_page_and_no_other():
     assert listed() == kinds()
 
 
-def test_every_mend_is_on_the_page():
+def test_every_fix_is_on_the_page():
     assert set(re.findall(r"^\| `([a-z0-9-]+)` \| [^|]*\|$", PAGE, re.MULTILINE)) >= set(FIXES)

@@ -260,7 +260,7 @@ def test_contours_beside_the_image_are_cut_and_those_of_another_place_refused() 
     assert mask.sum() == 8
 
     mask, told = read(square(3, x=-20))
-    assert (mask.sum(), told) == (0, ["Structure 'node' lies beside the image."])
+    assert (mask.sum(), told) == (0, ["Structure 'node' lies outside the image."])
 
     with pytest.raises(DicomError, match=r"at slices 40\.0 to 41\.0 of a series that has 0 to 11"):
         read(square(40), square(41))

@@ -15,7 +15,7 @@ from lnsegfm.models.model_folder import read_model
 from lnsegfm.recipe import Recipe
 from lnsegfm.weights.adapter import Adapter
 from lnsegfm.weights.state import raw
-from lnsegfm.workflows.finetune import plan as plan_run
+from lnsegfm.workflows.finetune_plan import plan as plan_run
 from tests.models.importing.test_nnssl_form import CITATIONS, FEATURES, network, plan, write
 from tests.scenes import write_scenes
 

@@ -1,4 +1,4 @@
-"""What a conversion is asked for, and what it finds before it reads a voxel."""
+"""The options of a conversion, and its plan: what it finds before it reads a voxel."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CHANNELS = ("contrast", "plain", "both")
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionOptions:
-    """What can be asked of a converter; which of it means something, its card says.
+    """Options of a converter; its card says which of them apply to it.
 
     Args:
         roi: Patterns ``NAME=label`` of structures; labels are numbered in the order in which they first appear.
         masks: Folder with masks that are published apart from the scans.
         channels: Which of two registered scans become channels: ``contrast``, ``plain`` or ``both``.
-        part: Convert this part of the set alone, as a dataset of its own.
+        part: Convert only this part of the set, as a dataset of its own.
         shell_mm: Background around annotated nodes where the rest is unknown, mm.
         unlabelled: Scans without structures go to ``imagesTs``.
         keep_names: Cases keep the PatientID.
@@ -84,7 +84,7 @@ class ConversionOptions:
 
 
 def hash_path(path: Path) -> str:
-    """A path as a short hash, to recognise it by and not to tell it."""
+    """A short hash of a path, which identifies it and does not disclose it."""
     return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
@@ -97,14 +97,17 @@ def require_matched(patterns: Sequence[str], names: Sequence[str]) -> tuple[str,
     """A line for each pattern that matches no structure of a whole source.
 
     Raises:
-        DataError: A label gets nothing at all from it: a network would learn that it does not exist.
+        DataError: No structure gives a label any voxel: a network would learn that it does not exist.
     """
     matched = match_rois(names, patterns, strict=False)
-    empty = [label for label in dict.fromkeys(matched.pattern_labels) if not matched.named(label)]
-    if empty:
-        there = ", ".join(sorted(set(matched.unmatched), key=str.casefold)[:_SHOWN]) or "none"
+    unmatched = [label for label in dict.fromkeys(matched.pattern_labels) if not matched.named(label)]
+    if unmatched:
+        remaining = ", ".join(sorted(set(matched.unmatched), key=str.casefold)[:_SHOWN]) or "none"
         raise DataError(
-            *(f"Label {label}: --roi gives it no structure of any scan. Left over are: {there}." for label in empty)
+            *(
+                f"Label {label}: --roi gives it no structure of any scan. Left over are: {remaining}."
+                for label in unmatched
+            )
         )
     return tuple(f"Pattern {pattern}: no structure of any scan has such a name." for pattern in matched.unused)
 
@@ -146,7 +149,7 @@ class LoadedScan:
         images: A volume (z, y, x) per channel, HU.
         grid: Of all of them.
         mask: Label values (z, y, x) on the same grid; None where the case has no reference.
-        notes: What a reader should know of it, one line each.
+        notes: Remarks about the case, one line each.
 
     Raises:
         DataError: Shapes that differ.
@@ -165,7 +168,7 @@ class LoadedScan:
 
 @dataclass(frozen=True)
 class PlannedScan:
-    """One case that is there, before it is read.
+    """A case that can be converted, before it is read.
 
     Args:
         name: Name of the case.
@@ -174,7 +177,7 @@ class PlannedScan:
         load: Reads it.
         part: ``train``, or the held-out part that it belongs to.
         labelled: It has a reference.
-        may_be_empty: A reference without a label is a finding ("no node"), not an oversight.
+        may_be_empty: An empty reference means that there is no node, and is not a mistake.
         fingerprint: Changes with the source: a case whose source has changed is made again.
         private_words: Gives the words of a private source that no message in the dataset may hold.
     """
@@ -192,7 +195,7 @@ class PlannedScan:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """The cases of a source, and what is amiss with it.
+    """The cases of a source, and what is wrong with it.
 
     Args:
         labels: What the masks will hold.
@@ -200,12 +203,12 @@ class ConversionPlan:
         channels: nnU-Net's names of the channels.
         counts: What was counted, by the names that the card's ``expected`` uses.
         missing: What a published set has and the source does not, one line each.
-        left_out: What is there and goes nowhere, with the reason, one line each.
-        failed: What is there and cannot be read, one line each.
-        notes: What a person should know of the whole, one line each.
+        left_out: What is in the source and is not converted, with the reason, one line each.
+        failed: What is in the source and cannot be read, one line each.
+        notes: Remarks about the whole source, one line each.
 
     Raises:
-        DataError: Two cases of one name.
+        DataError: Two cases have the same name.
     """
 
     labels: LabelMap
@@ -218,7 +221,7 @@ class ConversionPlan:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        twice = [name for name, n in Counter(scan.name for scan in self.scans).items() if n > 1]
-        if twice:
-            names = ", ".join(sorted(twice)[:5])
+        repeated = [name for name, n in Counter(scan.name for scan in self.scans).items() if n > 1]
+        if repeated:
+            names = ", ".join(sorted(repeated)[:5])
             raise DataError(f"Cases {names}: they are there more than once. Give one copy of the set.")

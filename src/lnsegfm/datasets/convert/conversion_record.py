@@ -1,4 +1,4 @@
-"""What a dataset says of its conversion, and whose folder it is."""
+"""The record of a conversion in its dataset: identity, counts, cases; and which conversion a folder belongs to."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def require_same_conversion(out: Path, identity: Mapping[str, Any]) -> None:
             raise DataError(f"{out}: the folder holds something that is no conversion. Give a new folder.")
         return
     content = read_json(record)
-    there = content.get("identity") if isinstance(content, dict) else None
-    if there == identity:
+    existing = content.get("identity") if isinstance(content, dict) else None
+    if existing == identity:
         return
-    if not isinstance(there, dict) or there.get("set") != identity["set"]:
-        what = f"a conversion of {there.get('set')}" if isinstance(there, dict) else "no conversion"
-    elif there.get("key_id") != identity.get("key_id"):
+    if not isinstance(existing, dict) or existing.get("set") != identity["set"]:
+        what = f"a conversion of {existing.get('set')}" if isinstance(existing, dict) else "no conversion"
+    elif existing.get("key_id") != identity.get("key_id"):
         what = "a conversion whose pseudonyms were made with another key"
-    elif there.get("source") != identity["source"]:
+    elif existing.get("source") != identity["source"]:
         what = "a conversion of another source"
     else:
-        options = there.get("options")
+        options = existing.get("options")
         before = options if isinstance(options, dict) else {}
         changed = [name for name, value in identity["options"].items() if before.get(name) != value]
         what = f"a conversion with another {', '.join(changed) or 'version of this software'}"
@@ -67,15 +67,15 @@ def write_descriptions(
     records: Sequence[Mapping[str, Any]],
     failed: Mapping[str, tuple[str, str]],
 ) -> None:
-    """Write what describes the dataset as a whole.
+    """Write the files that describe the dataset as a whole.
 
     Args:
         out: The dataset.
         card: Of the set.
-        plan: What was found.
+        plan: The plan of the conversion.
         identity: Of the conversion.
         records: Of all cases of the dataset.
-        failed: Reasons by case, for the terminal and for the dataset.
+        failed: Reasons by case: for the terminal, and redacted for the dataset.
     """
     used = [record for record in records if not record["duplicate_of"]]
     training = [r for r in used if r["part"] == TRAIN and r["voxels"] is not None]
@@ -85,7 +85,7 @@ def write_descriptions(
     writer.writerow(("case", "subject"))
     writer.writerows(sorted((record["case"], record["subject"]) for record in used))
     write_text(out / SUBJECTS, table.getvalue())
-    told = card.public  # lines about a private source can hold names of files and structures: the terminal has them
+    show = card.public  # lines about a private source can hold names: only the terminal gets those
     write_json(out / RECORD, {
         "format": FORMAT,
         "complete": not failed and not plan.failed,
@@ -101,9 +101,9 @@ def write_descriptions(
             **(plan.counts or {}),
         },
         "missing": list(plan.missing),
-        "left_out": list(plan.left_out) if told else None,
+        "left_out": list(plan.left_out) if show else None,
         "failed": [
-            *(plan.failed if told else map(_without_identity, plan.failed)),
+            *(plan.failed if show else map(_without_identity, plan.failed)),
             *(f"Case {name}: {why}" for name, (_, why) in failed.items()),
         ],
         "cases": sorted(records, key=lambda record: record["case"]),
@@ -111,26 +111,26 @@ def write_descriptions(
 
 
 def _without_identity(line: str) -> str:
-    """A message about a private source that is no case yet: a description or a file's name can hold the patient's."""
+    """Redact a message about a private source that is of no case: descriptions and names of files can hold a name."""
     if re.match(r"Series [\d.]+[ :]", line):
         return redact(line)
-    return "told on the terminal: the message names a file or a description, which can hold a name"
+    return "shown on the terminal: the message names a file or a description, which can hold a name"
 
 
-def redact(line: str, secrets: Iterable[str] = ()) -> str:
-    """A message as it may stand in a dataset that is given away: without UIDs, names of structures and files.
+def redact(line: str, private_words: Iterable[str] = ()) -> str:
+    """Redact a message for a dataset that is shared: remove UIDs and names of structures and files.
 
-    Of a message that holds a path nothing is left. Readers of DICOM never put the patient's name or ID into a message,
-    but people do so with names of files and structures.
+    A message that holds a path is replaced as a whole. Readers of DICOM never put the patient's name or ID into a
+    message, but people put them into names of files and structures.
 
     Args:
         line: The message.
-        secrets: Words of the source; short ones, which occur in every sentence, stay.
+        private_words: Words of the source to remove; short ones, which occur in every sentence, stay.
     """
     if "/" in line or "\\" in line or ".dcm" in line.lower():
-        return "told on the terminal: the message holds a path, which can hold a name"
+        return "shown on the terminal: the message holds a path, which can hold a name"
     line = re.sub(r"\d+(\.\d+){4,}", "UID", line)
-    words = {word.strip() for word in secrets}
+    words = {word.strip() for word in private_words}
     for word in sorted((w for w in words if len(w) >= (6 if w.isdigit() else 3)), key=len, reverse=True):
         line = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "...", line)
     return re.sub(r"""(?<!\w)(?:'[^']*'|"[^"]*")(?!\w)""", "'...'", line)

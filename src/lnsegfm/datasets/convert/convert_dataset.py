@@ -1,4 +1,4 @@
-"""A plan as an nnU-Net raw dataset: case by case, so that the same call goes on where one was interrupted.
+"""Write a plan as an nnU-Net raw dataset, case by case: the same call continues an interrupted conversion.
 
 The folder gets ``imagesTr`` and ``labelsTr`` (``imagesTs`` and ``labelsTs`` for held-out parts and for scans without a
 reference), ``cases/NAME.json`` written last for each case, ``dataset.json``, ``subjects.csv`` and ``conversion.json``.
@@ -39,24 +39,24 @@ from lnsegfm.imaging.files import write_mask, write_volume
 from lnsegfm.progress import Progress
 from lnsegfm.storage import LOCK, PARTIAL, clear_partials, read_json, try_lock, write_json
 
-_SHOWN = 20  # reasons that are told where nothing can be converted
+_SHOWN = 20  # reasons that are listed where nothing can be converted
 _PLACES = {True: ("imagesTr", "labelsTr"), False: ("imagesTs", "labelsTs")}
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "cases")
 
 
 @dataclass(frozen=True)
 class ConversionResult:
-    """What a conversion came to.
+    """The outcome of a conversion.
 
     Args:
         out: The dataset.
         written: Cases that this call wrote.
-        kept: Cases that were there.
+        kept: Cases that were already in the dataset.
         duplicates: Cases left out because an earlier one has the same voxels, by their names.
         failed: What could not be converted, one line each.
-        left_out: What is in the source and goes nowhere, one line each.
+        left_out: What is in the source and was not converted, one line each.
         missing: What a published set has and the source has not, one line each.
-        notes: What a person should know of what was converted, one line each.
+        notes: Remarks about what was converted, one line each.
     """
 
     out: Path
@@ -79,13 +79,13 @@ def convert(
 ) -> ConversionResult:
     """Convert a source to a dataset.
 
-    A case that is there is left as it is, unless its source has changed; a bad one is told and does not stop the rest.
+    A finished case is kept unless its source has changed; a case that fails is reported and does not stop the rest.
 
     Args:
         card: Of the set (see ``SETS``).
         source: The folder that holds it.
         out: Folder for the dataset: new, or one that the same source was converted to.
-        options: What is asked for.
+        options: Options of the conversion.
         progress: Reported to after each case.
 
     Raises:
@@ -137,14 +137,14 @@ class _Run:
         self.card, self.plan, self.out = card, plan, out
         self.written: list[str] = []
         self.kept: list[str] = []
-        self.failed: dict[str, tuple[str, str]] = {}  # what the terminal is told, and what the dataset may hold
+        self.failed: dict[str, tuple[str, str]] = {}  # by case: the message for the terminal, and for the dataset
         self.records: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._first: dict[str, str] = {}  # hash of a volume to the first case that has it
 
     def take(self, scan: PlannedScan) -> None:
-        """Convert one case, unless it is there as this call would make it."""
-        record = self._there(scan)
+        """Convert one case, unless it is finished and unchanged."""
+        record = self._finished(scan)
         if record is not None:
             self.kept.append(scan.name)
             notes = record["notes"]
@@ -153,10 +153,12 @@ class _Run:
                 loaded = scan.load()
                 self._remove(scan.name)
                 record = self._write(scan, loaded)
-            except Exception as error:  # whatever a stranger's file does, the other cases are converted
+            except Exception as error:  # whatever a file raises, the other cases are converted
                 self._remove(scan.name)
-                told = str(error) if isinstance(error, LnSegFmError | OSError) else f"{type(error).__name__}: {error}"
-                self.failed[scan.name] = (" ".join(told.split()), self._told(scan, " ".join(told.split())))
+                message = (
+                    str(error) if isinstance(error, LnSegFmError | OSError) else f"{type(error).__name__}: {error}"
+                )
+                self.failed[scan.name] = (" ".join(message.split()), self._redacted(scan, " ".join(message.split())))
                 return
             write_json(self._sidecar(scan.name), record)
             self.written.append(scan.name)
@@ -166,11 +168,11 @@ class _Run:
         self.records.append(record)
 
     def keep_others(self) -> None:
-        """Cases of earlier calls that this one has not found stay part of the dataset, and are told."""
-        seen = {scan.name for scan in self.plan.scans}
+        """Keep cases of earlier calls that are no longer in the source, with a note."""
+        planned = {scan.name for scan in self.plan.scans}
         for sidecar in sorted((self.out / "cases").glob("*.json")):
             record = _read_record(sidecar)
-            if sidecar.stem not in seen and record is not None and self._complete(record):
+            if sidecar.stem not in planned and record is not None and self._complete(record):
                 self.kept.append(sidecar.stem)
                 self.records.append(record)
                 self.notes.append(
@@ -178,8 +180,8 @@ class _Run:
                     "to a new folder to be without it."
                 )
 
-    def _there(self, scan: PlannedScan) -> dict[str, Any] | None:
-        """The record of a case that is there, complete, and of the same source."""
+    def _finished(self, scan: PlannedScan) -> dict[str, Any] | None:
+        """The record of a case that is complete and of the same source; None where there is none."""
         record = _read_record(self._sidecar(scan.name))
         if record is None or record.get("fingerprint") != scan.fingerprint or not self._complete(record):
             return None
@@ -213,10 +215,10 @@ class _Run:
             "fingerprint": scan.fingerprint,
             "shape": list(loaded.grid.shape),
             "spacing_mm": list(loaded.grid.spacing_mm),
-            "voxels": _counted(loaded.mask, self.plan.labels) if loaded.mask is not None else None,
+            "voxels": _voxels_by_label(loaded.mask, self.plan.labels) if loaded.mask is not None else None,
             "voxels_sha256": digest,
             "duplicate_of": self._duplicate(digest),
-            "notes": [self._told(scan, note) for note in loaded.notes],
+            "notes": [self._redacted(scan, note) for note in loaded.notes],
         }
         if record["duplicate_of"]:
             return record
@@ -227,7 +229,7 @@ class _Run:
             write_mask(self.out / labels / label_name(scan.name), loaded.mask, loaded.grid)
         return record
 
-    def _told(self, scan: PlannedScan, line: str) -> str:
+    def _redacted(self, scan: PlannedScan, line: str) -> str:
         return line if self.card.public else redact(line, scan.private_words())
 
     def _remove(self, name: str) -> None:
@@ -257,8 +259,8 @@ def _require_apart(source: Path, out: Path) -> None:
         raise DataError(f"{source}: no such folder. Give the folder that holds the set.")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: it is a file. Give a folder for the dataset.")
-    here, there = source.resolve(), out.resolve()
-    if there.is_relative_to(here) or here.is_relative_to(there):
+    inner, outer = source.resolve(), out.resolve()
+    if outer.is_relative_to(inner) or inner.is_relative_to(outer):
         raise DataError(f"{out}: dataset and source lie within each other. Give the dataset a folder of its own.")
 
 
@@ -269,20 +271,20 @@ def _require_sound(scan: PlannedScan, loaded: LoadedScan, plan: ConversionPlan) 
         raise DataError("A reference was expected and not found, or the other way round. Look at the source.")
     if loaded.mask is None:
         return
-    found = set(values_in(loaded.mask))
-    if strangers := sorted(found - plan.labels.allowed):
-        raise DataError(f"Its mask holds {strangers}, which no label has ({plan.labels}). Export it again.")
-    if not scan.may_be_empty and not found & set(plan.labels.names.values()):
+    values = set(values_in(loaded.mask))
+    if unknown := sorted(values - plan.labels.allowed):
+        raise DataError(f"Its mask holds {unknown}, which no label has ({plan.labels}). Export it again.")
+    if not scan.may_be_empty and not values & set(plan.labels.names.values()):
         raise DataError("Its reference is empty: nothing was drawn within the scan. Leave the case out, or outline it.")
 
 
-def _counted(mask: np.ndarray, labels: LabelMap) -> dict[str, int]:
+def _voxels_by_label(mask: np.ndarray, labels: LabelMap) -> dict[str, int]:
     counts = count_voxels(mask, max(labels.allowed))
     return {name: int(counts[value]) for name, value in labels.to_dataset_json().items() if value}
 
 
 def _voxel_hash(loaded: LoadedScan) -> str:
-    """Equal for scans of equal voxels and spacing, wherever they lie in the patient."""
+    """A hash that is equal for scans of equal voxels and spacing, whatever their origin."""
     digest = hashlib.sha256(repr((loaded.grid.shape, loaded.grid.spacing_mm)).encode())
     for image in loaded.images:
         digest.update(np.ascontiguousarray(image).data)

@@ -26,13 +26,13 @@ _MASK = "_mask.nii.gz"
 def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     """The scans of the collection that have a DICOM SEG, or else a NIfTI mask named after the patient."""
     labels = LabelMap({"lymph_node": 1})
-    found, tree, left_out = find_scans(source, tuple(_PREFIXES.values()))
+    members, tree, left_out = find_scans(source, tuple(_PREFIXES.values()))
     masks: dict[str, Path] = {}
     for folder in (source, *([options.masks] if options.masks else [])):
         for path in sorted(folder.rglob(f"*{_MASK}")):
             masks[path.name.removesuffix(_MASK)] = path
     scans = []
-    for member in found:
+    for member in members:
         chosen = (
             choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS)
             if options.masks is None
@@ -49,7 +49,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
             left_out.append(f"Case {member.case}: neither a SEG nor {member.subject}{_MASK} is there.")
             continue
         scans.append(PlannedScan(member.case, member.subject, (member.series.uid, origin), load, fingerprint=mark))
-    subjects = {member.subject for member in found}
+    subjects = {member.subject for member in members}
     counts = {part: sum(s.startswith(prefix) for s in subjects) for part, prefix in _PREFIXES.items()}
     missing = [
         line for part, n in EXPECTED.items() for line in missing_numbers(subjects, _PREFIXES[part], range(1, n + 1), 3)

@@ -94,7 +94,7 @@ def _issuers(patients: dict[str, set[str]]) -> tuple[str, ...]:
 def case_names(options: ConversionOptions) -> Callable[[Series], tuple[str, str]]:
     """What a series and its patient are called in the dataset: keyed pseudonyms, or the PatientID if asked.
 
-    A patient without a PatientID is told apart by the study. Two hospitals may give one PatientID to two people, so
+    A patient without a PatientID is identified by the study. Two hospitals may give one PatientID to two people, so
     IssuerOfPatientID counts where there is one.
     """
     if options.keep_names:

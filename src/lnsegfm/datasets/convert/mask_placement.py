@@ -1,4 +1,4 @@
-"""A mask that was saved on other axes, or on a part of the scan, put onto the scan voxel by voxel.
+"""Place a mask that was saved with other axes, or for a part of the scan, on the scan's grid voxel by voxel.
 
 Nothing is resampled: each voxel of the mask is one voxel of the scan, or the mask is refused.
 """
@@ -16,13 +16,13 @@ TOLERANCE = 0.25
 """Voxels by which a mask's voxel may lie off the scan's, anywhere in it: formats round positions."""
 
 
-def require_same_grid(one: Grid, other: Grid, what: str) -> None:
+def require_same_grid(first: Grid, second: Grid, what: str) -> None:
     """Refuse two files of one case that lie elsewhere.
 
     Raises:
         DataError: Their grids differ.
     """
-    if (difference := one.difference(other)) is not None:
+    if (difference := first.difference(second)) is not None:
         raise DataError(f"{what} have different geometries: {difference}. Fetch the case again.")
 
 
@@ -46,19 +46,19 @@ def place_by_position(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.nd
     if grid.difference(target) is None:
         return mask, None
     matrix, offset = _between(grid, target)
-    whole, shift = np.rint(matrix), np.rint(offset)
+    rounded, shift = np.rint(matrix), np.rint(offset)
     corners = np.array(list(product(*((0, n - 1) for n in reversed(grid.shape)))), dtype=float)
-    off = np.abs(corners @ (matrix - whole).T + (offset - shift)).max()
-    if not _permutes(whole) or off > TOLERANCE:
+    off = np.abs(corners @ (matrix - rounded).T + (offset - shift)).max()
+    if not _permutes(rounded) or off > TOLERANCE:
         raise DataError(
             f"The mask's voxels are not the scan's: {grid.difference(target)}. Export it on the scan's grid."
         )
-    turned, start = _turned(mask, whole, shift)
-    return _pasted(turned, start, target), f"mask moved onto the scan's grid: {grid.difference(target)}"
+    oriented, start = _reoriented(mask, rounded, shift)
+    return _paste(oriented, start, target), f"mask moved onto the scan's grid: {grid.difference(target)}"
 
 
 def place_by_axes(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarray, str]:
-    """Put a mask onto the grid of its scan by its axes alone: its origin is not believed.
+    """Put a mask onto the grid of its scan by its axes alone: its origin is ignored.
 
     For files whose origin was lost and whose axes and size are the scan's.
 
@@ -66,12 +66,12 @@ def place_by_axes(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarra
         DataError: The axes or sizes are not the scan's.
     """
     matrix, _ = _between(grid, target)
-    whole = np.rint(matrix)
+    rounded = np.rint(matrix)
     sizes = np.array(grid.shape[::-1])
-    if _permutes(whole) and (np.abs(matrix - whole) @ sizes).max() <= TOLERANCE * 2:
-        turned, _ = _turned(mask, whole, np.zeros(3))
-        if turned.shape == target.shape:
-            return turned, f"mask put onto the scan by its axes, not by its origin: {grid.difference(target)}"
+    if _permutes(rounded) and (np.abs(matrix - rounded) @ sizes).max() <= TOLERANCE * 2:
+        oriented, _ = _reoriented(mask, rounded, np.zeros(3))
+        if oriented.shape == target.shape:
+            return oriented, f"mask put onto the scan by its axes, not by its origin: {grid.difference(target)}"
     raise DataError(f"The mask does not fit the scan: {grid.difference(target)}. Export it on the scan's grid.")
 
 
@@ -85,36 +85,36 @@ def _axes(grid: Grid) -> np.ndarray:
     return np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_mm[::-1])
 
 
-def _permutes(whole: np.ndarray) -> bool:
+def _permutes(rounded: np.ndarray) -> bool:
     """Each axis goes to one axis, forwards or backwards, with voxels of the same size."""
-    steps = np.abs(whole)
+    steps = np.abs(rounded)
     return bool(
         ((steps == 0) | (steps == 1)).all() and (steps.sum(axis=0) == 1).all() and (steps.sum(axis=1) == 1).all()
     )
 
 
-def _turned(mask: np.ndarray, whole: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+def _reoriented(mask: np.ndarray, rounded: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
     """The mask with the scan's axes, and the scan's index (z, y, x) of its first voxel."""
-    source = np.abs(whole).argmax(axis=1)  # for each axis of the scan (x, y, z) the axis of the mask
-    turned = mask.transpose([2 - int(source[axis]) for axis in (2, 1, 0)])
+    source = np.abs(rounded).argmax(axis=1)  # for each axis of the scan (x, y, z) the axis of the mask
+    oriented = mask.transpose([2 - int(source[axis]) for axis in (2, 1, 0)])
     start = []
     for place, axis in enumerate((2, 1, 0)):  # array order z, y, x
-        backwards = whole[axis, source[axis]] < 0
-        start.append(int(shift[axis]) - (turned.shape[place] - 1 if backwards else 0))
+        backwards = rounded[axis, source[axis]] < 0
+        start.append(int(shift[axis]) - (oriented.shape[place] - 1 if backwards else 0))
         if backwards:
-            turned = np.flip(turned, place)
-    return turned, tuple(start)
+            oriented = np.flip(oriented, place)
+    return oriented, tuple(start)
 
 
-def _pasted(turned: np.ndarray, start: tuple[int, ...], target: Grid) -> np.ndarray:
-    out = np.zeros(target.shape, turned.dtype)
+def _paste(oriented: np.ndarray, start: tuple[int, ...], target: Grid) -> np.ndarray:
+    out = np.zeros(target.shape, oriented.dtype)
     into, of = [], []
-    for first, size, room in zip(start, turned.shape, target.shape, strict=True):
+    for first, size, room in zip(start, oriented.shape, target.shape, strict=True):
         low, high = max(first, 0), min(first + size, room)
         into.append(slice(low, max(low, high)))
         of.append(slice(low - first, max(low, high) - first))
-    inside = turned[tuple(of)]
-    outside = int(np.count_nonzero(turned)) - int(np.count_nonzero(inside))
+    inside = oriented[tuple(of)]
+    outside = int(np.count_nonzero(oriented)) - int(np.count_nonzero(inside))
     if outside:
         raise DataError(f"{outside} labelled voxels lie outside the scan. Check that mask and scan belong together.")
     out[tuple(into)] = inside

@@ -36,9 +36,9 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
             f"--part {options.part}: there is no such part. Use {TRAIN} (partially annotated) or {FULLY}."
         )
     labels = LabelMap({"lymph_node": 1}, ignore=2 if options.part in (None, TRAIN) else None)
-    found, tree, left_out = find_scans(source, ("case_",))
+    members, tree, left_out = find_scans(source, ("case_",))
     scans, of_kind = [], {"fully_annotated": 0, "partially_annotated": 0}
-    for member in found:
+    for member in members:
         chosen = choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS)
         if chosen is None:
             left_out.append(f"Case {member.case}: {reason_without_reference(member.annotations)}.")
@@ -50,7 +50,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
             load = partial(_load, member, chosen, labels, options.shell_mm, kind)
             origin, mark = (member.series.uid, chosen.parts[0][0].uid), fingerprint(member.series, chosen)
             scans.append(PlannedScan(member.case, member.subject, origin, load, part, fingerprint=mark))
-    counts = {"ct_series": len(found), **of_kind, "structure_files": structure_files(tree)}
+    counts = {"ct_series": len(members), **of_kind, "structure_files": structure_files(tree)}
     missing = [line for what, n in EXPECTED.items() for line in missing_count(what.replace("_", " "), counts[what], n)]
     return ConversionPlan(
         labels=labels, scans=tuple(scans), counts=counts, missing=tuple(missing), **unconverted(tree, left_out)

@@ -1,4 +1,4 @@
-"""What a partly annotated scan says about the voxels that nobody annotated.
+"""What a partially annotated scan says about the voxels that nobody annotated.
 
 The rule, in the order in which it decides; it needs no network and no other software:
 
@@ -31,7 +31,7 @@ _ROUNDING_MM = 1e-6  # three steps of 1.1 mm are within 3.3 mm, whatever the las
 def mark_unannotated(
     mask: np.ndarray, hu: np.ndarray, spacing_mm: tuple[float, float, float], ignore: int, shell_mm: float
 ) -> np.ndarray:
-    """Mark what a partly annotated scan leaves unknown.
+    """Mark what a partially annotated scan leaves unknown with the ignore label.
 
     Args:
         mask: Label values (z, y, x), 0 where nothing was annotated.
@@ -75,10 +75,10 @@ def require_soft_tissue(mask: np.ndarray, hu: np.ndarray, *, least: float = 0.8)
         return
     axes = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     best = max(axes, key=lambda flips: _share(tissue, np.flip(mask, flips)))
-    told = f"Only {share:.0%} of the labelled voxels lie on soft tissue (-200 to 400 HU)"
+    message = f"Only {share:.0%} of the labelled voxels lie on soft tissue (-200 to 400 HU)"
     if _share(tissue, np.flip(mask, best)) >= max(least, share + 0.1):
-        told += f"; mirrored along {', '.join('zyx'[axis] for axis in best)} they would"
-    raise DataError(f"{told}. Check the mask's axes and that it belongs to this scan.")
+        message += f"; mirrored along {', '.join('zyx'[axis] for axis in best)} they would"
+    raise DataError(f"{message}. Check the mask's axes and that it belongs to this scan.")
 
 
 def _share(tissue: np.ndarray, mask: np.ndarray) -> float:

@@ -33,10 +33,10 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
         raise ConfigError("--roi and --masks: masks have no names of structures to choose by. Give one of the two.")
     patterns = options.roi or PATTERNS
     labels = labels_of(patterns)
-    found, tree, left_out = find_scans(source, ("RADCURE-",))
-    masks = mask_files(options.masks, [member.subject for member in found]) if options.masks else {}
+    members, tree, left_out = find_scans(source, ("RADCURE-",))
+    masks = mask_files(options.masks, [member.subject for member in members]) if options.masks else {}
     scans, origin = [], tuple[str, ...]()
-    for member in found:
+    for member in members:
         if options.masks:
             if member.subject not in masks:
                 left_out.append(f"Case {member.case}: no mask in the folder of masks.")
@@ -52,7 +52,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
             origin = tuple(annotation.uid for annotation, _ in chosen.parts)
             mark = fingerprint(member.series, chosen)
         scans.append(PlannedScan(member.case, member.subject, (member.series.uid, *origin), load, fingerprint=mark))
-    counts = {"patients": len({m.subject for m in found}), "structure_files": structure_files(tree)}
+    counts = {"patients": len({m.subject for m in members}), "structure_files": structure_files(tree)}
     return ConversionPlan(
         labels=labels,
         scans=tuple(scans),
@@ -69,18 +69,18 @@ def mask_files(folder: Path, subjects: list[str]) -> dict[str, Path]:
     Raises:
         DataError: A patient has several.
     """
-    found: dict[str, Path] = {}
+    by_patient: dict[str, Path] = {}
     wanted = set(subjects)
     for path in sorted(p for p in folder.rglob("*") if ending(p) and not p.name.startswith(".") and p.is_file()):
         match = re.match(r"[A-Za-z]+(?:[-_][A-Za-z]+)*[-_]\d+", stem(path))
         if match is None or match[0] not in wanted:
             continue
-        if match[0] in found:
+        if match[0] in by_patient:
             raise DataError(
-                f"{folder}: patient {match[0]} has several masks ({found[match[0]].name}, {path.name}). Keep one."
+                f"{folder}: patient {match[0]} has several masks ({by_patient[match[0]].name}, {path.name}). Keep one."
             )
-        found[match[0]] = path
-    return found
+        by_patient[match[0]] = path
+    return by_patient
 
 
 def _load_masked(series: Series, file: Path) -> LoadedScan:

@@ -1,4 +1,4 @@
-"""What a scan's reference is taken from, and its voxels."""
+"""The reference of a scan: which annotations it is taken from, and its voxels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferenceChoice:
-    """What a case takes its reference from.
+    """The annotations that a case's reference is taken from.
 
     Args:
         parts: Annotations, and for each ``NAME=label`` of every structure of it that is taken.
@@ -48,12 +48,12 @@ def choose_reference(annotations: Sequence[Annotation], patterns: Sequence[str])
     matched = [match_rois(annotation.names, patterns, strict=False) for annotation in annotations]
     taken: dict[int, list[str]] = defaultdict(list)
     for label in labels_of(patterns).names:
-        having = [k for k, each in enumerate(matched) if each.named(label)]
-        drawn = [k for k in having if _names(annotations[k], matched[k].labels, label)]
-        if having:
-            newest = (drawn or having)[0]
+        candidates = [k for k, each in enumerate(matched) if each.named(label)]
+        contoured = [k for k in candidates if _names(annotations[k], matched[k].labels, label)]
+        if candidates:
+            newest = (contoured or candidates)[0]
             names = _names(annotations[newest], matched[newest].labels, label) or matched[newest].named(label)
-            taken[newest] += [f"{_spelt(name)}={label}" for name in dict.fromkeys(names)]
+            taken[newest] += [f"{_pattern_for(name)}={label}" for name in dict.fromkeys(names)]
     if not taken:
         return None
     parts = tuple((annotations[k], tuple(names)) for k, names in sorted(taken.items()))
@@ -61,12 +61,12 @@ def choose_reference(annotations: Sequence[Annotation], patterns: Sequence[str])
 
 
 def _names(annotation: Annotation, labels: Sequence[str | None], label: str) -> list[str]:
-    """Names of the structures of a label in which something was drawn."""
+    """Names of the structures of a label that have contours."""
     rows = zip(annotation.names, labels, annotation.has_contours, strict=True)
-    return [name for name, given, drawn in rows if given == label and drawn]
+    return [name for name, given, contoured in rows if given == label and contoured]
 
 
-def _spelt(name: str) -> str:
+def _pattern_for(name: str) -> str:
     """A pattern for the structures of this name: one that is called "LN*" is no wildcard, and some have no name."""
     if normalise_name(name) and escape(name) == name:
         return name
@@ -96,10 +96,10 @@ def load_case(series: Series, chosen: ReferenceChoice, labels: Mapping[str, int]
         notes.append(
             f"passed over: {chosen.passed_over} more structure files of this scan, older or with nothing drawn"
         )
-    return LoadedScan(scan.images, series.grid, mask, (*notes, *_without(mask, chosen, labels)))
+    return LoadedScan(scan.images, series.grid, mask, (*notes, *_absent_labels(mask, chosen, labels)))
 
 
-def _without(mask: np.ndarray, chosen: ReferenceChoice, labels: Mapping[str, int]) -> list[str]:
+def _absent_labels(mask: np.ndarray, chosen: ReferenceChoice, labels: Mapping[str, int]) -> list[str]:
     """A line for each label that a case does not have: a network would learn that it is not there."""
     counts = count_voxels(mask, max(labels.values()))
     named = {name.rpartition("=")[2] for _, names in chosen.parts for name in names}

@@ -49,21 +49,21 @@ def find_scans(source: Path, prefixes: tuple[str, ...]) -> tuple[list[Collection
     """
     tree = read_annotated_tree(source)
     of_patient: dict[str, list[int]] = defaultdict(list)
-    strangers = []
+    other_patients = []
     for place, series in enumerate(tree.index.series):
         if series.patient_id.strip().startswith(prefixes):
             of_patient[series.patient_id.strip()].append(place)
         else:
-            strangers.append(f"Series {series.name}: its PatientID is none of this collection's.")
-    found = []
+            other_patients.append(f"Series {series.name}: its PatientID is none of this collection's.")
+    scans = []
     for patient, places in sorted(of_patient.items()):
         if any(c in patient for c in "/\\") or not patient.isprintable():
             raise DataError(f"PatientID {patient!r}: it cannot be a file's name. Fetch the collection again.")
         for place in places:
             series = tree.index.series[place]
             case = patient if len(places) == 1 else f"{patient}_{series.uid.replace('.', '')[-8:]}_{series.part}"
-            found.append(CollectionScan(case, patient, series, tree.by_series.get(place, ())))
-    return found, tree, strangers
+            scans.append(CollectionScan(case, patient, series, tree.by_series.get(place, ())))
+    return scans, tree, other_patients
 
 
 def require_folder(source: Path) -> None:
@@ -85,20 +85,20 @@ def missing_count(what: str, have: int, published: int | None) -> tuple[str, ...
 
 def missing_numbers(names: Iterable[str], prefix: str, numbers: range, width: int) -> tuple[str, ...]:
     """The names that a set numbers through and that are not there, in one line."""
-    lacking = [f"{prefix}{k:0{width}d}" for k in numbers if f"{prefix}{k:0{width}d}" not in set(names)]
-    if not lacking:
+    missing = [f"{prefix}{k:0{width}d}" for k in numbers if f"{prefix}{k:0{width}d}" not in set(names)]
+    if not missing:
         return ()
-    more = f" and {len(lacking) - 20} more" if len(lacking) > 20 else ""
-    return (f"Not there: {', '.join(lacking[:20])}{more}.",)
+    more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+    return (f"Not there: {', '.join(missing[:20])}{more}.",)
 
 
 def unconverted(tree: AnnotatedTree, left_out: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
-    """What a plan says of what it does not convert."""
+    """The fields of a plan about what is not converted."""
     return {"left_out": (*left_out, *passed_over(tree)), "failed": unreadable(tree)}
 
 
 def target_part(part: str, wanted: str | None) -> str | None:
-    """The part under which a case is written: that asked for alone becomes the training part; None leaves it out."""
+    """The part under which a case is written; one that is converted alone becomes the training part. None: left out."""
     if wanted is None:
         return part
     return TRAIN if part == wanted else None

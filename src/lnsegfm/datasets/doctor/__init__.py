@@ -1,4 +1,4 @@
-"""The doctor: what is odd about labelled scans, why it matters, and what may be mended in a copy.
+"""The doctor (data check): what is suspicious about labelled scans, why it matters, and what can be fixed in a copy.
 
 It finds more than the check before a training (:mod:`lnsegfm.datasets.check`) and takes longer, so it runs on request
 only. It never changes what it looks at.

@@ -1,4 +1,4 @@
-"""The patient in a scan, coarsely: what lies outside, and where the table is."""
+"""The patient in a scan on a coarse grid: what lies outside, and where the table is."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ class Body:
 def find_body(volume: np.ndarray, grid: Grid) -> Body | None:
     """Find the patient in a scan in HU, on a grid of about 2.5 mm; None where nothing is denser than -300 HU.
 
-    The patient is the largest piece above -300 HU, and what its axial slices enclose.
+    The patient is the largest connected component above -300 HU, and what its axial slices enclose.
     """
     z, y, x = (max(1, int(_COARSE_MM // s)) for s in grid.spacing_mm)
     step = (z, y, x)
     coarse = volume[tuple(slice(None, None, s) for s in step)]
-    pieces, count = ndimage.label(coarse > SKIN_HU)
+    components, count = ndimage.label(coarse > SKIN_HU)
     if not count:
         return None
-    sizes = np.bincount(pieces.ravel())
-    body = _filled(pieces == sizes[1:].argmax() + 1, grid)
+    sizes = np.bincount(components.ravel())
+    body = _with_holes_filled(components == sizes[1:].argmax() + 1, grid)
     inside = ndimage.binary_dilation(body, np.ones((3, 3, 3)), iterations=2)
     spacing = np.array(grid.spacing_mm) * step
     return Body(inside, step, _table_in_front(coarse, body, grid, spacing))
@@ -70,8 +70,8 @@ def _axes(grid: Grid) -> tuple[int, int, int]:
     return head, back, 3 - head - back
 
 
-def _filled(body: np.ndarray, grid: Grid) -> np.ndarray:
-    """A mask with the holes of its axial slices filled: air that no way in the slice leads to from its edge."""
+def _with_holes_filled(body: np.ndarray, grid: Grid) -> np.ndarray:
+    """A mask with the holes of its axial slices filled: air that is not connected to the edge of its slice."""
     head = _axes(grid)[0]
     plane = np.moveaxis(body, head, 0)
     flat = np.zeros((3, 3, 3), bool)
@@ -85,18 +85,18 @@ def _filled(body: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _table_in_front(coarse: np.ndarray, body: np.ndarray, grid: Grid, spacing: np.ndarray) -> bool:
-    """Whether something wide, flat and long, apart from the patient, lies in front only."""
+    """Whether something wide, flat and long that does not touch the patient lies in front only."""
     head, back, side = _axes(grid)
     shape = body.shape
     near = ndimage.binary_dilation(body, iterations=max(1, round(5 / float(spacing.min()))))
     rest, _ = ndimage.label((coarse > _TABLE_HU) & ~near)
     sign = np.sign(np.array(grid.direction).reshape(3, 3)[1, 2 - back])  # whether indices grow to the back
     middle = float(np.mean(np.nonzero(body.any(axis=(head, side)))[0]))
-    found = set()
+    in_front = set()
     for place in ndimage.find_objects(rest):
         extent = [(part.stop - part.start) * mm for part, mm in zip(place, spacing, strict=True)]
         long_enough = (place[head].stop - place[head].start) >= _TABLE_LENGTH * shape[head]
         if extent[side] >= _TABLE_WIDTH_MM and extent[back] <= _TABLE_HEIGHT_MM and long_enough:
             centre = (place[back].start + place[back].stop - 1) / 2
-            found.add(bool((centre - middle) * sign < 0))
-    return found == {True}
+            in_front.add(bool((centre - middle) * sign < 0))
+    return in_front == {True}

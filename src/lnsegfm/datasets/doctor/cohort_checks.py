@@ -1,4 +1,4 @@
-"""What is gathered scan by scan, and what only all of them together can show."""
+"""Facts that are collected scan by scan, and findings that take all scans together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 from lnsegfm.datasets.doctor.body import find_body
 from lnsegfm.datasets.doctor.duplicate_scans import find_duplicate_scans, signature
 from lnsegfm.datasets.doctor.finding import Finding, Severity
-from lnsegfm.datasets.doctor.geometry import judge_forms, judge_grids
+from lnsegfm.datasets.doctor.geometry import judge_grids, judge_nifti_header
 from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
 from lnsegfm.datasets.doctor.mask_checks import AIR_HU, judge_air, judge_fragments, judge_place, judge_sides
 from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
@@ -25,7 +25,7 @@ _OFF_VOLUME = 5.0
 
 @dataclass(eq=False)
 class Cohort:
-    """Scans that are looked at one after the other; ``findings`` grows.
+    """Scans that are added one after the other; ``findings`` grows.
 
     Args:
         labels: What the numbers in the masks mean; None where there are no masks.
@@ -40,13 +40,13 @@ class Cohort:
     _volumes_ml: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
     _labelled: int = 0
 
-    def image(
+    def add_image(
         self, case: str, file: Path | None, volume: np.ndarray, grid: Grid, *, held_out: bool = False
     ) -> HuFacts | None:
-        """Look at a scan (z, y, x) without a mask; of one that is ``held_out`` only for what it shares with others.
+        """Add a scan (z, y, x) without a mask; one that is ``held_out`` is only compared with the others.
 
         Returns:
-            What its values look like; None where it is no CT, or too small to say.
+            Statistics of its values; None where it is no CT, or too small.
         """
         hu = measure_hu(volume) if self.ct else None
         small = signature(volume, hu.tissue if hu is not None else float(np.median(volume)))
@@ -56,7 +56,7 @@ class Cohort:
             return hu
         self._grids[case] = file, grid
         if file is not None and file.is_file():
-            self.findings += judge_forms(case, file, grid)
+            self.findings += judge_nifti_header(case, file, grid)
         if hu is not None:
             self.findings += judge_hu(hu, case, file)
         if volume.size > 1 and volume.flat[0] == volume.flat[-1] and volume.min() == volume.max():
@@ -64,46 +64,46 @@ class Cohort:
             self.findings.append(Finding("uniform", "warning", case, file, what, "Export the scan again"))
         return hu
 
-    def labelled(
+    def add_labelled(
         self,
         case: str,
         image: tuple[Path | None, np.ndarray, Grid] | None,
         label: tuple[Path | None, np.ndarray, Grid],
     ) -> None:
-        """Look at a scan, if there is one, and at its mask."""
-        hu = self.image(case, *image) if image is not None else None
+        """Add a mask, and its scan where it can be read."""
+        hu = self.add_image(case, *image) if image is not None else None
         file, mask, grid = label
         if self.labels is None or mask.min() < 0 or mask.max() > max(self.labels.allowed):
-            return  # the check has told that its values are strange
+            return  # the check reports values without a name
         self._labelled += 1
-        alike = image is not None and grid.difference(image[2]) is None
-        shown = image if alike and holds_hu(hu) else None
+        same_grid = image is not None and grid.difference(image[2]) is None
+        scan = image if same_grid and holds_hu(hu) else None
         boxes = ndimage.find_objects(mask)
         centres: dict[str, float] = {}
         for name, value in self.labels.names.items():
             box = boxes[value - 1] if value <= len(boxes) else None
             if box is None:
                 continue
-            there = mask[box] == value
-            volume_ml = float(np.count_nonzero(there)) * grid.voxel_volume_ml
+            inside = mask[box] == value
+            volume_ml = float(np.count_nonzero(inside)) * grid.voxel_volume_ml
             self._volumes_ml[name][case] = file, volume_ml
-            self.findings += judge_fragments(case, file, f"label {name}", there, grid, fix="drop-fragments")
-            if shown is not None:
-                self.findings += judge_air(case, file, f"label {name}", shown[1][box][there])
+            self.findings += judge_fragments(case, file, f"label {name}", inside, grid, fix="drop-fragments")
+            if scan is not None:
+                self.findings += judge_air(case, file, f"label {name}", scan[1][box][inside])
         pairs = side_pairs(self.labels.names)
         for name in {name for pair in pairs for name in pair}:
             if (x := centre_x_mm(mask, self.labels.names[name], grid)) is not None:
                 centres[name] = x
         self.findings += judge_sides(case, file, "label", swapped(centres, pairs))
-        if shown is not None:
-            self._outside(case, file, mask, shown)
+        if scan is not None:
+            self._outside(case, file, mask, scan)
 
     def finish(self) -> list[Finding]:
-        """What all of them together show, after the last one; returns all findings."""
+        """Add what takes all scans together, after the last one; returns all findings."""
         self.findings += judge_grids(self._grids)
-        for first, second, alike, axes in find_duplicate_scans(self._signatures):
+        for first, second, correlation, axes in find_duplicate_scans(self._signatures):
             how = f", mirrored along {axes}" if axes else ""
-            what = f"nearly the same image as case {first}{how} (correlation {alike:.3f} on a coarse grid)"
+            what = f"nearly the same image as case {first}{how} (correlation {correlation:.3f} on a coarse grid)"
             remedy = "Look at both: keep one, or give them one subject in subjects.csv"
             self.findings.append(Finding("duplicate-scan", "warning", second, self._file(second), what, remedy))
         for name, volumes in self._volumes_ml.items():
@@ -142,22 +142,22 @@ class Cohort:
 
 
 def holds_hu(facts: HuFacts | None) -> bool:
-    """Whether a scan's values are HU, near enough to tell air from tissue by them."""
+    """Whether a scan's values are HU, closely enough to separate air from tissue."""
     return facts is not None and abs(facts.tissue) <= TISSUE_HU and facts.lowest < AIR_HU
 
 
 def _volume_outliers(name: str, volumes: dict[str, tuple[Path | None, float]]) -> list[Finding]:
-    """Volumes more than 5 times off the median, and further than 5 robust standard deviations of the logarithm."""
+    """Volumes off the median by more than a factor of 5 and by 5 robust standard deviations of the logarithm."""
     if len(volumes) < _FEWEST:
         return []
     logs = {case: float(np.log(ml)) for case, (_, ml) in volumes.items()}
     middle = float(np.median(list(logs.values())))
     spread = 1.4826 * float(np.median([abs(v - middle) for v in logs.values()]))
     limit = max(float(np.log(_OFF_VOLUME)), 5 * spread)
-    found = []
+    outliers = []
     for case, (file, ml) in volumes.items():
         if abs(logs[case] - middle) > limit:
             what = f"label {name} has {ml:.3g} ml, and the median of {len(volumes)} cases is {np.exp(middle):.3g} ml"
             remedy = "Look whether it is complete, or holds something else"
-            found.append(Finding("label-volume", "warning", case, file, what, remedy))
-    return found
+            outliers.append(Finding("label-volume", "warning", case, file, what, remedy))
+    return outliers

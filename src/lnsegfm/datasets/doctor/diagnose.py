@@ -1,4 +1,4 @@
-"""The doctor over a dataset: the check that a training makes, and everything that is worth a look beside it."""
+"""The doctor over a dataset: the check that precedes a training, and everything else that is worth a review."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CaseArrays:
 
 @dataclass(frozen=True, eq=False)
 class DiagnosedCase:
-    """A case that was looked at.
+    """A case that was diagnosed.
 
     Args:
         case: Its name, or the UID of its series.
@@ -55,7 +55,7 @@ class Diagnosis:
     Args:
         source: The folder or file.
         findings: The worst first.
-        cases: What was looked at, in the order of the source.
+        cases: The cases, in the order of the source.
         facts: What the source is, for tables and JSON.
         dicom: It is DICOM, in which names of files and folders may hold a patient's.
     """
@@ -84,27 +84,27 @@ class Diagnosis:
 
 
 def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis:
-    """Look at a dataset: every file of it is read, and one that is broken does not keep the rest from being told.
+    """Diagnose a dataset: every file of it is read, and one that is broken does not keep the rest from being reported.
 
     Args:
-        dataset: The dataset; the images in its ``imagesTs`` are looked at for scans that are in both sets.
+        dataset: The dataset; the images in its ``imagesTs`` are searched for scans that are in both sets.
         progress: Reported to after each case.
     """
     cohort = Cohort(dataset.labels, ct=dataset.channels[0].lower().startswith("ct"))
 
-    def look(seen: LoadedCase) -> None:
-        image = seen.images[0] if seen.images and seen.images[0][0] == seen.case.images[0] else None
-        if seen.label is not None:
-            cohort.labelled(seen.case.name, image, seen.label)
+    def visit(loaded: LoadedCase) -> None:
+        image = loaded.images[0] if loaded.images and loaded.images[0][0] == loaded.case.images[0] else None
+        if loaded.label is not None:
+            cohort.add_labelled(loaded.case.name, image, loaded.label)
         elif image is not None:
-            cohort.image(seen.case.name, *image)
+            cohort.add_image(loaded.case.name, *image)
 
-    found = examine(dataset, progress=progress, look=look)
-    errors = [_as_finding(problem) for problem in found.problems]
-    errors += _look_at_tests(dataset, cohort)
-    told = {(f.case, f.what.partition(" (")[0].split()[-1]) for f in errors if f.kind == "duplicate-image"}
-    rest = [f for f in cohort.finish() if not (f.kind == "duplicate-scan" and (f.case, _twin_of(f)) in told)]
-    grids = {case.case: case.grid for case in found.cases}
+    checked = examine(dataset, progress=progress, visit=visit)
+    errors = [_as_finding(problem) for problem in checked.problems]
+    errors += _add_test_images(dataset, cohort)
+    reported = {(f.case, f.what.partition(" (")[0].split()[-1]) for f in errors if f.kind == "duplicate-image"}
+    rest = [f for f in cohort.finish() if not (f.kind == "duplicate-scan" and (f.case, _duplicate_of(f)) in reported)]
+    grids = {case.case: case.grid for case in checked.cases}
     return Diagnosis(
         dataset.root,
         ordered([*errors, *rest, *judge_splits(dataset)]),
@@ -112,26 +112,26 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
             DiagnosedCase(case.name, grids.get(case.name), _reader(case, dataset.labels.ignore))
             for case in dataset.cases
         ),
-        _facts(dataset, found),
+        _facts(dataset, checked),
     )
 
 
-def _twin_of(finding: Finding) -> str:
+def _duplicate_of(finding: Finding) -> str:
     return finding.what.removeprefix("nearly the same image as case ").split(" (")[0].split(",")[0]
 
 
 def _as_finding(problem: Problem) -> Finding:
     fix = _FIX_OF.get(problem.kind)
     if problem.kind == "label-geometry" and ": shape " in problem.what:
-        fix = None  # a header cannot mend that
+        fix = None  # a header cannot fix that
     return Finding(problem.kind, "error", problem.case, problem.file, problem.what, problem.remedy, fix)
 
 
-def _look_at_tests(dataset: Dataset, cohort: Cohort) -> list[Finding]:
+def _add_test_images(dataset: Dataset, cohort: Cohort) -> list[Finding]:
     found = []
     for case, path in test_images(dataset.root).items():
         try:
-            cohort.image(case, path, *read_volume(path), held_out=True)
+            cohort.add_image(case, path, *read_volume(path), held_out=True)
         except DataError as error:
             what, _, remedy = str(error).removeprefix(f"{path}: ").rstrip(".").partition(". ")
             found.append(Finding("file", "warning", case, path, what, remedy))
@@ -156,9 +156,9 @@ def _reader(case: Case, ignore: int | None) -> Callable[[], CaseArrays]:
     return read
 
 
-def _facts(dataset: Dataset, found: DatasetCheck) -> dict[str, Any]:
-    spacings = [case.grid.spacing_mm for case in found.cases if case.grid is not None]
-    holding = Counter(value for case in found.cases for value in case.values)
+def _facts(dataset: Dataset, checked: DatasetCheck) -> dict[str, Any]:
+    spacings = [case.grid.spacing_mm for case in checked.cases if case.grid is not None]
+    holding = Counter(value for case in checked.cases for value in case.values)
     labels = dataset.labels.to_dataset_json()
     return {
         "cases": len(dataset.cases),

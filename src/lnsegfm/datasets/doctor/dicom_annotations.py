@@ -24,7 +24,7 @@ from lnsegfm.imaging.grid import Grid
 
 WHOLE_PATIENT = frozenset({"body", "external", "skin", "patient", "outline"})
 _NO_CONTOURS = "no contours were stored for it."
-_LOST = ("above or below the series", "lies beside the image", "passed over: it has no number")
+_LOST = ("above or below the series", "lies outside the image", "passed over: it has no number")
 _CHECK_SERIES = "Check whether it was drawn on this series"
 _IF_ABSENT = "Nothing where it is absent; else draw it"
 

@@ -23,7 +23,7 @@ from lnsegfm.progress import Progress
 
 
 def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
-    """Look at a folder tree, a file or a zip of DICOM: every series is read, a bad one stops nothing.
+    """Diagnose a folder tree, a file or a zip of DICOM: every series is read, and a bad one stops nothing.
 
     Args:
         root: Where it is.
@@ -44,7 +44,7 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
             from_sentence("series-note", "note", series.name, None, note, "Nothing needs doing")
             for note in series.notes
         ]
-        _look_at(series, structures, cohort, findings)
+        _add_series(series, structures, cohort, findings)
         if progress is not None:
             progress.advance(done, len(index.series), series.name)
         if not structures and any(annotations.on):
@@ -59,13 +59,15 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
     return Diagnosis(Path(root), every, cases, _facts(index, annotations), dicom=True)
 
 
-def _look_at(series: Series, structures: Sequence[AnnotatedStructure], cohort: Cohort, findings: list[Finding]) -> None:
+def _add_series(
+    series: Series, structures: Sequence[AnnotatedStructure], cohort: Cohort, findings: list[Finding]
+) -> None:
     try:
         volume = read_series(series)
     except DataError as error:
         findings += [_refused(Refusal(series.name, line)) for line in str(error).splitlines()]
         return
-    hu = cohort.image(series.name, None, volume, series.grid)
+    hu = cohort.add_image(series.name, None, volume, series.grid)
     image = (volume, series.grid) if holds_hu(hu) else None
     findings += judge_structures(series.name, structures, image, series.grid)
 

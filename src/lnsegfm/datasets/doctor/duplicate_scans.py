@@ -1,4 +1,4 @@
-"""One scan under two names: mirrored, resampled, shifted in its values, or with another header."""
+"""Duplicate scans: one scan under two names, also mirrored, resampled, offset in its values, or with another header."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import product
 import numpy as np
 
 SIDE = 24  # voxels of a signature along each axis
-ALIKE = 0.97  # correlation: of 60 patients of one site the two most alike have 0.925
+MIN_CORRELATION = 0.97  # correlation: of 60 patients of one site the two most alike have 0.925
 _FINE = 96  # a scan is thinned to at most this along each axis before it is averaged
-_AT_A_TIME = 256
+_BATCH = 256
 
 
 def signature(volume: np.ndarray, tissue_hu: float) -> np.ndarray | None:
-    """A scan in small: 24 x 24 x 24 means of its soft tissue, normalised to correlate.
+    """A scan reduced to 24 x 24 x 24 means of its soft tissue, normalised for correlation.
 
     Args:
         volume: The scan (z, y, x), at least 24 voxels along each axis.
@@ -38,7 +38,7 @@ def signature(volume: np.ndarray, tissue_hu: float) -> np.ndarray | None:
 
 
 def find_duplicate_scans(signatures: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, float, str]]:
-    """Pairs of scans that are nearly one: the earlier name, the later one, their correlation, and how they differ.
+    """Pairs of duplicate scans: the earlier name, the later one, their correlation, and how they differ.
 
     The last is empty, or says along which axes (z, y, x) one is the mirror image of the other.
     """
@@ -46,18 +46,18 @@ def find_duplicate_scans(signatures: Mapping[str, np.ndarray]) -> Iterator[tuple
     if len(names) < 2:
         return
     table = np.stack([signatures[name].ravel() for name in names])
-    for start in range(0, len(names), _AT_A_TIME):
-        part = table[start : start + _AT_A_TIME]
+    for start in range(0, len(names), _BATCH):
+        part = table[start : start + _BATCH]
         best = np.full((len(part), len(names)), -1.0, np.float32)
-        way = np.zeros(best.shape, np.int8)
+        best_flip = np.zeros(best.shape, np.int8)
         for k, flips in enumerate(_FLIPS):
-            turned = np.flip(part.reshape(-1, SIDE, SIDE, SIDE), tuple(a + 1 for a in flips)) if flips else part
-            like = turned.reshape(len(part), -1) @ table.T
-            way = np.where(like > best + 1e-6, np.int8(k), way)
-            best = np.maximum(best, like)
-        for row, column in zip(*np.nonzero(best >= ALIKE), strict=True):
+            flipped = np.flip(part.reshape(-1, SIDE, SIDE, SIDE), tuple(a + 1 for a in flips)) if flips else part
+            correlation = flipped.reshape(len(part), -1) @ table.T
+            best_flip = np.where(correlation > best + 1e-6, np.int8(k), best_flip)
+            best = np.maximum(best, correlation)
+        for row, column in zip(*np.nonzero(best >= MIN_CORRELATION), strict=True):
             if column < start + row:
-                axes = ", ".join("zyx"[a] for a in _FLIPS[way[row, column]])
+                axes = ", ".join("zyx"[a] for a in _FLIPS[best_flip[row, column]])
                 yield names[column], names[start + row], float(best[row, column]), axes
 
 

@@ -1,4 +1,4 @@
-"""One thing that the doctor found, and the mends that are on offer."""
+"""One finding of the doctor, and the fixes that exist."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-"""``error``: training would be refused. ``warning``: look at it. ``note``: harmless, or a mere fact."""
+"""``error``: training would be refused. ``warning``: review it. ``note``: harmless, or a mere fact."""
 
 FIXES = {
     "copy-header": "give a label the geometry of its image, where both have the same shape",
     "nan-to-air": "replace NaN and infinite voxels by -1024 HU",
     "offset-1024": "subtract 1024 from a scan that holds stored values instead of HU",
     "clip-hu": "clip a scan to -1024 to 3071 HU",
-    "drop-fragments": "remove the tiny pieces of a label that lie beside much larger ones",
+    "drop-fragments": "remove the fragments of a label next to much larger connected components",
     "drop-duplicates": "leave out the later ones of cases that have the very same image",
 }
-"""What may be mended in a copy, in the order in which it is done."""
+"""What can be fixed in a copy, in the order in which it is done."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Args:
         kind: What kind of thing, a word or two with hyphens, such as ``hu-offset``.
@@ -33,7 +33,7 @@ class Finding:
         file: The file it is about, if it is about one.
         what: What was found, with its numbers, without a full stop.
         remedy: What to do about it, a sentence without its full stop.
-        fix: Name of the mend (one of ``FIXES``) that a copy of the dataset can get.
+        fix: Name of the fix (one of ``FIXES``) that a copy of the dataset can get.
     """
 
     kind: str

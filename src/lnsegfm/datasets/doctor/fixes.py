@@ -1,4 +1,4 @@
-"""A mended copy of a dataset: only what was asked for, only where the doctor found it, and all of it listed."""
+"""A fixed copy of a dataset: only what was asked for, only where the doctor found it, and all of it listed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lnsegfm.storage import atomic_write, new_folder, read_json, write_json
 
 RECORD = "fixes.json"
 FORMAT = "lnsegfm.fixes/1"
-_BESIDE = ("dataset.json", "labels.json", "subjects.csv")
+_DESCRIPTIONS = ("dataset.json", "labels.json", "subjects.csv")
 _SPLITS = ("splits.json", "splits_final.json")
 _FOLDERS = ("imagesTs", "labelsTs")
 _IMAGE_FIXES = ("nan-to-air", "offset-1024", "clip-hu")
@@ -33,15 +33,15 @@ _IMAGE_FIXES = ("nan-to-air", "offset-1024", "clip-hu")
 def write_fixed_copy(
     dataset: Dataset, diagnosis: Diagnosis, fixes: Sequence[str], out: Path, *, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Write a copy of a dataset to ``out``, mended as asked; the original is only read.
+    """Write a copy of a dataset to ``out`` with the fixes asked for; the original is only read.
 
-    Files without a finding that one of ``fixes`` mends are copied byte for byte. ``fixes.json`` lists every file that
-    differs from its original, and how. The copy is made beside ``out`` and renamed when it is complete, so one that
-    was interrupted never looks like a dataset.
+    Files without a finding that one of ``fixes`` applies to are copied byte for byte. ``fixes.json`` lists every file
+    that differs from its original, and how. The copy is made beside ``out`` and renamed when it is complete, so one
+    that was interrupted never looks like a dataset.
 
     Args:
-        dataset: What was looked at.
-        diagnosis: What ``diagnose`` said of it.
+        dataset: The dataset.
+        diagnosis: What ``diagnose`` found in it.
         fixes: Names of ``FIXES``.
         out: A folder that does not exist or is empty.
         progress: Reported to after each case.
@@ -79,7 +79,7 @@ def _copy(
                     done += _write(case, path, place, asked[case.name, path], dataset)
         if progress is not None:
             progress.advance(number, len(dataset.cases), case.name)
-    left_out = _copy_the_rest(dataset, out, dropped)
+    left_out = _copy_other_files(dataset, out, dropped)
     record = {
         "format": FORMAT,
         "source": str(dataset.root),
@@ -110,20 +110,20 @@ def require_fixable(dataset: Dataset, fixes: Sequence[str], out: Path) -> None:
     for case in dataset.cases:
         for path in (*case.images, *([case.label] if case.label else [])):
             if not path.is_relative_to(dataset.root) or ".." in path.relative_to(dataset.root).parts:
-                raise DataError(f"{path}: it lies outside {dataset.root}. Copy the files into one folder to mend them.")
+                raise DataError(f"{path}: it lies outside {dataset.root}. Copy the files into one folder to fix them.")
 
 
 def _write(case: Case, path: Path, place: Path, fixes: set[str], dataset: Dataset) -> list[dict[str, Any]]:
-    """Copy one file, mended; says what was done to it."""
+    """Copy one file, with its fixes; returns what was done to it."""
     done: list[tuple[str, str]] = []
     if path == case.label and fixes:
         mask, grid = read_mask(path)
-        mask, grid = _mended_label(case, mask, grid, fixes, dataset, done)
+        mask, grid = _fixed_label(case, mask, grid, fixes, dataset, done)
         if done:
             write_mask(place, mask, grid)
     elif fixes:
         volume, grid = read_volume(path)
-        volume = _mended_image(volume, fixes, done)
+        volume = _fixed_image(volume, fixes, done)
         if done:
             write_volume(place, volume, grid)
     if not done:
@@ -139,7 +139,7 @@ def _root_of(place: Path, path: Path, dataset: Dataset) -> Path:
     return place.parents[len(path.relative_to(dataset.root).parts) - 1]
 
 
-def _mended_label(
+def _fixed_label(
     case: Case, mask: np.ndarray, grid: Grid, fixes: set[str], dataset: Dataset, done: list[tuple[str, str]]
 ) -> tuple[np.ndarray, Grid]:
     if "copy-header" in fixes and case.images:
@@ -149,19 +149,19 @@ def _mended_label(
             grid = own
     if "drop-fragments" in fixes:
         for name, value in dataset.labels.names.items():
-            mended = remove_fragments(mask, value, grid, nodes=bool(node_labels([name])))
-            if removed := int(np.count_nonzero(mended != mask)):
+            cleaned = remove_fragments(mask, value, grid, nodes=bool(node_labels([name])))
+            if removed := int(np.count_nonzero(cleaned != mask)):
                 done.append(("drop-fragments", f"label {name}: voxels that became background: {removed}"))
-            mask = mended
+            mask = cleaned
     return mask, grid
 
 
-def _mended_image(volume: np.ndarray, fixes: Iterable[str], done: list[tuple[str, str]]) -> np.ndarray:
+def _fixed_image(volume: np.ndarray, fixes: Iterable[str], done: list[tuple[str, str]]) -> np.ndarray:
     for fix in (name for name in _IMAGE_FIXES if name in fixes):
         if fix == "nan-to-air":
-            odd = ~np.isfinite(volume)
-            done.append((fix, f"{int(odd.sum())} voxels became -1024"))
-            volume = np.where(odd, np.array(-1024, volume.dtype), volume)
+            invalid = ~np.isfinite(volume)
+            done.append((fix, f"{int(invalid.sum())} voxels became -1024"))
+            volume = np.where(invalid, np.array(-1024, volume.dtype), volume)
         elif fix == "offset-1024":
             done.append((fix, "1024 was subtracted from every voxel"))
             volume = _as_int16(volume.astype(np.float64 if volume.dtype == np.float64 else np.float32) - 1024, volume)
@@ -179,10 +179,10 @@ def _as_int16(values: np.ndarray, before: np.ndarray) -> np.ndarray:
     return values
 
 
-def _copy_the_rest(dataset: Dataset, out: Path, dropped: set[str]) -> list[str]:
-    """Descriptions and test cases; says which files were left behind because they name cases that were dropped."""
+def _copy_other_files(dataset: Dataset, out: Path, dropped: set[str]) -> list[str]:
+    """Copy descriptions and test cases; returns the files left out because they name cases that were dropped."""
     left_out = [name for name in _SPLITS if dropped and (dataset.root / name).is_file()]
-    for name in (*_BESIDE, *_SPLITS):
+    for name in (*_DESCRIPTIONS, *_SPLITS):
         source = dataset.root / name
         if not source.is_file() or name in left_out:
             continue

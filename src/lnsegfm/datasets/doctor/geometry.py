@@ -1,4 +1,4 @@
-"""Odd geometries: spacings off the rest, affines that are mirrored or that contradict themselves."""
+"""Suspicious geometries: spacings unlike the others', affines that are mirrored or contradict themselves."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from lnsegfm.datasets.doctor.finding import Finding
 from lnsegfm.imaging.grid import Grid
 
-OFF_THE_MEDIAN = 1.5
+MEDIAN_FACTOR = 1.5
 FINEST_MM, COARSEST_MM = 0.2, 10.0
-_FORMS_MM = 0.5
+_TRANSFORMS_MM = 0.5
 _NIFTI = 348  # bytes of the header of NIfTI-1
 
 
-def towards(grid: Grid) -> str:
-    """Where the axes x, y and z of a file run to, nearest: ``LPS`` is to the patient's left, back and head."""
+def axis_codes(grid: Grid) -> str:
+    """The directions in which the axes x, y and z of a file grow: ``LPS`` is to the patient's left, back and head."""
     direction = np.array(grid.direction).reshape(3, 3)
     letters = []
     for column in direction.T:
@@ -31,7 +31,7 @@ def towards(grid: Grid) -> str:
 
 
 def judge_grids(grids: Mapping[str, tuple[Path | None, Grid]]) -> list[Finding]:
-    """What is odd about the geometry of each image, alone and beside the others.
+    """What is suspicious about the geometry of each image, alone and compared with the others.
 
     Args:
         grids: File and grid of the first image of each case.
@@ -39,34 +39,32 @@ def judge_grids(grids: Mapping[str, tuple[Path | None, Grid]]) -> list[Finding]:
     if not grids:
         return []
     median = np.median([grid.spacing_mm for _, grid in grids.values()], axis=0)
-    ways = Counter(towards(grid) for _, grid in grids.values())
-    usual, most = ways.most_common(1)[0]
-    found = []
+    directions = Counter(axis_codes(grid) for _, grid in grids.values())
+    usual, most = directions.most_common(1)[0]
+    findings = []
     for case, (file, grid) in grids.items():
-        found += _spacing(case, file, grid, median, len(grids))
-        if (way := towards(grid)) != usual:
+        findings += _spacing(case, file, grid, median, len(grids))
+        if (codes := axis_codes(grid)) != usual:
             what = (
-                f"its axes x, y, z run to {way}, those of {most} of {len(grids)} cases to {usual}: networks see the "
-                "arrays as they are stored, so this scan looks mirrored or turned beside the others"
+                f"its axes x, y, z run to {codes}, those of {most} of {len(grids)} cases to {usual}: networks see the "
+                "arrays as they are stored, so this scan looks mirrored or turned compared with the others"
             )
             remedy = "Look whether the header is right; if it is, store the scan and its label in the common order"
-            found.append(Finding("axes-differ", "warning", case, file, what, remedy))
+            findings.append(Finding("axes-differ", "warning", case, file, what, remedy))
         if np.linalg.det(np.array(grid.direction).reshape(3, 3)) < 0:
-            what = (
-                f"its axes ({way}) are left-handed, as in a mirror: either a convention, or left and right are swapped"
-            )
+            what = f"its axes ({codes}) are left-handed, as in a mirror: a convention, or left and right are swapped"
             remedy = "Look at an organ that lies on one side, such as the liver on the patient's right"
-            found.append(Finding("mirrored-axes", "warning", case, file, what, remedy))
-    return _gathered(found, len(grids))
+            findings.append(Finding("mirrored-axes", "warning", case, file, what, remedy))
+    return _merge_mirrored(findings, len(grids))
 
 
-def _gathered(found: list[Finding], cases: int) -> list[Finding]:
+def _merge_mirrored(findings: list[Finding], cases: int) -> list[Finding]:
     """One note instead of a warning a case where every scan is left-handed: that is how the set is stored."""
-    mirrored = [f for f in found if f.kind == "mirrored-axes"]
+    mirrored = [f for f in findings if f.kind == "mirrored-axes"]
     if len(mirrored) < max(cases, 2):
-        return found
+        return findings
     what = f"the axes of all {cases} scans are left-handed: a convention of some tools, or left and right are swapped"
-    rest = [f for f in found if f.kind != "mirrored-axes"]
+    rest = [f for f in findings if f.kind != "mirrored-axes"]
     return [*rest, Finding("mirrored-axes", "note", "", None, what, mirrored[0].remedy)]
 
 
@@ -76,15 +74,17 @@ def _spacing(case: str, file: Path | None, grid: Grid, median: np.ndarray, cases
         what = f"spacing {stated} mm (z, y, x) is not a CT's: {FINEST_MM:g} to {COARSEST_MM:g} mm are usual"
         return [Finding("spacing", "warning", case, file, what, "Look whether the header is right; export it again")]
     ratio = np.array(grid.spacing_mm) / median
-    if cases < 3 or np.all(np.maximum(ratio, 1 / ratio) <= OFF_THE_MEDIAN):
+    if cases < 3 or np.all(np.maximum(ratio, 1 / ratio) <= MEDIAN_FACTOR):
         return []
     usual = " x ".join(f"{s:.4g}" for s in median)
-    what = f"spacing {stated} mm (z, y, x) is more than {OFF_THE_MEDIAN:g} times off the median {usual} mm"
+    what = (
+        f"spacing {stated} mm (z, y, x) differs from the median {usual} mm by more than a factor of {MEDIAN_FACTOR:g}"
+    )
     return [Finding("spacing", "warning", case, file, what, "Look whether the header is right, or leave the case out")]
 
 
-def judge_forms(case: str, file: Path, grid: Grid) -> list[Finding]:
-    """Does a NIfTI's header state a spacing, and do its two transforms agree? Nothing is said of other files."""
+def judge_nifti_header(case: str, file: Path, grid: Grid) -> list[Finding]:
+    """Whether a NIfTI's header states a spacing, and its two transforms agree; other files are passed over."""
     try:
         header, order = _header(file)
     except (OSError, EOFError, zlib.error, struct.error):
@@ -94,22 +94,22 @@ def judge_forms(case: str, file: Path, grid: Grid) -> list[Finding]:
     steps = struct.unpack(order + "3f", header[80:92])
     if not all(0 < step < np.inf for step in steps):
         stated = " x ".join(f"{step:g}" for step in steps)
-        what = f"its header states a spacing of {stated} mm (x, y, z): what it is read with is made up"
+        what = f"its header states a spacing of {stated} mm (x, y, z): the spacing it is read with is a guess"
         return [Finding("spacing", "warning", case, file, what, "Export it again from the DICOM")]
-    forms = _forms(header, order)
-    if forms is None:
+    transforms = _transforms(header, order)
+    if transforms is None:
         return []
-    if not np.isfinite(forms).all():
+    if not np.isfinite(transforms).all():
         what = "its qform or sform holds numbers that are not finite: tools disagree on where it lies"
         return [Finding("transforms-differ", "warning", case, file, what, "Export the file again")]
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
     corners[:, :3] *= np.array(grid.shape[::-1]) - 1
-    gap = float(np.linalg.norm((corners @ (forms[0] - forms[1]).T)[:, :3], axis=1).max())
-    if not gap > _FORMS_MM:
+    gap = float(np.linalg.norm((corners @ (transforms[0] - transforms[1]).T)[:, :3], axis=1).max())
+    if not gap > _TRANSFORMS_MM:
         return []
-    mirrored = np.linalg.det(forms[0][:3, :3]) * np.linalg.det(forms[1][:3, :3]) < 0
+    mirrored = np.linalg.det(transforms[0][:3, :3]) * np.linalg.det(transforms[1][:3, :3]) < 0
     aside = ", and one is the mirror image of the other" if mirrored else ""
-    what = f"its qform and sform put a corner of the scan {gap:.1f} mm apart{aside}: tools disagree on where it lies"
+    what = f"its qform and sform differ by {gap:.1f} mm at a corner of the scan{aside}: tools disagree on where it lies"
     return [
         Finding("transforms-differ", "warning", case, file, what, "Find out which is right, and export the file again")
     ]
@@ -126,7 +126,7 @@ def _header(file: Path) -> tuple[bytes, str]:
     )
 
 
-def _forms(header: bytes, order: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _transforms(header: bytes, order: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Quaternion and matrix transform of a NIfTI-1, as RAS; None where it does not state both."""
     qform, sform = struct.unpack(order + "2h", header[252:256])
     if qform <= 0 or sform <= 0:

@@ -1,4 +1,4 @@
-"""Does a scan hold Hounsfield units? Air is near -1000 HU and soft tissue near 40 HU, whatever the scanner."""
+"""Whether a scan holds Hounsfield units: air is near -1000 HU and soft tissue near 40 HU, whatever the scanner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLIP_HU = (-1024, 3071)  # what 12 bits with an intercept of -1024 can hold
 
 @dataclass(frozen=True)
 class HuFacts:
-    """What a scan's values look like.
+    """Statistics of a scan's values.
 
     Args:
         lowest: The lowest value.
@@ -73,9 +73,9 @@ def measure_hu(volume: np.ndarray) -> HuFacts | None:
 
 
 def judge_hu(facts: HuFacts, case: str, file: Path | None) -> list[Finding]:
-    """What is odd about a scan's values; see docs/doctor.md for the kinds."""
-    if (odd := _no_hounsfield_units(facts, case, file)) is not None:
-        return [odd]
+    """What is suspicious about a scan's values; see docs/doctor.md for the kinds."""
+    if (finding := _no_hounsfield_units(facts, case, file)) is not None:
+        return [finding]
     return [*_modes(facts, case, file), *_outliers(facts, case, file)]
 
 

@@ -1,4 +1,4 @@
-"""What is odd about one label or one drawn structure: specks, air, the wrong side, a place outside the body."""
+"""What is suspicious about one label or structure: fragments, air, the wrong side, a place outside the body."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.messages import counted
 
 OUTSIDE_SHARE, AIR_SHARE, AIR_HU = 0.05, 0.5, -300.0
-MANY_SPECKS, MANY_NODES = 10, 3  # of a node label each speck counts as a node where nodes are counted
+MANY_FRAGMENTS, MANY_NODES = 10, 3  # each fragment of a node label counts as a node where nodes are counted
 _HOLLOW = ("lung", "trache", "airway", "bronch", "carina", "bowel", "colon", "stomach", "sophag", "laryn", "pharyn",
            "sinus", "duoden", "intestin", "cavity", "air")  # fmt: skip
-_MISPLACED = "Look whether it is shifted or mirrored against its image"
+_MISPLACED = "Check whether it is shifted or mirrored against its image"
 
 
 def judge_fragments(
     case: str, file: Path | None, named: str, there: np.ndarray, grid: Grid, *, fix: str | None = None
 ) -> list[Finding]:
-    """A finding where the mask has tiny pieces: a note, and a warning from ten on, of lymph nodes from three on.
+    """A finding where the mask has fragments: a note, and a warning from ten on, of lymph nodes from three on.
 
     Args:
         case: Name of the case or the series.
@@ -31,16 +31,16 @@ def judge_fragments(
         named: ``label`` or ``structure``, and its name.
         there: The mask, boolean (z, y, x), or a part of it that holds all of it.
         grid: Of the whole mask; its voxels' size counts.
-        fix: The mend that is on offer.
+        fix: Name of the fix that exists for it.
     """
     nodes = bool(node_labels([named.partition(" ")[2]]))
-    if (specks := find_fragments(there, grid, nodes=nodes)) is None:
+    if (fragments := find_fragments(there, grid, nodes=nodes)) is None:
         return []
-    ml = specks.voxels * grid.voxel_volume_ml
-    voxels = counted(specks.voxels, "voxel")
-    pieces = counted(specks.count, "tiny piece")
-    what = f"{named} has {pieces} ({voxels}, {ml:.3f} ml) beside one of {specks.largest} voxels"
-    severity: Severity = "warning" if specks.count >= (MANY_NODES if nodes else MANY_SPECKS) else "note"
+    ml = fragments.voxels * grid.voxel_volume_ml
+    voxels = counted(fragments.voxels, "voxel")
+    pieces = counted(fragments.count, "fragment")
+    what = f"{named} has {pieces} ({voxels}, {ml:.3f} ml) next to a component of {fragments.largest} voxels"
+    severity: Severity = "warning" if fragments.count >= (MANY_NODES if nodes else MANY_FRAGMENTS) else "note"
     remedy = "Look at them; remove them if they are slips of the pen or of a resampling"
     return [Finding("fragments", severity, case, file, what, remedy, fix=fix)]
 

@@ -1,4 +1,4 @@
-"""Is anyone trained on and held out at once?"""
+"""Divisions into training and held-out cases in which a case or patient is in both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lnsegfm.storage import read_json
 SPLIT_FILES = ("splits.json", "splits_final.json")
 TEST_FOLDER = "imagesTs"
 _COUNTER = re.compile(r"(?P<subject>.*[^\W_].*?)[_\-. ]+(?:\d{1,2}|[a-zA-Z]|[tT]\d|pre|post)")
-_MOST_OF_ONE = 4  # scans of one patient: more that share the start of their name are a site, not a patient
+_MOST_PER_PATIENT = 4  # scans of one patient: more that share the start of their name are a site, not a patient
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def judge_splits(dataset: Dataset) -> list[Finding]:
         divisions.append(Division(f"imagesTr and {TEST_FOLDER}", None, frozenset(names), frozenset(tests)))
     for division in divisions:
         found += _shared(division, dataset.subjects, guessed)
-    if strangers := sorted(set(dataset.subjects) - {*names, *tests}):
-        what = f"subjects.csv names {len(strangers)} cases that are not here: {_some(strangers)}"
+    if unknown := sorted(set(dataset.subjects) - {*names, *tests}):
+        what = f"subjects.csv names {len(unknown)} cases that are not here: {_first_names(unknown)}"
         found.append(Finding("subjects", "note", "", dataset.root / "subjects.csv", what, "Correct the names"))
     if not dataset.subjects and guessed:
         groups = _grouped(guessed)
@@ -84,7 +84,7 @@ def guess_subjects(names: Iterable[str]) -> dict[str, str]:
     groups = _grouped(starts)
     if len(groups) < 2 and len(starts) == len(names):
         return {}
-    return {n: subject for subject, group in groups.items() if 2 <= len(group) <= _MOST_OF_ONE for n in group}
+    return {n: subject for subject, group in groups.items() if 2 <= len(group) <= _MOST_PER_PATIENT for n in group}
 
 
 def _grouped(subjects: Mapping[str, str]) -> dict[str, list[str]]:
@@ -129,13 +129,13 @@ def _shared(division: Division, stated: Mapping[str, str], guessed: Mapping[str,
     for source, subjects in (("subjects.csv", stated), ("their names", {} if stated else guessed)):
         trained = {subjects[case]: case for case in sorted(division.trained) if case in subjects}
         for case in sorted(division.held_out - division.trained):
-            if case in subjects and (twin := trained.get(subjects[case])) is not None:
-                what = f"it is held out, and case {twin} of the same patient (by {source}) is trained on"
+            if case in subjects and (other := trained.get(subjects[case])) is not None:
+                what = f"it is held out, and case {other} of the same patient (by {source}) is trained on"
                 found.append(
                     Finding("subject-shared", "warning", case, division.file, f"{what} ({division.source})", remedy)
                 )
     return found
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""A patient without nodes: solids of tissue, painted one over the other, and where nodes may lie among them."""
+"""A patient without nodes: solids of tissue, painted over each other, and the chains along which nodes may lie."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ class Anatomy:
 
 
 @dataclass(eq=False)
-class Sketch:
-    """Draws structures with the variation from patient to patient that every structure has.
+class AnatomyBuilder:
+    """Collects the structures of a patient, each varied at random as structures vary between patients.
 
     Args:
         rng: Source of the variation.
-        scale: Size of this patient over that of the drawing.
-        length_mm: Half the height that tubes drawn to the edge go on for.
+        scale: Size of this patient relative to the template.
+        length_mm: Half the height to which tubes with open ends are prolonged.
     """
 
     rng: Generator
@@ -121,7 +121,7 @@ class Sketch:
         self.structures.append(Structure(solid, layers, thickness_mm))
         return solid
 
-    def column(
+    def pillar(
         self,
         knots: Sequence[Sequence[float]],
         *layers: tuple[float, Tissue],
@@ -156,7 +156,7 @@ class Sketch:
         stretch: float = 1.0,
         open_ends: bool = False,
     ) -> Solid:
-        """Paint a curved tube; one with open ends goes on straight up and down beyond what is drawn."""
+        """Paint a curved tube; one with open ends is prolonged straight up and down."""
         p: Array = np.array(points, dtype=float) * self.scale
         r: Array = np.broadcast_to(np.array(radii, dtype=float), len(p)) * self.scale
         move, size = self._vary(shift_mm, calibre)
@@ -167,7 +167,7 @@ class Sketch:
             p, r = _prolonged(p, r, self.length_mm)
         return self.add(Tube(p, r * size, stretch), *layers)
 
-    def ball(
+    def ellipsoid(
         self,
         centre: Sequence[float],
         semi_axes: Sequence[float],
@@ -198,31 +198,39 @@ def _prolonged(points: Array, radii: Array, length_mm: float) -> tuple[Array, Ar
 
 
 def random_pose(rng: Generator) -> tuple[Array, Array]:
-    """A patient lies a little askew: rotation (3, 3) and shift (3,) in mm."""
+    """A random small rotation (3, 3) and shift (3,) in mm, as patients are never positioned exactly."""
     angles = rng.normal(0, (3.0, 2.0, 3.0)).clip(-7, 7)
     return Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), rng.normal(0, (2.0, 2.0, 3.0)).clip(-6, 6)
+
+
+def skin_surface(outline: Array, scale: float, fat_mm: float, exponent: float) -> Pillar:
+    """The surface of a body: a template outline (rows as in ``Pillar``), scaled, with thicker or thinner fat."""
+    rows = outline.astype(float)
+    rows[:, :5] *= scale
+    rows[:, 3:5] += fat_mm
+    return Pillar(rows, exponent)
 
 
 BONE = ((0.0, Tissue.CORTICAL_BONE), (1.8, Tissue.SPONGY_BONE))
 
 
-def paint_spine(sketch: Sketch, y: float, body: tuple[float, float], pitch_mm: float) -> None:
+def paint_spine(builder: AnatomyBuilder, y: float, body: tuple[float, float], pitch_mm: float) -> None:
     """Vertebrae with discs between them, canal and cord, arches and spinous processes.
 
     Args:
-        sketch: Where to paint.
+        builder: Where to paint.
         y: Centre of the vertebral bodies, mm behind the origin.
         body: Semi-axes of a vertebral body along x and y, mm.
         pitch_mm: Distance from vertebra to vertebra.
     """
     a, b = body
-    reach = sketch.length_mm / sketch.scale
+    reach = builder.length_mm / builder.scale
     canal = y + b + 6.5
-    first = -reach + sketch.rng.uniform(0, pitch_mm)
-    sketch.column([(-1, 0, y, a * 0.95, b * 0.95), (1, 0, y, a * 0.95, b * 0.95)], (0, Tissue.CARTILAGE), shift_mm=0)
+    first = -reach + builder.rng.uniform(0, pitch_mm)
+    builder.pillar([(-1, 0, y, a * 0.95, b * 0.95), (1, 0, y, a * 0.95, b * 0.95)], (0, Tissue.CARTILAGE), shift_mm=0)
     for z in np.arange(first, reach, pitch_mm):
         half = pitch_mm * 0.39
-        sketch.column(
+        builder.pillar(
             [(z - half, 0, y, a * 1.05, b * 1.05), (z, 0, y, a * 0.95, b * 0.95), (z + half, 0, y, a * 1.05, b * 1.05)],
             *BONE,
             shift_mm=0,
@@ -230,11 +238,11 @@ def paint_spine(sketch: Sketch, y: float, body: tuple[float, float], pitch_mm: f
             high=z + half,
         )
         for mirror in (False, True):
-            sketch.tube([(a * 0.7, y + b * 0.5, z + 2), (a * 1.7, y + b + 3, z + 1)], (3.5, 3.0), *BONE, mirror=mirror)
-            sketch.tube(
+            builder.tube([(a * 0.7, y + b * 0.5, z + 2), (a * 1.7, y + b + 3, z + 1)], (3.5, 3.0), *BONE, mirror=mirror)
+            builder.tube(
                 [(a * 0.9, canal - 4, z), (a * 0.85, canal + 5, z - 2), (0, canal + 11, z - 5)],
                 3.2, *BONE, mirror=mirror, stretch=1.8,
             )  # fmt: skip
-        sketch.tube([(0, canal + 10, z - 4), (0, canal + 22, z - 9)], (3.0, 3.6), *BONE, stretch=1.6)
+        builder.tube([(0, canal + 10, z - 4), (0, canal + 22, z - 9)], (3.0, 3.6), *BONE, stretch=1.6)
     ring = [(-1, 0, canal, 10, 7.5), (1, 0, canal, 10, 7.5)]
-    sketch.column(ring, (0, Tissue.WALL), (2.2, Tissue.NERVE), shift_mm=0)
+    builder.pillar(ring, (0, Tissue.WALL), (2.2, Tissue.NERVE), shift_mm=0)

@@ -1,12 +1,20 @@
-"""The chest around the carina. The drawing is +-80 mm high; beyond it the trunk goes on as it ended."""
+"""The chest around the carina. The template is +-80 mm high; beyond it the trunk continues as it ended."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.random import Generator
 
-from lnsegfm.datasets.phantom.anatomy import BONE, Anatomy, Sketch, Tissue, paint_spine, random_pose
-from lnsegfm.datasets.phantom.shapes import Ellipsoid, Pillar, Solid
+from lnsegfm.datasets.phantom.anatomy import (
+    BONE,
+    Anatomy,
+    AnatomyBuilder,
+    Tissue,
+    paint_spine,
+    random_pose,
+    skin_surface,
+)
+from lnsegfm.datasets.phantom.shapes import Ellipsoid, Solid
 
 _MUSCLE = (0.0, Tissue.MUSCLE)
 _ARTERY = (0.0, Tissue.ARTERY)
@@ -14,35 +22,32 @@ _VEIN = (0.0, Tissue.VEIN)
 _SIDES = (False, True)
 
 
-def draw_chest(rng: Generator, height_mm: float) -> Anatomy:
-    """Draw one patient's chest.
+def build_chest(rng: Generator, height_mm: float) -> Anatomy:
+    """Build one patient's chest.
 
     Args:
         rng: Source of what differs from patient to patient.
         height_mm: Extent of the scan along z.
     """
     rotation, shift = random_pose(rng)
-    sketch = Sketch(rng, scale=float(rng.uniform(0.94, 1.04)), length_mm=max(height_mm, 160) / 2 + 25)
-    s, fat = sketch.scale, float(rng.uniform(6, 14))
+    builder = AnatomyBuilder(rng, scale=float(rng.uniform(0.94, 1.04)), length_mm=max(height_mm, 160) / 2 + 25)
+    s, fat = builder.scale, float(rng.uniform(6, 14))
     outline = np.array(
         [(-90, 0, 0, 150, 104, 0), (0, 0, 0, 156, 104, 0), (40, 0, 4, 164, 98, 0), (90, 0, 8, 172, 84, 0)]
     )
-    outline = outline.astype(float)
-    outline[:, :5] *= s
-    outline[:, 3:5] += fat - 10.0
-    body = Pillar(outline, 2.5)
-    _paint_wall(sketch)
-    _paint_lungs(sketch)
-    paint_spine(sketch, y=52.0, body=(16.0, 13.0), pitch_mm=float(rng.uniform(23, 27)))
-    _paint_bones(sketch)
-    chains = _paint_mediastinum(sketch)
-    chains += _paint_vessels(sketch)
+    body = skin_surface(outline, s, fat - 10.0, exponent=2.5)
+    _paint_wall(builder)
+    _paint_lungs(builder)
+    paint_spine(builder, y=52.0, body=(16.0, 13.0), pitch_mm=float(rng.uniform(23, 27)))
+    _paint_bones(builder)
+    chains = _paint_mediastinum(builder)
+    chains += _paint_vessels(builder)
     for x in (-1, 1):  # armpits
         chains.append(Ellipsoid(np.array([128 * x, 2, 45]) * s, np.array([4, 14, 30]) * s, np.eye(3)))
     return Anatomy(
         body=body,
         skin_mm=2.2,
-        structures=sketch.structures,
+        structures=builder.structures,
         chains=chains,
         chain_reach_mm=14.0,
         deep_mm=10.0,
@@ -51,33 +56,33 @@ def draw_chest(rng: Generator, height_mm: float) -> Anatomy:
     )
 
 
-def _paint_wall(sketch: Sketch) -> None:
+def _paint_wall(builder: AnatomyBuilder) -> None:
     cage = [(-90, 0, 2, 130, 90), (0, 0, 2, 128, 88), (45, 0, 6, 112, 76), (80, 0, 10, 88, 62)]
-    sketch.column(cage, (0, Tissue.MUSCLE), (9, Tissue.FAT), shift_mm=0, exponent=2.3, thickness_mm=9.0)
+    builder.pillar(cage, (0, Tissue.MUSCLE), (9, Tissue.FAT), shift_mm=0, exponent=2.3, thickness_mm=9.0)
     for side in _SIDES:
-        sketch.column([(-40, 62, -82, 40, 4, 20), (10, 72, -78, 48, 8, 24), (70, 92, -58, 52, 10, 34)],
+        builder.pillar([(-40, 62, -82, 40, 4, 20), (10, 72, -78, 48, 8, 24), (70, 92, -58, 52, 10, 34)],
                       _MUSCLE, mirror=side, low=-45)  # fmt: skip
-        sketch.column(
+        builder.pillar(
             [(-80, 122, 42, 8, 36, 28), (10, 130, 44, 12, 34, 24), (70, 136, 44, 13, 30, 20)], _MUSCLE, mirror=side
         )
-        sketch.column([(-80, 30, 80, 24, 12, 0), (80, 30, 78, 22, 11, 0)], _MUSCLE, mirror=side)
-        sketch.column([(-80, 60, 84, 40, 5, -18), (80, 62, 78, 46, 7, -16)], _MUSCLE, mirror=side)
-        sketch.column([(0, 92, 64, 34, 9, -38), (80, 96, 60, 34, 11, -34)], _MUSCLE, mirror=side, low=-5)
+        builder.pillar([(-80, 30, 80, 24, 12, 0), (80, 30, 78, 22, 11, 0)], _MUSCLE, mirror=side)
+        builder.pillar([(-80, 60, 84, 40, 5, -18), (80, 62, 78, 46, 7, -16)], _MUSCLE, mirror=side)
+        builder.pillar([(0, 92, 64, 34, 9, -38), (80, 96, 60, 34, 11, -34)], _MUSCLE, mirror=side, low=-5)
 
 
-def _paint_lungs(sketch: Sketch) -> None:
+def _paint_lungs(builder: AnatomyBuilder) -> None:
     for side in _SIDES:
         x = -1 if side else 1
         inner = 6 if x > 0 else 0  # the heart takes some of the left lung
-        sketch.column(
+        builder.pillar(
             [(-90, 74 + inner, 10, 44, 72, 0), (-30, 74 + inner, 8, 42, 74, 0), (10, 72, 8, 40, 70, 0),
              (45, 64, 12, 34, 56, 0), (72, 52, 18, 24, 36, 0), (86, 46, 20, 6, 10, 0)],
             (0, Tissue.LUNG), mirror=side, shift_mm=1.5, exponent=2.3, high=86,
         )  # fmt: skip
 
 
-def _paint_bones(sketch: Sketch) -> None:
-    rng, reach = sketch.rng, sketch.length_mm / sketch.scale
+def _paint_bones(builder: AnatomyBuilder) -> None:
+    rng, reach = builder.rng, builder.length_mm / builder.scale
     pitch = float(rng.uniform(24, 28))
     for top in np.arange(-reach + rng.uniform(0, pitch), reach + 90, pitch):
         for side in _SIDES:
@@ -87,33 +92,33 @@ def _paint_bones(sketch: Sketch) -> None:
                 a, b = np.interp(z, [0, 45, 80], [124, 108, 84]), np.interp(z, [0, 45, 80], [84, 72, 58])
                 y0 = np.interp(z, [0, 45, 80], [2, 6, 10])
                 points.append((a * np.cos(angle), y0 + b * np.sin(angle), z))
-            sketch.tube(points, 3.6, *BONE, mirror=side, wiggle_mm=0.4, stretch=1.7)
+            builder.tube(points, 3.6, *BONE, mirror=side, wiggle_mm=0.4, stretch=1.7)
     for side in _SIDES:  # shoulder blades
-        sketch.column([(-10, 92, 74, 26, 3, -36), (80, 100, 68, 34, 3.5, -30)], *BONE, mirror=side, low=0)
-    sketch.column([(-70, 0, -86, 13, 5), (30, 0, -78, 15, 5.5), (60, 0, -62, 20, 6)], *BONE, low=-60, high=62)
+        builder.pillar([(-10, 92, 74, 26, 3, -36), (80, 100, 68, 34, 3.5, -30)], *BONE, mirror=side, low=0)
+    builder.pillar([(-70, 0, -86, 13, 5), (30, 0, -78, 15, 5.5), (60, 0, -62, 20, 6)], *BONE, low=-60, high=62)
 
 
-def _paint_mediastinum(sketch: Sketch) -> list[Solid]:
+def _paint_mediastinum(builder: AnatomyBuilder) -> list[Solid]:
     """Windpipe, gullet and heart. Returns the windpipe and its branches."""
     wall, air = (-1.6, Tissue.WALL), (0.0, Tissue.AIRWAY)
-    sketch.ball((22, -22, -88), (52, 42, 46), (0, Tissue.HEART_WALL), turn_deg=5)
-    sketch.ball((36, -16, -92), (26, 24, 26), _ARTERY, turn_deg=5)  # left heart
-    sketch.ball((-4, -30, -90), (20, 22, 26), _VEIN, turn_deg=5)  # right heart
-    sketch.ball((8, 6, -68), (24, 13, 16), _ARTERY, turn_deg=5)  # left atrium
-    sketch.column([(-80, 10, 32, 8, 6), (0, 8, 30, 8, 5.5), (80, 4, 28, 8, 5.5)], _MUSCLE)
+    builder.ellipsoid((22, -22, -88), (52, 42, 46), (0, Tissue.HEART_WALL), turn_deg=5)
+    builder.ellipsoid((36, -16, -92), (26, 24, 26), _ARTERY, turn_deg=5)  # left heart
+    builder.ellipsoid((-4, -30, -90), (20, 22, 26), _VEIN, turn_deg=5)  # right heart
+    builder.ellipsoid((8, 6, -68), (24, 13, 16), _ARTERY, turn_deg=5)  # left atrium
+    builder.pillar([(-80, 10, 32, 8, 6), (0, 8, 30, 8, 5.5), (80, 4, 28, 8, 5.5)], _MUSCLE)
     chains = []
     for side, end in ((False, (42, 16, -22)), (True, (34, 14, -26))):
         main = [(0, 10, 6), (12, 12, -6), end]
-        chains.append(sketch.tube(main, (7, 6.5, 5.5), wall, air, mirror=side, shift_mm=0, wiggle_mm=0.3))
+        chains.append(builder.tube(main, (7, 6.5, 5.5), wall, air, mirror=side, shift_mm=0, wiggle_mm=0.3))
         far = (end[0] + 26, end[1] + 8, end[2] - 24)
-        sketch.tube([end, far], (5, 3), wall, air, mirror=side, shift_mm=0, wiggle_mm=0.5)
-    trunk = sketch.column([(-2, 0, 10, 10, 8), (20, -2, 8, 9, 9), (80, 0, 4, 9, 9)], wall, air, shift_mm=0.3, low=-3)
+        builder.tube([end, far], (5, 3), wall, air, mirror=side, shift_mm=0, wiggle_mm=0.5)
+    trunk = builder.pillar([(-2, 0, 10, 10, 8), (20, -2, 8, 9, 9), (80, 0, 4, 9, 9)], wall, air, shift_mm=0.3, low=-3)
     return [*chains, trunk]
 
 
-def _paint_vessels(sketch: Sketch) -> list[Solid]:
+def _paint_vessels(builder: AnatomyBuilder) -> list[Solid]:
     """Great vessels, their branches in the lungs and the armpits. Returns those that nodes lie along."""
-    tube, rng = sketch.tube, sketch.rng
+    tube, rng = builder.tube, builder.rng
     down = [(26, 38, z) for z in (10, -20, -60, -120)]
     arch = [(-6, -24, -62), (-16, -26, -30), (-14, -24, 5), (-4, -16, 30), (12, 6, 38), (24, 28, 30), *down]
     chains = [tube(arch, (15, 14.5, 14, 13.5, 12.5, 12, 11.5, 11, 11, 10.5), _ARTERY, calibre=0.06)]

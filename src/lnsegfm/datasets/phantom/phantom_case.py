@@ -9,16 +9,16 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from lnsegfm.datasets.phantom.chest import draw_chest
+from lnsegfm.datasets.phantom.chest import build_chest
 from lnsegfm.datasets.phantom.domain import Domain
-from lnsegfm.datasets.phantom.neck import draw_neck
+from lnsegfm.datasets.phantom.neck import build_neck
 from lnsegfm.datasets.phantom.phantom_nodes import PhantomNode, place_nodes
 from lnsegfm.datasets.phantom.render import Palette, centres, render
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.storage import content_hash
 
-VERSION = 1  # of the drawing: cases of two versions differ for one seed
-DRAW = {"neck": draw_neck, "chest": draw_chest}
+VERSION = 1  # of the generator: cases of two versions differ for one seed
+BUILDERS = {"neck": build_neck, "chest": build_chest}
 LYMPH_NODE, IGNORE = 1, 2
 
 
@@ -93,9 +93,9 @@ def make_case(domain: Domain, seed: int, index: int) -> PhantomCase:
     streams = np.random.SeedSequence([salt, seed, index]).spawn(4)
     of_patient, of_nodes, of_palette, of_scan = (np.random.Generator(np.random.PCG64(s)) for s in streams)
     height = domain.shape[0] * domain.spacing_mm[0]
-    anatomy = DRAW[domain.site](of_patient, height)
+    anatomy = BUILDERS[domain.site](of_patient, height)
     nodes = place_nodes(anatomy, domain, of_nodes)
-    image, tissue = render(anatomy, nodes, Palette.draw(domain, of_palette), domain, of_scan)
+    image, tissue = render(anatomy, nodes, Palette.sample(domain, of_palette), domain, of_scan)
     instances = _instances(nodes, domain)
     lookup = np.array([0, *(LYMPH_NODE if n.annotated else IGNORE for n in nodes)], np.uint8)
     return PhantomCase(

@@ -20,14 +20,14 @@ def write_dataset(
 ) -> None:
     """Write cases ``first`` to ``first + cases - 1`` of a domain and seed to a folder.
 
-    A case that is there is left as it is, so the same call goes on where an earlier one was interrupted, and a call
-    with more cases adds to a dataset. ``dataset.json`` is written last: a folder that has none is not complete.
+    A finished case is kept, so the same call continues an interrupted one, and a call with more cases adds to a
+    dataset. ``dataset.json`` is written last: a folder that has none is not complete.
 
     Args:
         out: The folder. It gets ``imagesTr``, ``labelsTr``, ``nodes``, ``dataset.json`` and ``phantom.json``.
         cases: How many.
-        domain: What population they are drawn from.
-        seed: Which draw.
+        domain: Parameters of the population.
+        seed: Of the random numbers.
         first: Number of the first case.
         progress: Reported to after each case.
 
@@ -61,16 +61,16 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
             raise DataError(f"{out}: the folder holds something that is no phantom dataset. Give a new folder.")
         write_json(card, identity)
         return
-    there = read_json(card)
-    if there != identity:
-        raise DataError(f"{out}: the folder holds phantoms of {_difference(there, identity)}. Give another folder.")
+    existing = read_json(card)
+    if existing != identity:
+        raise DataError(f"{out}: the folder holds phantoms of {_difference(existing, identity)}. Give another folder.")
 
 
-def _difference(there: Any, wanted: dict[str, Any]) -> str:
-    if not isinstance(there, dict):
+def _difference(existing: Any, wanted: dict[str, Any]) -> str:
+    if not isinstance(existing, dict):
         return "an unknown kind"
-    domain = there.get("domain") or {}
-    pairs = [(k, there.get(k), wanted[k]) for k in ("version", "seed")]
+    domain = existing.get("domain") or {}
+    pairs = [(k, existing.get(k), wanted[k]) for k in ("version", "seed")]
     pairs += [(k, domain.get(k), v) for k, v in wanted["domain"].items()]
     return ", ".join(f"{k} {a} instead of {b}" for k, a, b in pairs if a != b) or "another kind"
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from lnsegfm.datasets.phantom.anatomy import Anatomy
 from lnsegfm.datasets.phantom.domain import Domain
-from lnsegfm.datasets.phantom.sampling import Points, distance, patches
+from lnsegfm.datasets.phantom.sampling import Points, part_distances, solid_distance
 from lnsegfm.datasets.phantom.shapes import Array, Ellipsoid
 from lnsegfm.errors import DataError
 
@@ -90,7 +90,7 @@ def place_nodes(anatomy: Anatomy, domain: Domain, rng: Generator) -> tuple[Phant
         DataError: The domain's fewest nodes do not fit.
     """
     field_of_view = np.array(domain.shape[::-1]) * np.array(domain.spacing_mm[::-1])
-    room = _Room.of(anatomy, field_of_view)
+    room = _FreeSpace.of(anatomy, field_of_view)
     fewest, most = domain.node_count
     wanted = int(rng.integers(fewest, most, endpoint=True))
     low, high = domain.node_size_mm
@@ -113,7 +113,9 @@ def place_nodes(anatomy: Anatomy, domain: Domain, rng: Generator) -> tuple[Phant
     return _annotated(_touching(nodes), domain.annotated_share, rng)
 
 
-def _place(room: _Room, nodes: list[PhantomNode], size_mm: float, domain: Domain, rng: Generator) -> PhantomNode | None:
+def _place(
+    room: _FreeSpace, nodes: list[PhantomNode], size_mm: float, domain: Domain, rng: Generator
+) -> PhantomNode | None:
     low, _ = domain.node_size_mm
     touch = bool(nodes) and rng.random() < domain.touching_share
     for attempt in range(_TRIES):
@@ -124,7 +126,7 @@ def _place(room: _Room, nodes: list[PhantomNode], size_mm: float, domain: Domain
             solid = _tangent(shape, neighbour, rng)
         else:
             neighbour = None
-            centre = room.draw(float(diameters.min()) / 2 + CLEARANCE_MM, rng)
+            centre = room.sample(float(diameters.min()) / 2 + CLEARANCE_MM, rng)
             if centre is None:
                 return None
             solid = replace(shape, centre=centre)
@@ -164,7 +166,7 @@ def _annotated(nodes: list[PhantomNode], share: float, rng: Generator) -> tuple[
 
 
 @dataclass(frozen=True, eq=False)
-class _Room:
+class _FreeSpace:
     """Where there is room for nodes: distances to the nearest structure on a coarse grid, refined where it matters."""
 
     anatomy: Anatomy
@@ -174,7 +176,7 @@ class _Room:
     chance: Array
 
     @classmethod
-    def of(cls, anatomy: Anatomy, field_of_view: Array) -> _Room:
+    def of(cls, anatomy: Anatomy, field_of_view: Array) -> _FreeSpace:
         reach = anatomy.chain_reach_mm * 2.0 + 15
         boxes = [anatomy.box(chain, reach) for chain in anatomy.chains]
         half = field_of_view / 2
@@ -187,24 +189,25 @@ class _Room:
         np.minimum(free, -anatomy.body.distance(*anatomy.to_patient(*everywhere)) - anatomy.deep_mm, out=free)
         for structure in anatomy.structures:
             outer = structure.layers[0][0]
-            found = distance(anatomy, structure.solid, points, _ROOM_MM - outer)
-            if found is not None:
-                np.minimum(free[found[0]], structure.clear(found[1]), out=free[found[0]])
+            distances = solid_distance(anatomy, structure.solid, points, _ROOM_MM - outer)
+            if distances is not None:
+                box, d = distances
+                np.minimum(free[box], structure.clear(d), out=free[box])
         chain = np.full(points.shape, 1e3, np.float32)
         for solid in anatomy.chains:
-            for box, d in patches(anatomy, solid, points, reach):
+            for box, d in part_distances(anatomy, solid, points, reach):
                 np.minimum(chain[box], d, out=chain[box])
         chance = np.exp(-np.maximum(chain, 0) / anatomy.chain_reach_mm) * (chain < reach)
         return cls(anatomy, half, low, free, chance.astype(np.float64))
 
-    def draw(self, radius_mm: float, rng: Generator) -> Array | None:
+    def sample(self, radius_mm: float, rng: Generator) -> Array | None:
         """A random place with that much room around it, more often near a chain; None where there is none."""
         spots = np.flatnonzero(self.free_mm >= radius_mm)
         chances = self.chance.ravel()[spots]
         if not chances.sum() > 0:
             return None
-        drawn = int(np.searchsorted(np.cumsum(chances), rng.random() * chances.sum()))
-        spot = spots[min(drawn, len(spots) - 1)]
+        chosen = int(np.searchsorted(np.cumsum(chances), rng.random() * chances.sum()))
+        spot = spots[min(chosen, len(spots) - 1)]
         index = np.array(np.unravel_index(spot, self.free_mm.shape))[::-1]
         return self.low + index * _GRID_MM + rng.uniform(-0.5, 0.5, 3) * _GRID_MM
 

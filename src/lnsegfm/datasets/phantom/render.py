@@ -13,8 +13,9 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from lnsegfm.datasets.phantom.anatomy import Anatomy, Structure, Tissue
 from lnsegfm.datasets.phantom.domain import Domain
 from lnsegfm.datasets.phantom.phantom_nodes import PhantomNode
-from lnsegfm.datasets.phantom.sampling import Box, Points, distance
+from lnsegfm.datasets.phantom.sampling import Points, solid_distance
 from lnsegfm.datasets.phantom.shapes import Array, Ellipsoid
+from lnsegfm.imaging.box import Box
 
 _FWHM = 2.3548
 _CHUNK_VOXELS = 1_500_000
@@ -24,11 +25,11 @@ _AIR_HU = -1000.0
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """HU of every tissue of one patient, and slow ripples in it.
+    """HU of every tissue of one patient, with slow variation in space.
 
     Args:
         hu: HU per tissue.
-        waves: Per tissue with ripples, (n, 5): wave vector (x, y, z; 1/mm), phase, amplitude (HU). They are longer
+        waves: Per tissue with variation, (n, 5): wave vector (x, y, z; 1/mm), phase, amplitude (HU). They are longer
             than nodes are wide, so that nothing in them looks like a node.
     """
 
@@ -36,7 +37,7 @@ class Palette:
     waves: dict[Tissue, Array]
 
     @classmethod
-    def draw(cls, domain: Domain, rng: Generator) -> Palette:
+    def sample(cls, domain: Domain, rng: Generator) -> Palette:
         """HU values of a patient examined in a domain's contrast phase."""
         phase = domain.phase
         iodine = float(np.exp(rng.normal(0, 0.07)))  # injected volume over the patient's own
@@ -153,16 +154,16 @@ def _paint(
     skin = Structure(anatomy.body, ((0.0, Tissue.SKIN), (anatomy.skin_mm, Tissue.FAT)))
     _paint_layers(hu, tissue, skin, (slice(None), slice(None), slice(None)), depth_mm, colour, width)
     for structure in anatomy.structures:
-        found = distance(anatomy, structure.solid, points, width - structure.layers[0][0])
-        if found is not None:
-            box, d = found
+        distances = solid_distance(anatomy, structure.solid, points, width - structure.layers[0][0])
+        if distances is not None:
+            box, d = distances
             np.maximum(d, depth_mm[box] + 2 * anatomy.skin_mm, out=d)  # nothing grows through the skin
             _paint_layers(hu, tissue, structure, box, d, colour, width)
     for node in nodes:
-        _paint_ball(hu, node.solid, node.hu, points, width)
+        _paint_ellipsoid(hu, node.solid, node.hu, points, width)
         if node.core:
             core = replace(node.solid, semi_axes=node.solid.semi_axes * node.core)
-            _paint_ball(hu, core, _NECROTIC_HU, points, width)
+            _paint_ellipsoid(hu, core, _NECROTIC_HU, points, width)
     return hu, tissue
 
 
@@ -182,7 +183,7 @@ def _paint_layers(
         tissue[box][share > 0.5] = kind
 
 
-def _paint_ball(hu: NDArray[np.float32], solid: Ellipsoid, value: float, points: Points, width: float) -> None:
+def _paint_ellipsoid(hu: NDArray[np.float32], solid: Ellipsoid, value: float, points: Points, width: float) -> None:
     box = points.box(*solid.bounds, width)
     if box is not None:
         share = np.clip(0.5 - solid.distance(*points.at(box)) / width, 0, 1)

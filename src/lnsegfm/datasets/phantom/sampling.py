@@ -1,4 +1,4 @@
-"""Solids on a grid of points, each worked out only where it lies."""
+"""Signed distances of solids on a grid of points, each computed only where the solid lies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lnsegfm.datasets.phantom.anatomy import Anatomy
 from lnsegfm.datasets.phantom.shapes import Array, Solid
+from lnsegfm.imaging.box import Box
 
-Box = tuple[slice, slice, slice]
 _FAR_MM = 1e3
 
 
@@ -48,7 +48,7 @@ class Points:
         return x[None, None, :], y[None, :, None], z[:, None, None]
 
 
-def patches(anatomy: Anatomy, solid: Solid, points: Points, margin_mm: float) -> Iterator[tuple[Box, Array]]:
+def part_distances(anatomy: Anatomy, solid: Solid, points: Points, margin_mm: float) -> Iterator[tuple[Box, Array]]:
     """Where each part of a solid lies, ``margin_mm`` around it included, and the signed distances there."""
     for part in solid.parts:
         box = points.box(*anatomy.box(part, margin_mm), 0.0)
@@ -56,7 +56,7 @@ def patches(anatomy: Anatomy, solid: Solid, points: Points, margin_mm: float) ->
             yield box, part.distance(*anatomy.to_patient(*points.at(box)))
 
 
-def distance(
+def solid_distance(
     anatomy: Anatomy, solid: Solid, points: Points, margin_mm: float
 ) -> tuple[Box, NDArray[np.float32]] | None:
     """Signed distances (mm) in the box of a whole solid; right where they are less than ``margin_mm``."""
@@ -64,7 +64,7 @@ def distance(
     if box is None:
         return None
     least = np.full(tuple(s.stop - s.start for s in box), _FAR_MM, np.float32)
-    for inner, d in patches(anatomy, solid, points, margin_mm):
+    for inner, d in part_distances(anatomy, solid, points, margin_mm):
         near = least[tuple(slice(i.start - b.start, i.stop - b.start) for i, b in zip(inner, box, strict=True))]
         np.minimum(near, d, out=near)
     return box, least

@@ -172,7 +172,7 @@ def segments_mask(
             of the patterns unless given.
         threshold: As in ``segment_mask``.
         frame_of_reference_uid: As in ``segment_mask``.
-        strict: Refuse a pattern that matches no name; otherwise it is told.
+        strict: Refuse a pattern that matches no name; otherwise it is reported.
         on_note: Is given a line about everything that was passed over or overlaps.
 
     Raises:

@@ -101,7 +101,7 @@ def series_of(path: Path, *, modalities: Sequence[str] = ("CT",), straighten: bo
         straighten: As in ``find_series``.
 
     Raises:
-        DicomError: It holds none (what was refused is told) or several.
+        DicomError: It holds none (what was refused is listed) or several.
     """
     found = find_series(path, modalities=modalities, straighten=straighten)
     kind = "/".join(modalities)

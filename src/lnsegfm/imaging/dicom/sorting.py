@@ -32,7 +32,7 @@ def sorted_series(
 
     Planes belong together by SeriesInstanceUID (where that is missing: by study, patient, number, description and,
     without a frame of reference, folder), and within it by frame of reference, rows, columns, pixel spacing and
-    orientation. Where several planes lie at one position, identical ones count once, and others are told apart by
+    orientation. Where several planes lie at one position, identical ones count once, and others are distinguished by
     the first of ``DISTINGUISHING_KEYWORDS`` that makes every part complete.
 
     Args:

@@ -89,7 +89,7 @@ def structures_mask(
         priority: Labels; where two overlap the voxel is the first one's. Labels left out come after these. In the order
             of the patterns unless given.
         frame_of_reference_uid: Of the series; a matched structure of another one is refused. Empty compares nothing.
-        strict: Refuse a pattern that matches no name; otherwise it is told.
+        strict: Refuse a pattern that matches no name; otherwise it is reported.
         on_note: Is given a line about everything that was passed over, moved or overlaps.
 
     Returns:
@@ -141,7 +141,7 @@ def roi_voxels(roi: Roi, grid: Grid) -> RoiVoxels:
     box = _box([polygon for groups in planes.values() for _, group in groups for polygon in group], planes, grid)
     notes += told
     if box is None:
-        notes.append(f"Structure {roi.name!r} lies beside the image.")
+        notes.append(f"Structure {roi.name!r} lies outside the image.")
         return RoiVoxels(None, np.zeros((0, 0, 0), dtype=bool), tuple(notes))
     along_z, along_y, along_x = box
     shape, corner = (along_y.stop - along_y.start, along_x.stop - along_x.start), (along_y.start, along_x.start)
@@ -179,7 +179,7 @@ def _closed(roi: Roi, grid: Grid) -> tuple[list[np.ndarray], list[str]]:
 def _by_slice(
     roi: Roi, polygons: list[np.ndarray], depth: int
 ) -> tuple[dict[int, list[tuple[float, list[np.ndarray]]]], list[str]]:
-    """For each slice the planes that go to it, nearest first, as (distance, polygons); and what is told of them."""
+    """For each slice the planes that go to it, nearest first, as (distance, polygons); and the notes on them."""
     tilted = [p for p in polygons if np.ptp(p[:, 2]) > TILT]
     if tilted:
         most = max(float(np.ptp(p[:, 2])) for p in tilted)

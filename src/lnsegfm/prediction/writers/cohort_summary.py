@@ -1,52 +1,105 @@
-"""What became of many scans, for a person with a spreadsheet and for a program."""
+"""What tells of many cases: ``flags.json``, ``series.json``, ``summary.json`` and ``summary.csv``.
+
+All of it is derived from the records of the cases (`lnsegfm.prediction.writers.case_records`), so it does not depend on
+who predicted what, nor in which order.
+"""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap, node_labels
+from lnsegfm.errors import DataError
+from lnsegfm.evaluation.flags import FLAGS, write_flags
 from lnsegfm.prediction.inputs import Failure
-from lnsegfm.storage import write_json, write_text
+from lnsegfm.prediction.writers.case_records import NOTICE, CaseRecord, records_in
+from lnsegfm.storage import read_json, write_json, write_text
 
-SUMMARY_FORMAT = "lnsegfm.cohort/1"
-NOTICE = "Research software. Not for clinical use."
+SUMMARY_FORMAT, SERIES_FORMAT, REFUSED_FORMAT = "lnsegfm.cohort/2", "lnsegfm.series/1", "lnsegfm.refused/1"
+SERIES, SUMMARY = "series.json", "summary.json"
 _STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_summary(out: Path, labels: LabelMap, rows: Sequence[Mapping[str, Any]], refused: Sequence[Failure]) -> None:
-    """Write ``summary.json`` and ``summary.csv``.
+def write_indexes(out: Path, labels: LabelMap, *, summary: bool = True) -> None:
+    """Derive the files that tell of many cases; may be called at any time.
 
     Args:
-        out: The folder.
+        out: The folder of the masks.
         labels: What the masks hold.
-        rows: Of each case ``case``, ``status``, ``reason`` and ``look``, and its record, if there is one.
-        refused: What looked like a scan and was none: in the JSON only, because a row of the CSV is a case.
+        summary: Also ``summary.json`` and ``summary.csv``; they are kept up to date anyway where they are.
     """
-    content = {"format": SUMMARY_FORMAT, "notice": NOTICE, "labels": labels.to_dataset_json(), "cases": rows}
-    lost = [{"series": one.case, "reason": one.reason} for one in refused]
-    write_json(out / "summary.json", content | {"refused": lost})
-    write_text(out / "summary.csv", _csv(labels, rows))
+    records = records_in(out)
+    flags = {record.case: record.flags for record in records if record.flags is not None and record.mask}
+    series = {record.case: record.series_identity for record in records if record.series_identity}
+    if flags:
+        write_flags(out, flags)
+    else:
+        (out / FLAGS).unlink(missing_ok=True)
+    if series:
+        write_json(out / SERIES, {"format": SERIES_FORMAT, "series": series})
+    else:
+        (out / SERIES).unlink(missing_ok=True)
+    if summary or (out / SUMMARY).is_file():
+        content = {"format": SUMMARY_FORMAT, "notice": NOTICE, "labels": labels.to_dataset_json()}
+        rows = [record.to_json() for record in records]
+        write_json(out / SUMMARY, content | {"cases": rows, "refused": _refusals_in(out)})
+        write_text(out / "summary.csv", _csv(labels, records))
 
 
-def _csv(labels: LabelMap, rows: Sequence[Mapping[str, Any]]) -> str:
+def read_series_index(out: Path) -> dict[str, str]:
+    """Which series each case is, as ``series.json`` has it; nothing where there is none, or another file."""
+    try:
+        content = read_json(out / SERIES)
+        return {str(case): str(uid) for case, uid in content["series"].items()}
+    except (DataError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def write_refusals(out: Path, source: str, refused: Sequence[Failure]) -> None:
+    """Record what of an input looked like a scan and cannot be used, in a file of this input's own.
+
+    Args:
+        out: The folder of the masks.
+        source: The input, as a text that tells it from others; it is not written.
+        refused: What was refused; nothing removes the record of an earlier time.
+    """
+    file = out / f"refused-{hashlib.sha256(source.encode()).hexdigest()[:12]}.json"
+    if refused:
+        content = [{"series": failure.case, "reason": failure.reason} for failure in refused]
+        write_json(file, {"format": REFUSED_FORMAT, "refused": content})
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _refusals_in(out: Path) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+    for file in sorted(out.glob("refused-*.json")):
+        content = read_json(file)
+        if isinstance(content, dict) and content.get("format") == REFUSED_FORMAT:
+            found += [one for one in content["refused"] if one not in found]
+    return sorted(found, key=lambda one: (one["series"], one["reason"]))
+
+
+def _csv(labels: LabelMap, records: Sequence[CaseRecord]) -> str:
     nodes = node_labels(labels.names)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    header = [*("case", "status", "reason", "look"), *(f"{label}_ml" for label in labels.names)]
+    header = [*("case", "status", "reason", "review"), *(f"{label}_ml" for label in labels.names)]
     header += [f"{label}_{what}" for label in nodes for what in ("nodes", "largest_short_axis_mm")]
     writer.writerow(map(_cell, header))
-    for row in rows:
-        volumes, counted = row.get("volumes_ml", {}), row.get("nodes", {})
-        cells = [row["case"], row["status"], row["reason"], " ".join(row["look"])]
-        cells += [volumes.get(label, "") for label in labels.names]
+    for record in records:
+        volumes, counted = record.volumes_ml or {}, record.nodes or {}
+        cells: list[Any] = [record.case, record.status, record.reason]
+        cells += [" ".join(flag.reason for flag in record.flags or ()), *(volumes.get(n, "") for n in labels.names)]
         for label in nodes:
-            found = counted.get(label, {})
-            largest = found.get("largest_short_axis_mm")
-            cells += [found.get("number", ""), "" if largest is None else largest]
+            measured = counted.get(label, {})
+            largest = measured.get("largest_short_axis_mm")
+            cells += [measured.get("number", ""), "" if largest is None else largest]
         writer.writerow(map(_cell, cells))
     return text.getvalue()
 

@@ -1,113 +1,82 @@
-"""What is written beside a mask: its flags, its measured nodes, its probabilities."""
+"""Sidecars of a mask: the table of its nodes, and its probabilities."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.dataset import Case
-from lnsegfm.datasets.labels import nodes_among
+from lnsegfm.datasets.labels import LabelMap, nodes_among
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.flags import flags_of, read_flags, write_flags
-from lnsegfm.evaluation.mask_statistics import measure_mask
-from lnsegfm.evaluation.nodes import measure_nodes, nodes_csv, nodes_json
+from lnsegfm.evaluation.nodes import Node, measure_nodes, nodes_csv, nodes_json
 from lnsegfm.evaluation.probabilities import ENDING, write_probabilities
-from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.models.model_folder import Model
-from lnsegfm.models.training_domain import ct_channel, training_domains
-from lnsegfm.prediction.results import PredictedMask
 from lnsegfm.storage import write_json, write_text
 
+NODE_ENDINGS = (".nodes.csv", ".nodes.json")
+"""Of the table of nodes; the second is written last: with it both are there."""
+NodesByLabel = Mapping[str, Sequence[Node]]
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is to lie beside each mask.
+
+def measured_nodes(mask: np.ndarray, grid: Grid, labels: LabelMap) -> NodesByLabel:
+    """The nodes of a mask, of the labels that are named as nodes, or of all where none is.
 
     Args:
-        flags: Reasons to look at it, in ``flags.json``.
-        nodes: ``CASE.nodes.csv`` and ``CASE.nodes.json``.
-        probabilities: ``CASE.npz``.
+        mask: Label values (z, y, x).
+        grid: Its grid.
+        labels: What its values mean.
     """
-
-    flags: bool = True
-    nodes: bool = False
-    probabilities: bool = False
+    return {name: measure_nodes(mask == labels.names[name], grid) for name in nodes_among(labels.names)}
 
 
-class Beside:
-    """Writes beside the masks of one folder.
+def has_nodes(out: Path, case: str) -> bool:
+    """Whether the table of nodes of a case is there."""
+    return (out / f"{case}{NODE_ENDINGS[-1]}").is_file()
 
-    Args:
-        model: The model that predicts.
-        out: The folder.
-        wanted: What to write.
+
+def has_probabilities(out: Path, case: str) -> bool:
+    """Whether the probabilities of a case are there."""
+    return (out / f"{case}{ENDING}").is_file()
+
+
+def write_nodes(out: Path, case: str, nodes: NodesByLabel) -> None:
+    """Write the table of nodes of a case, for people and for programs."""
+    write_text(out / f"{case}{NODE_ENDINGS[0]}", nodes_csv(nodes))
+    write_json(out / f"{case}{NODE_ENDINGS[1]}", nodes_json(nodes))
+
+
+def require_same_axes(case: str, probabilities: np.ndarray, mask: np.ndarray) -> None:
+    """Refuse probabilities (classes, z, y, x) that are not those of a mask (z, y, x).
 
     Raises:
-        DataError: The model's ``training_domain.json``, or the folder's ``flags.json``, is damaged.
+        DataError: The model's reader turns scans, so that they lie on other axes.
     """
+    if not np.array_equal(probabilities.argmax(0), mask):
+        raise DataError(
+            f"Case {case}: its probabilities lie on other axes than its mask, for the model's reader turns scans. "
+            "Predict without --probabilities."
+        )
 
-    def __init__(self, model: Model, out: Path, wanted: Wanted) -> None:
-        self.labels, self.out, self.wanted = model.labels, out, wanted
-        self._ct = ct_channel(model.plans, model.configuration)
-        self._seen = training_domains(model) if wanted.flags else ()
-        self._looked_at = set(read_flags(out))
 
-    def needs_network(self, case: Case) -> bool:
-        """Whether something wanted is missing that only a prediction gives."""
-        return self.wanted.probabilities and not self._file(case, ENDING).is_file()
+def write_case_probabilities(out: Path, case: str, probabilities: np.ndarray) -> None:
+    """Write the probabilities of a case."""
+    write_probabilities(out / f"{case}{ENDING}", probabilities)
 
-    def lacks(self, case: Case) -> bool:
-        """Whether something wanted is missing that a mask and its scan give."""
-        return self._lacks_flags(case) or self._lacks_nodes(case)
 
-    def write(self, case: Case, found: PredictedMask) -> None:
-        """Write everything for a mask that is about to appear; what an earlier one left beside it goes."""
-        for file in (self._file(case, ending) for ending in (".nodes.json", ".nodes.csv", ENDING)):
-            file.unlink(missing_ok=True)
-        mask, grid = read_mask(found.mask)
-        if found.probabilities is not None:
-            if not np.array_equal(found.probabilities.argmax(0), mask):
-                raise DataError(
-                    f"Case {case.name}: its probabilities lie on other axes than its mask, for the model's reader "
-                    "turns scans. Predict without --probabilities."
-                )
-            write_probabilities(self._file(case, ENDING), found.probabilities)
-        if self.wanted.flags:
-            measured = measure_mask(found.scan, mask, grid, self.labels.names)
-            write_flags(self.out, {case.name: flags_of(case.name, measured, self._seen, found.mirrored)})
-        elif case.name in self._looked_at:
-            write_flags(self.out, {case.name: None})
-        if self.wanted.nodes:
-            self._write_nodes(case, mask, grid)
+def remove_nodes(out: Path, case: str) -> None:
+    """Remove the table of nodes of a mask that somebody changed."""
+    for ending in reversed(NODE_ENDINGS):
+        (out / f"{case}{ending}").unlink(missing_ok=True)
 
-    def complete(self, case: Case, file: Path) -> None:
-        """Add what a mask that is there lacks; how mirrored predictions agreed is not known any more."""
-        mask, grid = read_mask(file)
-        if self._lacks_flags(case):
-            scan = None if self._ct is None else read_volume(case.images[self._ct])[0]
-            measured = measure_mask(scan, mask, grid, self.labels.names)
-            write_flags(self.out, {case.name: flags_of(case.name, measured, self._seen)})
-        if self._lacks_nodes(case):
-            self._write_nodes(case, mask, grid)
 
-    def forget_nodes(self, case: Case) -> None:
-        """Remove the measured nodes of a mask that somebody changed."""
-        for ending in (".nodes.json", ".nodes.csv"):
-            self._file(case, ending).unlink(missing_ok=True)
+def remove_sidecars(out: Path, case: str) -> None:
+    """Remove the sidecars of a mask that is replaced."""
+    remove_nodes(out, case)
+    (out / f"{case}{ENDING}").unlink(missing_ok=True)
 
-    def _lacks_flags(self, case: Case) -> bool:
-        return self.wanted.flags and case.name not in self._looked_at
 
-    def _lacks_nodes(self, case: Case) -> bool:
-        return self.wanted.nodes and not self._file(case, ".nodes.json").is_file()
-
-    def _write_nodes(self, case: Case, mask: np.ndarray, grid: Grid) -> None:
-        nodes = {name: measure_nodes(mask == self.labels.names[name], grid) for name in nodes_among(self.labels.names)}
-        write_text(self._file(case, ".nodes.csv"), nodes_csv(nodes))
-        write_json(self._file(case, ".nodes.json"), nodes_json(nodes))  # last: with it both are there
-
-    def _file(self, case: Case, ending: str) -> Path:
-        return self.out / f"{case.name}{ending}"
+def sidecars_of(out: Path, case: str) -> tuple[str, ...]:
+    """The names of the sidecars of a mask."""
+    names = (f"{case}{ending}" for ending in (*NODE_ENDINGS, ENDING))
+    return tuple(name for name in names if (out / name).is_file())

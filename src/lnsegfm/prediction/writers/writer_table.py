@@ -62,3 +62,8 @@ def formats_named(names: str | Iterable[str], option: str = "--format") -> tuple
             raise ConfigError(f"{option} {name}: not known. Use {', '.join(WRITERS)}.")
         WRITERS.require(name)
     return tuple(name for name in WRITERS if name in given)
+
+
+def refers_to_dicom(formats: Iterable[str]) -> bool:
+    """Whether one of the formats refers to a DICOM series, so that DICOM is meant where scans are looked for."""
+    return any(WRITERS[name].needs_series for name in formats)

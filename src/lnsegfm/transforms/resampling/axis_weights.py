@@ -1,7 +1,7 @@
 """Interpolation along one axis, as numbers: what scikit-image's ``resize`` makes of every sample.
 
 Splines of any order, nnU-Net's edges and its grid convention included, are linear in the samples and work on each axis
-on its own. So ``resize``, asked once to interpolate the identity matrix, gives the weights of an axis, and a volume is
+on its own. So ``resize``, called once to interpolate the identity matrix, gives the weights of an axis, and a volume is
 interpolated by one matrix product an axis.
 """
 
@@ -38,7 +38,7 @@ def axis_weights(n_in: int, n_out: int, order: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def separate_axis_weights(n_in: int, n_out: int, order: int) -> np.ndarray:
-    """Weights (n_out, n_in), float64, by which nnU-Net goes from slice to slice where an axis is apart."""
+    """Weights (n_out, n_in), float64, from slice to slice where nnU-Net resamples an axis separately."""
     places = np.float64(n_in / n_out) * (np.arange(n_out) + 0.5) - 0.5
     unit = np.eye(n_in)
     columns = [map_coordinates(unit[sample], places[None], order=order, mode="nearest") for sample in range(n_in)]
@@ -141,5 +141,5 @@ def linear_neighbours(n_in: int, n_out: int) -> LinearNeighbours:
 
 @lru_cache(maxsize=64)
 def nearest_slices(n_in: int, n_out: int) -> np.ndarray:
-    """The slice (n_out) that nnU-Net takes for each output where an axis is apart and of order 0."""
+    """The slice (n_out) that nnU-Net takes for each output where an axis is resampled separately at order 0."""
     return np.argmax(separate_axis_weights(n_in, n_out, 0) != 0, axis=1)

@@ -35,8 +35,8 @@ class ResamplingRule:
 
     Args:
         order: Order of the spline.
-        order_z: Order between slices, where an axis is apart.
-        force_separate_z: Whether the axis of largest spacing is apart; None lets the spacings say.
+        order_z: Order between slices, where an axis is resampled separately.
+        force_separate_z: Whether the anisotropic axis (of largest spacing) is resampled separately; None: by spacing.
         anisotropy_threshold: Largest over smallest spacing beyond which it is.
     """
 
@@ -75,7 +75,7 @@ def resampled_slabs(
         new_spacing_mm: Of the result (z, y, x).
         device: Where to compute, and where the slabs are.
         max_bytes: Working memory, the slab given included.
-        rule: Orders, and when slices are apart.
+        rule: Orders, and when slices are resampled separately.
 
     Yields:
         Where a slab lies in (C, *new_shape), and the slab in the type of ``data``. Slabs come in order and cover all.
@@ -116,7 +116,7 @@ def _volume(
 
 
 def _slices(part: Tensor, along: WeightBlock, plane: tuple[int, int], rule: ResamplingRule) -> Tensor:
-    """Outputs of a slab where slices are apart: each slice on its own, then from slice to slice."""
+    """Outputs of a slab where slices are resampled separately: each slice on its own, then from slice to slice."""
     back = None
     if rule.order_z == 0:  # on the CPU, where the weights come from: an accelerator would have to be waited for
         used, back = (torch.from_numpy(index).to(part.device) for index in along.nearest)

@@ -51,11 +51,12 @@ def resample_image(
     Args:
         data: (C, z, y, x), floating point; half precision is computed in single.
         new_shape: (z, y, x) wanted.
-        current_spacing_mm: Of ``data`` (z, y, x); decides with the new one whether an axis is apart, nothing else.
+        current_spacing_mm: Of ``data`` (z, y, x); decides with the new one whether an axis is resampled
+            separately, nothing else.
         new_spacing_mm: Of the result (z, y, x).
         device: Where to compute.
         max_bytes: Working memory beside input and output; a slab is at least one slice, so tiny bounds are exceeded.
-        rule: Orders, and when slices are apart; ``Rule(order=1)`` for logits.
+        rule: Orders, and when slices are resampled separately; ``Rule(order=1)`` for logits.
 
     Returns:
         (C, *new_shape), array or tensor, type and place as ``data``; ``data`` itself where the shape is the same.
@@ -98,7 +99,7 @@ def resample_labels(
         current_spacing_mm: Of ``data`` (z, y, x).
         new_spacing_mm: Of the result (z, y, x).
         max_bytes: Working memory beside input and result.
-        rule: When slices are apart; orders 1 and 0 are what is known here.
+        rule: When slices are resampled separately; orders 1 and 0 are what is known here.
 
     Raises:
         ConfigError: Another order, or a new shape that is none.

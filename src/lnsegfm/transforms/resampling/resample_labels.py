@@ -24,8 +24,8 @@ def resample_label_volume(labels: np.ndarray, out: np.ndarray, slices: np.ndarra
     Args:
         labels: (z, y, x).
         out: (z, y, x), written.
-        slices: Where the first axis is apart, the slice that each slice of ``out`` is taken from; None where all three
-            axes are interpolated.
+        slices: Where the first axis is resampled separately, the slice that each slice of ``out`` is taken from; None
+            where all three axes are interpolated.
         max_bytes: Working memory.
     """
     y, x = linear_neighbours(labels.shape[1], out.shape[1]), linear_neighbours(labels.shape[2], out.shape[2])

@@ -27,7 +27,7 @@ VERSION_1 = "conv_blocks_context.0."
 
 
 def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
-    """Recognise weights whose plans are given, or lie beside them.
+    """Recognise weights whose plans are given, or lie next to them.
 
     Raises:
         NotThis: It holds no state dict, or there are no plans.

@@ -1,0 +1,200 @@
+"""What a fine-tuning is about to do: data, base and settings checked, the base's weights in the network to train."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.check import require_usable
+from lnsegfm.datasets.dataset import Dataset, open_dataset
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.shots import Split, draw_shots
+from lnsegfm.errors import ConfigError
+from lnsegfm.messages import counted
+from lnsegfm.methods.method import Method, TrainableCounts
+from lnsegfm.methods.table import METHODS
+from lnsegfm.models.adapter_files import ORIGIN
+from lnsegfm.models.fingerprint import fingerprint
+from lnsegfm.models.model_folder import Model, read_model
+from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans
+from lnsegfm.nnunet.environment import seed_everything
+from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.progress import Progress, Silent
+from lnsegfm.recipe import Recipe
+from lnsegfm.storage import content_hash, read_json, sha256
+from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.transfer import Transfer, transfer
+from lnsegfm.workflows.held_out_comparison import open_source_data
+from lnsegfm.workflows.training_run import TrainingPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunePlan(TrainingPlan):
+    """What a fine-tuning is about to do.
+
+    Args:
+        method: The method that the recipe names.
+        data: The labelled scans.
+        split: Which of them are trained on and which are held out.
+        start: Plans, description and network weights that training starts from.
+        identity: Hash of recipe, data and base.
+        recipe: The settings.
+        base: The model to start from.
+        transfer: What became of the base's weights.
+        trainable: What the method trains, counted.
+        source_data: Labelled scans of the base's own task, on which forgetting is measured; None where none are given.
+    """
+
+    recipe: Recipe
+    base: Model
+    transfer: Transfer
+    trainable: TrainableCounts
+    source_data: Dataset | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved recipe, as ``--dry-run`` shows it and ``recipe.json`` keeps it."""
+        configuration = self.start.plans["configurations"][self.start.configuration]
+        return {
+            "format": "lnsegfm.recipe/1",
+            "identity": self.identity,
+            "recipe": self.recipe.to_json() | {"settings": self.method.settings()},
+            "base": self.base_terms(),
+            "data": {"folder": str(self.data.root), "labels": self.data.labels.to_dataset_json()},
+            "labels_from": self.data.labels_from,
+            "shots": list(self.split.shots),
+            "held_out": list(self.split.held_out),
+            **self.sizes,
+            "architecture": configuration.get("architecture", {}).get("network_class_name"),
+            "transfer": self.transfer.to_json(),
+            "trainable": vars(self.trainable),
+        }
+
+    def base_terms(self) -> dict[str, Any]:
+        """Where the base lies, its hash, and the terms under which it, or what it was adapted from, may be used."""
+        base: dict[str, Any] = {"folder": str(self.base.folder), "sha256": self.base.first.weights_sha256}
+        if self.base.stored is not None:
+            card = self.base.stored.card
+            return base | {"name": card.name, "licence": card.licence, "citation": card.citation}
+        terms: dict[str, Any] = {}
+        for file in (self.base.folder.parent / "run.json", self.base.folder / ORIGIN):
+            if file.is_file():
+                terms |= read_json(file).get("base", {})
+        return base | {key: terms[key] for key in ("licence", "citation") if terms.get(key)}
+
+
+def plan(
+    data: Path,
+    model: Path,
+    recipe: Recipe,
+    *,
+    labels: LabelMap | None = None,
+    plans: Path | None = None,
+    source_data: Path | None = None,
+    progress: Progress | None = None,
+) -> FinetunePlan:
+    """Check data, base and settings, and settle what will be done. Nothing is written.
+
+    Args:
+        data: Labelled scans: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+        model: The base's folder, a run's, or the name of an imported model.
+        recipe: The settings.
+        labels: What the masks' numbers mean, where the data do not say it themselves.
+        plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
+        source_data: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
+        progress: Told how far it is.
+
+    Raises:
+        DataError: Cases that cannot be used; all of them are listed.
+        ModelError: The base cannot be read, or does not fit the data.
+        ConfigError: A setting that cannot be.
+    """
+    progress = progress or Silent()
+    method = METHODS[recipe.method](**recipe.settings)
+    base = read_model(model, whole=False).with_labels(recipe.label_names)
+    recipe = replace(recipe, plans=sha256(plans) if plans is not None else None)
+    dataset = open_dataset(data, labels, default_labels=None if base.covers else base.labels)
+    _require_mapped(recipe, dataset)
+    progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
+    require_usable(dataset, progress=progress)
+    split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
+    source = open_source_data(source_data, base, progress) if source_data is not None else None
+    start, report, trainable = _start(base, dataset, split, recipe, method, plans, progress)
+    identity = content_hash(
+        {
+            "recipe": recipe.identity() | {"settings": method.settings()},
+            "data": dataset.content_hash(),
+            "base": base.first.weights_sha256,
+        }
+    )
+    return FinetunePlan(
+        recipe=recipe,
+        method=method,
+        data=dataset,
+        split=split,
+        base=base,
+        start=start,
+        transfer=report,
+        trainable=trainable,
+        identity=identity,
+        source_data=source,
+    )
+
+
+def _require_mapped(recipe: Recipe, data: Dataset) -> None:
+    for theirs, ours in recipe.label_names.items():
+        if ours not in data.labels.names:
+            known = ", ".join(data.labels.names)
+            raise ConfigError(f"--map {theirs}={ours}: the data have no label {ours}. They have: {known}.")
+
+
+def _start(
+    base: Model,
+    data: Dataset,
+    split: Split,
+    recipe: Recipe,
+    method: Method,
+    own_plans: Path | None,
+    progress: Progress,
+) -> tuple[Checkpoint, Transfer, TrainableCounts]:
+    """The base's weights in a network for the data's labels."""
+    sizes: Any = {"patch_size": recipe.patch_size, "batch_size": recipe.batch_size}
+    name, configuration = dataset_name(data), base.configuration
+    if own_plans is not None:
+        plans, configuration = given_plans(own_plans, name, **sizes)
+    else:
+        intensities = None
+        if len(data.channels) != base.channels:
+            shots = [case for case in data.cases if case.name in split.shots]
+            intensities = fingerprint(shots, progress)["foreground_intensity_properties_per_channel"]
+        plans = adapted_plans(base, name, channels=data.channels, intensities=intensities, **sizes)
+    checkpoint = replace(
+        base.first,
+        plans=plans,
+        configuration=configuration,
+        dataset_json=dataset_json(data, len(split.shots)),
+    )
+    seed_everything(recipe.seed)
+    network = build_network(checkpoint, deep_supervision=True)
+    report = transfer(
+        base.first.weights,
+        network,
+        base_labels=["background", *base.label_names],
+        labels=["background", *data.labels.names],
+        base_channels=base.channels,
+        channels=len(data.channels),
+        covers=base.covers,
+        minimum=recipe.min_transfer,
+    )
+    if method.starts_fresh:
+        seed_everything(recipe.seed, 1)  # by the seed alone it would be what a base of the same seed began with
+        network = build_network(checkpoint, deep_supervision=True)
+    if not method.learns and not set(base.label_names) & set(data.labels.names):
+        raise ConfigError(f"Method {method.name}: the base knows none of the labels ({data.labels}). Use another.")
+    weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
+    trainable = method.trainable(network)
+    if method.learns:
+        copied = deepcopy(network)
+        method.optimizer(copied, lr=recipe.rate)  # refuses here, before anything is written, what it cannot move
+    return replace(checkpoint, weights=weights), report, trainable

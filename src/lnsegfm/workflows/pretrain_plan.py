@@ -1,0 +1,249 @@
+"""What a pretraining is about to do: settings and data checked, plans made, a network with fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.datasets.check import require_usable
+from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.shots import draw_shots
+from lnsegfm.errors import ConfigError
+from lnsegfm.messages import counted
+from lnsegfm.methods.full import Full
+from lnsegfm.models.planning import DEFAULT, RELEASE, find_preset, plans_for_preset, set_patch
+from lnsegfm.models.plans import (
+    CONFIGURATION,
+    dataset_json,
+    dataset_name,
+    given_plans,
+    in_plan_order,
+    set_sizes,
+)
+from lnsegfm.networks.architectures import SWIN, find_architecture
+from lnsegfm.nnunet.environment import seed_everything
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.progress import Progress
+from lnsegfm.storage import content_hash, sha256
+from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.workflows.training_run import TrainingPlan
+
+MIRRORED = (0, 1, 2)
+"""Axes along which a base is mirrored in training, as nnU-Net does by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """How a base is trained.
+
+    Args:
+        architecture: Name of the network (see `lnsegfm.networks.architectures`).
+        preset: ``tiny`` or ``small`` for CPUs, ``default`` for nnU-Net's own planner, ``release`` for the patch and
+            schedule of the paper's release.
+        plans: A plans file instead of architecture and preset; with nnU-Net's SGD.
+        gpu_memory_gb: GPU memory to plan for, with ``default``; None takes the architecture's.
+        checkpointing: Compute activations of a SwinUNETR's transformer again in the backward pass.
+        patch_size: Voxels (z, y, x); None takes the plans'.
+        batch_size: Patches a step; None takes the plans'.
+        iterations: Optimizer steps; None takes the preset's.
+        lr: Learning rate; None takes the preset's.
+        held_out: Scans to hold out and evaluate on: a number from 1, or a share below 1; 0 trains on all of them.
+        seed: Of weights, patches and augmentation.
+        mirroring: Mirror patches at prediction of the held-out scans.
+        gpus: Processes that train together, a GPU each.
+    """
+
+    architecture: str = "nnunet"
+    preset: str = "tiny"
+    plans: Path | None = None
+    gpu_memory_gb: float | None = None
+    checkpointing: bool = False
+    patch_size: tuple[int, int, int] | None = None
+    batch_size: int | None = None
+    iterations: int | None = None
+    lr: float | None = None
+    held_out: float = 0
+    seed: int = 0
+    mirroring: bool = True
+    gpus: int = 1
+
+    def __post_init__(self) -> None:
+        find_architecture(self.architecture)
+        for name in ("iterations", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} {value}: it must be at least 1.")
+        if self.lr is not None and not self.lr > 0:
+            raise ConfigError(f"lr {self.lr}: a step needs a length above 0. Use for example 0.002.")
+        if not self.held_out >= 0 or (self.held_out > 1 and self.held_out != int(self.held_out)):
+            raise ConfigError(f"held-out {self.held_out}: give a number of scans, or a share of them such as 0.2.")
+        if self.gpus < 1:
+            raise ConfigError(f"gpus {self.gpus}: at least one process trains. Use --gpus 1.")
+        if self.gpu_memory_gb is not None:
+            if not self.gpu_memory_gb > 0:
+                raise ConfigError(f"gpu-memory {self.gpu_memory_gb}: it must be above 0 GB.")
+            if self.plans is not None or self.preset != DEFAULT:
+                raise ConfigError("--gpu-memory: the plans are fixed already. Use it with --preset default.")
+
+    def recipe(self) -> tuple[Full, float, int]:
+        """Method, learning rate and iterations."""
+        if self.plans is None and self.preset not in (DEFAULT, RELEASE):
+            preset = find_preset(self.preset)
+            lr = preset.swin_lr if find_architecture(self.architecture).network == SWIN else preset.lr
+            return Full(rule="adamw"), self.lr or lr, self.iterations or preset.iterations
+        epochs = 2000 if self.plans is None and self.preset == RELEASE else 1000
+        return Full(), self.lr or 1e-2, self.iterations or 250 * epochs
+
+    def count_held_out(self, cases: int) -> int:
+        """Scans to hold out of so many.
+
+        Raises:
+            ConfigError: None would be left to train on.
+        """
+        number = max(1, round(self.held_out * cases)) if 0 < self.held_out < 1 else int(self.held_out)
+        if number >= cases:
+            raise ConfigError(f"held-out {self.held_out:g}: there are only {cases} cases. Hold out fewer.")
+        return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainPlan(TrainingPlan):
+    """What a pretraining is about to do.
+
+    Args:
+        method: Training of all parameters, with the preset's optimizer.
+        data: The labelled scans.
+        split: Which of them are trained on and which are held out.
+        start: Plans, description and fresh weights.
+        identity: Hash of the settings and of the data's content.
+        settings: The settings.
+        lr: Learning rate.
+        iterations: Optimizer steps.
+        recipe: The settings as ``recipe.json`` keeps them.
+        data_json: Folder, labels and hash of the data.
+    """
+
+    settings: PretrainSettings
+    lr: float
+    iterations: int
+    recipe: Mapping[str, Any]
+    data_json: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved settings, as ``recipe.json`` keeps them."""
+        return {
+            "format": "lnsegfm.base/1",
+            "recipe": dict(self.recipe),
+            "data": dict(self.data_json),
+            "shots": self.split.shots,
+            "held_out": self.split.held_out,
+            "identity": self.identity,
+        }
+
+
+def plan_pretrain(
+    data: Path, settings: PretrainSettings, work: Path, *, labels: LabelMap | None = None, progress: Progress
+) -> PretrainPlan:
+    """Check data and settings, make the plans and a network with fresh weights.
+
+    Args:
+        data: Labelled scans: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
+        settings: The settings.
+        work: A folder for nnU-Net's planner; removed afterwards.
+        labels: What the masks' numbers mean, where the data do not say it themselves.
+        progress: Where progress is reported.
+
+    Raises:
+        DataError: Cases that cannot be used; all of them are listed.
+        ModelError: A plans file that cannot be used.
+        ConfigError: A setting that does not fit the data.
+    """
+    method, lr, iterations = settings.recipe()
+    dataset = open_dataset(data, labels)
+    progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
+    require_usable(dataset, progress=progress)
+    names = [case.name for case in dataset.labelled]
+    split = draw_shots(names, len(names) - settings.count_held_out(len(names)))
+    recipe = _recipe_json(settings, method, lr, iterations)
+    data_json = {
+        "folder": str(data),
+        "labels": dataset.labels.to_dataset_json(),
+        "sha256": dataset.content_hash(),
+    }
+    cases = {case.name: case for case in dataset.cases}
+    shots = [cases[name] for name in split.shots]
+    return PretrainPlan(
+        method=method,
+        data=dataset,
+        split=split,
+        start=_start(settings, dataset, shots, work, progress),
+        identity=content_hash([recipe, data_json["sha256"]]),
+        settings=settings,
+        lr=lr,
+        iterations=iterations,
+        recipe=recipe,
+        data_json=data_json,
+    )
+
+
+def _recipe_json(settings: PretrainSettings, method: Full, lr: float, iterations: int) -> dict[str, Any]:
+    own = settings.plans
+    return {
+        "architecture": settings.architecture if own is None else None,
+        "preset": settings.preset if own is None else None,
+        "plans": sha256(own) if own is not None and own.is_file() else None,
+        "method": method.name,
+        "settings": method.settings(),
+        "iterations": iterations,
+        "lr": lr,
+        "gpu_memory_gb": settings.gpu_memory_gb,
+        "checkpointing": settings.checkpointing,
+        "patch_size": settings.patch_size,
+        "batch_size": settings.batch_size,
+        "held_out": settings.held_out,
+        "seed": settings.seed,
+        "mirroring": settings.mirroring,
+        "gpus": settings.gpus,
+    }
+
+
+def _start(settings: PretrainSettings, data: Dataset, cases: list[Case], work: Path, progress: Progress) -> Checkpoint:
+    if settings.plans is not None:
+        plans, configuration = given_plans(
+            settings.plans, dataset_name(data), patch_size=settings.patch_size, batch_size=settings.batch_size
+        )
+    else:
+        plans, configuration = _plans_of_preset(settings, data, cases, work, progress), CONFIGURATION
+    description = dataset_json(data, len(cases))
+    start = Checkpoint({}, configuration, plans, description, STOCK_TRAINER, MIRRORED)
+    seed_everything(settings.seed)
+    network = build_network(start, deep_supervision=True)
+    weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}
+    return replace(start, weights=weights)
+
+
+def _plans_of_preset(
+    settings: PretrainSettings, data: Dataset, cases: list[Case], work: Path, progress: Progress
+) -> dict[str, Any]:
+    architecture = find_architecture(settings.architecture)
+    plans = plans_for_preset(
+        settings.preset,
+        architecture,
+        data,
+        cases,
+        work,
+        gpu_memory_gb=settings.gpu_memory_gb,
+        checkpointing=settings.checkpointing,
+        progress=progress,
+    )
+    configuration = plans["configurations"][CONFIGURATION]
+    patch_size = settings.patch_size
+    if patch_size is not None and settings.preset in (DEFAULT, RELEASE):
+        set_patch(configuration, architecture, in_plan_order(plans, patch_size), checkpointing=settings.checkpointing)
+        patch_size = None
+    set_sizes(plans, configuration, patch_size, settings.batch_size)
+    return plans
