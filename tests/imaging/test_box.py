@@ -39,7 +39,7 @@ def test_box_of_a_view_whose_axes_are_swapped():
 
 @pytest.mark.parametrize("mask", [np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2), bool)])
 def test_only_boolean_volumes_have_a_box(mask):
-    with pytest.raises(DataError, match=r"^Mask of .*: a box is found of a boolean volume\. Pass mask == label\.$"):
+    with pytest.raises(DataError, match=r"^Mask of .*: not a boolean volume\. Pass mask == label\.$"):
         bounding_box(mask)
 
 

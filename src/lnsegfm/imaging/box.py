@@ -22,12 +22,12 @@ def bounding_box(mask: np.ndarray) -> Box | None:
         DataError: Not a three-dimensional boolean array.
     """
     if mask.dtype != np.bool_ or mask.ndim != 3:
-        raise DataError(f"Mask of {mask.dtype} {mask.shape}: a box is found of a boolean volume. Pass mask == label.")
+        raise DataError(f"Mask of {mask.dtype} {mask.shape}: not a boolean volume. Pass mask == label.")
     along_z = _extent(np.array([plane.any() for plane in mask], dtype=bool))
     if along_z is None:
         return None
-    seen = np.any(mask[along_z], axis=0)
-    along_y, along_x = _extent(np.any(seen, axis=1)), _extent(np.any(seen, axis=0))
+    projection = np.any(mask[along_z], axis=0)
+    along_y, along_x = _extent(np.any(projection, axis=1)), _extent(np.any(projection, axis=0))
     return (along_z, along_y, along_x) if along_y is not None and along_x is not None else None
 
 
@@ -58,7 +58,7 @@ def crop_grid(grid: Grid, box: Box) -> Grid:
     return replace(grid, shape=(depth, height, width), origin_mm=(x, y, z))
 
 
-def _extent(seen: np.ndarray) -> slice | None:
-    if not seen.any():
+def _extent(occupied: np.ndarray) -> slice | None:
+    if not occupied.any():
         return None
-    return slice(int(seen.argmax()), int(len(seen) - seen[::-1].argmax()))
+    return slice(int(occupied.argmax()), int(len(occupied) - occupied[::-1].argmax()))

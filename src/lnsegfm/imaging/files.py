@@ -54,8 +54,8 @@ def readable_endings() -> tuple[str, ...]:
 def stem(path: Path | str) -> str:
     """A file's name without its image ending: ``a/b.nii.gz`` is ``b``. Other names stay as they are."""
     name = Path(path).name
-    found = ending(name)
-    return name[: -len(found)] if found else name
+    suffix = ending(name)
+    return name[: -len(suffix)] if suffix else name
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -87,14 +87,14 @@ def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
     header = _read_header(path)
     grid = _grid_of(path, header)
     is_nifti = "vox_offset" in header.GetMetaDataKeys()
-    odd = _odd_numbers_of_nifti(path, header) if is_nifti else None
+    non_finite = _non_finite_voxels_of_nifti(path, header) if is_nifti else None
     with _quiet():
         try:
             voxels = sitk.GetArrayFromImage(header.Execute())
         except RuntimeError as error:
             raise _unreadable(path, error) from None
-    if odd is not None:
-        voxels.flat[odd[0]] = odd[1]
+    if non_finite is not None:
+        voxels.flat[non_finite[0]] = non_finite[1]
     return voxels.reshape(grid.shape), grid
 
 
@@ -245,8 +245,8 @@ def _stored_size(header: Any) -> tuple[int, ...]:
     return tuple(header.GetSize())
 
 
-def _odd_numbers_of_nifti(path: Path, header: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Go through a NIfTI's own bytes, because ITK is silent about two things in them.
+def _non_finite_voxels_of_nifti(path: Path, header: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI's own bytes, because ITK silently changes two things.
 
     It fills up a file that is cut short, and it reads NaN and infinity as 0.
 
@@ -259,7 +259,7 @@ def _odd_numbers_of_nifti(path: Path, header: Any) -> tuple[np.ndarray, np.ndarr
     voxels, size = math.prod(_stored_size(header)), int(header.GetMetaData("bitpix")) // 8
     offset = max(int(float(header.GetMetaData("vox_offset"))), _NIFTI_HEADER)
     floats = {"16": "f4", "64": "f8"}.get(header.GetMetaData("datatype"))
-    indices, values, found = [np.empty(0, np.int64)], [np.empty(0)], 0
+    indices, values, size_read = [np.empty(0, np.int64)], [np.empty(0)], 0
     try:
         with _unpacked(path) as file:
             start = file.read(offset)
@@ -267,14 +267,14 @@ def _odd_numbers_of_nifti(path: Path, header: Any) -> tuple[np.ndarray, np.ndarr
             for chunk in iter(lambda: file.read(_CHUNK), b""):
                 if floats:
                     numbers = np.frombuffer(chunk[: len(chunk) // size * size], dtype=order + floats)
-                    odd = np.flatnonzero(~np.isfinite(numbers))
-                    indices.append(odd + found // size)
-                    values.append(numbers[odd])
-                found += len(chunk)
+                    invalid = np.flatnonzero(~np.isfinite(numbers))
+                    indices.append(invalid + size_read // size)
+                    values.append(numbers[invalid])
+                size_read += len(chunk)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise ImageError(path, "it is cut short or damaged (its compression does not end well)", _AGAIN) from None
-    if found < voxels * size:
-        raise ImageError(path, f"it is cut short ({found} of {voxels * size} bytes)", _AGAIN)
+    if size_read < voxels * size:
+        raise ImageError(path, f"it is cut short ({size_read} of {voxels * size} bytes)", _AGAIN)
     where = np.concatenate(indices)
     return where[where < voxels], np.concatenate(values)[where < voxels]
 

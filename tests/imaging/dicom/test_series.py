@@ -404,7 +404,7 @@ def test_what_is_there_twice_counts_once(tmp_path):
     write_series(tmp_path / "a", phantom(grid), grid)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     series = series_of(tmp_path)
-    assert series.notes == ("7 slices were there twice with the same pixels: one of each is used",)
+    assert series.notes == ("7 slices occur twice with the same pixels: one of each is used",)
     assert {s.path.parent.name for s in series.slices} == {"a"}
     np.testing.assert_array_equal(read_series(series), phantom(grid))
 

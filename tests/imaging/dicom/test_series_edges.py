@@ -61,7 +61,7 @@ def test_slices_within_a_hundredth_of_a_millimetre_are_at_one_position(tmp_path)
     placed(tmp_path / "b", along(3.0 * np.arange(5) + 0.006))
     series = series_of(tmp_path)
     assert len(series.slices) == 5
-    assert "5 slices were there twice" in series.notes[0]
+    assert "5 slices occur twice" in series.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,6 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, RLELossless
 
-from lnsegfm import unpacking
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom import values
 from lnsegfm.imaging.dicom.dicom_zip import RULES
@@ -287,7 +287,7 @@ UNREADABLE = {
     "no slope": (rewritten(RescaleSlope=None), r"File 0004\.dcm of series 1\.2\.3 has no HU: RescaleSlope or"),
     "a slope of zero": (rewritten(RescaleSlope=0), r"has no HU"),
     "electron density": (rewritten(RescaleType="ED"), r"holds no HU but ED \(RescaleType\)\. Give the series in HU"),
-    "odd bits": (rewritten(BitsStored=12, HighBit=15), r"odd bits \(HighBit 15 of 12\)"),
+    "odd bits": (rewritten(BitsStored=12, HighBit=15), r"unusual bits \(HighBit 15 of 12\)"),
     "12 bits allocated": (rewritten(BitsAllocated=12, BitsStored=12, HighBit=11), r"has 12 bits a pixel"),
     "unknown compression": (syntax(HTJ2KLossless), r"compressed as High-Throughput JPEG 2000.*Export it uncompressed"),
     "no image format": (syntax("1.2.840.10008.1.2.4.102"), r"0004\.dcm of series 1\.2\.3 .*Export it"),
@@ -414,7 +414,7 @@ def encrypted(path: Path) -> Path:
     ],
 )
 def test_zips_that_could_do_harm(tmp_path, build, pattern, monkeypatch):
-    monkeypatch.setattr(unpacking.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     path = build(tmp_path / "scan.zip")
     with pytest.raises(DicomError, match=pattern) as error, unpacked_tree(path, rules=SMALL):

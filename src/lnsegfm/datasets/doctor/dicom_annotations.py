@@ -15,10 +15,11 @@ from lnsegfm.datasets.doctor.mask_checks import judge_air, judge_fragments, judg
 from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, pair_annotations
+from lnsegfm.imaging.dicom.rois import NoteCallback
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import Segmentation, read_seg, segment_mask
 from lnsegfm.imaging.dicom.series import Series, SeriesIndex
-from lnsegfm.imaging.dicom.structure_masks import NoteCallback, Roi, StructureSet, roi_mask
+from lnsegfm.imaging.dicom.structure_masks import Roi, StructureSet, roi_mask
 from lnsegfm.imaging.dicom.structure_set import note_on_other_series
 from lnsegfm.imaging.grid import Grid
 

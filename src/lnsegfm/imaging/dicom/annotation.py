@@ -1,4 +1,4 @@
-"""An RTSTRUCT or SEG by its header: what it was drawn on, and what its structures are called."""
+"""The header of an RTSTRUCT or SEG: the series it was drawn on, and the names of its structures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Annotation:
         timestamp: Date and time of the structures, to tell the newest; empty where the file has none.
         description: SeriesDescription.
         names: Names of its structures or segments.
-        has_contours: For each of them whether anything was drawn; of a SEG it is not known before its frames are read.
+        has_contours: For each of them whether it has contours; of a SEG it is not known before its frames are read.
         digest: SHA-256 of the file: it tells when somebody has changed it.
     """
 
@@ -169,8 +169,8 @@ def _items(data: Dataset, keyword: str) -> Iterator[Dataset]:
 
     from lnsegfm.imaging.dicom.values import value_of
 
-    found = value_of(data, keyword)
-    return (item for item in found if isinstance(item, Dataset)) if isinstance(found, Iterable) else iter(())
+    items = value_of(data, keyword)
+    return (item for item in items if isinstance(item, Dataset)) if isinstance(items, Iterable) else iter(())
 
 
 def _unique(uids: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Polygons and voxels of one plane, each made of the other without a loss.
+"""Polygons and voxels of one plane, each converted to the other without loss.
 
 Coordinates are (column, row) in voxels: voxel [r, c] is the unit square around its centre (c, r), so its edges lie at
 c - 0.5 and c + 0.5. A voxel belongs to a set of polygons if its centre lies inside an odd number of them: holes, and
@@ -46,11 +46,11 @@ def fill_polygons(
     limits = np.searchsorted(ends_at, np.arange(0, int(ends_at[-1:].sum()) + _CUTS, _CUTS)[1:], side="right")
     for low, high in pairwise([0, *np.unique(limits).tolist(), len(ends_at)]):
         part = slice(low, high)
-        crossings += _cut(x0[part], y0[part], x1[part], y1[part], first[part], stop[part], (rows, columns))
+        crossings += _crossings(x0[part], y0[part], x1[part], y1[part], first[part], stop[part], (rows, columns))
     return (np.cumsum(crossings[:, :-1], axis=1) & 1).astype(bool)
 
 
-def _cut(
+def _crossings(
     x0: np.ndarray,
     y0: np.ndarray,
     x1: np.ndarray,
@@ -88,14 +88,14 @@ def trace_outlines(plane: np.ndarray) -> list[np.ndarray]:
     for start in range(len(corners)):
         if not waiting[start]:
             continue
-        path, here = [start], int(beside[start])
+        path, corner = [start], int(beside[start])
         along_row = False
-        while here != start:
-            path.append(here)
-            here = int(below[here] if not along_row else beside[here])
+        while corner != start:
+            path.append(corner)
+            corner = int(below[corner] if not along_row else beside[corner])
             along_row = not along_row
         waiting[path] = False
-        polygons += _without_touching(corners[path])
+        polygons += _split_at_touching_points(corners[path])
     return polygons
 
 
@@ -119,7 +119,7 @@ def _corners(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.stack((column, row), axis=1) - 0.5, number ^ 1, below
 
 
-def _without_touching(polygon: np.ndarray) -> list[np.ndarray]:
+def _split_at_touching_points(polygon: np.ndarray) -> list[np.ndarray]:
     """Cut a polygon in two wherever it comes back to a point of its own."""
     points = [tuple(p) for p in polygon.tolist()]
     if len(set(points)) == len(points):

@@ -1,4 +1,4 @@
-"""The headers of DICOM files, as planes: single-frame files have one, enhanced multi-frame files one a frame."""
+"""Headers of DICOM files as image planes: one for a single-frame file, one a frame for an enhanced multi-frame file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lnsegfm.imaging.dicom.values import (
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 _CT_IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
-# what tells images at one position apart, the most telling first
+# keywords whose values distinguish images at one position, the most specific first
 DISTINGUISHING_KEYWORDS = (
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
@@ -66,7 +66,7 @@ _FRAMES = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
 @dataclass(frozen=True, slots=True)
 class ImagePlane:
-    """One image as its header describes it. What is missing or unreadable is "" or None.
+    """One image plane as its header describes it. What is missing or unreadable is "" or None.
 
     Args:
         path: The file.
@@ -133,7 +133,7 @@ class ImagePlane:
 
 @dataclass(frozen=True)
 class FileHeader:
-    """A DICOM file that has been looked at.
+    """What the header of a DICOM file says.
 
     Args:
         kind: "image", "structures", "segmentation" or "other".
@@ -154,7 +154,7 @@ def is_dicom(path: Path) -> bool:
     """
     with path.open("rb") as file:
         start = file.read(132)
-    return start[128:132] == b"DICM" or _is_bare(start)
+    return start[128:132] == b"DICM" or _lacks_preamble(start)
 
 
 def read_header(path: Path, modalities: tuple[str, ...]) -> FileHeader:
@@ -191,8 +191,8 @@ def read_header(path: Path, modalities: tuple[str, ...]) -> FileHeader:
 def _may_be_ct(data: Dataset, sop_class: str, modality: str) -> bool:
     """Whether a file without the size of an image may be what is left of a CT slice.
 
-    Passing over it would take the last slice off a series without a word. A class that was cut counts as well; nothing
-    but the mark ``DICM`` tells a file without a class from a file that is not DICOM.
+    Skipping it would silently drop the last slice of a series. A SOP class that was cut counts as well; only the mark
+    ``DICM`` distinguishes a file without a class from a file that is not DICOM.
     """
     marked = getattr(data, "preamble", None) is not None
     return modality in ("", "CT") and (marked or bool(sop_class)) and any(c.startswith(sop_class) for c in _CT_IMAGES)
@@ -255,8 +255,8 @@ def _frames(plane: ImagePlane) -> Iterator[ImagePlane]:
         )
 
 
-def _is_bare(start: bytes) -> bool:
-    """Whether it starts as a data set without a preamble does: with group 0002 or 0008 and a short first element."""
+def _lacks_preamble(start: bytes) -> bool:
+    """Whether it starts as a data set without a preamble does: group 0002 or 0008, and a short first element."""
     if len(start) < 16 or start[:2] not in (b"\x02\0", b"\x08\0") or start[3] != 0:
         return False
     explicit = start[4:6].isalpha() and start[4:6].isupper()

@@ -1,12 +1,12 @@
-"""Stored pixels to HU.
+"""Convert stored pixels to HU.
 
 The rule, in this order, for CT:
 
 1. Unused high bits are removed (BitsStored < BitsAllocated) and the sign is taken from PixelRepresentation.
 2. The modality LUT (ModalityLUTSequence), or else RescaleSlope and RescaleIntercept of the slice itself, gives HU.
 3. Stored values from PixelPaddingValue to PixelPaddingRangeLimit are air, -1024 HU, unless their HU is one that tissue
-   or metal has (-900 to 4095 HU): some exporters state a padding value that the patient has too, and it is not
-   believed.
+   or metal has (-900 to 4095 HU): some exporters state a padding value that occurs in the patient too, and it is
+   ignored.
 4. Everything below -1024 HU (-2000, -3024 outside the field of view) is -1024 HU.
 
 Other modalities are rescaled and left as they are.
@@ -36,7 +36,7 @@ from lnsegfm.imaging.dicom.values import first_item, group_item, integer, number
 AIR = -1024
 """HU of what lies outside the field of view."""
 TISSUE_HU = (-900.0, 4095.0)
-"""HU of lung to metal: no padding value within is believed."""
+"""HU of lung to metal: a padding value within is ignored."""
 _TAGS = [
     "Modality",
     "SamplesPerPixel",
@@ -77,13 +77,13 @@ def read_series(series: Series) -> np.ndarray:
     """
     volume = np.empty(series.grid.shape, np.int16)
     shape = None if series.straightened else volume.shape[1:]  # a straightened grid is larger than its slices
-    for k, (piece, plane) in enumerate(_planes(series)):
+    for k, (slice_, plane) in enumerate(_planes(series)):
         shape = shape or plane.shape
         if plane.shape != shape:
             size = f"{plane.shape[0]} x {plane.shape[1]}"
-            raise DicomError(f"File {piece.path.name} of series {series.name} is {size} now. Find the series again.")
+            raise DicomError(f"File {slice_.path.name} of series {series.name} is {size} now. Find the series again.")
         if series.straightened:
-            plane = shift_in_plane(plane, piece, series.grid, fill=AIR if series.modality == "CT" else 0)
+            plane = shift_in_plane(plane, slice_, series.grid, fill=AIR if series.modality == "CT" else 0)
         if volume.dtype == np.int16 and not _fits_int16(plane):
             volume = volume.astype(np.float32)
         volume[k] = plane
@@ -91,22 +91,22 @@ def read_series(series: Series) -> np.ndarray:
 
 
 def pixel_digests(planes: Sequence[ImagePlane]) -> list[str]:
-    """For each plane a text that is the same for planes with the same values, and its own where it cannot be read."""
+    """A text for each plane: the same for planes with the same values, a unique one where it cannot be read."""
     digests = [f"{plane.path} {plane.frame}" for plane in planes]
     order = sorted(range(len(planes)), key=lambda k: planes[k].path)  # a file of many frames is opened once
-    for path, numbers_here in groupby(order, key=lambda k: planes[k].path):
-        here = list(numbers_here)
+    for path, group in groupby(order, key=lambda k: planes[k].path):
+        of_file = list(group)
         with suppress(DicomError):
-            frames = _read(path, [planes[k].frame for k in here], planes[here[0]].name)
-            for k, values in zip(here, frames, strict=True):
+            frames = _read(path, [planes[k].frame for k in of_file], planes[of_file[0]].name)
+            for k, values in zip(of_file, frames, strict=True):
                 digests[k] = hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).hexdigest()
     return digests
 
 
 def _planes(series: Series) -> Iterator[tuple[Slice, np.ndarray]]:
-    for path, pieces in groupby(series.slices, key=lambda piece: piece.path):
-        here = list(pieces)
-        yield from zip(here, _read(path, [piece.frame for piece in here], series.name), strict=True)
+    for path, slices in groupby(series.slices, key=lambda slice_: slice_.path):
+        of_file = list(slices)
+        yield from zip(of_file, _read(path, [slice_.frame for slice_ in of_file], series.name), strict=True)
 
 
 def _read(path: Path, frames: Sequence[int | None], name: str) -> Iterator[np.ndarray]:
@@ -122,7 +122,9 @@ def _read(path: Path, frames: Sequence[int | None], name: str) -> Iterator[np.nd
         group = own[frame] if own and frame is not None and frame < len(own) else None
         values = group_item(group, shared, "PixelValueTransformationSequence") or data
         if text(data, "Modality").upper() == "CT":
-            yield _hu(stored, data, _line(values, path, name) if lut is None else _table(lut, path, name))
+            yield _hu(
+                stored, data, _linear_rescale(values, path, name) if lut is None else _lookup_table(lut, path, name)
+            )
         else:
             yield _rescaled(stored, *(numbers(values, k, 1) for k in ("RescaleSlope", "RescaleIntercept")))
 
@@ -136,7 +138,7 @@ def _stored(data: Dataset, path: Path, frame: int, name: str) -> np.ndarray:
         raise DicomError(f"{which} has no pixels. Export or copy it again.")
     bits, stored, high = (integer(data, k) for k in ("BitsAllocated", "BitsStored", "HighBit"))
     if stored is not None and high is not None and high != stored - 1:
-        raise DicomError(f"{which} keeps its values in odd bits (HighBit {high} of {stored}). Export it again.")
+        raise DicomError(f"{which} keeps its values in unusual bits (HighBit {high} of {stored}). Export it again.")
     if bits not in (8, 16, 32):
         raise DicomError(f"{which} has {bits} bits a pixel, and 8, 16 and 32 can be read. Export it again.")
     try:
@@ -155,7 +157,7 @@ def _stored(data: Dataset, path: Path, frame: int, name: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Line:
+class _LinearRescale:
     slope: float
     intercept: float
 
@@ -164,7 +166,7 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class _Table:
+class _LookupTable:
     first: int
     values: np.ndarray
 
@@ -173,7 +175,7 @@ class _Table:
         return np.asarray(self.values[index])
 
 
-def _line(values: Dataset, path: Path, name: str) -> _Line:
+def _linear_rescale(values: Dataset, path: Path, name: str) -> _LinearRescale:
     slope, intercept = (numbers(values, k, 1) for k in ("RescaleSlope", "RescaleIntercept"))
     which = f"File {path.name} of series {name}"
     if slope is None or intercept is None or slope[0] == 0:
@@ -181,10 +183,10 @@ def _line(values: Dataset, path: Path, name: str) -> _Line:
     kind = text(values, "RescaleType").upper()
     if kind not in _HU_TYPES:
         raise DicomError(f"{which} holds no HU but {kind} (RescaleType). Give the series in HU.")
-    return _Line(slope[0], intercept[0])
+    return _LinearRescale(slope[0], intercept[0])
 
 
-def _table(lut: Dataset, path: Path, name: str) -> _Table:
+def _lookup_table(lut: Dataset, path: Path, name: str) -> _LookupTable:
     """The modality LUT: entries of 8 or 16 bit, unsigned as the standard has them (PS3.3 C.11.1)."""
     which = f"File {path.name} of series {name}: its ModalityLUTSequence"
     descriptor, data = numbers(lut, "LUTDescriptor", 3), value_of(lut, "LUTData")
@@ -201,10 +203,10 @@ def _table(lut: Dataset, path: Path, name: str) -> _Table:
     count = int(descriptor[0]) or 1 << 16
     if len(entries) < count:
         raise DicomError(f"{which} has {len(entries)} of {count} entries. Export it again.")
-    return _Table(int(descriptor[1]), entries[:count].astype(np.int32))
+    return _LookupTable(int(descriptor[1]), entries[:count].astype(np.int32))
 
 
-def _hu(stored: np.ndarray, data: Dataset, transform: _Line | _Table) -> np.ndarray:
+def _hu(stored: np.ndarray, data: Dataset, transform: _LinearRescale | _LookupTable) -> np.ndarray:
     hu = transform(stored)
     outside = _padding(stored, data, transform)
     if outside is not None:
@@ -213,8 +215,8 @@ def _hu(stored: np.ndarray, data: Dataset, transform: _Line | _Table) -> np.ndar
     return hu.astype(np.int16) if np.issubdtype(hu.dtype, np.integer) and _fits_int16(hu) else hu
 
 
-def _padding(stored: np.ndarray, data: Dataset, transform: _Line | _Table) -> np.ndarray | None:
-    """Where the stated padding is; None where there is none, or none to be believed."""
+def _padding(stored: np.ndarray, data: Dataset, transform: _LinearRescale | _LookupTable) -> np.ndarray | None:
+    """Mask of the stated padding; None where none is stated, or the stated value is ignored."""
     value = integer(data, "PixelPaddingValue")
     if value is None:
         return None

@@ -55,9 +55,7 @@ class Pseudonyms:
         """
         patient_id, issuer = patient_id.strip(" \0"), issuer.strip(" \0")
         if not patient_id:
-            raise DataError(
-                "PatientID '': scans without one cannot be told apart by patient. Fill it in at the source."
-            )
+            raise DataError("PatientID '': scans without one cannot be grouped by patient. Fill it in at the source.")
         return f"S-{self._code('subject', issuer, patient_id)}"
 
     def case(self, series_uid: str) -> str:

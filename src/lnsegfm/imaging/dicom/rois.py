@@ -8,7 +8,7 @@ underscores are one separator.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -17,10 +17,13 @@ from lnsegfm.imaging.dicom.dicom_errors import DicomError
 
 _SHOWN = 40  # names that a message lists
 
+NoteCallback = Callable[[str], None]
+"""Is given one line about each thing that a user should know."""
+
 
 @dataclass(frozen=True)
 class RoiMatch:
-    """Which structures got which label.
+    """The labels that structures were given by their names.
 
     Args:
         names: Names of the structures, as given.
@@ -123,6 +126,12 @@ def _there_are(names: Sequence[str]) -> str:
     shown = ", ".join(sorted(set(names), key=str.casefold)[:_SHOWN])
     more = f" and {len(set(names)) - _SHOWN} more" if len(set(names)) > _SHOWN else ""
     return f"There are: {shown}{more}." if names else "The structure set is empty."
+
+
+def overlap_notes(overlaps: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    """A line for each pair of labels that overlap, by the number of voxels that are in both."""
+    for (first, second), count in overlaps.items():
+        yield f"{count} voxels are in {first} and in {second}: given to {first}."
 
 
 def labels_by_priority(matched: RoiMatch, labels: Mapping[str, int], priority: Sequence[str] | None) -> list[str]:

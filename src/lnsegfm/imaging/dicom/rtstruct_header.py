@@ -1,4 +1,4 @@
-"""What a structure set says beside its contours: patient, study, equipment, itself."""
+"""The header of a structure set: patient, study, equipment, and the structure set itself."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from lnsegfm.imaging.dicom.values import quiet, read_dataset, value_of
 
 NOT_CLINICAL = "Not for clinical use."
 
-# type 2 of the modules: there even if empty
+# type 2 of the modules: present even if empty
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
              "StudyID", "ReferringPhysicianName", "PositionReferenceIndicator")  # fmt: skip
-_IF_THERE = ("IssuerOfPatientID", "StudyDescription", "PatientIdentityRemoved", "DeidentificationMethod",
+_IF_PRESENT = ("IssuerOfPatientID", "StudyDescription", "PatientIdentityRemoved", "DeidentificationMethod",
              "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified")  # fmt: skip
 
 
 def dataset_with_identity(series: Series, stamp: datetime, seed: str | None) -> Dataset:
-    """The data set with patient, study, equipment and everything else that is not about contours."""
+    """A data set with patient, study, equipment and everything else that is not about contours."""
     source = read_dataset(series.slices[0].path)
     data = Dataset()
     data.SpecificCharacterSet = "ISO_IR 192"
     with quiet():
-        for keyword in (*_IDENTITY, *_IF_THERE):
+        for keyword in (*_IDENTITY, *_IF_PRESENT):
             if keyword in source:
                 _copy(source, keyword, data)
             elif keyword in _IDENTITY:
@@ -69,5 +69,5 @@ def _copy(source: Dataset, keyword: str, data: Dataset) -> None:
 
 
 def _uid(seed: str | None, of: str) -> str:
-    made = uuid.uuid4() if seed is None else uuid.uuid5(uuid.NAMESPACE_OID, f"lnsegfm {of} {seed}")
-    return f"2.25.{made.int}"
+    value = uuid.uuid4() if seed is None else uuid.uuid5(uuid.NAMESPACE_OID, f"lnsegfm {of} {seed}")
+    return f"2.25.{value.int}"

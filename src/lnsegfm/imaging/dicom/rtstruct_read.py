@@ -1,4 +1,4 @@
-"""RT Structure Sets (DICOM PS3.3 A.19) in."""
+"""Read RT Structure Sets (DICOM PS3.3 A.19)."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def read_rtstruct(path: Path) -> StructureSet:
         DicomError: Not a DICOM file, not a structure set, without a structure, or with two of one number.
     """
     with quiet():
-        return _structures(path, _opened(path))
+        return _structure_set(path, _read_checked(path))
 
 
-def _structures(path: Path, data: Dataset) -> StructureSet:
+def _structure_set(path: Path, data: Dataset) -> StructureSet:
     notes: list[str] = []
     frames = _items(data, "ReferencedFrameOfReferenceSequence")
-    drawn = _drawn(data, notes)
-    rois = [_roi(item, drawn, notes) for item in _items(data, "StructureSetROISequence")]
+    contours = _contours_by_roi(data, notes)
+    rois = [_roi(item, contours, notes) for item in _items(data, "StructureSetROISequence")]
     kept = tuple(roi for roi in rois if roi is not None)
     if not kept:
         raise DicomError(f"{path}: a structure set without a structure. Export it again with its contours.")
     numbers = [roi.number for roi in kept]
-    if twice := sorted(n for n, count in Counter(numbers).items() if count > 1):
-        shown = ", ".join(map(str, twice[:10])) + (", ..." if len(twice) > 10 else "")
+    if repeated := sorted(n for n, count in Counter(numbers).items() if count > 1):
+        shown = ", ".join(map(str, repeated[:10])) + (", ..." if len(repeated) > 10 else "")
         raise DicomError(
             f"{path}: several structures have number {shown}: whose contours are whose cannot be told. Export it again."
         )
     named = set(numbers)
     notes += [
         f"Contours of number {n}: the structure set names no such structure: passed over."
-        for n in drawn
+        for n in contours
         if n not in named
     ]
     stated = [text(item, "FrameOfReferenceUID") for item in frames]
@@ -61,7 +61,7 @@ def _structures(path: Path, data: Dataset) -> StructureSet:
     return StructureSet(uids[0] if uids else "", _series(frames), kept, text(data, "StructureSetLabel"), tuple(notes))
 
 
-def _opened(path: Path) -> Dataset:
+def _read_checked(path: Path) -> Dataset:
     if not path.is_file():
         raise DicomError(f"{path}: no such file. Check the path.")
     if not is_dicom(path):
@@ -73,27 +73,27 @@ def _opened(path: Path) -> Dataset:
     return data
 
 
-def _drawn(data: Dataset, notes: list[str]) -> dict[int, list[Dataset]]:
+def _contours_by_roi(data: Dataset, notes: list[str]) -> dict[int, list[Dataset]]:
     """The items of contours by the number of their structure."""
-    drawn: dict[int, list[Dataset]] = {}
+    contours: dict[int, list[Dataset]] = {}
     for item in _items(data, "ROIContourSequence"):
         number = integer(item, "ReferencedROINumber")
         if number is None:
             notes.append("Contours that name no structure: passed over.")
             continue
-        drawn.setdefault(number, []).extend(_items(item, "ContourSequence"))
-    return drawn
+        contours.setdefault(number, []).extend(_items(item, "ContourSequence"))
+    return contours
 
 
-def _roi(item: Dataset, drawn: dict[int, list[Dataset]], notes: list[str]) -> Roi | None:
+def _roi(item: Dataset, by_roi: dict[int, list[Dataset]], notes: list[str]) -> Roi | None:
     number, name = integer(item, "ROINumber"), text(item, "ROIName")
     if number is None:
         notes.append(f"Structure {name!r}: it has no number, so no contours: passed over.")
         return None
-    if number not in drawn:
+    if number not in by_roi:
         notes.append(f"Structure {name!r}: no contours were stored for it.")
     contours, damage, empty = [], [], 0
-    for place, contour in enumerate(drawn.get(number, ()), start=1):
+    for place, contour in enumerate(by_roi.get(number, ()), start=1):
         kind = text(contour, "ContourGeometricType").upper()
         points, wrong = _points(contour)
         if wrong and (kind in CLOSED_TYPES or not kind):
@@ -104,18 +104,18 @@ def _roi(item: Dataset, drawn: dict[int, list[Dataset]], notes: list[str]) -> Ro
             contours.append(Contour(points, kind))
     if empty:
         notes.append(f"Structure {name!r}: {empty} contours are empty: passed over.")
-    told = ""
+    why = ""
     if damage:
         more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
-        told = f"Structure {name!r}: {damage[0]}{more}. Export it again, or leave this structure out."
-    return Roi(number, name, tuple(contours), text(item, "ReferencedFrameOfReferenceUID"), told)
+        why = f"Structure {name!r}: {damage[0]}{more}. Export it again, or leave this structure out."
+    return Roi(number, name, tuple(contours), text(item, "ReferencedFrameOfReferenceUID"), why)
 
 
 def _points(contour: Dataset) -> tuple[np.ndarray, str]:
     """Points (n, 3) and what is wrong with them."""
     none = np.empty((0, 3))
-    held = contour.get_item(_CONTOUR_DATA)
-    value = held.value if held is not None else None
+    element = contour.get_item(_CONTOUR_DATA)
+    value = element.value if element is not None else None
     if value is None or len(value) == 0:
         return none, ""
     # the bytes of the file: pydicom would make an object of each number
@@ -133,15 +133,15 @@ def _points(contour: Dataset) -> tuple[np.ndarray, str]:
 
 
 def _series(frames: Iterable[Dataset]) -> tuple[str, ...]:
-    found = [
+    uids = [
         text(series, "SeriesInstanceUID")
         for frame in frames
         for study in _items(frame, "RTReferencedStudySequence")
         for series in _items(study, "RTReferencedSeriesSequence")
     ]
-    return tuple(dict.fromkeys(uid for uid in found if uid))
+    return tuple(dict.fromkeys(uid for uid in uids if uid))
 
 
 def _items(data: Dataset, keyword: str) -> list[Dataset]:
-    found = value_of(data, keyword)
-    return [item for item in found if isinstance(item, Dataset)] if isinstance(found, Iterable) else []
+    items = value_of(data, keyword)
+    return [item for item in items if isinstance(item, Dataset)] if isinstance(items, Iterable) else []

@@ -1,4 +1,4 @@
-"""RT Structure Sets (DICOM PS3.3 A.19) out, each read back before it is put in place."""
+"""Write RT Structure Sets (DICOM PS3.3 A.19); each is read back before it is put in place."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # PS3.3 C.8.8.5 asks for this class
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """What becomes one structure: its name, the part of the volume it lies in (None: nowhere), and its voxels there."""
+class _NewRoi:
+    """A structure to be written: its name, its box in the volume (None: it has no voxel), and its voxels there."""
 
     number: int
     name: str
@@ -75,7 +75,7 @@ def write_rtstruct(
         names: Names of instances by number; ``<label>_<number>`` unless given.
         structure_set: StructureSetLabel, at most 16 characters.
         description: Follows "Not for clinical use." in the description.
-        algorithm: What drew the contours, for ROIGenerationDescription; the algorithm's type is AUTOMATIC.
+        algorithm: What made the contours, for ROIGenerationDescription; the algorithm's type is AUTOMATIC.
         software: SoftwareVersions; this package's version unless given.
         interpreted_type: RTROIInterpretedType. ORGAN says anatomy; GTV would say that somebody found a tumour in it.
         stamp: When it was made; now unless given.
@@ -86,8 +86,8 @@ def write_rtstruct(
             reading back gives other voxels. Nothing is written then.
     """
     _check(mask, labels, series, instances)
-    pieces = list(_pieces(mask, labels, instances, names or {}))
-    if wrong := [p.name for p in pieces if not 0 < len(p.name) <= 64 or "\\" in p.name or not p.name.isprintable()]:
+    rois = list(_new_rois(mask, labels, instances, names or {}))
+    if wrong := [p.name for p in rois if not 0 < len(p.name) <= 64 or "\\" in p.name or not p.name.isprintable()]:
         raise DicomError(
             f"Structure name {wrong[0][:80]!r}: DICOM takes 1 to 64 characters, no backslash. Rename the label."
         )
@@ -97,13 +97,13 @@ def write_rtstruct(
     data.SoftwareVersions = software or version("lnsegfm")
     data.StructureSetLabel = structure_set
     data.StructureSetDescription = f"{NOT_CLINICAL} {description}".strip()
-    data.ReferencedFrameOfReferenceSequence = [_referenced(series)]
-    data.StructureSetROISequence = [_described(piece, series, algorithm) for piece in pieces]
-    data.ROIContourSequence = [_drawn(piece, series) for piece in pieces]
-    data.RTROIObservationsSequence = [_observed(piece, interpreted_type) for piece in pieces]
+    data.ReferencedFrameOfReferenceSequence = [_frame_of_reference_item(series)]
+    data.StructureSetROISequence = [_roi_item(roi, series, algorithm) for roi in rois]
+    data.ROIContourSequence = [_contours_item(roi, series) for roi in rois]
+    data.RTROIObservationsSequence = [_observation_item(roi, interpreted_type) for roi in rois]
     with atomic_write(path) as place:
         data.save_as(place, enforce_file_format=True)
-        _read_back(place, path, pieces, series)
+        _read_back(place, path, rois, series)
 
 
 def _check(mask: np.ndarray, labels: Mapping[str, int], series: Series, instances: np.ndarray | None) -> None:
@@ -144,15 +144,15 @@ def _check(mask: np.ndarray, labels: Mapping[str, int], series: Series, instance
         )
 
 
-def _pieces(
+def _new_rois(
     mask: np.ndarray, labels: Mapping[str, int], instances: np.ndarray | None, names: Mapping[int, str]
-) -> Iterator[_Piece]:
+) -> Iterator[_NewRoi]:
     by_value = {value: (label, COLOURS[n % len(COLOURS)]) for n, (label, value) in enumerate(_foreground(labels))}
     boxes = _boxes(mask)
-    if strange := sorted(set(boxes) - set(by_value)):
+    if unknown := sorted(set(boxes) - set(by_value)):
         known = ", ".join(f"{label} {value}" for label, value in _foreground(labels)) or "none"
-        raise DicomError(f"Mask value {strange[0]}: no label has it (labels: {known}). Name every value of the mask.")
-    number, instanced = 0, set()
+        raise DicomError(f"Mask value {unknown[0]}: no label has it (labels: {known}). Name every value of the mask.")
+    number, labels_of_instances = 0, set()
     numbered = np.zeros((1, 1, 1), dtype=np.uint8) if instances is None else instances
     for instance, place in _boxes(numbered).items():
         voxels = numbered[place] == instance
@@ -162,10 +162,10 @@ def _pieces(
                 f"Instance {instance}: it covers mask values {values.tolist()}. Number voxels of one label."
             )
         label, _ = by_value[int(values[0])]
-        instanced.add(label)
+        labels_of_instances.add(label)
         number += 1
         name = names.get(instance, f"{label}_{instance}")
-        yield _Piece(number, name, COLOURS[(number - 1) % len(COLOURS)], place, voxels)
+        yield _NewRoi(number, name, COLOURS[(number - 1) % len(COLOURS)], place, voxels)
     for value, (label, colour) in by_value.items():
         box = boxes.get(value)
         voxels = np.zeros((0, 0, 0), dtype=bool)
@@ -174,11 +174,11 @@ def _pieces(
             if instances is not None:
                 voxels &= instances[box] == 0
         if not voxels.any():
-            if label in instanced:
+            if label in labels_of_instances:
                 continue
             box = None
         number += 1
-        yield _Piece(number, label, colour, box, voxels)
+        yield _NewRoi(number, label, colour, box, voxels)
 
 
 def _foreground(labels: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -194,7 +194,7 @@ def _boxes(values: np.ndarray) -> dict[int, Box]:
     return {n: box for n, box in enumerate(ndimage.find_objects(number), start=1) if box is not None}
 
 
-def _referenced(series: Series) -> Dataset:
+def _frame_of_reference_item(series: Series) -> Dataset:
     of_series, study, frame = Dataset(), Dataset(), Dataset()
     of_series.SeriesInstanceUID = series.uid
     files = {s.sop_instance_uid: s.sop_class_uid for s in series.slices}  # a multi-frame file once
@@ -214,29 +214,29 @@ def _image(instance: str, storage: str, frame: int | None = None) -> Dataset:
     return image
 
 
-def _described(piece: _Piece, series: Series, algorithm: str) -> Dataset:
+def _roi_item(new: _NewRoi, series: Series, algorithm: str) -> Dataset:
     item = Dataset()
-    item.ROINumber, item.ROIName = piece.number, piece.name
+    item.ROINumber, item.ROIName = new.number, new.name
     item.ReferencedFrameOfReferenceUID = series.frame_of_reference_uid
     item.ROIGenerationAlgorithm, item.ROIGenerationDescription = "AUTOMATIC", algorithm[:64]
     return item
 
 
-def _observed(piece: _Piece, interpreted_type: str) -> Dataset:
+def _observation_item(new: _NewRoi, interpreted_type: str) -> Dataset:
     item = Dataset()
-    item.ObservationNumber = item.ReferencedROINumber = piece.number
+    item.ObservationNumber = item.ReferencedROINumber = new.number
     item.RTROIInterpretedType, item.ROIInterpreter = interpreted_type, ""
     return item
 
 
-def _drawn(piece: _Piece, series: Series) -> Dataset:
+def _contours_item(new: _NewRoi, series: Series) -> Dataset:
     item = Dataset()
-    item.ROIDisplayColor, item.ReferencedROINumber = list(piece.colour), piece.number
+    item.ROIDisplayColor, item.ReferencedROINumber = list(new.colour), new.number
     contours = []
-    if piece.box is not None:
-        along_z, along_y, along_x = piece.box
+    if new.box is not None:
+        along_z, along_y, along_x = new.box
         corner, off = np.array((along_x.start, along_y.start)), _off_plane_mm(series)
-        for k, plane in enumerate(piece.voxels, start=along_z.start):
+        for k, plane in enumerate(new.voxels, start=along_z.start):
             for polygon in trace_outlines(plane):
                 points = _to_mm(polygon + corner, k, float(off[k]), series)
                 contours.append(_contour(points, k, series))
@@ -269,7 +269,7 @@ def _off_plane_mm(series: Series) -> np.ndarray:
     return positions @ normal - np.arange(grid.shape[0]) * grid.spacing_mm[0]
 
 
-def _read_back(place: Path, path: Path, pieces: Sequence[_Piece], series: Series) -> None:
+def _read_back(place: Path, path: Path, rois: Sequence[_NewRoi], series: Series) -> None:
     """Refuse a file that does not give back what it was made of.
 
     Raises:
@@ -278,26 +278,26 @@ def _read_back(place: Path, path: Path, pieces: Sequence[_Piece], series: Series
     read = read_rtstruct(place)
     if (why := mismatch(read, series)) is not None:
         raise DicomError(f"{path}: read back, {why}. Nothing was written.")
-    found = {roi.number: roi for roi in read.rois}
-    for piece in pieces:
-        roi = found.get(piece.number)
-        if roi is None or roi.name != piece.name:
-            raise DicomError(f"{path}: read back, structure {piece.name!r} is not there. Nothing was written.")
-        got = roi_voxels(roi, series.grid)
-        if differing := _differing(piece, got.box, got.voxels):
+    read_rois = {roi.number: roi for roi in read.rois}
+    for new in rois:
+        roi = read_rois.get(new.number)
+        if roi is None or roi.name != new.name:
+            raise DicomError(f"{path}: read back, structure {new.name!r} is not there. Nothing was written.")
+        again = roi_voxels(roi, series.grid)
+        if differing := _differing(new, again.box, again.voxels):
             raise DicomError(
-                f"{path}: read back, {differing} voxels of structure {piece.name!r} differ. Nothing was written; "
+                f"{path}: read back, {differing} voxels of structure {new.name!r} differ. Nothing was written; "
                 "please report it with the series' spacing and orientation."
             )
 
 
-def _differing(piece: _Piece, box: Box | None, voxels: np.ndarray) -> int:
-    """Voxels that are in one and not in the other."""
-    if piece.box is None or box is None:
-        return int(piece.voxels.sum()) + int(voxels.sum())
-    both = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(piece.box, box, strict=True))
+def _differing(new: _NewRoi, box: Box | None, voxels: np.ndarray) -> int:
+    """Number of voxels that are in one of the two only."""
+    if new.box is None or box is None:
+        return int(new.voxels.sum()) + int(voxels.sum())
+    both = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(new.box, box, strict=True))
     sums = np.zeros([part.stop - part.start for part in both], dtype=bool)
-    for one, held in ((piece.box, piece.voxels), (box, voxels)):
-        inside = tuple(slice(o.start - b.start, o.stop - b.start) for o, b in zip(one, both, strict=True))
-        sums[inside] ^= held
+    for part, own in ((new.box, new.voxels), (box, voxels)):
+        inside = tuple(slice(o.start - b.start, o.stop - b.start) for o, b in zip(part, both, strict=True))
+        sums[inside] ^= own
     return int(np.count_nonzero(sums))

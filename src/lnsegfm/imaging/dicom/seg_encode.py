@@ -1,4 +1,4 @@
-"""The DICOM data set of a segmentation, by highdicom, over the headers of its source."""
+"""Encode a segmentation as a DICOM data set with highdicom, from the headers of its source."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class SegProvenance:
 
 @dataclass(frozen=True)
 class SegmentText:
-    """What is said of a segment.
+    """The texts and codes of a segment.
 
     Args:
         number: SegmentNumber.
@@ -221,7 +221,7 @@ def _sources(series: Series, planes: Sequence[int]) -> tuple[list[Dataset], Data
 
 
 def _share_groups(data: Dataset) -> None:
-    """Some scanners repeat in each frame what is the same for all; highdicom looks where it is said once."""
+    """Some scanners repeat in each frame what all frames share; highdicom reads the shared functional groups."""
     shared, first = first_item(data, "SharedFunctionalGroupsSequence"), data.PerFrameFunctionalGroupsSequence[0]
     if shared is None:
         shared = Dataset()
@@ -231,7 +231,9 @@ def _share_groups(data: Dataset) -> None:
             setattr(shared, sequence, getattr(first, sequence))
 
 
-def _description(told: SegmentText, provenance: SegProvenance, version: str, sop_uid: str) -> hd.seg.SegmentDescription:
+def _description(
+    segment: SegmentText, provenance: SegProvenance, version: str, sop_uid: str
+) -> hd.seg.SegmentDescription:
     algorithm = hd.AlgorithmIdentificationSequence(
         name=provenance.algorithm,
         family=codes.DCM.ArtificialIntelligence,
@@ -239,26 +241,26 @@ def _description(told: SegmentText, provenance: SegProvenance, version: str, sop
         source=provenance.model or None,
     )
     description = hd.seg.SegmentDescription(
-        segment_number=told.number,
-        segment_label=told.short,
-        segmented_property_category=_concept(told.codes.category),
-        segmented_property_type=_concept(told.codes.type),
+        segment_number=segment.number,
+        segment_label=segment.short,
+        segmented_property_category=_concept(segment.codes.category),
+        segmented_property_type=_concept(segment.codes.type),
         algorithm_type=provenance.algorithm_type,
         algorithm_identification=algorithm if provenance.algorithm_type != "MANUAL" else None,
-        tracking_id=told.short,
-        tracking_uid=provenance.uid("segment", sop_uid, str(told.number)),
-        anatomic_regions=[_concept(told.codes.region)] if told.codes.region else None,
-        display_color=hd.color.CIELabColor.from_rgb(*told.codes.colour),
+        tracking_id=segment.short,
+        tracking_uid=provenance.uid("segment", sop_uid, str(segment.number)),
+        anatomic_regions=[_concept(segment.codes.region)] if segment.codes.region else None,
+        display_color=hd.color.CIELabColor.from_rgb(*segment.codes.colour),
     )
     description.SegmentDescription = NOT_CLINICAL
-    if told.codes.side is not None:
-        side = hd.sr.CodedConcept.from_code(_concept(told.codes.side))
+    if segment.codes.side is not None:
+        side = hd.sr.CodedConcept.from_code(_concept(segment.codes.side))
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
     return description
 
 
 def _settle(data: Dataset, now: datetime.datetime, dimensions_uid: str) -> None:
-    """What highdicom draws from the clock and from chance, and what says that this is no finding."""
+    """Set the dates, times and UIDs that highdicom takes from the clock or at random."""
     for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
         setattr(data, keyword, now.strftime("%Y%m%d"))
     for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):

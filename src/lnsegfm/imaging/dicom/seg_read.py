@@ -1,4 +1,4 @@
-"""DICOM segmentations in: binary, fractional and label maps.
+"""Read DICOM segmentations: binary, fractional and label maps.
 
 Sources: DICOM PS3.3, A.51 and C.8.20 (Segmentation IOD and modules), Supplement 243 (label maps). What a file says of
 its segments and of the positions of its frames becomes a ``Segmentation``; ``segment_mask`` and ``segments_mask`` put
@@ -146,7 +146,7 @@ def _number(path: Path, k: int, own: Dataset, shared: Dataset | None, known: set
 
 
 def _plane(path: Path, k: int, own: Dataset, shared: Dataset | None, shape: tuple[int, int]) -> FramePlane:
-    found = []
+    placement = []
     for sequence, keyword, count in (
         ("PlanePositionSequence", "ImagePositionPatient", 3),
         ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
@@ -156,8 +156,8 @@ def _plane(path: Path, k: int, own: Dataset, shared: Dataset | None, shape: tupl
         values = numbers(item, keyword, count) if item is not None else None
         if values is None:
             raise _error(path, f"frame {k} has no {keyword} ({sequence})", "It cannot be placed: export it again")
-        found.append(values)
-    position, cosines, spacing = found
+        placement.append(values)
+    position, cosines, spacing = placement
     row, column = cosines[:3], cosines[3:]
     lengths = [sum(v * v for v in axis) for axis in (row, column)]
     if max(abs(n - 1) for n in lengths) > 2e-3 or abs(sum(a * b for a, b in zip(row, column, strict=True))) > 1e-3:

@@ -1,4 +1,4 @@
-"""DICOM segmentations out: a mask on the grid of its series, as the SEG that a viewer lays over it.
+"""Write DICOM segmentations: a mask on the grid of its series, as the SEG that a viewer overlays.
 
 Encoded by highdicom (Bridge et al., J Digit Imaging 2022). What is written is read back by ``read_seg`` and compared
 voxel by voxel before the file is put in place.
@@ -81,24 +81,24 @@ def _numbered(
     unknown = sorted(set(_present(mask)) - set(values))
     if unknown:
         raise DicomError(f"Mask value {unknown[0]}: no label has it (labels: {dict(labels)}). Name it.")
-    pieces: dict[int, list[int]] = {}
+    instance_ids: dict[int, list[int]] = {}
     if instances is not None:
         _check(instances, series, "instances")
-        pieces = _pieces(mask, instances, dict(order))
+        instance_ids = _instances_by_value(mask, instances, dict(order))
     texts: list[SegmentText] = []
     by_label: dict[int, int] = {}
     by_instance: dict[int, int] = {}
     for value, label in order:
-        for piece in pieces.get(value, [0]):
-            name = names.get(piece, f"{label} {piece}") if piece else label
+        for instance in instance_ids.get(value, [0]):
+            name = names.get(instance, f"{label} {instance}") if instance else label
             texts.append(SegmentText(len(texts) + 1, name, label, codes_of(label)))
-            (by_instance if piece else by_label)[piece or value] = len(texts)
+            (by_instance if instance else by_label)[instance or value] = len(texts)
     if len(texts) > np.iinfo(np.uint16).max:
         raise DicomError(f"{len(texts)} segments: a segmentation has 65535 at most. Merge instances.")
     kind = np.uint8 if len(texts) <= np.iinfo(np.uint8).max else np.uint16
     numbers = _mapped(mask, by_label, kind)
     if by_instance and instances is not None:
-        numbers += _mapped(instances, by_instance, kind)  # they share no voxel: see _pieces
+        numbers += _mapped(instances, by_instance, kind)  # they share no voxel: see _instances_by_value
     return numbers, texts
 
 
@@ -116,27 +116,31 @@ def _present(array: np.ndarray) -> list[int]:
     return sorted({int(v) for plane in array if plane.any() for v in np.unique(plane) if v != 0})
 
 
-def _pieces(mask: np.ndarray, instances: np.ndarray, labels: Mapping[int, str]) -> dict[int, list[int]]:
+def _instances_by_value(mask: np.ndarray, instances: np.ndarray, labels: Mapping[int, str]) -> dict[int, list[int]]:
     """The instances of each label value that has any."""
-    found: dict[int, set[int]] = {}
+    by_value: dict[int, set[int]] = {}
     for values, ids in zip(mask, instances, strict=True):
         where = (values != 0) | (ids != 0)
         if where.any():
-            for value, piece in np.unique(np.stack([values[where], ids[where]], 1).astype(np.int64), axis=0).tolist():
-                found.setdefault(value, set()).add(piece)
-    if stray := found.pop(0, None):
-        raise DicomError(f"Instance {min(stray)}: it has voxels where the mask has none. Number the mask's own pieces.")
+            for value, instance in np.unique(
+                np.stack([values[where], ids[where]], 1).astype(np.int64), axis=0
+            ).tolist():
+                by_value.setdefault(value, set()).add(instance)
+    if stray := by_value.pop(0, None):
+        raise DicomError(
+            f"Instance {min(stray)}: it has voxels where the mask has none. Number the mask's own components."
+        )
     owner: dict[int, int] = {}
-    for value, ids in found.items():
+    for value, ids in by_value.items():
         if 0 in ids and len(ids) > 1:
             raise DicomError(
                 f"Label {labels[value]}: some of its voxels are of no instance. Number all or none of them."
             )
-        for piece in ids - {0}:
-            if owner.setdefault(piece, value) != value:
-                both = f"{labels[owner[piece]]} and {labels[value]}"
-                raise DicomError(f"Instance {piece}: it lies in {both}. Number the labels' pieces apart.")
-    return {value: sorted(ids) for value, ids in found.items() if ids != {0}}
+        for instance in ids - {0}:
+            if owner.setdefault(instance, value) != value:
+                both = f"{labels[owner[instance]]} and {labels[value]}"
+                raise DicomError(f"Instance {instance}: it lies in {both}. Number the labels' components separately.")
+    return {value: sorted(ids) for value, ids in by_value.items() if ids != {0}}
 
 
 def _mapped(array: np.ndarray, to: Mapping[int, int], kind: type) -> np.ndarray:
@@ -151,18 +155,18 @@ def _mapped(array: np.ndarray, to: Mapping[int, int], kind: type) -> np.ndarray:
 
 
 def _refuse_difference(place: Path, numbers: np.ndarray, texts: list[SegmentText], series: Series) -> None:
-    """Read a file as a stranger's and compare: the right voxels, nothing twice, the right names."""
+    """Read a file back and compare: the same voxels, none twice, the same names."""
     back = read_seg(place)
     given = [(t.number, t.short) for t in texts]
     if [(s.number, s.label) for s in back.segments] != given:
         raise DicomError(f"Series {series.name}: the names of its segments do not come back as given. Rename them.")
-    seen = np.zeros(numbers.shape, dtype=numbers.dtype)
+    again = np.zeros(numbers.shape, dtype=numbers.dtype)
     twice = 0
     known = {t.number for t in texts}
-    for found, where in frame_voxels(back, series.grid, known, THRESHOLD, series.frame_of_reference_uid):
-        twice += int(np.count_nonzero(seen[where]))
-        seen[where] = found
-    different = int(np.count_nonzero(seen != numbers)) + twice
+    for segment_numbers, where in frame_voxels(back, series.grid, known, THRESHOLD, series.frame_of_reference_uid):
+        twice += int(np.count_nonzero(again[where]))
+        again[where] = segment_numbers
+    different = int(np.count_nonzero(again != numbers)) + twice
     if different:
         what = f"{different} voxels of the segmentation differ when it is read back"
         raise DicomError(f"Series {series.name}: {what}, so nothing is written. Please report it.")

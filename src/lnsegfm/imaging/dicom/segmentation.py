@@ -7,7 +7,7 @@ that is not there (writers leave out empty ones) holds nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.dicom.codes import Code
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.rois import labels_by_priority, match_rois
+from lnsegfm.imaging.dicom.rois import NoteCallback, labels_by_priority, match_rois, overlap_notes
 from lnsegfm.imaging.dicom.seg_geometry import FramePlane, Indices, Placement, place_on_grid
 from lnsegfm.imaging.dicom.seg_pixels import Pixels
 from lnsegfm.imaging.grid import Grid
@@ -26,13 +26,10 @@ THRESHOLD = 0.5
 
 _NOT_RESAMPLED = "Give the grid that it was drawn on; a segmentation is not resampled"
 
-NoteCallback = Callable[[str], None]
-"""Is given one line about each thing that a user should know."""
-
 
 @dataclass(frozen=True)
 class Segment:
-    """What one segment is said to be.
+    """The description of one segment.
 
     Args:
         number: Its SegmentNumber.
@@ -144,8 +141,8 @@ def segment_mask(
     """
     segments.segment(number)
     mask = np.zeros(grid.shape, dtype=bool)
-    for found, where in frame_voxels(segments, grid, {number}, threshold, frame_of_reference_uid):
-        mask[tuple(axis[found == number] for axis in where)] = True
+    for numbers, where in frame_voxels(segments, grid, {number}, threshold, frame_of_reference_uid):
+        mask[tuple(axis[numbers == number] for axis in where)] = True
     return mask
 
 
@@ -187,9 +184,9 @@ def segments_mask(
     overlaps: dict[tuple[str, str], int] = {}
     done: list[str] = []
     for label in labels_by_priority(matched, labels, priority):
-        theirs = {s.number for s, given in zip(segments.segments, matched.labels, strict=True) if given == label}
-        for found, where in frame_voxels(segments, grid, theirs, threshold, frame_of_reference_uid):
-            own = np.isin(found, sorted(theirs))
+        wanted = {s.number for s, given in zip(segments.segments, matched.labels, strict=True) if given == label}
+        for numbers, where in frame_voxels(segments, grid, wanted, threshold, frame_of_reference_uid):
+            own = np.isin(numbers, sorted(wanted))
             place = (where[0][own], where[1][own], where[2][own])
             taken = mask[place]
             for other in done:
@@ -197,8 +194,8 @@ def segments_mask(
                     overlaps[other, label] = overlaps.get((other, label), 0) + several
             mask[place] = np.where(taken == 0, labels[label], taken)
         done.append(label)
-    for (first, second), count in overlaps.items():
-        on_note(f"{count} voxels are in {first} and in {second}: given to {first}.")
+    for line in overlap_notes(overlaps):
+        on_note(line)
     return mask
 
 
@@ -212,13 +209,13 @@ def frame_voxels(
     """
     if not 0.0 < threshold <= 1.0:
         raise ConfigError(f"Threshold {threshold}: a part of the maximum. Use a number above 0, and 1 at most.")
-    theirs = segments.frame_of_reference_uid
-    if frame_of_reference_uid and theirs and theirs != frame_of_reference_uid:
-        why = f"its frame of reference is {theirs} and the scan's is {frame_of_reference_uid}"
+    stated = segments.frame_of_reference_uid
+    if frame_of_reference_uid and stated and stated != frame_of_reference_uid:
+        why = f"its frame of reference is {stated} and the scan's is {frame_of_reference_uid}"
         raise DicomError(f"{segments.title}: {why}. Give the scan that it was drawn on, or register the two.")
     _refuse_wider_slices(segments, grid)
     known = [s.number for s in segments.segments]
-    seen: dict[tuple[int | None, Placement], bytes] = {}
+    contents: dict[tuple[int | None, Placement], bytes] = {}
     for k, frame in enumerate(segments.frames):
         if frame.segment is not None and frame.segment not in wanted:
             continue
@@ -230,7 +227,7 @@ def frame_voxels(
         pixels = segments._pixels.frame(k, threshold)
         inside = pixels if frame.segment is not None else pixels != segments.background
         content = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
-        if seen.setdefault((frame.segment, place), content) != content:
+        if contents.setdefault((frame.segment, place), content) != content:
             what = f"frame {k + 1} contradicts an earlier frame of its segment at the same place"
             raise DicomError(f"{segments.title}: {what}. Export it again.")
         if outside := _outside(inside, place, grid):
@@ -238,11 +235,11 @@ def frame_voxels(
             raise DicomError(f"{segments.title}: {what}. Give the whole scan that it was drawn on.")
         rows, columns = np.nonzero(inside)
         where = place.indices(rows, columns)
-        found = pixels[rows, columns] if frame.segment is None else np.full(len(rows), frame.segment)
-        if frame.segment is None and (strangers := np.setdiff1d(found, known)).size:
-            what = f"frame {k + 1} has pixels of segment {int(strangers[0])}, which is not described"
+        numbers = pixels[rows, columns] if frame.segment is None else np.full(len(rows), frame.segment)
+        if frame.segment is None and (unknown := np.setdiff1d(numbers, known)).size:
+            what = f"frame {k + 1} has pixels of segment {int(unknown[0])}, which is not described"
             raise DicomError(f"{segments.title}: {what}. Export it again.")
-        yield found, where
+        yield numbers, where
 
 
 def _outside(inside: np.ndarray, place: Placement, grid: Grid) -> int:

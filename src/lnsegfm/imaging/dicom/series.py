@@ -1,7 +1,7 @@
-"""CT series out of folders, files and zips, in HU.
+"""Read CT series from folders, files and zips, in HU.
 
->>> found = find_series(Path("clinic/"))                        # doctest: +SKIP
->>> volume = read_series(found.series[0])                       # doctest: +SKIP
+>>> index = find_series(Path("clinic/"))                        # doctest: +SKIP
+>>> volume = read_series(index.series[0])                       # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: 
         elif header.kind == "image" and not header.planes:
             others[header.modality or "none"] += 1
         planes += header.planes
-    whole, cut = _whole(planes)
-    series, more = sorted_series(whole, pixel_digests, straighten=straighten)
+    complete, cut = _complete(planes)
+    series, more = sorted_series(complete, pixel_digests, straighten=straighten)
     return SeriesIndex(
         tuple(series),
         (*refused, *cut, *more),
@@ -103,31 +103,31 @@ def series_of(path: Path, *, modalities: Sequence[str] = ("CT",), straighten: bo
     Raises:
         DicomError: It holds none (what was refused is listed) or several.
     """
-    found = find_series(path, modalities=modalities, straighten=straighten)
+    index = find_series(path, modalities=modalities, straighten=straighten)
     kind = "/".join(modalities)
-    if len(found.series) == 1:
-        return found.series[0]
-    if found.series:
-        names = ", ".join(s.name for s in found.series[:3]) + (", ..." if len(found.series) > 3 else "")
-        raise DicomError(f"{path}: it holds {len(found.series)} {kind} series ({names}). Give the folder of one.")
-    if found.refused:
-        raise DicomError(*(str(refusal) for refusal in found.refused))
-    held = ", ".join(f"{count} {modality} images" for modality, count in found.others) or "no DICOM image"
+    if len(index.series) == 1:
+        return index.series[0]
+    if index.series:
+        names = ", ".join(s.name for s in index.series[:3]) + (", ..." if len(index.series) > 3 else "")
+        raise DicomError(f"{path}: it holds {len(index.series)} {kind} series ({names}). Give the folder of one.")
+    if index.refused:
+        raise DicomError(*(str(refusal) for refusal in index.refused))
+    held = ", ".join(f"{count} {modality} images" for modality, count in index.others) or "no DICOM image"
     raise DicomError(f"{path}: it holds no {kind} series ({held}). Give the folder with the slices of the scan.")
 
 
-def _whole(planes: Sequence[ImagePlane]) -> tuple[list[ImagePlane], list[Refusal]]:
+def _complete(planes: Sequence[ImagePlane]) -> tuple[list[ImagePlane], list[Refusal]]:
     """Planes whose file is long enough for their pixels, and a refusal for each file that is not."""
-    good: list[ImagePlane] = []
+    complete: list[ImagePlane] = []
     refused: dict[Path, Refusal] = {}
     for plane in planes:
         plain = plane.transfer_syntax in _PLAIN
         needed = plane.rows * plane.columns * plane.samples * plane.frames * plane.bits // 8 if plain else 1
-        there = max(plane.pixel_bytes - _ELEMENT, 0)
-        if there < needed and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
-            states = f"{there} of at least {needed} bytes of pixels"
+        available = max(plane.pixel_bytes - _ELEMENT, 0)
+        if available < needed and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
+            states = f"{available} of at least {needed} bytes of pixels"
             line = f"File {plane.path.name} of series {plane.name} is cut short ({states}). Copy or export it again."
             refused[plane.path] = Refusal(plane.name, line)
         else:
-            good.append(plane)
-    return good, list(refused.values())
+            complete.append(plane)
+    return complete, list(refused.values())

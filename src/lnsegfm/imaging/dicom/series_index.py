@@ -1,4 +1,4 @@
-"""What a look through DICOM files gives: series, their slices, and what was refused."""
+"""What is found in DICOM files: series, their slices, and what was refused."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Series:
         slices: Ascending along the normal n = row direction x column direction.
         grid: Array axis z along n, y along the columns, x along the rows; the origin is the first slice's position
             (for a straightened series: the corner of the plane that holds all of its slices).
-        part: 0 where the UID has one stack; 1, 2, ... where it has several, which have been told apart.
-        notes: What a person should know and what stopped nothing, one line each.
-        straightened: The slices lie on a slant (gantry tilt) and are resampled onto ``grid`` when they are read.
+        part: 0 where the UID has one stack; 1, 2, ... where it has several.
+        notes: Remarks that stopped nothing, one line each.
+        straightened: The series is sheared (gantry tilt): its slices are resampled onto ``grid`` when they are read.
 
     Raises:
         DataError: There are not as many slices as planes of the grid.

@@ -1,4 +1,4 @@
-"""Slices that have moved against each other in their plane (gantry tilt), resampled onto an orthogonal grid."""
+"""Resample the slices of a sheared series (gantry tilt) onto an orthogonal grid."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lnsegfm.imaging.dicom.series_index import Slice
 from lnsegfm.imaging.grid import Grid
 
 
-def shift_in_plane(plane: np.ndarray, piece: Slice, grid: Grid, fill: float) -> np.ndarray:
+def shift_in_plane(plane: np.ndarray, slice_: Slice, grid: Grid, fill: float) -> np.ndarray:
     """A slice's pixels at the pixel centres of ``grid``: a shift within its plane, interpolated linearly.
 
     The slice stays at its place along the normal, because a gantry tilt moves slices within their planes only.
 
     Args:
         plane: (rows, columns).
-        piece: Where the plane lies.
+        slice_: Where the plane lies.
         grid: With the orientation and pixel spacing of the slice.
         fill: Value outside the slice (beyond the centres of its border pixels).
 
@@ -24,7 +24,7 @@ def shift_in_plane(plane: np.ndarray, piece: Slice, grid: Grid, fill: float) -> 
         float32 of the grid's rows and columns.
     """
     direction = np.array(grid.direction).reshape(3, 3)
-    along = (np.array(piece.position_mm) - grid.origin_mm) @ direction[:, :2]  # mm along the row and the column
+    along = (np.array(slice_.position_mm) - grid.origin_mm) @ direction[:, :2]  # mm along the row and the column
     # rounded, or else the last bit of a position would put the border pixels outside
     right, down = round(along[0] / grid.spacing_mm[2], 6), round(along[1] / grid.spacing_mm[1], 6)
     out = np.empty(grid.shape[1:], np.float32)

@@ -1,4 +1,4 @@
-"""From planes in any order to complete stacks of slices, by their geometry alone."""
+"""Sort planes in any order into complete stacks of slices, by their geometry alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sorted_series(
     Returns:
         The complete series in a fixed order, and one refusal for everything else.
     """
-    found: list[Series] = []
+    series: list[Series] = []
     refused: list[Refusal] = []
     for group in _by_series(planes):
         stacks, refusals = _usable(group)
@@ -54,8 +54,8 @@ def sorted_series(
                 parts += _series_of_stack(stack, digests, straighten)
             except DicomError as error:
                 refused.append(Refusal(stack[0].name, str(error)))
-        found += [replace(part, part=k) for k, part in enumerate(parts, 1)] if len(parts) > 1 else parts
-    return found, refused
+        series += [replace(part, part=k) for k, part in enumerate(parts, 1)] if len(parts) > 1 else parts
+    return series, refused
 
 
 def _by_series(planes: Iterable[ImagePlane]) -> list[list[ImagePlane]]:
@@ -75,19 +75,19 @@ def _usable(planes: list[ImagePlane]) -> tuple[list[list[ImagePlane]], list[Refu
     """Planes of one geometry each; localisers, planes without geometry and single stray planes are set aside."""
     name, count = planes[0].name, len(planes)
     refused: list[Refusal] = []
-    sound: list[ImagePlane] = []
+    valid: list[ImagePlane] = []
     aside: dict[str, int] = {}
     for plane in planes:
         problem = _problem(plane)
         if problem:
             aside[problem] = aside.get(problem, 0) + 1
         else:
-            sound.append(plane)
+            valid.append(plane)
     for problem, number in aside.items():
         which = "all its images" if number == count else f"{number} of its {count} images"
         refused.append(Refusal(name, f"Series {name}: {which} set aside: {problem}.", problem == _LOCALISERS))
     stacks: list[list[ImagePlane]] = []
-    for plane in sound:
+    for plane in valid:
         for stack in stacks:
             if _same_geometry(stack[0], plane):
                 stack.append(plane)
@@ -129,12 +129,12 @@ def _problem(plane: ImagePlane) -> str | None:
     return None
 
 
-def _same_geometry(one: ImagePlane, other: ImagePlane) -> bool:
+def _same_geometry(first: ImagePlane, second: ImagePlane) -> bool:
     return (
-        one.frame_of_reference_uid == other.frame_of_reference_uid
-        and (one.rows, one.columns) == (other.rows, other.columns)
-        and all(abs(a - b) <= 1e-4 * a for a, b in zip(spacing_mm(one), spacing_mm(other), strict=True))
-        and float(np.abs(plane_axes(one) - plane_axes(other)).max()) <= ORIENTATION_TOLERANCE
+        first.frame_of_reference_uid == second.frame_of_reference_uid
+        and (first.rows, first.columns) == (second.rows, second.columns)
+        and all(abs(a - b) <= 1e-4 * a for a, b in zip(spacing_mm(first), spacing_mm(second), strict=True))
+        and float(np.abs(plane_axes(first) - plane_axes(second)).max()) <= ORIENTATION_TOLERANCE
     )
 
 
@@ -142,38 +142,38 @@ def _series_of_stack(planes: list[ImagePlane], digests: Digests, straighten: boo
     at_one_place = group_by_position(planes)
     kept, dropped, conflicts = [], 0, []
     several = [plane for same in at_one_place if len(same) > 1 for plane in same]
-    marks = iter(digests(several))
+    digests_of = iter(digests(several))
     for same in at_one_place:
-        unlike = same if len(same) == 1 else _unlike(same, [next(marks) for _ in same])
-        dropped += len(same) - len(unlike)
-        kept += unlike
-        if len(unlike) > 1:
-            conflicts.append(unlike)
-    notes = (f"{dropped} slices were there twice with the same pixels: one of each is used",) if dropped else ()
+        distinct = same if len(same) == 1 else _distinct(same, [next(digests_of) for _ in same])
+        dropped += len(same) - len(distinct)
+        kept += distinct
+        if len(distinct) > 1:
+            conflicts.append(distinct)
+    notes = (f"{dropped} slices occur twice with the same pixels: one of each is used",) if dropped else ()
     if not conflicts:
         return [stack_as_series(stack_planes(kept, notes), straighten)]
-    parts = _told_apart(kept, straighten)
+    parts = _split_by_keyword(kept, straighten)
     if parts:
-        keyword, series = parts
-        note = f"told apart from others of its UID by {keyword}"
-        return [replace(s, notes=(*s.notes, note, *notes)) for s in series]
+        keyword, split = parts
+        note = f"distinguished from others of its UID by {keyword}"
+        return [replace(s, notes=(*s.notes, note, *notes)) for s in split]
     first = conflicts[0]
     height = float(np.array(first[0].position_mm) @ plane_axes(planes[0])[:, 2])
     raise DicomError(
         f"Series {planes[0].name} has {len(first)} different images at {len(conflicts)} of its {len(at_one_place)} "
-        f"positions (the first at {height:.1f} mm along the normal{_by_number(first)}). "
+        f"positions (the first at {height:.1f} mm along the normal{_difference(first)}). "
         "Export each acquisition or reconstruction as a series of its own."
     )
 
 
-def _unlike(planes: list[ImagePlane], marks: list[str]) -> list[ImagePlane]:
+def _distinct(planes: list[ImagePlane], marks: list[str]) -> list[ImagePlane]:
     """The first plane of each mark."""
     first = dict(zip(reversed(marks), reversed(planes), strict=True))
     return list(first.values())[::-1]
 
 
-def _by_number(planes: Sequence[ImagePlane]) -> str:
-    """How images at one position differ, without anything of the patient's."""
+def _difference(planes: Sequence[ImagePlane]) -> str:
+    """The first keyword in which images at one position differ, with its values; nothing of the patient's."""
     for k, keyword in enumerate(DISTINGUISHING_KEYWORDS[:4]):
         values = sorted({plane.distinguishing[k] for plane in planes})
         if len(values) > 1:
@@ -181,7 +181,7 @@ def _by_number(planes: Sequence[ImagePlane]) -> str:
     return ""
 
 
-def _told_apart(planes: list[ImagePlane], straighten: bool) -> tuple[str, list[Series]] | None:
+def _split_by_keyword(planes: list[ImagePlane], straighten: bool) -> tuple[str, list[Series]] | None:
     for k, keyword in enumerate(DISTINGUISHING_KEYWORDS):
         parts: dict[str, list[ImagePlane]] = {}
         for plane in planes:

@@ -34,7 +34,7 @@ class Stack:
         planes: The planes.
         heights_mm: (n,) position of each along the normal.
         axes: (3, 3) with columns: unit vectors along a row, along a column, and the normal.
-        notes: What a person should know of it.
+        notes: Remarks about it, one line each.
     """
 
     planes: tuple[ImagePlane, ...]
@@ -125,7 +125,7 @@ def stack_as_series(stack: Stack, straighten: bool) -> Series:
     notes = stack.notes
     lossy = sum(p.transfer_syntax in _LOSSY for p in stack.planes)
     if lossy:
-        notes = (*notes, f"{lossy} slices are compressed in a way that may lose: HU may be off by a few")
+        notes = (*notes, f"{lossy} slices are compressed with loss: HU may be off by a few")
     if sheared:
         notes = (*notes, f"sheared by up to {lean:.1f} mm in the plane: resampled onto an orthogonal grid")
     return Series(
@@ -155,10 +155,10 @@ def _check_steps(stack: Stack) -> None:
     steps = np.diff(stack.heights_mm)
     expected = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: one of the steps there are
     tolerance = min(max(0.1, 0.01 * expected), 0.25 * expected)
-    odd = np.flatnonzero(np.abs(steps - expected) > tolerance)
-    if odd.size:
-        k = int(odd[np.argmax(steps[odd])])
-        more = f", and {odd.size - 1} more uneven steps" if odd.size > 1 else ""
+    uneven = np.flatnonzero(np.abs(steps - expected) > tolerance)
+    if uneven.size:
+        k = int(uneven[np.argmax(steps[uneven])])
+        more = f", and {uneven.size - 1} more uneven steps" if uneven.size > 1 else ""
         kind = "a" if steps[k] > expected else "only a"
         raise DicomError(
             f"Series {stack.name} has {kind} {steps[k]:.4g} mm gap between slices {k + 1} and {k + 2} "

@@ -6,7 +6,7 @@ plane (`lnsegfm.imaging.dicom.contours`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy import ndimage
 from lnsegfm.imaging.box import Box
 from lnsegfm.imaging.dicom.contours import fill_polygons
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.rois import labels_by_priority, match_rois
+from lnsegfm.imaging.dicom.rois import NoteCallback, labels_by_priority, match_rois, overlap_notes
 from lnsegfm.imaging.dicom.structure_set import CLOSED_TYPES, Contour, Roi, StructureSet, mismatch
 from lnsegfm.imaging.grid import Grid
 
@@ -26,9 +26,6 @@ ON_PLANE = 0.05
 TILT = 0.1
 """How far a contour may leave its plane, in slice distances: what rounded coordinates make of a planar one."""
 _STEP = 10  # decimals of a voxel kept of coordinates: a point on a centre is there whatever the last bits say
-
-NoteCallback = Callable[[str], None]
-"""Is given one line about each thing that a user should know."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,11 @@ def roi_mask(
     Raises:
         DicomError: As ``roi_voxels``, or the structure is of another frame of reference.
     """
-    found = _voxels_in_frame(roi, grid, frame_of_reference_uid)
-    _report_notes(found.notes, on_note)
+    roi_part = _voxels_in_frame(roi, grid, frame_of_reference_uid)
+    _report_notes(roi_part.notes, on_note)
     mask = np.zeros(grid.shape, dtype=bool)
-    if found.box is not None:
-        mask[found.box] = found.voxels
+    if roi_part.box is not None:
+        mask[roi_part.box] = roi_part.voxels
     return mask
 
 
@@ -107,18 +104,17 @@ def structures_mask(
     names = {value: label for label, value in labels.items()}
     wanted = [(label, roi) for label, roi in zip(matched.labels, structures.rois, strict=True) if label is not None]
     for label, roi in sorted(wanted, key=lambda pair: order.index(pair[0])):
-        found = _voxels_in_frame(roi, grid, frame_of_reference_uid)
-        _report_notes(found.notes, on_note)
-        if found.box is None:
+        roi_part = _voxels_in_frame(roi, grid, frame_of_reference_uid)
+        _report_notes(roi_part.notes, on_note)
+        if roi_part.box is None:
             continue
-        part, value = mask[found.box], labels[label]
-        taken = part[found.voxels]
+        part, value = mask[roi_part.box], labels[label]
+        taken = part[roi_part.voxels]
         for other in np.unique(taken[(taken != 0) & (taken != value)]):
             pair = (names[int(other)], label)
             overlaps[pair] = overlaps.get(pair, 0) + int(np.count_nonzero(taken == other))
-        part[found.voxels & (part == 0)] = value
-    lines = (f"{n} voxels are in {first} and in {second}: given to {first}." for (first, second), n in overlaps.items())
-    _report_notes(lines, on_note)
+        part[roi_part.voxels & (part == 0)] = value
+    _report_notes(overlap_notes(overlaps), on_note)
     return mask
 
 
@@ -126,8 +122,8 @@ def roi_voxels(roi: Roi, grid: Grid) -> RoiVoxels:
     """The voxels of a structure, and what was passed over.
 
     Contours between slices go to the nearest slice, at most half a slice distance away. Where several planes go to one
-    slice the nearest counts, as it tells best what is at the slice; a farther one adds only pieces that nothing nearer
-    touches. Points, open contours, closed ones of fewer than three points, and exact repetitions are passed over.
+    slice the nearest counts, as it describes the slice best; a farther one adds only connected components that nothing
+    nearer touches. Points, open contours, closed ones of fewer than three points, and exact repetitions are skipped.
 
     Raises:
         DicomError: The structure is damaged, a contour is not parallel to the slices, or none reaches a slice.
@@ -137,9 +133,9 @@ def roi_voxels(roi: Roi, grid: Grid) -> RoiVoxels:
     polygons, notes = _closed(roi, grid)
     if not polygons:
         return RoiVoxels(None, np.zeros((0, 0, 0), dtype=bool), tuple(notes))
-    planes, told = _by_slice(roi, polygons, grid.shape[0])
+    planes, moved = _by_slice(roi, polygons, grid.shape[0])
     box = _box([polygon for groups in planes.values() for _, group in groups for polygon in group], planes, grid)
-    notes += told
+    notes += moved
     if box is None:
         notes.append(f"Structure {roi.name!r} lies outside the image.")
         return RoiVoxels(None, np.zeros((0, 0, 0), dtype=bool), tuple(notes))
@@ -149,13 +145,15 @@ def roi_voxels(roi: Roi, grid: Grid) -> RoiVoxels:
     for k, groups in planes.items():
         for number, (_, group) in enumerate(groups):
             plane = fill_polygons([polygon[:, :2] for polygon in group], shape, corner)
-            voxels[k - along_z.start] |= plane if number == 0 else _apart(plane, voxels[k - along_z.start])
+            voxels[k - along_z.start] |= (
+                plane if number == 0 else _separate_components(plane, voxels[k - along_z.start])
+            )
     return RoiVoxels(box, voxels, tuple(notes))
 
 
 def _closed(roi: Roi, grid: Grid) -> tuple[list[np.ndarray], list[str]]:
-    """Closed contours in index coordinates (column, row, slice), and what is left out."""
-    passed: dict[str, int] = {}
+    """Closed contours in index coordinates (column, row, slice), and notes on what is left out."""
+    skipped: dict[str, int] = {}
     kept: dict[bytes, np.ndarray] = {}
     for contour in roi.contours:
         if contour.kind not in CLOSED_TYPES:
@@ -168,10 +166,10 @@ def _closed(roi: Roi, grid: Grid) -> tuple[list[np.ndarray], list[str]]:
                 kept[index.tobytes()] = index
                 continue
             reason = "exact repetitions"
-        passed[reason] = passed.get(reason, 0) + 1
+        skipped[reason] = skipped.get(reason, 0) + 1
     lines = [
         f"Structure {roi.name!r}: {n} of {len(roi.contours)} contours are {reason}: passed over."
-        for reason, n in passed.items()
+        for reason, n in skipped.items()
     ]
     return list(kept.values()), lines
 
@@ -201,9 +199,9 @@ def _by_slice(
             f"Structure {roi.name!r}: {lost} of {len(polygons)} contours lie above or below the series: passed over."
         )
     off = np.abs(heights - np.clip(np.floor(heights + 0.5), 0, depth - 1))
-    if moved := int(np.count_nonzero(inside & (off > ON_PLANE))):
+    if count := int(np.count_nonzero(inside & (off > ON_PLANE))):
         notes.append(
-            f"Structure {roi.name!r}: {moved} of {len(polygons)} contours lie between slices (up to "
+            f"Structure {roi.name!r}: {count} of {len(polygons)} contours lie between slices (up to "
             f"{off[inside].max():.2f} slice distances off): read at the nearest slice."
         )
     planes: dict[int, list[tuple[float, list[np.ndarray]]]] = {}
@@ -233,10 +231,10 @@ def _box(polygons: list[np.ndarray], planes: Iterable[int], grid: Grid) -> Box |
     return slice(min(ks), max(ks) + 1), slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 
-def _apart(plane: np.ndarray, nearer: np.ndarray) -> np.ndarray:
-    """Pieces of ``plane`` that share no voxel with ``nearer``."""
-    pieces, _ = ndimage.label(plane)
-    return plane & ~np.isin(pieces, np.unique(pieces[nearer]))
+def _separate_components(plane: np.ndarray, nearer: np.ndarray) -> np.ndarray:
+    """Connected components of ``plane`` that share no voxel with ``nearer``."""
+    components, _ = ndimage.label(plane)
+    return plane & ~np.isin(components, np.unique(components[nearer]))
 
 
 def to_index(points_mm: np.ndarray, grid: Grid) -> np.ndarray:
@@ -244,10 +242,10 @@ def to_index(points_mm: np.ndarray, grid: Grid) -> np.ndarray:
 
     They are rounded to 1e-10 of a voxel, so that a point at a centre is there in every orientation.
     """
-    towards = np.linalg.inv(np.array(grid.direction).reshape(3, 3)) / np.array(grid.spacing_mm[::-1])[:, None]
+    to_index_axes = np.linalg.inv(np.array(grid.direction).reshape(3, 3)) / np.array(grid.spacing_mm[::-1])[:, None]
     x, y, z = (points_mm - np.array(grid.origin_mm)).T
     # term by term: a matrix product may round a point's last bit by how many others there are
-    return np.stack([row[0] * x + row[1] * y + row[2] * z for row in towards], axis=1).round(_STEP) + 0.0
+    return np.stack([row[0] * x + row[1] * y + row[2] * z for row in to_index_axes], axis=1).round(_STEP) + 0.0
 
 
 def _voxels_in_frame(roi: Roi, grid: Grid, frame_of_reference_uid: str) -> RoiVoxels:

@@ -1,4 +1,4 @@
-"""Structure sets: what was drawn on a series."""
+"""Structure sets: the contours of a series."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 @dataclass(frozen=True)
 class Contour:
-    """What was drawn in one go.
+    """One contour.
 
     Args:
         points_mm: Points (n, 3) as (x, y, z), LPS.
@@ -31,7 +31,7 @@ class Roi:
     Args:
         number: Its number in the structure set.
         name: What it is called.
-        contours: What was drawn, in the file's order.
+        contours: Its contours, in the file's order.
         frame_of_reference_uid: Of its coordinates; empty where the file does not say.
         damage: Why it cannot be turned into voxels, a sentence; empty if it can.
     """
@@ -52,7 +52,7 @@ class StructureSet:
         referenced_series_uids: The series that it says it was drawn on.
         rois: Its structures, in the file's order.
         label: What the structure set is called.
-        notes: What was passed over on reading, one line each.
+        notes: What was skipped on reading, one line each.
     """
 
     frame_of_reference_uid: str
@@ -68,7 +68,7 @@ class StructureSet:
 
 
 class SeriesIdentity(Protocol):
-    """What a series says of itself: enough to tell whether structures belong to it."""
+    """The UIDs of a series that decide whether structures belong to it."""
 
     @property
     def uid(self) -> str: ...  # noqa: D102

@@ -1,4 +1,4 @@
-"""DICOM files and their values, read without trust: what is damaged is refused or None, never a surprise."""
+"""DICOM files and their values, read without trust: what is damaged raises DicomError or gives None."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def read_dataset(path: Path, tags: list[str] | None = None, *, pixels: bool = Fa
     Raises:
         DicomError: It cannot be read, is cut short or damaged, or unpacks to more than ``MAX_INFLATED`` bytes.
     """
-    with _refusing(path), quiet(), warnings.catch_warnings(record=True) as told, _opened(path) as file:
+    with _dicom_errors(path), quiet(), warnings.catch_warnings(record=True) as raised, _open_limited(path) as file:
         warnings.simplefilter("always", UserWarning)
         data = dcmread(file, force=True, stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None)
-        if tags is None and _ends_early(data, told):
+        if tags is None and _ends_early(data, raised):
             raise EOFError
         return data
 
@@ -48,13 +48,13 @@ def read_start(path: Path, tags: list[str]) -> tuple[Dataset, int]:
     Raises:
         DicomError: As ``read_dataset``.
     """
-    with _refusing(path), quiet(), _opened(path) as file:
+    with _dicom_errors(path), quiet(), _open_limited(path) as file:
         data = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(tags))
         return data, os.fstat(file.fileno()).st_size - file.tell()  # it stops where the pixels start
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _dicom_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except DicomError:
@@ -67,7 +67,7 @@ def _refusing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's remarks on values that break the standard: what matters of them is checked here."""
+    """Without pydicom's warnings about values that break the standard: what matters of them is checked here."""
     with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")
         yield
@@ -76,8 +76,8 @@ def quiet() -> Iterator[None]:
 def text(data: Dataset, keyword: str) -> str:
     """A value as one line of text; several values are joined by a backslash; "" where there is none.
 
-    It ends before a NUL, which is in no text: a length gone wrong takes in the elements that follow, and the patient's
-    name with them. It ends after ``MAX_TEXT`` characters too.
+    It ends before a NUL, which no text holds: with a wrong length the value contains the elements that follow, and the
+    patient's name with them. It also ends after ``MAX_TEXT`` characters.
     """
     value = value_of(data, keyword)
     if value is None or isinstance(value, (bytes, Dataset, Sequence)):
@@ -144,12 +144,12 @@ def numbers_of(own: Dataset, shared: Dataset | None, sequence: str, keyword: str
     return numbers(item, keyword, count) if item is not None else None
 
 
-def _opened(path: Path) -> _Guarded:
-    return _Guarded(path.open("rb", buffering=0))
+def _open_limited(path: Path) -> _LimitedReader:
+    return _LimitedReader(path.open("rb", buffering=0))
 
 
-class _Guarded(io.BufferedReader):
-    """A file that refuses to be read to its end where that would fill the memory.
+class _LimitedReader(io.BufferedReader):
+    """A file that cannot be read to its end where its inflated content would fill the memory.
 
     pydicom asks for all the rest of a file in one case only, to unpack a deflated one whole: so the limit is on the
     bytes that it unpacks, wherever a file says that they begin.
@@ -163,18 +163,18 @@ class _Guarded(io.BufferedReader):
 
 
 def _check_inflated(name: str, content: bytes) -> None:
-    unpack, found, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, content
-    while left and not unpack.eof:
-        found += len(unpack.decompress(left, 1 << 20))
-        if found > MAX_INFLATED:
+    decompressor, size, remaining = zlib.decompressobj(-zlib.MAX_WBITS), 0, content
+    while remaining and not decompressor.eof:
+        size += len(decompressor.decompress(remaining, 1 << 20))
+        if size > MAX_INFLATED:
             what = f"unpacks to more than {MAX_INFLATED >> 20} MiB"
             raise DicomError(f"File {name} {what}, which no CT slice does. Export it uncompressed.")
-        left = unpack.unconsumed_tail
+        remaining = decompressor.unconsumed_tail
 
 
-def _ends_early(data: Dataset, told: list[warnings.WarningMessage]) -> bool:
+def _ends_early(data: Dataset, raised: list[warnings.WarningMessage]) -> bool:
     """Whether the file ended within an element: pydicom warns of it or cuts the value, and goes on with the rest."""
-    if any("nd of file" in str(warning.message) for warning in told):
+    if any("nd of file" in str(warning.message) for warning in raised):
         return True
     held = (data.get_item(tag) for tag in data.keys() if tag != _PIXEL_DATA)  # noqa: SIM118 - items would be converted
     return any(
