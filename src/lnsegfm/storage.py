@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: everything is written beside its place and renamed.
+"""Files appear whole or not at all: everything is written next to its place and renamed.
 
 The name of a file under way starts with ``.partial-``, so nothing that lists results ever takes it for one.
 """
@@ -109,7 +109,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a place beside ``path`` to write to; rename it to ``path`` when the block ends well.
+    """Give a place next to ``path`` to write to; rename it to ``path`` when the block ends well.
 
     The file is flushed to disk before the rename. When the block raises, nothing is left behind. The place keeps the
     suffixes of ``path``, because readers and writers of images choose their format by it.

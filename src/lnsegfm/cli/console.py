@@ -1,4 +1,4 @@
-"""How a command tells that it is under way: a moving bar on a terminal, plain lines elsewhere, both on stderr."""
+"""Progress of a command: a moving bar on a terminal, plain lines elsewhere, both on stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def console() -> Iterator[Progress]:
-    """Give what long work may tell its progress to."""
+    """Give the object that long work reports its progress to."""
     if not sys.stderr.isatty():
         yield Lines()
         return

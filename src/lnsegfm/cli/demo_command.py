@@ -25,7 +25,7 @@ def demo(
         int,
         typer.Option(
             min=0,
-            help="Of all that is drawn at random: phantoms, weights, patches. The same seed gives the same result.",
+            help="Seed of everything random: phantoms, weights, patches. The same seed gives the same result.",
         ),
     ] = 0,
     device: Device = "auto",

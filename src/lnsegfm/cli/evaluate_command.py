@@ -36,7 +36,8 @@ def evaluate(
         typer.Option(
             "--node",
             metavar="LABEL",
-            help="A label whose pieces are counted as nodes; repeat for more. Those that are named so unless given.",
+            help="A label whose connected components are counted as nodes; repeat for more. By their names unless "
+            "given.",
         ),
     ] = None,
     tolerance: Annotated[
@@ -138,7 +139,7 @@ def _write(
     scored = {case.case for case in evaluation.cases}
     flags = {case: raised for case, raised in read_flags(predictions).items() if case in scored}
     facts = {"Predictions": str(predictions), "References": str(references)}
-    # the page first: a scan that cannot be drawn is met before anything is written
+    # the page first: a scan that cannot be read fails before anything is written
     if other is None or against is None:
         write_report(out / PAGE, evaluation, facts, flags, progress)
     else:

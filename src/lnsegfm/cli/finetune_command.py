@@ -92,7 +92,7 @@ def finetune(
         typer.Option(metavar="SHARE", help="Refuse when less than this share of the network comes from the base."),
     ] = 0.8,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
+        int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
     label: Labels = None,
     device: Device = "auto",
@@ -215,7 +215,7 @@ def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
 
 
 def show(run: Run) -> None:
-    """Print base against adapted, and where things lie."""
+    """Print base against adapted, and where the results are."""
     from rich.console import Console
 
     from lnsegfm.report.terminal_tables import comparison_table

@@ -108,7 +108,7 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # a reader that has gone is met here, not while Python shuts down
+            sys.stdout.flush()  # a closed pipe raises here, not while Python shuts down
     except SystemExit as stop:
         if stop.code == 130:  # typer's answer to a KeyboardInterrupt
             print("Interrupted.", file=sys.stderr)

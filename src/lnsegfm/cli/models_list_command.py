@@ -63,7 +63,7 @@ def show(
     as_json: AsJson = False,
     manifest: Manifest = None,
 ) -> None:
-    """Show all that is known of a model: figures with their sources, terms, citation, where it lies."""
+    """Show all that is known of a model: figures with their sources, terms, citation, where it is stored."""
     from lnsegfm.registry.home import installed, model_place
     from lnsegfm.registry.manifest import find_card
     from lnsegfm.registry.stored_model import read_stored

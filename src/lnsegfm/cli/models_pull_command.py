@@ -16,7 +16,7 @@ def pull(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Base URL below which files lie as NAME/FILENAME, asked in place of the model's own location; "
+            help="Base URL below which files are stored as NAME/FILENAME, used in place of the model's own location; "
             "LNSEGFM_MIRROR names one too.",
         ),
     ] = None,

@@ -17,7 +17,7 @@ def presets(
 ) -> None:
     """Measure what each preset of `lnsegfm predict --fast` costs RUN's model: Dice and seconds on its held-out scans.
 
-    What is found is kept in RUN/model/presets.json, and `lnsegfm predict --fast` tells it. Not for clinical use.
+    The result is kept in RUN/model/presets.json, and `lnsegfm predict --fast` prints it. Not for clinical use.
     """
     from lnsegfm.cli.console import console
     from lnsegfm.workflows.preset_benchmark import FILE, benchmark_presets, preset_table

@@ -58,7 +58,7 @@ def pretrain(
         int, typer.Option(min=1, help="Processes that train together, a GPU each (with --device cpu, on the CPU).")
     ] = 1,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of all that is drawn at random; the same seed gives the same model on a CPU.")
+        int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
     label: Labels = None,
     device: Device = "auto",
@@ -101,7 +101,7 @@ def pretrain(
 
 
 def show(base: PretrainRun) -> None:
-    """Print the base's Dice on its held-out scans, and where it lies."""
+    """Print the base's Dice on its held-out scans, and where it is."""
     if base.evaluation is not None:
         for label, by_metric in base.evaluation.summary().items():
             dice = by_metric["dice"]

@@ -1,4 +1,4 @@
-"""``lnsegfm report``: the page of a run or an evaluation, made anew, or of two against each other."""
+"""``lnsegfm report``: the page of a run or an evaluation, rebuilt, or of two against each other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the page of RUN anew from what its folder holds, or compare two of them. No model is loaded.
+    """Rebuild the page of RUN from what its folder holds, or compare two of them. No model is loaded.
 
     Not for clinical use.
     """

@@ -75,7 +75,7 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """What a case's pictures are drawn from, all on one grid.
+    """The files of a case, all on one grid, from which its pictures are drawn.
 
     Args:
         image: The scan (HU); None where it is not known.
@@ -88,7 +88,7 @@ class CaseFiles:
     reference: Path
 
     def to_json(self, root: Path) -> dict[str, str | None]:
-        """The files' places; what lies in ``root`` relative to it, so that the folder can be moved."""
+        """The paths; those in ``root`` are relative to it, so that the folder can be moved."""
         return {key: None if value is None else _place(value, root) for key, value in vars(self).items()}
 
     @classmethod

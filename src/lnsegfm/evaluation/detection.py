@@ -22,9 +22,8 @@ IOU_CRITERIA = (0.0, 0.5)
 class Counts:
     """Nodes counted, one to one (see ``NodeScore``), in one case or many.
 
-    With a bin of sizes, what is said of reference nodes is of those whose own short axis lies in it, and what is said
-    of predicted nodes is of those whose own does: a true positive may be counted in one bin by its reference and
-    in another by its prediction.
+    With a bin of sizes, reference nodes are counted by their own short axis and predicted nodes by theirs: a true
+    positive may be counted in one bin by its reference and in another by its prediction.
 
     Args:
         nodes: Reference nodes.

@@ -22,7 +22,7 @@ FORMAT = "lnsegfm.flags/1"
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit, and why it lies there."""
+    """A limit, and the reason for its value."""
 
     value: float
     why: str

@@ -1,4 +1,4 @@
-"""Class probabilities kept beside a mask, as nnU-Net's ``--save_probabilities`` lays them out."""
+"""Class probabilities of a mask, as nnU-Net's ``--save_probabilities`` lays them out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
 def read_probabilities(path: Path, labels: LabelMap, grid: Grid) -> dict[str, np.ndarray]:
     """The probability of each label in each voxel.
 
-    What nnU-Net wrote is read too. Shape and number type are looked at before anything of that size is unpacked, and
+    What nnU-Net wrote is read too. Shape and number type are checked before anything of that size is unpacked, and
     nothing in the file is executed.
 
     Args:

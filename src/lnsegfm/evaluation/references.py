@@ -52,7 +52,7 @@ def references_in(folder: Path, labels: LabelMap) -> dict[str, Path]:
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether a folder is a dataset, rather than a folder of masks that may hold a ``dataset.json`` besides."""
+    """Whether a folder is a dataset, rather than a folder of masks that may hold a ``dataset.json`` as well."""
     return any((folder / inner).is_dir() for inner in ("imagesTr", "images", "labelsTr", "labels"))
 
 
@@ -95,7 +95,7 @@ def missing_predictions(predictions: Mapping[str, Path], references: Mapping[str
 
 
 def scans_of(references: Path, labels: LabelMap, given: Path | None) -> dict[str, Path]:
-    """The scan of each case, of several channels the first; empty where nobody says where scans are.
+    """The scan of each case, of several channels the first; empty where it is not known where the scans are.
 
     Taken from ``given``, a folder of scans or a dataset; else from the dataset that the references are, or lie in.
 
@@ -129,7 +129,7 @@ def subjects_in(references: Path, given: Path | None) -> dict[str, str]:
 
 
 def probabilities_in(predictions: Path) -> dict[str, Path]:
-    """Files of probabilities beside the masks, by case."""
+    """Files of probabilities in the folder of the masks, by case."""
     return {file.stem: file for file in sorted(predictions.glob("*.npz"))}
 
 

@@ -1,4 +1,4 @@
-"""What a mask scores against its reference, and what many cases come to."""
+"""Scores of many cases: metrics, summaries over cases and subjects, and their JSON."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Evaluation:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """The subject of each case; a case of nobody named is its own."""
+        """The subject of each case; a case without a subject is its own."""
         return tuple(f"subject {c.subject}" if c.subject is not None else f"case {c.case}" for c in self.cases)
 
     @property
@@ -158,7 +158,7 @@ class Evaluation:
         """The evaluation as JSON holds it; what is undefined is null.
 
         Args:
-            root: The folder where it will lie.
+            root: The folder that it will be written to.
         """
         predicted = self.prediction_labels.to_dataset_json() if self.prediction_labels is not None else None
         return {

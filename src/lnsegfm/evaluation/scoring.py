@@ -59,7 +59,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the cases besides their masks, each by case name.
+    """What is known of the cases in addition to their masks, each by case name.
 
     Args:
         images: The scans, to draw pictures of.
@@ -138,7 +138,7 @@ def score_volumes(
     if difference := prediction.grid.difference(grid):
         raise DataError(
             f"Case {name}: {prediction}: its geometry is not its reference's: {difference}. "
-            "Predict on the image that the reference was drawn on."
+            "Predict on the image that the reference was contoured on."
         )
     of_prediction = prediction_labels if prediction_labels is not None else labels
     _require_named(name, prediction, of_prediction)
@@ -272,5 +272,5 @@ def _require_named(name: str, mask: Volume, labels: LabelMap) -> None:
     if strangers := [value for value in values_in(mask.array) if value not in labels.allowed]:
         raise DataError(
             f"Case {name}: {mask}: label values {strangers} are not among {labels}. "
-            "Name them with --label NAME=VALUE, or put the dataset.json they belong to beside the masks."
+            "Name them with --label NAME=VALUE, or put the dataset.json they belong to into the folder of the masks."
         )

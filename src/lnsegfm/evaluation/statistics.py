@@ -1,6 +1,6 @@
 """Intervals over cases, paired comparison, and correction for many comparisons.
 
-Cases of one subject are not independent: everything here draws, flips and counts **clusters** (subjects), not cases.
+Cases of one subject are not independent: **clusters** (subjects) are resampled, permuted and counted here, not cases.
 A mean over cases is the ratio of two sums, and so is the sensitivity over the nodes of many cases; both have one
 interval, :func:`ratio`.
 """
@@ -91,7 +91,7 @@ class Paired:
         effect: Mean difference with its interval.
         p: Two-sided permutation test: signs of the subjects' differences are flipped, all ways where there are at
             most 13 subjects, else 9999 at random; NaN without a case.
-        smallest_p: The smallest p that this number of subjects can give: 2 / 2^subjects, in random draws 2 / 10,000.
+        smallest_p: The smallest p that this number of subjects can give: 2 / 2^subjects, at random 2 / 10,000.
         sd: Standard deviation of the differences between subjects; NaN with fewer than two.
     """
 

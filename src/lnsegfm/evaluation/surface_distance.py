@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from lnsegfm.evaluation.surface_mesh import Surface
 
 _PAIRS = 1 << 17
-"""Pairs of a point and a vertex that are looked at together: about 100 MB of temporary arrays."""
+"""Pairs of a point and a vertex that are compared at once: about 100 MB of temporary arrays."""
 _FIRST = 8
 """Vertices tried for each point at first."""
 _ROUNDING_MM = 1e-9

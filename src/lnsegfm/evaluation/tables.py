@@ -50,7 +50,7 @@ def cases_csv(evaluation: Evaluation) -> str:
 
 
 def nodes_csv(evaluation: Evaluation) -> str:
-    """One row for each node of reference and prediction, with what became of it at any overlap."""
+    """One row for each node of reference and prediction, with its status at any overlap."""
     rows: list[Sequence[object]] = []
     for case in evaluation.cases:
         for label, score in case.labels.items():

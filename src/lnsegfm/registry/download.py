@@ -1,7 +1,7 @@
 """Download one file over https, so that a line that breaks costs little.
 
-What has arrived lies under a ``.partial-`` name beside the file's place and is asked for no second time: the next try,
-or the next run, asks for the rest by ``Range``, and begins anew where the server has another file by now (``If-Range``)
+What has arrived is kept under a ``.partial-`` name next to the file's place and is not requested again: the next try,
+or the next run, requests the rest by ``Range``, and starts over where the server has another file by now (``If-Range``)
 or knows no ranges. `requests` does the talking, so ``HTTPS_PROXY``, ``NO_PROXY`` and ``REQUESTS_CA_BUNDLE`` count.
 """
 
@@ -39,7 +39,7 @@ class Download:
 
     Args:
         what: What it is, at the start of every message.
-        url: Where it lies. Redirects lead to https only, or stay on the host that a plain http address names.
+        url: Its address. Redirects lead to https only, or stay on the host that a plain http address names.
         place: Where it goes.
         bytes: Its size, where that is known.
         known: Its content is checked afterwards, so that a part may be continued without the server's word that the
@@ -147,13 +147,13 @@ class _Bearer(requests.auth.AuthBase):
 
 def _one_try(request: Download, session: requests.Session, progress: Progress) -> None:
     begun = _arrived(request)
-    headers = {"Accept-Encoding": "identity"}  # the file as it lies there
+    headers = {"Accept-Encoding": "identity"}  # the file as it is stored there
     if begun:
         headers |= {"Range": f"bytes={begun}-"}
         if tag := _tag(request):
             headers |= {"If-Range": tag}
     with _get(request, session, headers) as response:
-        if response.status_code == 416:  # nothing lies behind what has arrived
+        if response.status_code == 416:  # all of it has arrived
             if _of(response.headers.get("Content-Range")) == (None, begun):
                 return
             request.forget()
@@ -220,7 +220,7 @@ def _get(request: Download, session: requests.Session, headers: dict[str, str]) 
     except (requests.exceptions.RequestException, ValueError) as error:
         reason = re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
         raise ModelError(
-            f"{request.what}: {shown(request.url)} cannot be asked for ({reason}). Check the URL."
+            f"{request.what}: {shown(request.url)} cannot be requested ({reason}). Check the URL."
         ) from None
 
 
@@ -231,7 +231,7 @@ def _require_file(request: Download, response: requests.Response) -> None:
         raise _Lost(f"it answers {status}")
     if status in (401, 403, 407):
         raise ModelError(
-            f"{request.what}: {place} lets nobody in without permission ({status}). Accept its terms there first; "
+            f"{request.what}: {place} refuses access without permission ({status}). Accept its terms there first; "
             "for Hugging Face set HF_TOKEN, for a mirror put user:password@ before its host."
         )
     if status in (404, 410):

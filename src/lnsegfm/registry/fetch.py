@@ -28,15 +28,15 @@ def fetch(
     """Get the file of a model, checked against its card.
 
     A download goes below ``LNSEGFM_HOME/downloads`` and stays there; what is there and right is not downloaded again. A
-    file that lies on this machine is used where it lies. ``HF_ENDPOINT`` and ``HF_TOKEN`` count for Hugging Face;
+    file on this machine is used in place. ``HF_ENDPOINT`` and ``HF_TOKEN`` count for Hugging Face;
     proxies and certificates are those of `requests` (``HTTPS_PROXY``, ``REQUESTS_CA_BUNDLE``).
 
     Args:
         card: The model.
-        mirror: Base URL below which files lie as NAME/FILENAME; asked instead of the card's own location. Without it
+        mirror: Base URL below which files are stored as NAME/FILENAME; replaces the card's own location. Without it
             ``LNSEGFM_MIRROR`` counts.
         offline: Open no connection.
-        progress: Told of every megabyte.
+        progress: Reported to every megabyte.
 
     Raises:
         UnsafeFile: The file's SHA-256 is not the card's. A download is removed.
@@ -113,7 +113,7 @@ def _source(card: ModelCard, mirror: str | None) -> tuple[str, str | None]:
                 f"Then run: lnsegfm models import FILE --as {card.name}"
             )
     raise ModelError(
-        f"Model {card.name}: its card says nowhere to download it. "
+        f"Model {card.name}: its card has no address to download it from. "
         f"Where you have its file: lnsegfm models import FILE --as {card.name}"
     )
 

@@ -1,4 +1,4 @@
-"""The card of a model: what it segments, how well by whose word, under which terms, and where its file lies."""
+"""The card of a model: what it segments, reported figures with their sources, terms of use, and where its file is."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ Location = Annotated[HttpsLocation | HuggingFaceLocation | FileLocation | ByHand
 
 
 class Figure(Record):
-    """A number that somebody reported of a model.
+    """A reported figure of a model.
 
     Args:
         what: The quantity, the data and, for times, the machine.
@@ -176,7 +176,7 @@ class ModelCard(Record):
         licence: Terms of use, in words.
         citation: What to cite.
         sources: Where the above was read.
-        location: Where its file lies.
+        location: Where its file is.
         sha256: SHA-256 of that file, in lower case hexadecimal.
         bytes: Size of that file.
     """

@@ -18,7 +18,7 @@ FORMAT = "lnsegfm.model/1"
 
 
 class Source(Record):
-    """The file that a model was made of.
+    """The file that a model was imported from.
 
     Args:
         file: Its name, without the folder.
@@ -39,10 +39,10 @@ class Stored(Record):
     Args:
         format: Which fields there are.
         card: What is known of the model.
-        source: What it was made of.
+        source: What it was imported from.
         parts: ``all``, or ``encoder`` where the rest was never trained.
         covers: First parts of the names of the parameters that an encoder-only model holds.
-        notes: What its import had to say.
+        notes: Notes of its import.
         files: Relative path of each file to its SHA-256, less ``card.json`` itself.
         weights_sha256: Hash of the weights of each fold, as adapters name their base.
         installed_at: When.
@@ -95,7 +95,7 @@ def read_stored(folder: Path) -> Stored:
 
 
 def stored_in(folder: Path) -> Stored | None:
-    """What a folder says of itself, if this program stored it; None where no card is, or somebody else's.
+    """The card of a folder that this program stored; None where there is no card, or one of another program.
 
     Raises:
         ModelError: The card is this program's and not what it should be.

@@ -94,7 +94,7 @@ def case_row(name: str, models: Sequence[ScoredModel], flags: Sequence[Flag], *,
 
 
 def case_line(score: CaseScore) -> str:
-    """A case in a few words: its Dice, and what became of its nodes."""
+    """A case in a few words: its Dice, and the outcome of its nodes."""
     parts = [f"Dice {METRICS['dice'].text(score.mean_dice)}"]
     if any(label.nodes is not None for label in score.labels.values()):
         nodes, matched, false = _counts(score)
@@ -134,7 +134,7 @@ def score_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, objec
 
 
 def node_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, object]]:
-    """A case's nodes: those of the reference with what became of them, then predicted ones that are none of them.
+    """A case's nodes: those of the reference with their status, then predicted nodes without a match.
 
     Each row has ``state`` for each model; a predicted node has one for its own model only.
     """
@@ -174,7 +174,7 @@ def _node_row(label: str, of: str, node: Node) -> dict[str, object]:
 
 
 def _fate(score: NodeScore | None, number: int) -> str:
-    """What became of a reference node: ``true positive (IoU 0.62)``, ``merged`` or ``false negative``."""
+    """The status of a reference node: ``true positive (IoU 0.62)``, ``merged`` or ``false negative``."""
     if score is None:
         return "false negative"
     iou = {pair.reference: pair.iou for pair in score.matched()}

@@ -177,7 +177,7 @@ def headline(model: ScoredModel) -> str:
 def limits(evaluation: Evaluation) -> list[str]:
     """What one model's figures can and cannot show."""
     sentences = [
-        "These figures speak of scans like the ones below: another scanner, protocol or group of patients can differ "
+        "These figures hold for scans like the ones below: another scanner, protocol or group of patients can differ "
         "by more than any interval here.",
         *limits_of(len(set(evaluation.subjects))),
         "A mean hides cases: look at the worst ones before any figure is believed.",

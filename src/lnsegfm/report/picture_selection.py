@@ -40,7 +40,7 @@ class ScoredModel:
     _summaries: dict[tuple[str, float], NodeSummary | None] = field(default_factory=dict, repr=False, compare=False)
 
     def nodes(self, label: str, iou: float) -> NodeSummary | None:
-        """``evaluation.nodes``, whose intervals take a second of resampling and are asked for more than once."""
+        """``evaluation.nodes``, whose intervals take a second of resampling and are used more than once."""
         if (label, iou) not in self._summaries:
             self._summaries[label, iou] = self.evaluation.nodes(label, iou)
         return self._summaries[label, iou]
@@ -198,7 +198,7 @@ def _described(node: Node, scene: Scene) -> str:
 
 
 def _largest_disagreement(label: str, scene: Scene) -> Iterator[_SelectedView]:
-    """The voxel amid what differs on the axial slice on which most differs, or amid the mask where nothing does."""
+    """The voxel at the centre of the largest difference on an axial slice, or of the mask where nothing differs."""
     view = view_of(scene.grid.direction, "axial")
     masks = {kind: view.turn(mask) for kind, mask in scene.masks.items()}
     reference = masks["reference"]

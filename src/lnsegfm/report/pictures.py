@@ -23,7 +23,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.report.views import PLANES, View, view_of
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart with every kind of colour vision
+# Okabe and Ito, "Color Universal Design" (2008): distinguishable with every kind of colour vision
 REFERENCE_COLOUR = "#F0E442"
 BASE_COLOUR = "#E69F00"
 PREDICTION_COLOUR = "#56B4E9"
@@ -51,7 +51,7 @@ class Scene:
         grid: Their geometry.
         image_hu: CT, HU; None where there is none: the masks are then filled, on black.
         masks: Boolean masks by kind: ``reference`` (yellow), ``prediction`` (blue), ``base`` (orange, the model one
-            compares with) and ``ignored`` (dotted white: what nobody annotated).
+            compares with) and ``ignored`` (dotted white: what was not annotated).
 
     Raises:
         DataError: An array that does not fill the grid.

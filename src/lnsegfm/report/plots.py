@@ -1,7 +1,7 @@
 """The plots of a report, as SVG in data URIs: the same figures give the same bytes.
 
 Every plot carries its numbers in words (``Plot.alt``). Models differ by colour and by marker, so colour is never
-needed to tell them apart.
+needed to distinguish them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``lnsegfm evaluate`` and ``lnsegfm report`` leave in a folder."""
+"""The files that ``lnsegfm evaluate`` and ``lnsegfm report`` write to a folder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_comparison(
 
 
 def names_of(first: Path, second: Path) -> tuple[str, str]:
-    """What two folders are called: by as few of their last parts as tell them apart."""
+    """What two folders are called: by as few of their last parts as distinguish them."""
     one, other = first.resolve().parts, second.resolve().parts
     for parts in range(1, max(len(one), len(other))):
         names = "/".join(one[-parts:]), "/".join(other[-parts:])

@@ -19,7 +19,7 @@ _PROVENANCE = ("identity", "base", "model", "versions", "recipe")
 
 
 def write_run_report(folder: Path, record: Mapping[str, Any], progress: Progress | None = None) -> None:
-    """Write ``report.html``, and beside the masks of both models their figures as JSON and CSV.
+    """Write ``report.html``, and into the folders of both models' masks their figures as JSON and CSV.
 
     Args:
         folder: The run's.
@@ -32,7 +32,7 @@ def write_run_report(folder: Path, record: Mapping[str, Any], progress: Progress
     if record.get("format") != FORMAT:
         raise DataError(
             f"{folder}: its run.json is of format {record.get('format')!r}, not {FORMAT}. "
-            "Run the same finetune command again: it keeps the model and makes the evidence anew."
+            "Run the same finetune command again: it keeps the model and compares the models again."
         )
     comparison, source_data = (
         from_json(record[part], folder) if record[part] is not None else None for part in ("result", "source_data")

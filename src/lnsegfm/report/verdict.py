@@ -77,7 +77,7 @@ def node_sentence(comparison: Comparison, label: str) -> str:
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:
-    """Sentences beside the verdict: what is unknown to the base, what is left out, what few cases mean."""
+    """Sentences below the verdict: what is unknown to the base, what is left out, what few cases mean."""
     sentences = []
     base, adapted = called(comparison)
     for label in comparison.unknown:
@@ -127,7 +127,7 @@ def to_json(comparison: Comparison, root: Path = Path()) -> dict[str, Any]:
 
     Args:
         comparison: Two models on the same cases.
-        root: The folder where it will lie.
+        root: The folder that it will be written to.
     """
     corrected = comparison.corrected_p()
     labels = comparison.labels

@@ -55,7 +55,7 @@ class Need(Enum):
 
     PREDICT = "predict"
     COMPLETE = "complete"
-    """Its mask is there; its sidecars are not, or belongs to another mask."""
+    """Its mask is there; its sidecars are not, or belong to another mask."""
     NOTHING = "nothing"
 
 
