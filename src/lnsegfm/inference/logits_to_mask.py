@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.transforms.resampling.anisotropy import separate_axis
+from lnsegfm.transforms.resampling.axis_weights import linear_neighbours, nearest_slices
 
 LIMIT_BYTES = 64 * 2**20
 """Memory of a slab's temporary tensors; larger slabs are no faster."""
@@ -168,26 +169,26 @@ def _slabs(logits: Tensor, way: InversePreprocessing, limit_bytes: int, *, exact
     depth, height, width = way.shape
     kind = torch.float64 if exact and logits.device.type != "mps" else torch.promote_types(torch.float32, logits.dtype)
     thickness = max(1, int(limit_bytes // (height * width * kind.itemsize * _TEMPORARIES)))
-    on_cpu = _neighbours(logits.shape[1], depth, nearest=way.nearest == 0)
-    low, high, share = (part.to(logits.device) for part in on_cpu)
-    rows, across = None, way.nearest or 0
-    if across:
-        rows = _neighbours(logits.shape[1 + across], way.shape[across], nearest=True)[0].to(logits.device)
+    pairs = linear_neighbours(logits.shape[1], depth)
+    below = nearest_slices(logits.shape[1], depth) if way.nearest == 0 else pairs.low
+    above = below if way.nearest == 0 else pairs.high
+    share = torch.from_numpy(pairs.of_high).to(kind).to(logits.device)
+    across = way.nearest or 0
+    rows = _index(nearest_slices(logits.shape[1 + across], way.shape[across]), logits) if across else None
 
     def interpolate(there: slice, number: int, less: int | None = None) -> Tensor:
-        below, above = low[there], high[there]
-        first, last = int(on_cpu[0][there][0]), int(on_cpu[1][there][-1]) + 1
+        first, last = int(below[there][0]), int(above[there][-1]) + 1
         part = logits[number, first:last].to(kind)
         if less is not None:
             part = part - logits[less, first:last].to(kind)
         if rows is not None:
             part = part.index_select(across, rows)
-        near = part.index_select(0, below - first)
+        near = part.index_select(0, _index(below[there] - first, logits))
         if way.nearest != 0 and logits.shape[1] != depth:
-            near = near.lerp_(part.index_select(0, above - first), share[there, None, None].to(kind))
+            near = near.lerp_(part.index_select(0, _index(above[there] - first, logits)), share[there, None, None])
         if near.shape[1:] == way.shape[1:]:
             return near
-        # the same half-voxel convention and edges as nnU-Net's resize, with weights in the type of the values
+        # the half-voxel convention and edges of `axis_weights`, whose matrix products take several times as long
         return F.interpolate(near[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
 
     for start in range(0, depth, thickness):
@@ -195,16 +196,8 @@ def _slabs(logits: Tensor, way: InversePreprocessing, limit_bytes: int, *, exact
         yield (lambda number, less=None, there=there: interpolate(there, number, less)), there
 
 
-def _neighbours(before: int, after: int, *, nearest: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """For each new voxel along an axis the old ones below and above it, and the share of the one above.
-
-    Voxels are cells of a common extent: the centre of new voxel i lies at ``(i + 0.5) * before / after - 0.5``.
-    """
-    place = (before / after) * (torch.arange(after, dtype=torch.float64) + 0.5) - 0.5
-    place = (place + 0.5).floor() if nearest else place
-    place = place.clamp(0, before - 1)
-    low = place.floor().long()
-    return low, (low + (0 if nearest else 1)).clamp(max=before - 1), place - low
+def _index(places: np.ndarray, beside: Tensor) -> Tensor:
+    return torch.from_numpy(places).to(beside.device)
 
 
 def _sign(slab: Slab, classes: int, _round_to: torch.dtype | None) -> Tensor:
