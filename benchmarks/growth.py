@@ -111,30 +111,34 @@ def preparation(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     from lnsegfm.progress import Silent
     from lnsegfm.training.train_process import prepare_scans
 
-    planned = plan_of(scene.folder, int(shots))
-    cases = planned.shots
-    return lambda: prepare_scans(planned.start, cases, scene.folder / "none", Silent(), on_disk=False), 1
+    job = job_of(plan_of(scene.folder, int(shots)), scene.folder / "none")
+    return lambda: prepare_scans(job, Silent()), 1
 
 
 def iteration(scene: Scene, shots: float) -> tuple[Callable[[], Any], int]:
     """A training step of the full method, batch included."""
     from lnsegfm.progress import Silent
-    from lnsegfm.training.schedule import Schedule
     from lnsegfm.training.train_model import train_model
 
     planned = plan_of(scene.folder, int(shots))
-    cases = planned.shots
 
     def train() -> float:
-        schedule = Schedule(lr=1e-3, iterations=ITERATIONS, seed=0)
         with TemporaryDirectory() as name:
-            out = Path(name) / "run"
-            course = train_model(
-                planned.start, planned.method, cases, schedule, out, device="cpu", workers=None, progress=Silent()
-            )
-        return float(course["seconds"])
+            history = train_model(job_of(planned, Path(name) / "run"), Silent())
+        return float(history["seconds"])
 
     return train, ITERATIONS
+
+
+def job_of(planned: Any, out: Path) -> Any:
+    """The training of a plan on the CPU."""
+    from lnsegfm.training.schedule import Schedule
+    from lnsegfm.training.training_job import TrainingJob
+
+    schedule = Schedule(lr=1e-3, iterations=ITERATIONS, seed=0)
+    return TrainingJob(
+        start=planned.start, method=planned.method, cases=planned.shots, schedule=schedule, out=out, device="cpu"
+    )
 
 
 def plan_of(folder: Path, shots: int) -> Any:

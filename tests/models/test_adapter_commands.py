@@ -23,7 +23,7 @@ from lnsegfm.models.model_folder import CHECKPOINT, read_model
 from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
-from lnsegfm.training.train_process import FACTORS
+from lnsegfm.training.training_job import FACTORS
 from lnsegfm.weights.adapter import CARD, TENSORS
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import raw

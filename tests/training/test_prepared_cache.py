@@ -18,13 +18,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from lnsegfm.datasets.dataset import Case, open_dataset
 from lnsegfm.errors import ConfigError
+from lnsegfm.methods.dgst import DGST
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.progress import Silent
 from lnsegfm.training import prepared_cache as caching
 from lnsegfm.training import prepared_cases as module
 from lnsegfm.training.prepared_cache import PreparedCache
 from lnsegfm.training.prepared_cases import prepare_cases
+from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_process import move_to_gpu, prepare_scans
+from lnsegfm.training.training_job import TrainingJob
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans, write_scenes
@@ -280,7 +283,15 @@ def test_runs_use_it(cases, made, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("LNSEGFM_CACHE_GB", "1")
     start = Checkpoint({}, "3d_fullres", small_plans(), DESCRIPTION, STOCK_TRAINER, None)
     for run in ("one", "other"):
-        prepare_scans(start, cases, tmp_path / run, Silent(), on_disk=False)
+        job = TrainingJob(
+            start=start,
+            method=DGST(),
+            cases=cases,
+            schedule=Schedule(lr=1e-3, iterations=1, seed=0),
+            out=tmp_path / run,
+            device="cpu",
+        )
+        prepare_scans(job, Silent())
     assert made == [case.name for case in cases]
 
 

@@ -387,7 +387,7 @@ def test_a_choice_that_was_stopped_goes_on_where_it_was(world, tmp_path, monkeyp
     assert not (out / "lr_choice.json").exists()
     tried: list[Any] = []
     real = choosing.train_model
-    monkeypatch.setattr(choosing, "train_model", lambda *a, **k: tried.append(a[3].lr) or real(*a, **k))
+    monkeypatch.setattr(choosing, "train_model", lambda *a, **k: tried.append(a[0].schedule.lr) or real(*a, **k))
     again = finetune(planned, out, device="cpu", workers=0)
     assert tried == [0.003, 0.01]
     assert again.record["lr_choice"] == chosen.record["lr_choice"]

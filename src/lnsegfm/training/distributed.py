@@ -1,6 +1,6 @@
 """Several processes that train one model, a GPU each: nnU-Net's data-parallel training (DDP) around our loop.
 
-Each process makes its share of every batch; gradients are averaged. The first process writes what there is to write.
+Each process makes its share of every batch; gradients are averaged. The first process writes all files.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from lnsegfm import errors
 from lnsegfm.cores import usable_cores
 from lnsegfm.errors import ConfigError, Interrupted, LnSegFmError
 from lnsegfm.progress import Progress, StoppedBySignals
+from lnsegfm.training.train_process import train_in_process
+from lnsegfm.training.training_job import TrainingJob
 
 WAIT = timedelta(minutes=30)
 SAVING_S, LEAVING_S = 600.0, 1.0
@@ -44,66 +46,68 @@ def require_processes(processes: int, batch_size: int, device: str) -> None:
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What each process is given.
+    """What each process is started with.
 
     Args:
-        arguments: Of `lnsegfm.training.train_process.train_in_process`, without progress.
-        processes: How many there are.
-        meeting: File by which they find each other.
+        job: The training; its prepared scans lie in files.
+        processes: Number of processes.
+        rendezvous: File by which they find each other.
     """
 
-    arguments: dict[str, Any]
+    job: TrainingJob
     processes: int
-    meeting: str
+    rendezvous: str
 
 
-def train_distributed(arguments: dict[str, Any], processes: int, progress: Progress) -> None:
+def train_distributed(job: TrainingJob, processes: int, progress: Progress) -> None:
     """Train in several processes; returns when the model is written.
 
     Args:
-        arguments: Of `lnsegfm.training.train_process.train_in_process`, without progress; prepared scans lie in files.
-        processes: How many.
-        progress: Told by the first of them how far it is.
+        job: The training; its prepared scans lie in files.
+        processes: Number of processes.
+        progress: Where the first of them reports progress.
 
     Raises:
         Interrupted: Asked to stop (`Progress.stoppable`); the state is saved.
         KeyboardInterrupt: It arrived; the state is saved.
-        LnSegFmError: What the first process to fail said.
-        RuntimeError: A process died without a word.
+        LnSegFmError: The error of the first process to fail.
+        RuntimeError: A process died without a message.
     """
     context = mp.get_context("spawn")
     messages = context.Queue()
     with TemporaryDirectory(prefix="lnsegfm-") as folder:
-        task = WorkerTask(arguments, processes, f"{folder}/meeting")
-        crew = [context.Process(target=_work, args=(rank, task, messages), daemon=False) for rank in range(processes)]
+        task = WorkerTask(job, processes, f"{folder}/rendezvous")
+        workers = [
+            context.Process(target=_work, args=(rank, task, messages), daemon=False) for rank in range(processes)
+        ]
         try:
             with progress.stoppable() as stop:
-                for process in crew:
+                for process in workers:
                     process.start()
                 try:
-                    _watch(crew, messages, stop, progress)
+                    _watch(workers, messages, stop, progress)
                 except KeyboardInterrupt:
                     with contextlib.suppress(Interrupted, RuntimeError):
-                        _watch(crew, messages, lambda: True, progress)
+                        _watch(workers, messages, lambda: True, progress)
                     raise
         finally:
-            for process in crew:
+            for process in workers:
                 if process.is_alive():
                     process.kill()
                 process.join()
 
 
-def _watch(crew: Sequence[Any], messages: Any, stop: Callable[[], bool], progress: Progress) -> None:
+def _watch(workers: Sequence[Any], messages: Any, stop: Callable[[], bool], progress: Progress) -> None:
     stopped = False
     while True:
         if not stopped and stop():
             stopped = True
-            for process in crew:
+            for process in workers:
                 process.terminate()
         try:
             kind, *content = messages.get(timeout=0.2)
         except queue.Empty:
-            codes = [process.exitcode for process in crew]
+            codes = [process.exitcode for process in workers]
             if all(code == 0 for code in codes):
                 return
             if any(code not in (None, 0) for code in codes):
@@ -117,14 +121,14 @@ def _watch(crew: Sequence[Any], messages: Any, stop: Callable[[], bool], progres
             progress.advance(*content)
         else:
             name, text = content
-            for process in crew:  # all stop at the same step; the first is perhaps still saving
+            for process in workers:  # all stop at the same step; the first is perhaps still saving
                 process.join(timeout=SAVING_S if name == Interrupted.__name__ else LEAVING_S)
             error = getattr(errors, name, None)
             raise error(text) if error is not None else RuntimeError(text)
 
 
 class ProgressRelay(StoppedBySignals):
-    """Tells the progress of the first process to the one that started it."""
+    """Passes the progress of the first process to the one that started it."""
 
     def __init__(self, messages: Any) -> None:
         self._messages = messages
@@ -139,9 +143,7 @@ class ProgressRelay(StoppedBySignals):
 
 
 def _work(rank: int, task: WorkerTask, messages: Any) -> None:
-    from lnsegfm.training.train_process import train_in_process
-
-    cuda = task.arguments["device"] == "cuda"
+    cuda = task.job.device == "cuda"
     if cuda:
         torch.cuda.set_device(rank)
     else:
@@ -149,13 +151,13 @@ def _work(rank: int, task: WorkerTask, messages: Any) -> None:
     try:
         torch.distributed.init_process_group(
             "nccl" if cuda else "gloo",
-            init_method=f"file://{task.meeting}",
+            init_method=f"file://{task.rendezvous}",
             rank=rank,
             world_size=task.processes,
             timeout=WAIT,
         )
         progress: Progress = ProgressRelay(messages) if rank == 0 else StoppedBySignals()
-        train_in_process(**task.arguments, progress=progress)
+        train_in_process(task.job, progress)
         torch.distributed.barrier()  # nobody leaves before the model is written
     except LnSegFmError as error:
         messages.put(("error", type(error).__name__, str(error)))

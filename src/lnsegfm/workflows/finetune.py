@@ -11,6 +11,7 @@ from lnsegfm.models.adapter_files import holds_adapter
 from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.notebook import HtmlTable, notebook_html
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO
 from lnsegfm.report.notebook_tables import means_table
@@ -18,7 +19,7 @@ from lnsegfm.report.run_report import write_run_report
 from lnsegfm.storage import write_json
 from lnsegfm.training.precision import require_precision
 from lnsegfm.training.schedule import Schedule
-from lnsegfm.training.train_process import FACTORS
+from lnsegfm.training.training_job import FACTORS
 from lnsegfm.weights.adapter import Adapter, size_of
 from lnsegfm.weights.factors import read_factors
 from lnsegfm.weights.state import aliases, raw
@@ -155,8 +156,7 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             adapted,
             context.out,
             source_data=plan.source_data,
-            device=context.device,
-            mirroring=plan.recipe.mirroring,
+            options=PredictOptions(device=context.device, mirroring=plan.recipe.mirroring),
             progress=context.progress,
         )
         return FinetuneResult(adapter, comparison)

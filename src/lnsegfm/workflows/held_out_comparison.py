@@ -27,11 +27,11 @@ from lnsegfm.report.verdict import verdict
 
 @dataclass(frozen=True)
 class HeldOutComparison:
-    """What cases that were not trained on show.
+    """Base against adapted on cases that were not trained on.
 
     Args:
         comparison: Base against adapted on the held-out cases; None where none was held out.
-        flags: Why to look at a prediction of the adapted model, by case.
+        flags: Why to review a prediction of the adapted model, by case.
         source_data: Base against adapted on the source data; None where none are given.
     """
 
@@ -55,8 +55,7 @@ def compare_held_out(
     out: Path,
     *,
     source_data: Dataset | None,
-    device: str,
-    mirroring: bool,
+    options: PredictOptions,
     progress: Progress,
 ) -> HeldOutComparison:
     """Predict and compare the held-out cases and the source data; existing masks are kept.
@@ -68,22 +67,21 @@ def compare_held_out(
         adapted: The model that was made from it.
         out: The run's folder; masks go to ``predictions`` and ``source_data``.
         source_data: Scans of the base's own task.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        mirroring: Average over mirrored copies.
-        progress: Told how far it is.
+        options: How to predict.
+        progress: Where progress is reported.
 
     Raises:
         DataError: A case that one of the models cannot predict.
     """
-    how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
+    how: Any = {"options": options, "progress": progress}
     comparison = on_source_data = None
     if held_out:
         comparison = compare_models(held_out, data, base, adapted, out / "predictions", **how)
     if source_data is not None:
         progress.stage(f"Source data: {counted(len(source_data.labelled), 'case')} of {source_data.root}")
         on_source_data = compare_models(source_data.labelled, source_data, base, adapted, out / "source_data", **how)
-    found = read_flags(out / "predictions" / "adapted")
-    flags = {case.name: found[case.name] for case in held_out if found.get(case.name)}
+    raised = read_flags(out / "predictions" / "adapted")
+    flags = {case.name: raised[case.name] for case in held_out if raised.get(case.name)}
     return HeldOutComparison(comparison, flags, on_source_data)
 
 
@@ -111,13 +109,12 @@ def compare_models(
     adapted: Model,
     folder: Path,
     *,
-    device: str,
-    mirroring: bool,
+    options: PredictOptions,
     progress: Progress,
 ) -> Comparison:
-    """Predict cases with both models and compare; masks that are there already are kept.
+    """Predict cases with both models and compare; existing masks are kept.
 
-    A base that knows none of the labels, or takes other channels, is not asked.
+    A base that knows none of the labels, or takes other channels, does not predict: its masks count as empty.
 
     Args:
         cases: Cases of ``data`` with a reference.
@@ -125,14 +122,13 @@ def compare_models(
         base: The model one started from.
         adapted: The model that was made from it.
         folder: The masks go to its ``base`` and ``adapted``.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        mirroring: Average over mirrored copies.
-        progress: Told how far it is.
+        options: How to predict.
+        progress: Where progress is reported.
 
     Raises:
         DataError: A case that one of the models cannot predict.
     """
-    how: Any = {"device": device, "mirroring": mirroring, "progress": progress}
+    how: Any = {"options": options, "progress": progress}
     masks = predict_masks(adapted, "adapted model", cases, folder / "adapted", **how)
     after = score_masks(cases, masks, data.labels, adapted, subjects=data.subjects)
     fits = base.channels == adapted.channels
@@ -145,8 +141,8 @@ def compare_models(
             if fits
             else f"is for other channels ({', '.join(base.channel_names)})"
         )
-        progress.stage(f"The base {reason}: it is not asked")
-        before = _ignorant(after)
+        progress.stage(f"The base {reason}: it does not predict")
+        before = _without_predictions(after)
     return Comparison(before, after)
 
 
@@ -156,19 +152,18 @@ def predict_masks(
     cases: Sequence[Case],
     folder: Path,
     *,
-    device: str,
-    mirroring: bool,
+    options: PredictOptions,
     progress: Progress,
 ) -> dict[str, Path]:
-    """Predict cases; masks that are there already are kept. Gives the mask's file by case.
+    """Predict cases; existing masks are kept. Gives the mask's file by case.
 
     Raises:
         DataError: A case that the model cannot predict; all of them are listed.
     """
     progress.stage(f"Predicting {counted(len(cases), 'case')} with the {name}")
-    found = predict_cases(model, cases, folder, PredictOptions(device=device, mirroring=mirroring), progress=progress)
-    if found.failed:
-        raise DataError(*map(str, found.failed))
+    predictions = predict_cases(model, cases, folder, options, progress=progress)
+    if predictions.failed:
+        raise DataError(*map(str, predictions.failed))
     return model.mask_files(folder, (case.name for case in cases))
 
 
@@ -198,7 +193,7 @@ def score_masks(
     )
 
 
-def _ignorant(of_another: Evaluation) -> Evaluation:
+def _without_predictions(evaluation: Evaluation) -> Evaluation:
     """The scores of a model that knows none of the labels: its masks count as empty."""
 
     def nothing(found: LabelScore) -> LabelScore:
@@ -217,6 +212,6 @@ def _ignorant(of_another: Evaluation) -> Evaluation:
             case.subject,
             files(case.files),
         )
-        for case in of_another.cases
+        for case in evaluation.cases
     )
-    return replace(of_another, cases=tuple(cases), prediction_labels=None)
+    return replace(evaluation, cases=tuple(cases), prediction_labels=None)

@@ -17,18 +17,18 @@ from typing import Any
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.errors import DataError, Diverged
+from lnsegfm.errors import Diverged
 from lnsegfm.evaluation.scoring import Scoring
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress
 from lnsegfm.storage import read_json, write_json
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
+from lnsegfm.training.training_job import TrainingJob
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.workflows.held_out_comparison import score_masks
+from lnsegfm.workflows.held_out_comparison import predict_masks, score_masks
 
 CHOICE = "lr_choice.json"
 TRIED = "work/lr"
@@ -69,12 +69,12 @@ class LrSearch:
 
 
 def choose_lr(
-    question: LrSearch, out: Path, *, device: str, workers: int | None, progress: Progress
+    search: LrSearch, out: Path, *, device: str, workers: int | None, progress: Progress
 ) -> Mapping[str, Any]:
     """Choose a learning rate; give it, under ``lr``, with the figures of the choice.
 
     Args:
-        question: What it is chosen for.
+        search: What it is chosen for.
         out: The run's folder; what was tried before a stop is not tried again.
         device: ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches.
@@ -88,12 +88,12 @@ def choose_lr(
     if file.is_file():
         found: dict[str, Any] = read_json(file)
         return found
-    names = {key: [case.name for case in getattr(question, key)] for key in ("trained_on", "left_out")}
-    choice: dict[str, Any] = {"lr": question.schedule.lr, **names, "dice": {}}
-    if question.left_out:
-        for number, rate in enumerate(sorted(question.rates), 1):
-            progress.stage(f"Learning rate {rate:g} ({number} of {len(question.rates)}), without {names['left_out']}")
-            choice["dice"][str(rate)] = _try(question, rate, out, device=device, workers=workers, progress=progress)
+    names = {key: [case.name for case in getattr(search, key)] for key in ("trained_on", "left_out")}
+    choice: dict[str, Any] = {"lr": search.schedule.lr, **names, "dice": {}}
+    if search.left_out:
+        for number, rate in enumerate(sorted(search.rates), 1):
+            progress.stage(f"Learning rate {rate:g} ({number} of {len(search.rates)}), without {names['left_out']}")
+            choice["dice"][str(rate)] = _try(search, rate, out, device=device, workers=workers, progress=progress)
         choice["lr"] = best_rate(choice["dice"])
     progress.stage(lr_choice_text(choice))
     write_json(file, choice)
@@ -129,24 +129,24 @@ def lr_choice_text(choice: Mapping[str, Any]) -> str:
 
 
 def _try(
-    question: LrSearch, rate: float, out: Path, *, device: str, workers: int | None, progress: Progress
+    search: LrSearch, rate: float, out: Path, *, device: str, workers: int | None, progress: Progress
 ) -> float | None:
     """Mean Dice on the shots left out of what a rate trains; None where the loss became no number."""
     folder = out / TRIED / str(rate)
     file = folder.with_name(f"{rate}.json")
     if not file.is_file():
         try:
-            train_model(
-                question.start,
-                question.method,
-                question.trained_on,
-                replace(question.schedule, lr=rate),
-                folder,
+            job = TrainingJob(
+                start=search.start,
+                method=search.method,
+                cases=search.trained_on,
+                schedule=replace(search.schedule, lr=rate),
+                out=folder,
                 device=device,
                 workers=workers,
-                progress=progress,
             )
-            write_json(file, {"dice": _dice(question, folder, device, progress)})
+            train_model(job, progress)
+            write_json(file, {"dice": _dice(search, folder, device, progress)})
         except Diverged as error:
             progress.stage(str(error))
             write_json(file, {"dice": None})
@@ -155,13 +155,10 @@ def _try(
     return found
 
 
-def _dice(question: LrSearch, folder: Path, device: str, progress: Progress) -> float:
+def _dice(search: LrSearch, folder: Path, device: str, progress: Progress) -> float:
     """Mean over cases of the mean over labels; 1 for a case where neither mask holds any, which is as it should be."""
     model, masks = read_model(folder / "model"), folder / "predictions"
-    options = PredictOptions(device=device, mirroring=question.mirroring, flags=False)
-    found = predict_cases(model, question.left_out, masks, options, progress=progress)
-    if found.failed:
-        raise DataError(*map(str, found.failed))
-    files = model.mask_files(masks, (case.name for case in question.left_out))
-    scores = score_masks(question.left_out, files, question.labels, model, scoring=Scoring(surfaces=False)).cases
+    options = PredictOptions(device=device, mirroring=search.mirroring, flags=False)
+    files = predict_masks(model, "model", search.left_out, masks, options=options, progress=progress)
+    scores = score_masks(search.left_out, files, search.labels, model, scoring=Scoring(surfaces=False)).cases
     return statistics.fmean(1.0 if math.isnan(case.mean_dice) else case.mean_dice for case in scores)

@@ -12,6 +12,7 @@ from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.notebook import HtmlTable, notebook_html
+from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.training.distributed import require_processes
 from lnsegfm.training.schedule import Schedule
@@ -104,8 +105,7 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
             "base",
             plan.held_out,
             context.out / "predictions",
-            device=context.device,
-            mirroring=plan.settings.mirroring,
+            options=PredictOptions(device=context.device, mirroring=plan.settings.mirroring),
             progress=context.progress,
         )
         return score_masks(plan.held_out, masks, plan.data.labels, base, subjects=plan.data.subjects)

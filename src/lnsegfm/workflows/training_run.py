@@ -24,6 +24,7 @@ from lnsegfm.progress import Progress
 from lnsegfm.storage import sha256, write_json
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
+from lnsegfm.training.training_job import TrainingJob
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.workflows.run_folder import claim
 from lnsegfm.workflows.run_record import versions
@@ -140,18 +141,17 @@ class TrainingRun(ABC, Generic[Plan, Result]):
         plan, context = self.plan, self.context
         claim(context.out, plan.to_json())
         chosen = self.schedule()
-        history = train_model(
-            plan.start,
-            plan.method,
-            plan.shots,
-            chosen.schedule,
-            context.out,
+        job = TrainingJob(
+            start=plan.start,
+            method=plan.method,
+            cases=plan.shots,
+            schedule=chosen.schedule,
+            out=context.out,
             device=context.device,
             workers=context.workers,
-            progress=context.progress,
             on_disk=context.on_disk,
-            processes=context.processes,
         )
+        history = train_model(job, context.progress, processes=context.processes)
         write_training_domain(
             plan.start,
             plan.shots if plan.method.learns else [],
