@@ -10,7 +10,7 @@ from tests.architecture.tree import SourceTree
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "lnsegfm"
-OF_THE_PROJECT = {"architecture", "docs", "packaging"}
+OF_THE_PROJECT = {"architecture", "docs", "packaging", "plugins"}
 """Folders of tests of the project as a whole."""
 
 
