@@ -17,14 +17,17 @@ from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
 import lnsegfm
+import lnsegfm.testing
 from lnsegfm.cli.main import app
 
-# Modules whose public names others build with, beside what the package itself exports.
+# Modules and classes that extensions build with, beside what the package itself exports.
 BUILDING_BLOCKS = {
-    "Grids and image files": ("lnsegfm.imaging.grid",),
-    "Networks and their roles": ("lnsegfm.networks.role", "lnsegfm.networks.cards"),
-    "Methods": ("lnsegfm.methods.method",),
-    "Progress": ("lnsegfm.progress",),
+    "For methods": ("lnsegfm.methods.method", "lnsegfm.methods.dense", "lnsegfm.networks.role"),
+    "For networks": ("lnsegfm.networks.cards.NetworkCard",),
+    "For metrics": ("lnsegfm.evaluation.metric_table.Metric",),
+    "For readers and writers": ("lnsegfm.imaging.readers.Reader", "lnsegfm.prediction.writers.mask_writer"),
+    "For datasets": ("lnsegfm.datasets.convert.set_card.SetCard",),
+    "Checks of what an extension brings": tuple(f"lnsegfm.testing.{name}" for name in lnsegfm.testing.__all__),
 }
 
 
@@ -106,14 +109,14 @@ def commands_page() -> str:
 
 def api_page() -> str:
     """The names that the package exports, and the modules that others build with."""
-    names = list(lnsegfm.__all__)
-    methods = [n for n in names if hasattr(getattr(lnsegfm, n, None) if n not in _LAZY else None, "trains")]
+    names = sorted(lnsegfm.__all__, key=lambda name: (not name.islower(), name.lower()))  # functions first
+    methods = [n for n in names if n not in _LAZY and hasattr(getattr(lnsegfm, n), "trains")]
     jobs = [n for n in names if n not in methods]
     lines = ["# Python\n", "What `import lnsegfm` gives, then the modules that extensions build with.\n"]
     lines += ["## Jobs and their values\n", *(f"::: lnsegfm.{name}\n" for name in jobs)]
     lines += ["## Methods of adaptation\n", *(f"::: lnsegfm.{name}\n" for name in methods)]
-    for title, modules in BUILDING_BLOCKS.items():
-        lines += [f"## {title}\n", *(f"::: {module}\n" for module in modules)]
+    for title, places in BUILDING_BLOCKS.items():
+        lines += [f"## {title}\n", *(f"::: {name}\n" for name in places)]
     return "\n".join(lines)
 
 
