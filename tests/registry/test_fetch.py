@@ -165,7 +165,7 @@ def test_a_person_has_to(home):
 
 
 def test_the_card_does_not_say_where():
-    with pytest.raises(ModelError, match="nowhere"):
+    with pytest.raises(ModelError, match="no address to download it from"):
         fetch(make_card())
 
 

@@ -310,9 +310,9 @@ def test_the_commands_load_nothing_until_they_run_and_the_registry_no_torch():
     """In a process of its own: what is loaded stays loaded."""
     script = """
 import sys
-from lnsegfm.cli import models_list, models_pull, models_remove, models_verify
+from lnsegfm.cli import models_list_command, models_pull_command, models_remove_command, models_verify_command
 print({"pydantic", "requests", "rich.table", "filelock", "torch"} & set(sys.modules))
-from lnsegfm.registry import card, download, fetch, home, manifest, stored
+from lnsegfm.registry import download, fetch, home, manifest, model_card, stored_model
 manifest.cards()
 print({"torch", "nnunetv2", "numpy"} & set(sys.modules))
 """
