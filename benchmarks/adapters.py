@@ -139,7 +139,7 @@ def table(result: Mapping[str, Any]) -> str:
     """What the documents show."""
     full = result["checkpoint_bytes"]
     lines = [
-        "| method | steps | held | new values | adapter, MB | share of the checkpoint |",
+        "| method | steps | stored | new values | adapter, MB | share of the checkpoint |",
         "|---|---|---|---|---|---|",
     ]
     for name, found in result["methods"].items():

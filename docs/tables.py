@@ -36,7 +36,7 @@ def what_moves() -> str:
         cells = [_moved_of(cls, roles) for roles in COLUMNS]
         rows.append([f"`{name}`", cls.summary, *cells, added, f"{count_share(cls):g} %"])
     roles = [", ".join(column) for column in COLUMNS]
-    return _table(["method", "what moves", *roles, "added", "share"], rows)
+    return _table(["method", "what trains", *roles, "added", "share"], rows)
 
 
 def _moved_of(cls: type[Method], roles: Iterable[Role]) -> str:

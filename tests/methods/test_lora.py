@@ -13,9 +13,9 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.methods.dora import DoRA
 from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.ssf import SSF
+from lnsegfm.networks.computed_weights import Decomposed, LowRank
 from lnsegfm.networks.layout import KernelLayout
 from lnsegfm.networks.parameter_roles import parameters_of
-from lnsegfm.networks.reparametrize import Decomposed, LowRank
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import PlainConvUNet as AdaptedUNet
 from lnsegfm.testing.step_witness import LR

@@ -13,9 +13,10 @@ import torch
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.methods.table import METHODS
+from lnsegfm.networks.computed_weights import KINDS, Factors
 from lnsegfm.networks.layout import KernelLayout
 from lnsegfm.networks.parameter_roles import NetworkParameter, parameters_of
-from lnsegfm.networks.reparametrize import KINDS, Factors, is_reparametrized
+from lnsegfm.networks.reparametrize import is_reparametrized
 from lnsegfm.networks.role import Role
 from lnsegfm.testing.step_witness import LR
 from lnsegfm.testing.tensor_bits import bits, require_same_bits, same_state

@@ -25,7 +25,7 @@ from lnsegfm.networks.cards import has_deep_supervision
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.spatial_adapter import adapted_class
-from lnsegfm.networks.swin_unetr import CLASS_PATH, SwinUNETR, arguments_of
+from lnsegfm.networks.swin_unetr import SwinUNETR, arguments_of
 from lnsegfm.nnunet.planners import topology
 from lnsegfm.testing.tiny_networks import SWIN as SMALL_SWIN
 from lnsegfm.testing.tiny_networks import SWINS, TINY
@@ -126,10 +126,10 @@ def test_the_deep_supervision_switch_is_accepted_and_off(name: str) -> None:
         for state in (True, False):
             network.decoder.deep_supervision = state
             assert torch.equal(network(image), before)
-    assert not has_deep_supervision(CLASS_PATH)
-    assert not has_deep_supervision(adapted_class(CLASS_PATH))
+    assert not has_deep_supervision(SWIN)
+    assert not has_deep_supervision(adapted_class(SWIN))
     assert has_deep_supervision(adapted_class("somewhere.PlainConvUNet"))
-    assert CLASS_PATH == SWIN == f"{SwinUNETR.__module__}.{SwinUNETR.__qualname__}"
+    assert f"{SwinUNETR.__module__}.{SwinUNETR.__qualname__}" == SWIN
 
 
 def test_checkpointing_changes_no_gradient() -> None:

@@ -117,7 +117,7 @@ def test_head_is_asked_for_where_no_card_knows_it() -> None:
 
 
 def test_a_head_of_another_network_is_refused() -> None:
-    with pytest.raises(ConfigError, match="does not"):
+    with pytest.raises(ConfigError, match="are not the network"):
         parameters_of(Sequence3d(), [Sequence3d().out])
 
 

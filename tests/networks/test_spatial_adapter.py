@@ -64,7 +64,7 @@ def test_a_head_of_another_kind_is_refused_and_left_alone() -> None:
     for head in (nn.Linear(3, 2), nn.Conv2d(3, 2, 1)):
         network = nn.Sequential(nn.Conv3d(1, 3, 1), head)
         with pytest.raises(
-            ConfigError, match=r"Head (Linear|Conv2d): a spatial adapter stands before a 3D convolution"
+            ConfigError, match=r"Head (Linear|Conv2d): a spatial adapter needs a 3D convolution after it"
         ):
             METHODS["spatial-adapter"]().optimizer(network, lr=0.1, head=[head])
         assert not list(head.children())

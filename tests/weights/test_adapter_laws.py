@@ -23,7 +23,7 @@ from lnsegfm.methods.dora import DoRA
 from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import METHODS
-from lnsegfm.networks.reparametrize import Factors
+from lnsegfm.networks.computed_weights import Factors
 from lnsegfm.testing.tiny_networks import TINY, loss_of
 from lnsegfm.weights.adapter import CARD, TENSORS, Adapter
 from lnsegfm.weights.adapter_groups import adapter_groups

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls 
 from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.networks.quick_layers import Functions, Instead, instance_norm
+from lnsegfm.networks.quick_layers import Functions, ReplacedFunctions, instance_norm
 
 PassObserver = Callable[[Tensor, Tensor], None]
 """Told of each batch of tiles: logits (tiles, C, z, y, x) of the plain pass, and averaged over mirrored copies."""
@@ -84,7 +84,9 @@ class TileForward:
 def quick_forward(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Compute layers the quick way on a CPU: the same values but for rounding (2e-6 of logits of about 1)."""
     return (
-        Instead(_OTHERS) if device.type == "cpu" and torch.backends.mkldnn.is_available() else contextlib.nullcontext()
+        ReplacedFunctions(_OTHERS)
+        if device.type == "cpu" and torch.backends.mkldnn.is_available()
+        else contextlib.nullcontext()
     )
 
 

@@ -72,8 +72,9 @@ class LoRA(AddedParameters):
         import torch
 
         from lnsegfm.networks.cards import decoder_modules
+        from lnsegfm.networks.computed_weights import Decomposed, LowRank
         from lnsegfm.networks.parameter_roles import parameters_of
-        from lnsegfm.networks.reparametrize import Decomposed, LowRank, owners_of, reparametrize
+        from lnsegfm.networks.reparametrize import owners_of, reparametrize
 
         network = self._plain_network(network)
         if self.where != "all" and not decoder_modules(network):

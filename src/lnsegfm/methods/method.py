@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from lnsegfm.networks.computed_weights import Factors
     from lnsegfm.networks.parameter_roles import NetworkParameter
-    from lnsegfm.networks.reparametrize import Factors
 
 MOMENTUM = 0.99
 WEIGHT_DECAY = 3e-5

@@ -36,14 +36,9 @@ class SSF(AddedParameters):
 
     def attach(self, network: nn.Module, head: Sequence[nn.Module] | None = None) -> None:
         """Scale weights, scale and shift biases; by 1 and 0 at the start."""
+        from lnsegfm.networks.computed_weights import Scale, Scaled, Shifted
         from lnsegfm.networks.parameter_roles import parameters_of
-        from lnsegfm.networks.reparametrize import (
-            Scale,
-            Scaled,
-            Shifted,
-            owners_of,
-            reparametrize,
-        )
+        from lnsegfm.networks.reparametrize import owners_of, reparametrize
 
         network = self._plain_network(network)
         owners = owners_of(network)

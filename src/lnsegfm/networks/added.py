@@ -1,4 +1,4 @@
-"""What a method may add to a network: modules that are marked as not the network's own."""
+"""Modules that a method adds to a network, distinguished from the network's own."""
 
 from __future__ import annotations
 

@@ -48,14 +48,13 @@ class Architecture:
         summary: What it is, in a line.
         source: The paper.
         network: Import path of its class, as plans name it.
-        planner: nnU-Net's planner for it; for a network that nnU-Net has no planner for, the one that decides
-            spacing and intensities.
-        gpu_memory_gb: GPU memory that is planned for unless told.
+        planner: nnU-Net's planner for it; for a network without one, the planner of spacing and intensities.
+        gpu_memory_gb: GPU memory that is planned for by default.
         parameters: Of the full network at the release's patch, isotropic spacing, one channel and background + one
             label. Other plans change a U-Net's by a few per cent.
-        release_patch: Patch (z, y, x) of the paper's release. It writes 80x112x214 for the U-Nets, whose 107 after
-            one halving cannot be halved again; 224 is the next length that can.
-        reported: Figures of the release; None where it gives none.
+        release_patch: Patch (z, y, x) of the paper's release. The release gives 80x112x214 for the
+            U-Nets, but 214 can be halved only once; 224 is the next length that fits.
+        reported: Figures of the release; None where there are none.
         extra: Further arguments of the class.
         trainer: Name of a trainer under ``nnUNetv2_train`` that brings this network, after ``nnUNetTrainer_``.
     """
@@ -95,9 +94,9 @@ class Architecture:
 
         Args:
             features: Channels of each stage; a SwinUNETR takes the first and doubles it at each stage.
-            strides: Halvings at each stage, (z, y, x).
+            strides: Strides of each stage, (z, y, x).
             kernels: Kernel extents of each stage, (z, y, x); 3x3x3 unless given.
-            checkpointing: Compute activations of a SwinUNETR's transformer again in the backward pass.
+            checkpointing: Recompute activations of a SwinUNETR's transformer in the backward pass.
 
         Raises:
             ConfigError: Checkpointing of a network that has none.
@@ -232,11 +231,11 @@ def find_architecture(name: str) -> Architecture:
 
 
 def require_patch(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> None:
-    """Refuse a patch that a network cannot halve as often as it wants to, or of which one voxel would be left.
+    """Refuse a patch that the network's strides do not divide, or of which they leave a single voxel.
 
     Args:
         patch_size: Voxels (z, y, x).
-        strides: Halvings of each stage, (z, y, x).
+        strides: Strides of each stage, (z, y, x).
 
     Raises:
         ConfigError: With the nearest patch size that fits.

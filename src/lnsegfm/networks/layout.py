@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 @dataclass(frozen=True)
 class KernelLayout:
-    """Where the kernels lie in a weight. One kernel = one output filter: all of its input channels and taps.
+    """Where the kernels lie in a weight. One kernel is one output filter: all of its input channels and taps.
 
     Convolutions and linear layers store (out, in / groups, *taps). Transposed convolutions store
     (in, out / groups, *taps), the input channels of one group after the other.
@@ -38,7 +38,7 @@ class KernelLayout:
         return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
 
     def places(self, chosen: Tensor, weight: Tensor) -> Tensor:
-        """Where entries lie in ``weight.flatten()``, from where they lie in their rows: both (kernels, number)."""
+        """Indices in ``weight.flatten()`` from indices within the rows; both are (kernels, number)."""
         kernels = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
         taps = weight[0, 0].numel()
         if not self.transposed:

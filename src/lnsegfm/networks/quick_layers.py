@@ -1,14 +1,15 @@
-"""Layers of a network computed in another way on a CPU: the same values but for rounding, in less time.
+"""Faster implementations of a network's layers on a CPU: the same values up to rounding.
 
-What torch 2.15 does slowly there, and what is done instead (`benchmarks/iteration.py`, with and without ``--plain``):
+What torch 2.15 does slowly there, and what replaces it (`benchmarks/iteration.py`, with and without ``--plain``):
 
 - The gradients of a convolution's weight and input, above all with fewer than 16 channels: they are computed on
-  channels-last copies, which cost little beside them.
-- An instance norm, which torch repeats its weights for and hands to batch norm: it is a group norm of one channel each.
-- The gradient of the frozen encoder's share of a concatenation, which nobody needs and a convolution computes
-  nevertheless: it is left out.
+  channels-last copies, which cost little in comparison.
+- Instance norm, for which torch repeats the weights and calls batch norm: it is computed as a group norm with one
+  channel per group.
+- The gradient of the frozen encoder's channels of a concatenation, which is not needed but computed by the convolution:
+  it is skipped.
 
-The network's modules, weights and names stay as they are; `quick_layers` watches the functions that they call.
+The network's modules, weights and names stay as they are; `quick_layers` replaces the functions that they call.
 """
 
 from __future__ import annotations
@@ -19,40 +20,40 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it so
+import torch.nn.functional as F  # noqa: N812 - the name in torch's documentation
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 LAST = torch.channels_last_3d
 BLOCK = 16
-"""Channels that the kernels beneath torch take at once."""
-PIECES = "_lnsegfm_pieces"
-"""Attribute of a concatenation along the channels: what it was made of."""
+"""Channels per block of oneDNN's kernels."""
+INPUTS = "_lnsegfm_inputs"
+"""Attribute of a concatenation along the channels: its inputs."""
 BY_NAME = frozenset({"input", "axis", "out"})
-"""Arguments that no layer of torch gives by name; calls that do are left to torch."""
+"""Arguments that no layer of torch passes by name; calls that do are left to torch."""
 Functions = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
 @contextmanager
 def quick_layers(network: nn.Module) -> Iterator[None]:
-    """Compute what a network asks for in here in the ways above; gradients may be taken later.
+    """Within this context compute a network's layers as above; gradients may be computed later.
 
-    It has an effect on tensors in float32 on a CPU, outside of autocast. Second derivatives are not to be had.
+    It has an effect on float32 tensors on a CPU, outside of autocast. Second derivatives are not supported.
     """
     parameter = next(network.parameters(), None)
     if parameter is None or parameter.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         yield
         return
-    with Instead(_OTHERS):
+    with ReplacedFunctions(_OTHERS):
         yield
 
 
-class Instead(TorchFunctionMode):
-    """Calls other functions instead of some of torch's.
+class ReplacedFunctions(TorchFunctionMode):
+    """Calls other functions in place of some of torch's.
 
     Args:
-        others: By torch's function.
+        others: Replacement by torch's function.
     """
 
     def __init__(self, others: Functions) -> None:
@@ -68,22 +69,22 @@ class Instead(TorchFunctionMode):
 
 
 def _cat(tensors: tuple[Tensor, ...] | list[Tensor], dim: int = 0) -> Tensor:
-    """A concatenation that knows its pieces, where some of them need a gradient and others do not."""
+    """A concatenation that remembers its inputs, where only some of them require a gradient."""
     whole = torch.cat(tensors, dim)
-    if dim == 1 and whole.requires_grad and not all(piece.requires_grad for piece in tensors):
-        setattr(whole, PIECES, (tuple(tensors), _states(whole, *tensors)))
+    if dim == 1 and whole.requires_grad and not all(tensor.requires_grad for tensor in tensors):
+        setattr(whole, INPUTS, (tuple(tensors), _states(whole, *tensors)))
     return whole
 
 
-def _pieces(image: Tensor) -> Sequence[Tensor]:
-    """What a concatenation was made of, if it is one and its gradient is wanted for nothing else; else itself.
+def _inputs(image: Tensor) -> Sequence[Tensor]:
+    """The inputs of a concatenation whose gradient is needed for nothing else; any other tensor as it is.
 
-    A piece that was written into since, or asks for a gradient only since, is not what was put together.
+    Not valid for an input that was modified since, or requires a gradient only since.
     """
-    pieces, states = getattr(image, PIECES, ((), None))
-    if not pieces or image.retains_grad or image._backward_hooks or states != _states(image, *pieces):
+    inputs, states = getattr(image, INPUTS, ((), None))
+    if not inputs or image.retains_grad or image._backward_hooks or states != _states(image, *inputs):
         return (image,)
-    return tuple(pieces)
+    return tuple(inputs)
 
 
 def _states(*tensors: Tensor) -> list[tuple[int, bool]]:
@@ -101,14 +102,14 @@ def _conv(
 ) -> Tensor:
     if not torch.is_grad_enabled() or groups != 1 or not _is_plain(image, weight, padding) or _is_hooked():
         return torch.conv3d(image, weight, bias, stride, padding, dilation, groups)
-    pieces = _pieces(image)
-    if len(pieces) == 1 and not _is_slow(weight):
+    inputs = _inputs(image)
+    if len(inputs) == 1 and not _is_slow(weight):
         return torch.conv3d(image, weight, bias, stride, padding, dilation)
     how = tuple(_three(n) for n in (stride, padding, dilation))
-    ends = list(itertools.accumulate(piece.shape[1] for piece in pieces))
-    spans = [(end - piece.shape[1], end) for piece, end in zip(pieces, ends, strict=True) if piece.requires_grad]
-    asking = [piece for piece in pieces if piece.requires_grad]
-    convolved: Tensor = _Convolution.apply(image.detach(), weight, bias, how, spans, *asking)
+    ends = list(itertools.accumulate(part.shape[1] for part in inputs))
+    spans = [(end - part.shape[1], end) for part, end in zip(inputs, ends, strict=True) if part.requires_grad]
+    trained = [part for part in inputs if part.requires_grad]
+    convolved: Tensor = _Convolution.apply(image.detach(), weight, bias, how, spans, *trained)
     return convolved
 
 
@@ -118,15 +119,15 @@ def _is_plain(image: Tensor, weight: Tensor, padding: Any) -> bool:
 
 
 def _is_hooked() -> bool:
-    """Whether what is kept for the backward pass goes through someone's hands.
+    """Whether hooks on saved tensors are active, as those of activation checkpointing.
 
-    So does what checkpointing computes once more, out of here, and expects to be kept in the same way.
+    Checkpointing recomputes outside this context and expects the same tensors to be saved.
     """
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def _is_slow(weight: Tensor) -> bool:
-    """Whether torch's gradients take longer than those of channels-last copies; full blocks of channels are quick."""
+    """Whether torch's gradients take longer than those on channels-last copies; full blocks of channels are fast."""
     out, into, *taps = weight.shape
     return into > 1 and max(taps) > 1 and bool(out % BLOCK or into % BLOCK)
 
@@ -136,23 +137,23 @@ def _three(number: Any) -> list[int]:
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution; only the pieces of its input that ask for a gradient get one.
+    """A convolution that computes gradients only for those inputs of a concatenation that require one.
 
     Args:
         image: The input without its history.
         weight: (out, in, *taps).
         bias: (out,), or None.
         how: Stride, padding, dilation.
-        spans: First channel of each piece, and the one after its last.
-        pieces: What of the input needs a gradient.
+        spans: First channel of each such input, and the one after its last.
+        inputs: The inputs that require a gradient.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, weight: Tensor, bias: Tensor | None, how: Any, spans: Any, *pieces: Tensor
+        ctx: Any, image: Tensor, weight: Tensor, bias: Tensor | None, how: Any, spans: Any, *inputs: Tensor
     ) -> Tensor:
         ctx.save_for_backward(image, weight)
-        ctx.how, ctx.spans, ctx.shapes = how, spans, [piece.shape for piece in pieces]
+        ctx.how, ctx.spans, ctx.shapes = how, spans, [part.shape for part in inputs]
         return torch.conv3d(image, weight, bias, *how)
 
     @staticmethod
@@ -167,20 +168,20 @@ class _Convolution(torch.autograd.Function):
             of_weight = _backward(gradient, image.contiguous(memory_format=layout), weight, ctx.how, 1).contiguous()
         if for_bias:
             of_bias = gradient.sum((0, 2, 3, 4))
-        of_pieces = []
+        of_inputs = []
         for (first, end), shape in zip(ctx.spans, ctx.shapes, strict=True):
-            like = torch.empty(shape, dtype=image.dtype, memory_format=layout)  # of its input it asks the shape alone
-            of_pieces.append(_backward(gradient, like, weight[:, first:end], ctx.how, 0).contiguous())
-        return None, of_weight, of_bias, None, None, *of_pieces
+            like = torch.empty(shape, dtype=image.dtype, memory_format=layout)  # only its shape is used
+            of_inputs.append(_backward(gradient, like, weight[:, first:end], ctx.how, 0).contiguous())
+        return None, of_weight, of_bias, None, None, *of_inputs
 
 
 def _backward(gradient: Tensor, image: Tensor, weight: Tensor, how: Any, which: int) -> Tensor:
     """The gradient of the input for 0, of the weight for 1."""
     mask = [which == 0, which == 1, False]
     convolution_backward = torch.ops.aten.convolution_backward
-    found = convolution_backward(gradient, image, weight, None, *how, False, [0, 0, 0], 1, mask)
-    given: Tensor = found[which]
-    return given
+    gradients = convolution_backward(gradient, image, weight, None, *how, False, [0, 0, 0], 1, mask)
+    wanted: Tensor = gradients[which]
+    return wanted
 
 
 def instance_norm(
@@ -193,9 +194,9 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """What ``torch.nn.functional.instance_norm`` gives, as a group norm of one channel each where it is one."""
+    """``torch.nn.functional.instance_norm``, computed as a group norm with one channel per group where it is one."""
     is_plain = running_mean is None and use_input_stats and image.dim() == 5 and image.dtype is torch.float32
-    if not is_plain or _is_hooked() or image.shape[2:].numel() == 1:  # a single voxel has no variance: torch refuses it
+    if not is_plain or _is_hooked() or image.shape[2:].numel() == 1:  # torch refuses a single voxel
         return F.instance_norm(image, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     return F.group_norm(image.contiguous(), image.shape[1], weight, bias, eps)
 

@@ -1,4 +1,4 @@
-"""What a parameter is. A network declares it, a method names the roles it moves."""
+"""The role of a parameter: a network declares it, a method names the roles that it trains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """The part that a parameter plays in its network; each parameter has exactly one."""
+    """The role of a parameter in its network; each parameter has exactly one."""
 
     HEAD = "head"
     """Weight or bias of a layer whose output channels are the labels."""
@@ -23,4 +23,4 @@ class Role(StrEnum):
     ADAPTER = "adapter"
     """Added by a method: not the network's own."""
     OTHER = "other"
-    """Anything else: only methods that train everything move it."""
+    """Anything else: only methods that train everything train it."""

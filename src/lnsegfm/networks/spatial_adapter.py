@@ -1,7 +1,7 @@
 """A small residual module on the last features of a network, before its head (FSEFT's spatial adapter).
 
-It is not linear, so no plain network can take it in: an adapted model names one of the classes of `ADAPTED` in its
-plans, which are the plain ones with the module in its place. Their other weights keep the plain names.
+It is not linear, so it cannot be merged into a plain network: the plans of an adapted model name one of the classes of
+`ADAPTED`, which are the plain ones with the module. Their other weights keep their names.
 
 Silva-Rodriguez et al., Medical Image Analysis 2025, https://arxiv.org/abs/2303.17051.
 """
@@ -35,8 +35,8 @@ class SpatialAdapterModule(Added):
 
     Args:
         channels: Channels of x, which is (B, channels, D, H, W).
-        width: Channels in between.
-        generator: Of the first weights of ``down``, drawn as He et al. do for this nonlinearity.
+        width: Channels between the convolutions.
+        generator: Of the initial weights of ``down``, by He et al.'s rule for this nonlinearity.
     """
 
     def __init__(self, channels: int, width: int, generator: torch.Generator | None = None) -> None:
@@ -50,9 +50,9 @@ class SpatialAdapterModule(Added):
                 nn.init.zeros_(zero)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features, changed."""
-        changed: Tensor = x + self.up(self.nonlinearity(self.down(x)))
-        return changed
+        """The adapted features."""
+        adapted: Tensor = x + self.up(self.nonlinearity(self.down(x)))
+        return adapted
 
 
 def attach(
@@ -61,26 +61,29 @@ def attach(
     head: Sequence[nn.Module] | None = None,
     generator: torch.Generator | None = None,
 ) -> int:
-    """Put an adapter before the head, unless the network has one; give its width.
+    """Insert an adapter before the head, unless the network has one.
 
     Args:
         network: Any network whose head takes (B, C, D, H, W).
-        width: Channels in between; None takes as many as the head sees.
-        head: Names the head of a network that has no card; the last of it sees the features.
-        generator: Of the first weights.
+        width: Channels between the convolutions; None for those of the head's input.
+        head: The head of a network that has no card; its last layer takes the features.
+        generator: Of the initial weights.
+
+    Returns:
+        The width.
 
     Raises:
-        ConfigError: The head is no 3D convolution, or none was named.
+        ConfigError: The head is no 3D convolution, or an empty head was given.
     """
     if head is not None and not head:
-        raise ConfigError("Head: none is named. Name the layer before which the adapter is to stand.")
+        raise ConfigError("Head: none is named. Name the layer before which the adapter is inserted.")
     layer = last_layer(network, head)
-    there = getattr(layer, NAME, None)
-    if isinstance(there, SpatialAdapterModule):
-        return there.down.out_channels
+    present = getattr(layer, NAME, None)
+    if isinstance(present, SpatialAdapterModule):
+        return present.down.out_channels
     if not isinstance(layer, (_ConvNd, _ConvTransposeNd)) or layer.weight.dim() != 5:
         raise ConfigError(
-            f"Head {type(layer).__name__}: a spatial adapter stands before a 3D convolution. Use another method."
+            f"Head {type(layer).__name__}: a spatial adapter needs a 3D convolution after it. Use another method."
         )
     width = width or layer.in_channels
     adapter = SpatialAdapterModule(layer.in_channels, width, generator)
@@ -110,10 +113,10 @@ class ResidualEncoderUNet(unet.ResidualEncoderUNet):
 
 
 def adapted_class(path: str) -> str:
-    """Import path of a class with an adapter for that of the plain one.
+    """Import path of the class with an adapter, from that of the plain class.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no such class.
     """
     name = path.rpartition(".")[2]
     if name not in ADAPTED:

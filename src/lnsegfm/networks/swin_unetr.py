@@ -1,4 +1,4 @@
-"""MONAI's SwinUNETR behind the face that nnU-Net expects of a network.
+"""MONAI's SwinUNETR with the interface that nnU-Net expects of a network.
 
 nnU-Net builds a network as ``cls(input_channels=..., num_classes=..., deep_supervision=..., **arch_kwargs)`` from the
 import path in its plans, and switches deep supervision by ``network.decoder.deep_supervision``. The names of the
@@ -20,15 +20,13 @@ from torch import Tensor
 
 from lnsegfm.errors import ConfigError, ModelError
 
-CLASS_PATH = "lnsegfm.networks.swin_unetr.SwinUNETR"
-
 
 @dataclass
-class Switch:
-    """What nnU-Net sets to switch deep supervision; this network has one output and heeds it not.
+class DeepSupervisionSwitch:
+    """The attribute by which nnU-Net switches deep supervision; without effect, as this network has one output.
 
     Args:
-        deep_supervision: Whatever was set.
+        deep_supervision: The value that was set.
     """
 
     deep_supervision: bool = False
@@ -46,13 +44,13 @@ class SwinUNETR(MonaiSwinUNETR):
         window_size: Edge of the attention windows, in tokens.
         use_v2: A residual convolution block before each stage (SwinUNETR-V2).
         use_checkpoint: Compute activations of the transformer again in the backward pass instead of keeping them.
-        deep_supervision: Accepted, because nnU-Net passes it; there is one output either way.
+        deep_supervision: Accepted because nnU-Net passes it; without effect.
         strides: Accepted and without effect: halvings of each stage, which nnU-Net's planning of loss and augmentation
             and the check of patch sizes read from the plans.
         settings: Further arguments of MONAI's class.
 
     Raises:
-        ConfigError: An argument that MONAI's class refuses.
+        ConfigError: MONAI's class refuses an argument.
     """
 
     def __init__(
@@ -85,14 +83,14 @@ class SwinUNETR(MonaiSwinUNETR):
             )
         except (TypeError, ValueError) as error:
             raise ConfigError(f"SwinUNETR: {error} Check arch_kwargs in the plans.") from None
-        self.decoder = Switch(deep_supervision)
+        self.decoder = DeepSupervisionSwitch(deep_supervision)
 
 
 def arguments_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read a SwinUNETR's arguments off its weights.
+    """Infer the arguments of a SwinUNETR from its weights.
 
-    Everything but ``use_checkpoint`` and the kind of patch merging (``merging`` is taken, MONAI's default) leaves its
-    mark in names and shapes.
+    Names and shapes show all but ``use_checkpoint`` and the kind of patch merging (MONAI's default ``merging`` is
+    assumed).
 
     Args:
         weights: State dict with MONAI's names.
@@ -111,7 +109,7 @@ def arguments_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         depths, heads = [], []
         for stage in range(1, 5):
             pattern = re.compile(rf"swinViT\.layers{stage}\.0\.blocks\.(\d+)\.")
-            depths.append(1 + max(int(found[1]) for name in weights if (found := pattern.match(name))))
+            depths.append(1 + max(int(match[1]) for name in weights if (match := pattern.match(name))))
             heads.append(weights[_table(stage)].shape[1])
         mlp = weights["swinViT.layers1.0.blocks.0.mlp.linear1.weight"].shape[0] / feature_size
         return {

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lnsegfm.networks.cards import unwrap
+from lnsegfm.networks.computed_weights import Shifted
 from lnsegfm.networks.parameter_roles import KERNELS, NetworkParameter
-from lnsegfm.networks.reparametrize import Shifted
 from lnsegfm.networks.role import Role
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lnsegfm.errors import DataError, ModelError, TransferError
-from lnsegfm.networks.reparametrize import Factors
+from lnsegfm.networks.computed_weights import Factors
 from lnsegfm.storage import read_json, write_bytes, write_json
 from lnsegfm.weights.factors import pack, unpack, weight_of
 from lnsegfm.weights.state import aliases, raw, weights_hash

@@ -16,8 +16,8 @@ import safetensors.torch
 from torch import Size, Tensor
 
 from lnsegfm.errors import ModelError, TransferError
+from lnsegfm.networks.computed_weights import KINDS, Factors
 from lnsegfm.networks.layout import KernelLayout
-from lnsegfm.networks.reparametrize import KINDS, Factors
 from lnsegfm.storage import write_bytes
 
 LOW_RANK = ("lora", "dora")
