@@ -74,8 +74,9 @@ def part_out(folder: Path) -> Callable[[], None]:
     from lnsegfm.imaging.files import write_mask
     from lnsegfm.prediction.inputs import Scans
     from lnsegfm.prediction.predict_options import PredictOptions
-    from lnsegfm.prediction.writers.case_outputs import CaseOutputs, MaskOrigin
+    from lnsegfm.prediction.writers.case_outputs import CaseOutputs
     from lnsegfm.prediction.writers.case_records import record_file
+    from lnsegfm.prediction.writers.mask_origin import MaskOrigin
 
     series = series_of(folder / "ct")
     case, mask = Case("out", ()), folder / "out.nii.gz"

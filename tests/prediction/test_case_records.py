@@ -231,7 +231,7 @@ class CountWriter:
 
 
 def test_a_format_of_ones_own_is_written_for_images_too(model, scans, tmp_path, monkeypatch):
-    monkeypatch.setitem(writer_table.WRITERS, "count", CountWriter())
+    monkeypatch.setitem(writer_table.WRITERS.builtin, "count", CountWriter())
     out, options = tmp_path / "out", PLAIN.with_fields(formats=("count",))
     predict_cases(model, scans, out, options)
     for case in scans:

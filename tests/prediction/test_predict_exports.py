@@ -32,9 +32,10 @@ from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.results import PredictedMask
 from lnsegfm.prediction.shared_folder import joined
 from lnsegfm.prediction.writers import case_outputs
-from lnsegfm.prediction.writers.case_outputs import CaseOutputs, MaskOrigin, Need
+from lnsegfm.prediction.writers.case_outputs import CaseOutputs, Need
 from lnsegfm.prediction.writers.case_records import CaseRecord, write_record
 from lnsegfm.prediction.writers.cohort_summary import read_series_index, write_indexes, write_refusals
+from lnsegfm.prediction.writers.mask_origin import MaskOrigin
 from tests.imaging.dicom.scanner import write_series
 from tests.scenes import SHAPE as SCENE
 from tests.scenes import scene

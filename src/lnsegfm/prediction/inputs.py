@@ -46,7 +46,7 @@ class Scans:
     """Scans to predict.
 
     Args:
-        cases: By name; one from DICOM has no image file until it is ``opened``.
+        cases: By name; a case from DICOM has no image file until it is ``opened``.
         series: The DICOM series of cases that come from one.
         refused: What looked like a scan and cannot be used.
         source: Where they come from; "" where that has no name.
@@ -76,8 +76,8 @@ class Scans:
             try:
                 yield replace(case, images=(image,))
             except DataError as error:  # nobody knows the temporary file
-                told = (problem.replace(str(image), f"Series {series.name}") for problem in error.problems)
-                raise DataError(*told) from None
+                problems = (problem.replace(str(image), f"Series {series.name}") for problem in error.problems)
+                raise DataError(*problems) from None
 
 
 @contextmanager
@@ -142,9 +142,9 @@ def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
             raise DataError(f"{file}: {scans[name][channel].name} is the same case. Rename or remove one of the two.")
         scans[name][channel] = file
     problems = [
-        f"Case {name} in {path}: channels {sorted(found)} are there, but the model takes {channels}. Add the others."
-        for name, found in scans.items()
-        if sorted(found) != list(range(channels))
+        f"Case {name} in {path}: channels {sorted(given)} are there, but the model takes {channels}. Add the others."
+        for name, given in scans.items()
+        if sorted(given) != list(range(channels))
     ]
     if problems:
         raise DataError(*problems)
@@ -172,21 +172,21 @@ def _dicom(path: Path, folder: Path, channels: int, called: Callable[[Series], s
     """The series in ``folder``: ``path``, or what it was unpacked to."""
     from lnsegfm.imaging.dicom.series import find_series
 
-    found = find_series(folder, straighten=straighten)
-    if not found.series:
-        if found.refused:
-            raise DataError(*(str(refusal) for refusal in found.refused))
+    index = find_series(folder, straighten=straighten)
+    if not index.series:
+        if index.refused:
+            raise DataError(*(str(refusal) for refusal in index.refused))
         raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM CT.")
     if channels != 1:
         raise DataError(f"{path}: DICOM gives one channel, and the model takes {channels}. Give images by channel.")
     series: dict[str, Series] = {}
     taken: set[str] = set()  # without capitals: on some file systems they make no difference
-    for one in found.series:
-        name = next(n for n in numbered(called(one)) if n.casefold() not in taken)
+    for scan in index.series:
+        name = next(n for n in numbered(called(scan)) if n.casefold() not in taken)
         taken.add(name.casefold())
-        series[name] = one
+        series[name] = scan
     cases = tuple(Case(name, ()) for name in sorted(series))
-    refused = tuple(Failure(lost.series, str(lost), named=True) for lost in found.refused if not lost.harmless)
+    refused = tuple(Failure(lost.series, str(lost), named=True) for lost in index.refused if not lost.harmless)
     return Scans(cases, series, refused)
 
 
@@ -203,15 +203,15 @@ def _listed(path: Path, scans_in: Callable[[Path], Scans]) -> Scans:
                 require_name(named)
             if not place:
                 raise DataError("it names no path. Fill it in, or remove the line.")
-            one = scans_in(path.parent / place)
+            scans = scans_in(path.parent / place)
         except (DataError, OSError) as error:
             problems = error.problems if isinstance(error, DataError) else (one_line(error),)
             failed += [Failure(named or line, f"{line}: {problem}", named=True) for problem in problems]
             continue
-        failed += one.refused
-        for case in one.cases:
+        failed += scans.refused
+        for case in scans.cases:
             name = named or case.name
-            if named and len(one.cases) > 1:
+            if named and len(scans.cases) > 1:
                 name = f"{named}_{case.name}"
             if name.casefold() in taken:
                 reason = f"{name} is another line's case, too. Give each its own in the column case."
@@ -219,8 +219,8 @@ def _listed(path: Path, scans_in: Callable[[Path], Scans]) -> Scans:
                 continue
             taken.add(name.casefold())
             cases[name] = replace(case, name=name)
-            if case.name in one.series:
-                series[name] = one.series[case.name]
+            if case.name in scans.series:
+                series[name] = scans.series[case.name]
     if not cases:
         raise DataError(*([failure.reason for failure in failed] or [f"{path}: it has no line. Name a scan a line."]))
     return Scans(tuple(cases[name] for name in sorted(cases)), series, tuple(failed))

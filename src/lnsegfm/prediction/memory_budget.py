@@ -80,7 +80,7 @@ def room(
 
 
 def tile_bytes(model: Model) -> int:
-    """What the network holds while it sees one tile, about: its widest layers, in and out, and a skip."""
+    """What the network holds while it evaluates one tile, about: its widest layers, in and out, and a skip."""
     stated = resolve_configuration(model.plans, model.configuration)
     features = stated["architecture"]["arch_kwargs"].get("features_per_stage", [_FEATURES])
     widest = features[0] if isinstance(features, list | tuple) else features
@@ -99,11 +99,11 @@ def scan_bytes(model: Model, grid: Grid, probabilities: bool = False) -> int:
         probabilities: Whether each class's probability is there, too.
     """
     spacing = in_image_order(model.plans, resolve_configuration(model.plans, model.configuration)["spacing"])
-    here = math.prod(grid.shape)
-    there = here * math.prod(a / b for a, b in zip(grid.spacing_mm[-len(spacing) :], spacing, strict=True))
+    on_scan = math.prod(grid.shape)
+    resampled = on_scan * math.prod(a / b for a, b in zip(grid.spacing_mm[-len(spacing) :], spacing, strict=True))
     classes = 1 + len(model.label_names)
-    on_scan = 4 * (1 + 2 * model.channels) + 8 + (4 * classes if probabilities else 0)
-    return round(here * on_scan + there * 4 * (2 * model.channels + classes))
+    bytes_a_voxel = 4 * (1 + 2 * model.channels) + 8 + (4 * classes if probabilities else 0)
+    return round(on_scan * bytes_a_voxel + resampled * 4 * (2 * model.channels + classes))
 
 
 def resident() -> int:

@@ -27,8 +27,9 @@ from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Predictor, ready
 from lnsegfm.prediction.results import RawPrediction
 from lnsegfm.prediction.shared_folder import joined, take_case
-from lnsegfm.prediction.writers.case_outputs import CaseOutputs, MaskOrigin, Need
+from lnsegfm.prediction.writers.case_outputs import CaseOutputs, Need
 from lnsegfm.prediction.writers.cohort_summary import write_indexes, write_refusals
+from lnsegfm.prediction.writers.mask_origin import MaskOrigin
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import write_json
 

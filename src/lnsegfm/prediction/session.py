@@ -27,7 +27,7 @@ from lnsegfm.prediction.pipeline import prepared_ahead, worthwhile
 from lnsegfm.prediction.predict_options import GB, SessionOptions
 from lnsegfm.prediction.predicted_scan import Prediction
 from lnsegfm.prediction.predictor import ready
-from lnsegfm.prediction.writers.case_outputs import model_title
+from lnsegfm.prediction.writers.mask_origin import model_title
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series

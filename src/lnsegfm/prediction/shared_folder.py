@@ -69,9 +69,9 @@ def take_case(out: Path, case: str) -> HeldLock | None:
 def _agree(out: Path, made_by: dict[str, Any], overwrite: bool, others: set[str]) -> int:
     """Settle model, settings and generation with what is there."""
     card = out / CARD
-    there: dict[str, Any] = read_json(card) if card.is_file() else {}
-    generation = int(there.get("generation", 0))
-    differs = bool(there) and {key: value for key, value in there.items() if key != "generation"} != made_by
+    earlier: dict[str, Any] = read_json(card) if card.is_file() else {}
+    generation = int(earlier.get("generation", 0))
+    differs = bool(earlier) and {key: value for key, value in earlier.items() if key != "generation"} != made_by
     if differs and not overwrite:
         raise RunMismatch(
             f"{out}: its masks come from another model or other settings. Choose another --out, or --overwrite."
@@ -84,7 +84,7 @@ def _agree(out: Path, made_by: dict[str, Any], overwrite: bool, others: set[str]
     if overwrite and "overwrite" not in others:
         generation += 1
     content = made_by | ({"generation": generation} if generation else {})
-    if content != there:
+    if content != earlier:
         write_json(card, content)
     return generation
 
@@ -102,14 +102,14 @@ def _whole_folder(out: Path) -> Iterator[HeldLock]:
 
 def _members(out: Path) -> set[str]:
     """The kinds of members that are at work: ``predict``, ``overwrite``; what dead ones left is removed."""
-    found = set()
+    kinds = set()
     for place in out.glob(f"{PARTIAL}member-*{LOCK}"):
         held = try_lock(place)
         if held is None:
-            found.add(place.name.removeprefix(f"{PARTIAL}member-").split("-")[0])
+            kinds.add(place.name.removeprefix(f"{PARTIAL}member-").split("-")[0])
         else:
             held.release()
-    return found
+    return kinds
 
 
 def _sweep(out: Path) -> None:

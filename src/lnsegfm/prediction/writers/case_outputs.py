@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,12 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.datasets.labels import LabelMap, node_labels
+from lnsegfm.datasets.labels import node_labels
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.domain_ranges import TrainingDomain
 from lnsegfm.evaluation.flags import Flag, flags_of
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.models.model_folder import Model
-from lnsegfm.models.training_domain import ct_channel, training_domains
 from lnsegfm.prediction.case_names import identity
 from lnsegfm.prediction.inputs import Scans
 from lnsegfm.prediction.predict_options import PredictOptions
@@ -35,6 +31,7 @@ from lnsegfm.prediction.writers.case_records import (
 )
 from lnsegfm.prediction.writers.cohort_summary import read_series_index
 from lnsegfm.prediction.writers.mask_exports import MaskExports
+from lnsegfm.prediction.writers.mask_origin import MaskOrigin
 from lnsegfm.prediction.writers.sidecars import (
     NodesByLabel,
     has_nodes,
@@ -47,7 +44,7 @@ from lnsegfm.prediction.writers.sidecars import (
     write_case_probabilities,
     write_nodes,
 )
-from lnsegfm.storage import content_hash, sha256
+from lnsegfm.storage import sha256
 
 
 class Need(Enum):
@@ -57,43 +54,6 @@ class Need(Enum):
     COMPLETE = "complete"
     """Its mask is there; its sidecars are not, or belong to another mask."""
     NOTHING = "nothing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskOrigin:
-    """What a folder's masks are made by, as far as what is written of them depends on it.
-
-    Args:
-        labels: What the masks hold.
-        title: What files call the model.
-        made_by: Hashes of the weights, and the settings that masks depend on.
-        mask_ending: Of the masks' files.
-        ct: Channel that is CT; None where none is.
-        domains: What the model was trained on, with which scans are compared.
-    """
-
-    labels: LabelMap
-    title: str = ""
-    made_by: Mapping[str, Any] = field(default_factory=dict)
-    mask_ending: str = ".nii.gz"
-    ct: int | None = None
-    domains: tuple[TrainingDomain, ...] = ()
-
-    @classmethod
-    def of(cls, model: Model, options: PredictOptions) -> MaskOrigin:
-        """That of a model's masks.
-
-        Raises:
-            DataError: The model's description of its training is damaged.
-        """
-        return cls(
-            labels=model.labels,
-            title=model_title(model),
-            made_by={"model": [fold.weights_sha256 for fold in model.folds]} | options.setting.to_json(),
-            mask_ending=str(model.dataset_json.get("file_ending", ".nii.gz")),
-            ct=ct_channel(model.plans, model.configuration),
-            domains=tuple(training_domains(model)) if options.flags else (),
-        )
 
 
 class CaseOutputs:
@@ -156,38 +116,38 @@ class CaseOutputs:
         record = read_record(self.out, case)
         return record is not None and record.mask_sha256 not in ("", sha256(self.mask_file(case)))
 
-    def before_mask(self, case: Case, found: PredictedMask, generation: int) -> None:
+    def before_mask(self, case: Case, predicted: PredictedMask, generation: int) -> None:
         """Write what belongs to a mask that is about to appear; what belonged to the one before goes, and it, too.
 
         However the process ends, a mask that is there has its record.
 
         Args:
             case: The case, its image in a file.
-            found: The prediction.
+            predicted: The prediction.
             generation: Of the folder.
 
         Raises:
             DataError: Probabilities on other axes than the mask.
         """
-        mask, grid = read_mask(found.mask)
-        if found.probabilities is not None:
-            require_same_axes(case.name, found.probabilities, mask)
+        mask, grid = read_mask(predicted.mask)
+        if predicted.probabilities is not None:
+            require_same_axes(case.name, predicted.probabilities, mask)
         flags = None
         if self.options.flags:
-            statistics = measure_mask(found.scan, mask, grid, self.origin.labels.names)
-            flags = flags_of(case.name, statistics, self.origin.domains, found.mirrored)
+            statistics = measure_mask(predicted.scan, mask, grid, self.origin.labels.names)
+            flags = flags_of(case.name, statistics, self.origin.domains, predicted.mirrored)
         nodes = self._nodes(mask, grid)
         before = read_record(self.out, case.name)
         self.mask_file(case.name).unlink(missing_ok=True)  # first: no mask ever has another one's record
         record_file(self.out, case.name).unlink(missing_ok=True)
         self.exports.remove(case.name, before)
         remove_sidecars(self.out, case.name)
-        if found.probabilities is not None:
-            write_case_probabilities(self.out, case.name, found.probabilities)
+        if predicted.probabilities is not None:
+            write_case_probabilities(self.out, case.name, predicted.probabilities)
         if nodes is not None and self.options.nodes:
             write_nodes(self.out, case.name, nodes)
         made = CaseRecord(case=case.name, made_by=self.origin.made_by, generation=generation, flags=flags)
-        write_record(self.out, self._described(made, mask, grid, sha256(found.mask), nodes))
+        write_record(self.out, self._described(made, mask, grid, sha256(predicted.mask), nodes))
 
     def complete(self, case: Case) -> None:
         """Add all that a mask that is there lacks; how mirrored predictions agreed is not known any more.
@@ -244,8 +204,8 @@ class CaseOutputs:
     def _export(self, record: CaseRecord, mask: np.ndarray, grid: Grid) -> None:
         if not self.exports.missing(record):
             return
-        there, problems = self.exports.write(record, mask, grid)
-        write_record(self.out, replace(record, exports=there, per_node=self.options.per_node))
+        written, problems = self.exports.write(record, mask, grid)
+        write_record(self.out, replace(record, exports=written, per_node=self.options.per_node))
         if problems:
             raise DataError(" ".join(problems))
 
@@ -281,10 +241,10 @@ class CaseOutputs:
             of_nodes = {label: nodes[label] for label in node_labels(self.origin.labels.names)}
             summary = {
                 label: {
-                    "number": len(found),
-                    "largest_short_axis_mm": max((node.short_axis_mm for node in found), default=None),
+                    "number": len(measured),
+                    "largest_short_axis_mm": max((node.short_axis_mm for node in measured), default=None),
                 }
-                for label, found in of_nodes.items()
+                for label, measured in of_nodes.items()
             }
         return replace(
             record,
@@ -315,11 +275,3 @@ class CaseOutputs:
     def _owner(self, case: str, record: CaseRecord | None) -> str | None:
         """Whose the mask of a name is: a series, "" for an image; None where nobody knows."""
         return record.series_identity if record is not None else self._owners.get(case)
-
-
-def model_title(model: Model) -> str:
-    """What files that a model made call it: the hash of its weights, and its name where it has one."""
-    hashes = [fold.weights_sha256 for fold in model.folds]
-    weights = hashes[0] if len(hashes) == 1 else content_hash(hashes)
-    named = f" ({model.stored.card.name})" if model.stored is not None else ""
-    return f"weights {weights[:12]}{named}"

@@ -77,12 +77,12 @@ def write_refusals(out: Path, source: str, refused: Sequence[Failure]) -> None:
 
 
 def _refusals_in(out: Path) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
+    refused: list[dict[str, str]] = []
     for file in sorted(out.glob("refused-*.json")):
         content = read_json(file)
         if isinstance(content, dict) and content.get("format") == REFUSED_FORMAT:
-            found += [one for one in content["refused"] if one not in found]
-    return sorted(found, key=lambda one: (one["series"], one["reason"]))
+            refused += [refusal for refusal in content["refused"] if refusal not in refused]
+    return sorted(refused, key=lambda refusal: (refusal["series"], refusal["reason"]))
 
 
 def _csv(labels: LabelMap, records: Sequence[CaseRecord]) -> str:

@@ -43,6 +43,7 @@ class MaskExports:
         model: str = "",
     ) -> None:
         self.out, self.labels, self.scans, self.per_node, self.model = out, labels, scans, per_node, model
+        self._known, _ = WRITERS.usable()  # a plugin that cannot be loaded is no matter while nobody names it
         self._writers = tuple(WRITERS[name] for name in formats_named(formats) if name != MASK)
         of_series = [writer.name for writer in self._writers if writer.needs_series]
         if of_series and not scans.series:
@@ -64,7 +65,7 @@ class MaskExports:
     def remove(self, case: str, record: CaseRecord | None) -> None:
         """Remove the exports of a mask that is replaced."""
         named = record.exports if record is not None else ()
-        ours = {writer.file_name(case) for name, writer in WRITERS.items() if name != MASK}
+        ours = {writer.file_name(case) for name, writer in self._known.items() if name != MASK}
         for name in ours | {name for name in named if name.startswith(f"{case}.") and Path(name).name == name}:
             (self.out / name).unlink(missing_ok=True)
 
@@ -75,7 +76,7 @@ class MaskExports:
             The names of all exports that are there now, and what is wrong with those that are not, a line each.
         """
         missing = self.missing(record)
-        there = [w.file_name(record.case) for w in WRITERS.values() if self._is_there(w, record)]
+        there = [w.file_name(record.case) for w in self._known.values() if self._is_there(w, record)]
         instances, names = number_nodes(mask, self.labels) if missing and self.per_node else (None, None)
         export = MaskExport(
             case=record.case,
@@ -94,7 +95,7 @@ class MaskExports:
                 there.append(writer.file_name(record.case))
             except Exception as error:  # whatever is wrong with one file, the others are wanted
                 problems.append(one_line(error))
-        order = [writer.file_name(record.case) for writer in WRITERS.values()]
+        order = [writer.file_name(record.case) for writer in self._known.values()]
         return tuple(sorted(there, key=order.index)), list(dict.fromkeys(problems))
 
     def require_series(self, case: str, mask_file: Path, grid: Grid) -> None:
