@@ -179,7 +179,7 @@ def _describe(card: SetCard, as_json: bool) -> None:
     ):
         if text:
             lines.append(f"{title}: {text}")
-    for title, several in (("checked", card.checks), ("open", card.open_points), ("told by", card.sources)):
+    for title, several in (("checked", card.checks), ("open", card.open_points), ("source", card.sources)):
         lines += [f"{title}: {each}" for each in several]
     pattern = "" if card.public else " --roi 'LN*=lymph_node'"
     lines.append(f"Then: lnsegfm data convert {card.name} FOLDER{pattern} --out DATASET")
