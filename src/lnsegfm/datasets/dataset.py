@@ -291,4 +291,4 @@ def _file_ending(root: Path, cases: Sequence[Case], description: Mapping[str, An
         )
     counted = Counter(ending(image) for case in cases for image in case.images)
     commonest = max(IMAGE_ENDINGS, key=lambda e: counted[e])
-    return str(stated or commonest)
+    return str(stated) if stated in IMAGE_ENDINGS else commonest  # masks are written in it

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.imaging.files import readable_by_itk
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import find_in_nnunet
 
@@ -28,9 +29,10 @@ def read_cropped(images: Sequence[Path], label: Path | None) -> tuple[np.ndarray
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
-    with nnunet_environment():
-        image, properties = SimpleITKIO().read_images([str(image) for image in images])
-        cropped, labels, _ = crop_to_nonzero(image, SimpleITKIO().read_seg(str(label))[0])
+    with readable_by_itk([*images, *([label] if label is not None else [])]) as files, nnunet_environment():
+        names = [str(file) for file in files]
+        image, properties = SimpleITKIO().read_images(names[: len(images)])
+        cropped, labels, _ = crop_to_nonzero(image, SimpleITKIO().read_seg(names[-1])[0])
     return cropped, labels, [float(v) for v in properties["spacing"]], cropped[0].size / image[0].size
 
 

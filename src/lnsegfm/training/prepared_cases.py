@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case
+from lnsegfm.errors import DataError
+from lnsegfm.imaging.files import readable_by_itk
 from lnsegfm.messages import counted
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.progress import Progress
@@ -70,9 +72,12 @@ def _found_or_prepared(
 
 
 def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any]) -> PreparedCase:
-    with nnunet_environment():
+    if case.label is None:
+        raise DataError(f"Case {case.name}: it has no reference. Label it, or leave it out.")
+    with readable_by_itk([*case.images, case.label]) as files, nnunet_environment():
+        *images, label = map(str, files)
         data, labels, properties = configuration.preprocessor_class(verbose=False).run_case(
-            [str(image) for image in case.images], str(case.label), plans, configuration, dataset_json
+            images, label, plans, configuration, dataset_json
         )
     return PreparedCase.prepared(case.name, data, labels, properties["class_locations"])
 
