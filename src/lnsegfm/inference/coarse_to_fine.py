@@ -1,8 +1,8 @@
-"""Look coarsely first: at half the network's resolution everywhere, then in full at the tiles around what was found.
+"""Coarse-to-fine prediction: at half resolution everywhere, then at full resolution in the tiles around foreground.
 
-What is found is what the full pass finds wherever the first look found anything: every tile that reaches into the
-surroundings is asked, so the logits there are the same. Elsewhere they are the first look's, which are background.
-What the first look misses is missed.
+Around foreground of the coarse pass the result is that of full resolution everywhere: every tile that reaches into its
+surroundings is evaluated, so the logits are the same. Elsewhere they are those of the coarse pass, which are
+background. What the coarse pass misses stays missed.
 """
 
 from __future__ import annotations

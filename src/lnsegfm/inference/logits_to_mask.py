@@ -100,14 +100,14 @@ def is_default(settings: Mapping[str, Any]) -> bool:
 
 @torch.inference_mode()
 def mask_from_logits(
-    logits: Tensor, way: InversePreprocessing, *, limit_bytes: int = LIMIT_BYTES, rounded: bool = False
+    logits: Tensor, inverse: InversePreprocessing, *, limit_bytes: int = LIMIT_BYTES, rounded: bool = False
 ) -> np.ndarray:
     """The mask of a scan.
 
     Args:
         logits: (classes, z, y, x) on the network's grid, any floating type; or (1, z, y, x), the logit of class 1
             less that of class 0.
-        way: To the scan's grid.
+        inverse: To the scan's grid.
         limit_bytes: Memory of temporary tensors besides logits and mask; a slab has at least one slice.
         rounded: Interpolate in double precision and round to the logits' own type before they are compared, as
             nnU-Net does; else in single precision.
@@ -119,25 +119,25 @@ def mask_from_logits(
     _require_logits(logits)
     classes = len(logits)
     kind = np.uint8 if classes <= 255 else np.uint16
-    mask = np.zeros([way.whole[axis] for axis in way.backward], dtype=kind)
-    target = mask.transpose(np.argsort(way.backward))
-    round_to = logits.dtype if rounded and tuple(logits.shape[1:]) != way.shape else None
+    mask = np.zeros([inverse.whole[axis] for axis in inverse.backward], dtype=kind)
+    target = mask.transpose(np.argsort(inverse.backward))
+    round_to = logits.dtype if rounded and tuple(logits.shape[1:]) != inverse.shape else None
     paired = classes == 1 or (classes == 2 and round_to is None)
     choose = _sign if paired else _running_argmax
-    for slab, there in _slabs(logits, way, limit_bytes, exact=round_to is not None):
-        _put(target, way, there, choose(slab, classes, round_to).to("cpu").numpy())
+    for slab, place in _slabs(logits, inverse, limit_bytes, exact=round_to is not None):
+        _put(target, inverse, place, choose(slab, classes, round_to).to("cpu").numpy())
     return mask
 
 
 @torch.inference_mode()
 def probabilities_from_logits(
-    logits: Tensor, way: InversePreprocessing, *, out: np.ndarray | None = None, limit_bytes: int = LIMIT_BYTES
+    logits: Tensor, inverse: InversePreprocessing, *, out: np.ndarray | None = None, limit_bytes: int = LIMIT_BYTES
 ) -> np.ndarray:
     """The probability of each class, as nnU-Net's ``--save_probabilities`` has them.
 
     Args:
         logits: As in ``mask_of``; from a difference the probabilities of two classes come.
-        way: To the scan's grid.
+        inverse: To the scan's grid.
         out: Where to put them: an array of the right shape and any floating type, which may be mapped from a file.
         limit_bytes: Memory of temporary tensors besides logits and result.
 
@@ -146,54 +146,58 @@ def probabilities_from_logits(
     """
     _require_logits(logits)
     classes = max(2, len(logits))
-    shape = (classes, *(way.whole[axis] for axis in way.backward))
-    found = np.empty(shape, dtype=np.float32) if out is None else out
-    if found.shape != shape:
-        raise DataError(f"Array of shape {found.shape}: the probabilities have {shape}. Give an array of that shape.")
-    found[0], found[1:] = 1, 0
-    for slab, there in _slabs(logits, way, limit_bytes // classes, exact=True):
+    shape = (classes, *(inverse.whole[axis] for axis in inverse.backward))
+    probabilities = np.empty(shape, dtype=np.float32) if out is None else out
+    if probabilities.shape != shape:
+        raise DataError(
+            f"Array of shape {probabilities.shape}: the probabilities have {shape}. Give an array of that shape."
+        )
+    probabilities[0], probabilities[1:] = 1, 0
+    for slab, place in _slabs(logits, inverse, limit_bytes // classes, exact=True):
         each = [slab(number).float() for number in range(len(logits))]
         each = each if len(each) > 1 else [torch.zeros_like(each[0]), *each]
-        likely = torch.stack(each).softmax(0).cpu().numpy()
+        shares = torch.stack(each).softmax(0).cpu().numpy()
         for number in range(classes):
-            _put(found[number].transpose(np.argsort(way.backward)), way, there, likely[number])
-    return found
+            _put(probabilities[number].transpose(np.argsort(inverse.backward)), inverse, place, shares[number])
+    return probabilities
 
 
 Slab = Callable[..., Tensor]
 """Gives the logits of a class (or of one less another) interpolated to a slab (thickness, y, x)."""
 
 
-def _slabs(logits: Tensor, way: InversePreprocessing, limit_bytes: int, *, exact: bool) -> Iterator[tuple[Slab, slice]]:
+def _slabs(
+    logits: Tensor, inverse: InversePreprocessing, limit_bytes: int, *, exact: bool
+) -> Iterator[tuple[Slab, slice]]:
     """Each slab of the cropped scan: what interpolates to it (``exact`` in doubles), and its place along axis 0."""
-    depth, height, width = way.shape
+    depth, height, width = inverse.shape
     kind = torch.float64 if exact and logits.device.type != "mps" else torch.promote_types(torch.float32, logits.dtype)
     thickness = max(1, int(limit_bytes // (height * width * kind.itemsize * _TEMPORARIES)))
     pairs = linear_neighbours(logits.shape[1], depth)
-    below = nearest_slices(logits.shape[1], depth) if way.nearest == 0 else pairs.low
-    above = below if way.nearest == 0 else pairs.high
+    below = nearest_slices(logits.shape[1], depth) if inverse.nearest == 0 else pairs.low
+    above = below if inverse.nearest == 0 else pairs.high
     share = torch.from_numpy(pairs.of_high).to(kind).to(logits.device)
-    across = way.nearest or 0
-    rows = _index(nearest_slices(logits.shape[1 + across], way.shape[across]), logits) if across else None
+    across = inverse.nearest or 0
+    rows = _index(nearest_slices(logits.shape[1 + across], inverse.shape[across]), logits) if across else None
 
-    def interpolate(there: slice, number: int, less: int | None = None) -> Tensor:
-        first, last = int(below[there][0]), int(above[there][-1]) + 1
+    def interpolate(place: slice, number: int, less: int | None = None) -> Tensor:
+        first, last = int(below[place][0]), int(above[place][-1]) + 1
         part = logits[number, first:last].to(kind)
         if less is not None:
             part = part - logits[less, first:last].to(kind)
         if rows is not None:
             part = part.index_select(across, rows)
-        near = part.index_select(0, _index(below[there] - first, logits))
-        if way.nearest != 0 and logits.shape[1] != depth:
-            near = near.lerp_(part.index_select(0, _index(above[there] - first, logits)), share[there, None, None])
-        if near.shape[1:] == way.shape[1:]:
+        near = part.index_select(0, _index(below[place] - first, logits))
+        if inverse.nearest != 0 and logits.shape[1] != depth:
+            near = near.lerp_(part.index_select(0, _index(above[place] - first, logits)), share[place, None, None])
+        if near.shape[1:] == inverse.shape[1:]:
             return near
         # the half-voxel convention and edges of `axis_weights`, whose matrix products take several times as long
         return F.interpolate(near[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
 
     for start in range(0, depth, thickness):
-        there = slice(start, min(start + thickness, depth))
-        yield (lambda number, less=None, there=there: interpolate(there, number, less)), there
+        place = slice(start, min(start + thickness, depth))
+        yield (lambda number, less=None, place=place: interpolate(place, number, less)), place
 
 
 def _index(places: np.ndarray, beside: Tensor) -> Tensor:
@@ -218,9 +222,9 @@ def _running_argmax(slab: Slab, classes: int, round_to: torch.dtype | None) -> T
     return label
 
 
-def _put(target: np.ndarray, way: InversePreprocessing, there: slice, part: np.ndarray) -> None:
+def _put(target: np.ndarray, inverse: InversePreprocessing, place: slice, part: np.ndarray) -> None:
     """Write a slab into the whole scan (network's axes); what lies beyond the scan is dropped."""
-    box = ((way.box[0][0] + there.start, way.box[0][0] + there.stop), *way.box[1:])
+    box = ((inverse.box[0][0] + place.start, inverse.box[0][0] + place.stop), *inverse.box[1:])
     inside = [(max(0, a), min(n, b)) for (a, b), n in zip(box, target.shape, strict=True)]
     if all(a < b for a, b in inside):
         source = tuple(slice(a - c[0], b - c[0]) for (a, b), c in zip(inside, box, strict=True))

@@ -1,4 +1,4 @@
-"""A volume's logits from overlapping tiles: nnU-Net's sliding window, with tiles asked in batches.
+"""A volume's logits from overlapping tiles: nnU-Net's sliding window, with tiles in batches.
 
 Positions, weights and mirrored copies are those of nnU-Net 2.8.1's ``predict_sliding_window_return_logits``. What
 differs is set by three settings: how many tiles the network sees at once, in which precision they are summed (nnU-Net
@@ -29,10 +29,10 @@ BATCH = 2
 
 @dataclass(frozen=True)
 class Air:
-    """Tiles that are one value throughout need not be asked one by one: the network is asked of one such tile.
+    """Constant tiles are evaluated once and reused.
 
     CT normalisation cuts intensities at a lower bound, so that air (and fat and lung below the bound) is one constant.
-    A skipped tile **is** the tile that was asked, so its logits are the same, whatever the network finds in it.
+    A skipped tile equals the evaluated one, so its logits are the same, whatever the network predicts in it.
 
     Args:
         value: The bound, in the units of the normalised volume.
@@ -80,10 +80,10 @@ def sliding_window(
             bit on a CPU.
         difference: Give one channel, the logit of class 1 less that of class 0: enough for a mask of two classes.
         quick: Compute the network's layers in the quickest way on a CPU (`lnsegfm.inference.tile_forward`).
-        air: Which tiles need not be asked; None asks all.
-        watch: Told of each batch, to see how far plain and mirrored passes agree. Not of skipped tiles in which both
-            are background.
-        only: The tiles to ask, in a volume at least a patch large, instead of those that cover it; at least one.
+        air: The value of constant tiles to reuse; None evaluates every tile.
+        watch: Called with the logits of each batch before and after averaging, to count mirror agreement. Not for
+            reused tiles that are background in both.
+        only: The tiles to evaluate, in a volume at least a patch large, instead of those that cover it; at least one.
 
     Returns:
         (classes, z, y, x), or (1, z, y, x) for ``difference``, where the sums lie; 0 where no tile lies.
@@ -99,15 +99,15 @@ def sliding_window(
     _require(volume, patch, step, mirror_axes, batch)
     padded, inner = pad(volume, patch)
     sums = _Sums(tuple(padded.shape[1:]), gaussian_importance(patch), precision, torch.device(accumulate_on))
-    asked = TileForward(
+    forward = TileForward(
         network.to(device).eval(), mirrorings(mirror_axes), device, batch, difference, watch, sums.to_the_cpu
     )
     tiles = tile_positions(padded.shape[1:], patch, step) if only is None else only
     with reused_memory(device), quick_forward(device) if quick else contextlib.nullcontext():
-        constant = _asked_once(asked, padded, tiles, patch, air)
-        for group, answers in _answered(asked, padded, tiles, constant):
-            for at, answer in zip(group, answers, strict=True):
-                sums.add(at, answer)
+        constant = _evaluate_constant(forward, padded, tiles, patch, air)
+        for group, results in _evaluated(forward, padded, tiles, constant):
+            for at, logits in zip(group, results, strict=True):
+                sums.add(at, logits)
     return sums.logits()[(slice(None), *inner)]
 
 
@@ -120,19 +120,19 @@ class _Sums:
         self._sums: Tensor | None = None
         self._total: Tensor | None = None
 
-    def add(self, at: TilePosition, answer: Tensor) -> None:
+    def add(self, at: TilePosition, logits: Tensor) -> None:
         """Add a tile's logits (classes, z, y, x)."""
         try:
-            answer = answer.to(self._place)
+            logits = logits.to(self._place)
             if self._sums is None or self._total is None:
                 self._weight = self._weight.to(self._place)
-                self._sums = torch.zeros((len(answer), *self._shape), dtype=self._precision, device=self._place)
+                self._sums = torch.zeros((len(logits), *self._shape), dtype=self._precision, device=self._place)
                 self._total = torch.zeros(self._shape, dtype=self._precision, device=self._place)
-            weighted = answer * self._weight
+            weighted = logits * self._weight
         except torch.OutOfMemoryError:
             if not self.to_the_cpu():
                 raise
-            self.add(at, answer)
+            self.add(at, logits)
             return
         self._sums[(slice(None), *at)] += weighted  # in place: from here on nothing can run out of memory
         self._total[at] += self._weight
@@ -172,56 +172,58 @@ def constant_tiles(volume: Tensor, tiles: Sequence[TilePosition], value: float) 
 
 @dataclass(frozen=True)
 class _Constant:
-    """What was found of tiles that are one value throughout.
+    """The logits of the constant tiles.
 
     Args:
         tiles: Their numbers.
-        answer: The logits of each of them (1, classes, z, y, x).
-        seen: Its plain and its averaged pass, for who watches; none where both are background.
+        logits: The logits of each of them (1, classes, z, y, x).
+        passes: Its logits before and after averaging, for `watch`; none where both are background.
     """
 
     tiles: frozenset[int] = frozenset()
-    answer: Tensor | None = None
-    seen: tuple[tuple[Tensor, Tensor], ...] = ()
+    logits: Tensor | None = None
+    passes: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
-def _answered(
-    asked: TileForward, volume: Tensor, tiles: Sequence[TilePosition], constant: _Constant
+def _evaluated(
+    forward: TileForward, volume: Tensor, tiles: Sequence[TilePosition], constant: _Constant
 ) -> Iterator[tuple[list[TilePosition], Tensor]]:
-    """Batches of tiles in their order with their logits; the network is not asked of constant ones."""
+    """Batches of tiles in their order with their logits; constant tiles are not evaluated again."""
     buffer: Tensor | None = None
-    for are_known, run in itertools.groupby(enumerate(tiles), key=lambda each: each[0] in constant.tiles):
+    for is_constant, run in itertools.groupby(enumerate(tiles), key=lambda each: each[0] in constant.tiles):
         places = [at for _, at in run]
         while places:
-            group, places = places[: asked.batch], places[asked.batch :]
-            if are_known and constant.answer is not None:
-                if asked.watch is not None:
-                    for plain, averaged in constant.seen * len(group):
-                        asked.watch(plain, averaged)
-                yield group, constant.answer.expand(len(group), *constant.answer.shape[1:])
+            group, places = places[: forward.batch], places[forward.batch :]
+            if is_constant and constant.logits is not None:
+                if forward.watch is not None:
+                    for plain, averaged in constant.passes * len(group):
+                        forward.watch(plain, averaged)
+                yield group, constant.logits.expand(len(group), *constant.logits.shape[1:])
                 continue
             parts = [volume[(slice(None), *at)] for at in group]
             if buffer is None:
-                buffer = torch.empty((asked.batch, *parts[0].shape), dtype=volume.dtype, device=volume.device)
-            yield group, asked(torch.stack(parts, out=buffer[: len(group)]))
+                buffer = torch.empty((forward.batch, *parts[0].shape), dtype=volume.dtype, device=volume.device)
+            yield group, forward(torch.stack(parts, out=buffer[: len(group)]))
 
 
-def _asked_once(
-    asked: TileForward, volume: Tensor, tiles: Sequence[TilePosition], patch: tuple[int, ...], air: Air | None
+def _evaluate_constant(
+    forward: TileForward, volume: Tensor, tiles: Sequence[TilePosition], patch: tuple[int, ...], air: Air | None
 ) -> _Constant:
-    """Ask the network of a tile of air, if there are several."""
-    empty = constant_tiles(volume, tiles, air.value) if air is not None else []
-    if air is None or len(empty) < 2:
+    """Evaluate one constant tile, if there are several."""
+    constant = constant_tiles(volume, tiles, air.value) if air is not None else []
+    if air is None or len(constant) < 2:
         return _Constant()
-    one = torch.full((1, len(volume), *patch), air.value, dtype=volume.dtype, device=volume.device)
-    seen: list[tuple[Tensor, Tensor]] = []
+    tile = torch.full((1, len(volume), *patch), air.value, dtype=volume.dtype, device=volume.device)
+    passes: list[tuple[Tensor, Tensor]] = []
 
-    def look(plain: Tensor, averaged: Tensor) -> None:
+    def observe(plain: Tensor, averaged: Tensor) -> None:
         if labels_of(plain).any() or labels_of(averaged).any():
-            seen.append((plain.clone(), averaged.clone()))
+            passes.append((plain.clone(), averaged.clone()))
 
-    answer = TileForward(asked.network, asked.mirrored, asked.device, 1, asked.difference, look, asked.relieve)(one)
-    return _Constant(frozenset(empty), answer, tuple(seen))
+    logits = TileForward(
+        forward.network, forward.mirrored, forward.device, 1, forward.difference, observe, forward.relieve
+    )(tile)
+    return _Constant(frozenset(constant), logits, tuple(passes))
 
 
 def pad(volume: Tensor, patch: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:

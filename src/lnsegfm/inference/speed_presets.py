@@ -1,4 +1,4 @@
-"""Faster ways to predict than nnU-Net's full setting, by name."""
+"""Settings that predict faster than nnU-Net's full setting, by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lnsegfm.errors import ConfigError, UnknownName
 
 @dataclass(frozen=True, kw_only=True)
 class CoarsePass:
-    """Look at half the network's resolution first, then at full resolution around what was found.
+    """Predict at half the network's resolution first, then at full resolution around the foreground.
 
     Args:
-        margin: What is looked at again beyond what was found, as a share of the patch, to every side.
-        step: Distance of tiles in the first look, as a share of the patch.
+        margin: Predicted again beyond the foreground to every side, as a share of the patch.
+        step: Distance of tiles in the coarse pass, as a share of the patch.
     """
 
     margin: float = 0.125
@@ -36,11 +36,11 @@ class InferenceSetting:
     Args:
         mirroring: Average over mirrored copies, along the axes that the model allows.
         step: Distance of tiles as a share of the patch.
-        coarse: Look at full resolution only where a coarse look finds something; None looks everywhere.
+        coarse: Predict at full resolution only around foreground of a coarse pass; None predicts everywhere.
         exact: Round as nnU-Net does.
 
     Raises:
-        ConfigError: A step that cannot be, or a coarse look that is to be exact.
+        ConfigError: An impossible step.
     """
 
     mirroring: bool = True
@@ -59,7 +59,7 @@ class InferenceSetting:
 
 
 FULL = "full"
-"""What the setting that presets are compared with is called."""
+"""Name of the setting that presets are compared with."""
 PRESETS: Mapping[str, InferenceSetting] = MappingProxyType(
     {
         "no-mirroring": InferenceSetting(mirroring=False),

@@ -1,4 +1,4 @@
-"""A network that is asked of tiles: in batches that memory holds, averaged over mirrored copies.
+"""The forward pass of tiles: in batches that memory holds, averaged over mirrored copies.
 
 On a CPU torch 2.15 hands a convolution of a single small tile to a kernel of its own that takes two to three times as
 long as oneDNN's, which it takes for two tiles at once (``use_mkldnn`` in its ``Convolution.cpp``). ``quick_forward``
@@ -20,12 +20,12 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.networks.quick_layers import Functions, ReplacedFunctions, instance_norm
 
 PassObserver = Callable[[Tensor, Tensor], None]
-"""Told of each batch of tiles: logits (tiles, C, z, y, x) of the plain pass, and averaged over mirrored copies."""
+"""Called with each batch of tiles: logits (tiles, C, z, y, x) of the plain pass, and averaged over mirrored copies."""
 
 
 @dataclass
 class TileForward:
-    """A network, asked of batches of tiles no larger than memory holds.
+    """A network that is evaluated on batches of tiles no larger than memory holds.
 
     Args:
         network: In evaluation, on ``device``.
@@ -33,8 +33,8 @@ class TileForward:
         device: Where it runs.
         batch: Tiles at once; halved for good when CUDA's memory does not hold so many.
         difference: Give the logit of class 1 less that of class 0.
-        watch: Told of every batch.
-        relieve: Frees CUDA memory and says whether it could; asked before the batch is halved.
+        watch: Called with every batch.
+        relieve: Frees CUDA memory and returns whether it could; called before the batch is halved.
     """
 
     network: nn.Module
@@ -77,12 +77,14 @@ class TileForward:
         if not isinstance(found, Tensor) or found.shape[2:] != tiles.shape[2:]:
             raise ConfigError("Network: it gives more than one output or another size. Turn deep supervision off.")
         if self.difference and found.shape[1] != 2:
-            raise ConfigError(f"Difference of {found.shape[1]} classes: there is one of two only. Ask for all logits.")
+            raise ConfigError(
+                f"Difference of {found.shape[1]} classes: it is defined for two only. Compute all logits."
+            )
         return found.float()
 
 
 def quick_forward(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Compute layers the quick way on a CPU: the same values but for rounding (2e-6 of logits of about 1)."""
+    """Use faster kernels on a CPU: the same values but for rounding (2e-6 of logits of about 1)."""
     return (
         ReplacedFunctions(_OTHERS)
         if device.type == "cpu" and torch.backends.mkldnn.is_available()

@@ -1,4 +1,4 @@
-"""Adapters as people pass them on: put on their base, and looked into.
+"""Adapter files: described, and applied to their base.
 
 An adapter comes with the plans of its model. They are checked as those of a model folder are, before anything is built
 or written.
@@ -108,7 +108,7 @@ def read_adapter(place: Path) -> AdapterDescription:
 
 @contextmanager
 def description_errors(file: Path) -> Iterator[None]:
-    """Whatever goes wrong with the content of a file is said of the file, in one line."""
+    """Turn any error about a file's content into a `ModelError` of one line that names the file."""
     try:
         yield
     except ModelError:
@@ -129,7 +129,7 @@ def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | No
         base: The base's folder, a run's, or the name of an imported model.
         place: As for `read_adapter`.
         out: The model's folder.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         ModelError: The adapter or the base cannot be read; the weights do not fit the network of the plans.
@@ -203,12 +203,12 @@ def licence_terms(model: Model) -> dict[str, str]:
     """Name, licence and citation of an imported model; nothing for any other."""
     if model.stored is None:
         return {}
-    told = {key: getattr(model.stored.card, key) for key in TERMS}
-    return {key: text for key, text in told.items() if text}
+    description = {key: getattr(model.stored.card, key) for key in TERMS}
+    return {key: text for key, text in description.items() if text}
 
 
 def origin_record(described: AdapterDescription) -> dict[str, Any]:
-    """What a model was made of, for ``origin.json`` beside it: nnU-Net's own files have no place for terms."""
+    """Base and adapter of a model, for its ``origin.json``: nnU-Net's own files have no place for terms."""
     return {
         "format": "lnsegfm.origin/1",
         "base": {**described.terms, "sha256": described.adapter.base_sha256},
@@ -220,12 +220,12 @@ def origin_record(described: AdapterDescription) -> dict[str, Any]:
 
 
 def describe_adapter(place: Path, base: Path | None = None, *, progress: Progress | None = None) -> dict[str, Any]:
-    """All that an adapter says of itself, as plain values.
+    """The description of an adapter as plain values.
 
     Args:
         place: As for `read_adapter`.
         base: A base to hold it against: a folder, or the name of an imported model.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         ModelError: The adapter or the base cannot be read.
@@ -234,7 +234,7 @@ def describe_adapter(place: Path, base: Path | None = None, *, progress: Progres
     progress = progress or Silent()
     described = read_adapter(place)
     adapter, model, file = described.adapter, described.model, files_of(place)[1]
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "adapter": str(place),
         "method": described.method,
         "settings": described.settings,
@@ -246,26 +246,26 @@ def describe_adapter(place: Path, base: Path | None = None, *, progress: Progres
     }
     with description_errors(file):
         configuration = model.plans["configurations"][model.configuration]
-        told |= {
+        description |= {
             "spacing_mm": [float(axis) for axis in in_image_order(model.plans, configuration["spacing"])],
             "patch_size": [int(axis) for axis in in_image_order(model.plans, configuration["patch_size"])],
             "architecture": str(configuration.get("architecture", {}).get("network_class_name") or "not named"),
             "versions": {key: str(value) for key, value in _of(dict, adapter.card.get("versions", {})).items()},
         }
-    told["bytes"] = {part.suffix.lstrip("."): part.stat().st_size for part in files_of(place)}
+    description["bytes"] = {part.suffix.lstrip("."): part.stat().st_size for part in files_of(place)}
     start = None
     if base is not None:
         progress.stage(f"Reading {base}")
         start = read_model(base, whole=False)
-        told["given_base"] = {
+        description["given_base"] = {
             "base": str(base),
             "sha256": start.first.weights_sha256,
             "fits": start.first.weights_sha256 == adapter.base_sha256,
         }
-    weights = start.first.weights if start is not None and told["given_base"]["fits"] else None
+    weights = start.first.weights if start is not None and description["given_base"]["fits"] else None
     with description_errors(file):
-        told["module_groups"] = [group.to_json() for group in adapter_groups(adapter, weights)]
-    return told
+        description["module_groups"] = [group.to_json() for group in adapter_groups(adapter, weights)]
+    return description
 
 
 def holds_adapter(folder: Path, base: Checkpoint, model: Checkpoint) -> bool:

@@ -1,4 +1,4 @@
-"""A model out of this program: a folder or a zip for stock nnU-Net, or safetensors and JSON for anything else.
+"""Export of a model: a folder or a zip for stock nnU-Net, or safetensors and JSON for anything else.
 
 The same model gives the same bytes.
 """
@@ -58,7 +58,7 @@ def export_model(model: Path, to: str, out: Path, *, progress: Progress | None =
         model: The folder of a run or of a model, or the name of an imported one.
         to: As what: one of `ExportFormat`.
         out: A folder or a zip that is not there yet.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         ConfigError: An unknown target, or there is something at ``out``.

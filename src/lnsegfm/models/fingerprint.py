@@ -1,4 +1,4 @@
-"""What nnU-Net wants to know of a data set before it plans, gathered in one process."""
+"""nnU-Net's fingerprint of a data set, computed in one process, and a run of its planners."""
 
 from __future__ import annotations
 

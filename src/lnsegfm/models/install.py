@@ -1,4 +1,4 @@
-"""A model from elsewhere into ``LNSEGFM_HOME``: recognised, read without executing anything, checked, stored whole."""
+"""A model from elsewhere into ``LNSEGFM_HOME``: recognised, read without executing anything, checked, stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["ImportOptions", "install"]
 
 UNPACKED = "unpacked"
 LEFT_BEHIND_S = 24 * 3600
-"""Age in seconds at which what a killed import left half-written is taken away; one under way is younger."""
+"""Age in seconds from which leftovers of a killed import are removed; an import under way is younger."""
 
 
 def install(
@@ -44,7 +44,7 @@ def install(
         name: What to call it.
         options: What the file does not say itself.
         card: What is known of the model; where it names a hash, the file must have it.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         ConfigError: The name cannot be or is taken, or something has to be said besides the file.

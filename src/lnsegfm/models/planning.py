@@ -99,7 +99,7 @@ def plans_for_preset(
         work: A folder for nnU-Net's planner; removed afterwards.
         gpu_memory_gb: Memory to plan for; None takes the architecture's. Of meaning for ``default`` only.
         checkpointing: As of `Architecture.build_plan`.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         UnknownName: No preset of that name.

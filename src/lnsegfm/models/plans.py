@@ -62,13 +62,13 @@ def adapted_plans(
 
 def adapted_architecture(plans: Mapping[str, Any], configuration: str, method: Method) -> Mapping[str, Any]:
     """Plans that name the network as a method leaves it: other ones only where it adds what cannot be merged."""
-    settled = resolve_configuration(plans, configuration)
-    network = settled["architecture"]
+    resolved = resolve_configuration(plans, configuration)
+    network = resolved["architecture"]
     name, arguments = method.architecture(network["network_class_name"], network["arch_kwargs"])
     if name == network["network_class_name"] and arguments == network["arch_kwargs"]:
         return plans
-    settled["architecture"] = {**network, "network_class_name": name, "arch_kwargs": dict(arguments)}
-    return {**plans, "configurations": {**plans["configurations"], configuration: settled}}
+    resolved["architecture"] = {**network, "network_class_name": name, "arch_kwargs": dict(arguments)}
+    return {**plans, "configurations": {**plans["configurations"], configuration: resolved}}
 
 
 def read_plans(file: Path) -> tuple[dict[str, Any], str]:

@@ -73,7 +73,7 @@ def write_training_domain(
         cases: What was trained on; none where a method trains nothing.
         labels: What the cases' masks mean.
         folder: The model folder.
-        progress: Told how far it is.
+        progress: Where progress is reported.
         base: What the training started from; its ranges are kept behind the cases'.
         renamed: Labels of the base that have another name here.
     """

@@ -1,4 +1,4 @@
-"""nnU-Net kept in its room: folders of our own, its prints in a log, no question asked of the user's environment."""
+"""The environment in which nnU-Net code runs: its own folders, no output, no warnings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 class _SharedChange(contextlib.AbstractContextManager[None]):
-    """A change of the whole process: made by the first thread that comes in, undone by the last one that leaves.
+    """A change of process state that threads share: made by the first that enters, undone by the last that leaves.
 
-    Undone by each thread for itself, the last one would put back what another had set, and it would stay for good.
+    If each thread undid it for itself, the last one would restore what another had set, for good.
     """
 
     def __init__(self, change: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
@@ -40,7 +40,7 @@ class _SharedChange(contextlib.AbstractContextManager[None]):
 
 
 class _FilteredOutput:
-    """Standard output for the threads that run no nnU-Net code."""
+    """Standard output that drops what threads print while they run nnU-Net code."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -67,7 +67,7 @@ without_warnings = _SharedChange(_ignored)
 
 @contextlib.contextmanager
 def nnunet_environment(work: Path | None = None) -> Iterator[None]:
-    """Run nnU-Net code with its folders under ``work`` and its prints unheard.
+    """Run nnU-Net code with its folders under ``work`` and without its output.
 
     Threads may be inside at the same time as long as they give no ``work``: folders are named in the environment.
     """

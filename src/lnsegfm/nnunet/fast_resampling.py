@@ -63,7 +63,7 @@ def resample_data_or_seg_to_shape(
         return resample_image(
             array, new_shape, current_spacing, new_spacing, device=device, max_bytes=max_bytes, rule=rule
         )
-    made: np.ndarray = stock.resample_data_or_seg_to_shape(
+    result: np.ndarray = stock.resample_data_or_seg_to_shape(
         array,
         new_shape,
         current_spacing,
@@ -74,7 +74,7 @@ def resample_data_or_seg_to_shape(
         force_separate_z,
         separate_z_anisotropy_threshold,
     )
-    return made
+    return result
 
 
 class FastResampling(ConfigurationManager):

@@ -44,7 +44,7 @@ def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Modul
 
 
 def _builder(trainer: str) -> Callable[[Any, Any, int, int, bool], nn.Module]:
-    """What builds a trainer's network; nnU-Net's own asks the plans alone, and its module loads all of training."""
+    """What builds a trainer's network; the stock trainer needs the plans alone, and its module loads all of training."""
     if trainer != STOCK_TRAINER:
         build: Callable[[Any, Any, int, int, bool], nn.Module] = trainer_class(trainer).build_network_architecture
         return build
@@ -52,7 +52,7 @@ def _builder(trainer: str) -> Callable[[Any, Any, int, int, bool], nn.Module]:
     def from_plans(_: Any, configuration: Any, channels: int, heads: int, deep_supervision: bool) -> nn.Module:
         from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-        made: nn.Module = get_network_from_plans(
+        network: nn.Module = get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
             configuration.network_arch_init_kwargs_req_import,
@@ -61,6 +61,6 @@ def _builder(trainer: str) -> Callable[[Any, Any, int, int, bool], nn.Module]:
             allow_init=True,
             deep_supervision=deep_supervision,
         )
-        return made
+        return network
 
     return from_plans

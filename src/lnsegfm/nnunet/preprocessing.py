@@ -34,7 +34,7 @@ NEAR_BOUND = 1e-5
 class ImageOnly(FastResampling):
     """Fast resampling of the image alone.
 
-    The mask of the scan's extent, which nnU-Net makes, is asked for by nobody once the image is normalised.
+    The mask of the scan's extent, which nnU-Net makes, is not used once the image is normalised.
     """
 
     @property

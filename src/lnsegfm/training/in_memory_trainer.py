@@ -66,14 +66,14 @@ class InMemoryTrainer(MethodTrainer):
         self.was_initialized = True
 
     def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
-        """The method's optimizer under nnU-Net's schedule, after a warm-up where one is asked for."""
+        """The method's optimizer under nnU-Net's schedule, after the warm-up, if any."""
         optimizer, schedule = super().configure_optimizers()
         if self.warm_up:
             schedule = WarmUp(optimizer, self.initial_lr, self.num_epochs, self.warm_up)
         return optimizer, schedule
 
     def feed(self, shots: Sequence[PreparedCase], seed: int) -> AugmentedBatches:
-        """Get ready to train, and give the batches, which are made where the scans lie."""
+        """Switch to training mode and give the batches, which are made on the device of the scans."""
         scales = self._get_deep_supervision_scales()
         batches = AugmentedBatches(
             shots, augmentation_settings(self), self.batch_size, seed, scales=scales, rank=self.rank or 0
@@ -107,4 +107,4 @@ class InMemoryTrainer(MethodTrainer):
         return False
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
-        """Say nothing: the run's own files tell what happened."""
+        """Print nothing: the run's own files hold the log."""

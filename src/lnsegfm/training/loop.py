@@ -49,31 +49,31 @@ def fit(
             changing weights, that which was saved before is left. The same call continues to the same bytes.
         Diverged: The loss is no number any more.
     """
-    course = _restore(trainer, state_file)
+    history = _restore(trainer, state_file)
     batches = trainer.feed(shots, schedule.seed)
-    first = course.iteration
+    first = history.iteration
     progress.stage(f"Training: {schedule.iterations} iterations" + (f", continued at {first}" if first else ""))
     feed = iter(batches.over(range(first, schedule.iterations), workers, pin=trainer.device.type == "cuda"))
     steps = WholeSteps(trainer)
     try:
         with progress.stoppable() as stop, reused_memory(trainer.device), steps.watching(trainer):
-            _iterate(trainer, feed, course, schedule, state_file, steps=steps, stop=stop, progress=progress)
+            _iterate(trainer, feed, history, schedule, state_file, steps=steps, stop=stop, progress=progress)
     except KeyboardInterrupt:
         if steps.whole:
-            _store(trainer, course, state_file)
+            _store(trainer, history, state_file)
         raise
-    _over(course, schedule)
-    _store(trainer, course, state_file)
-    told = divergence_warning(course.divergence())
-    if told is not None:
-        progress.stage(told)
-    return course
+    _is_finished(history, schedule)
+    _store(trainer, history, state_file)
+    warning = divergence_warning(history.divergence())
+    if warning is not None:
+        progress.stage(warning)
+    return history
 
 
 def _iterate(
     trainer: InMemoryTrainer,
     feed: Iterator[dict[str, Any]],
-    course: LossHistory,
+    history: LossHistory,
     schedule: Schedule,
     state_file: Path,
     *,
@@ -82,9 +82,9 @@ def _iterate(
     progress: Progress,
 ) -> None:
     """Take the steps that are left, saving now and then."""
-    started, saved = time.monotonic() - course.seconds, time.monotonic()
-    for iteration in range(course.iteration, schedule.iterations):
-        if _over(course, schedule):
+    started, saved = time.monotonic() - history.seconds, time.monotonic()
+    for iteration in range(history.iteration, schedule.iterations):
+        if _is_finished(history, schedule):
             break
         batch = next(feed)
         steps.start()
@@ -94,31 +94,31 @@ def _iterate(
             raise Diverged(
                 f"Loss at iteration {iteration}: not a finite number. Lower --lr, or check the images' intensities."
             )
-        course.add(loss)
-        course.iteration, course.seconds = iteration + 1, seconds
+        history.add(loss)
+        history.iteration, history.seconds = iteration + 1, seconds
         steps.finish()
         if stopped:
-            _store(trainer, course, state_file)
-            raise Interrupted(f"Interrupted at iteration {course.iteration}; the same command continues.")
+            _store(trainer, history, state_file)
+            raise Interrupted(f"Interrupted at iteration {history.iteration}; the same command continues.")
         if time.monotonic() - saved > SAVE_EVERY_S:
-            _store(trainer, course, state_file)
+            _store(trainer, history, state_file)
             saved = time.monotonic()
-        progress.advance(course.iteration, schedule.iterations, f"loss {course.curve[-1]:.3f}")
+        progress.advance(history.iteration, schedule.iterations, f"loss {history.curve[-1]:.3f}")
 
 
-def _over(course: LossHistory, schedule: Schedule) -> bool:
-    if schedule.time_limit_s is not None and course.seconds >= schedule.time_limit_s:
-        course.stopped_by = "time limit"
+def _is_finished(history: LossHistory, schedule: Schedule) -> bool:
+    if schedule.time_limit_s is not None and history.seconds >= schedule.time_limit_s:
+        history.stopped_by = "time limit"
         return True
-    if schedule.early_stop is not None and len(course.losses) > schedule.early_stop:
-        lowest = min(range(len(course.curve)), key=course.curve.__getitem__)
-        if len(course.curve) - 1 - lowest >= schedule.early_stop:
-            course.stopped_by = "plateau"
+    if schedule.early_stop is not None and len(history.losses) > schedule.early_stop:
+        lowest = min(range(len(history.curve)), key=history.curve.__getitem__)
+        if len(history.curve) - 1 - lowest >= schedule.early_stop:
+            history.stopped_by = "plateau"
             return True
     return False
 
 
-def _store(trainer: InMemoryTrainer, course: LossHistory, file: Path) -> None:
+def _store(trainer: InMemoryTrainer, history: LossHistory, file: Path) -> None:
     scaler = trainer.grad_scaler.state_dict() if trainer.grad_scaler is not None else None
     if trainer.local_rank != 0:
         return
@@ -126,9 +126,9 @@ def _store(trainer: InMemoryTrainer, course: LossHistory, file: Path) -> None:
         "network": unwrap(trainer.network).state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": scaler,
-        "iteration": course.iteration,
-        "losses": course.losses,
-        "seconds": course.seconds,
+        "iteration": history.iteration,
+        "losses": history.losses,
+        "seconds": history.seconds,
     }
     save(file, content)
 

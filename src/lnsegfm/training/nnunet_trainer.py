@@ -90,13 +90,13 @@ class NamedTrainer(MethodTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net records this very signature
     ) -> None:
         method = load_method(self.name, dict(_pair(text) for text in os.environ.get(SETTINGS, "").split()))
-        told = {key: _number(variable, kind) for key, (variable, _, kind) in NUMBERS.items()}
+        given = {key: _number(variable, kind) for key, (variable, _, kind) in NUMBERS.items()}
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.method = method
         self.has_begun = False
         self.save_every = SAVE_EVERY
         self._set_numbers({"epochs": self.epochs, "iterations": 250, "lr": default_lr(method)})
-        self._set_numbers({key: number for key, number in told.items() if number is not None})
+        self._set_numbers({key: number for key, number in given.items() if number is not None})
 
     def initialize(self) -> None:
         """Initialise as nnU-Net does, with as many outputs as the network has."""
@@ -210,9 +210,9 @@ class NamedTrainer(MethodTrainer):
     def _continue(self, training: Mapping[str, Any]) -> None:
         """Take settings from a checkpoint, so that a training goes on in a shell that does not know them."""
         settings = training["settings"]
-        told = self.method.settings()
-        if os.environ.get(SETTINGS) and told != settings:
-            was = " ".join(f"{key}={value}" for key, value in settings.items() if told.get(key) != value)
+        given = self.method.settings()
+        if os.environ.get(SETTINGS) and given != settings:
+            was = " ".join(f"{key}={value}" for key, value in settings.items() if given.get(key) != value)
             raise RunMismatch(
                 f"{SETTINGS} {os.environ[SETTINGS]}: the training was started with {was}. "
                 f"Unset {SETTINGS}, or start another one."
@@ -242,7 +242,7 @@ def _loads_instead(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterato
 
 
 def default_lr(method: Method) -> float:
-    """The learning rate unless told: Adam's steps have the length of the rate, SGD's that of the gradient."""
+    """The default learning rate: Adam's steps have the length of the rate, SGD's that of the gradient."""
     return ADAMW_LR if isinstance(method, Dense) and method.rule == "adamw" else SGD_LR
 
 

@@ -1,4 +1,4 @@
-"""In which numbers a network trains: nnU-Net's choice for the device, or one that is asked for."""
+"""The precision of training: nnU-Net's choice for the device, or a given one."""
 
 from __future__ import annotations
 

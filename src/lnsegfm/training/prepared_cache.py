@@ -1,7 +1,7 @@
-"""Prepared scans kept from one run to the next, found by what they were made of.
+"""A cache of prepared scans between runs, keyed by the content that they depend on.
 
-The same shots are prepared for every learning rate that is tried and for every method that is compared. Reading one
-back takes a tenth of the time of preparing it.
+The same shots are prepared for every learning rate of a search and for every method of a comparison. Reading one
+takes a tenth of the time of preparing it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLDER = "prepared"
 SIZE = "LNSEGFM_CACHE_GB"
 DEFAULT_GB = 4.0
 ABANDONED_S = 3600.0
-"""Age at which a file under way is what a killed process left."""
+"""Age from which an incomplete file is a leftover of a killed process."""
 MADE_BY = ("lnsegfm", "nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
 ELSEWHERE = frozenset(
     {
@@ -40,7 +40,7 @@ ELSEWHERE = frozenset(
         *("resampling_fn_probabilities", "resampling_fn_probabilities_kwargs", "inherits_from", "next_stage"),
     }
 )
-"""What a configuration says besides; all else may change what a prepared scan is."""
+"""Entries of a configuration on which a prepared scan does not depend."""
 DAMAGED = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
@@ -49,7 +49,7 @@ class PreparedCache:
     """A folder of prepared scans of limited size; those that were used longest ago go first.
 
     It holds voxels of the user's scans, so only the user may read it. Several processes may use it at once: an entry
-    appears whole, and what cannot be read is as good as not there.
+    appears complete, and an unreadable one counts as missing.
 
     Args:
         folder: Where they lie.
@@ -86,8 +86,8 @@ class PreparedCache:
             configuration: nnU-Net's ``ConfigurationManager``.
             dataset_json: The data set's description.
         """
-        told = configuration.configuration
-        if told.get("preprocessor_name") != "DefaultPreprocessor" or case.label is None:
+        settings = configuration.configuration
+        if settings.get("preprocessor_name") != "DefaultPreprocessor" or case.label is None:
             return None
         files = [[path.name.split(".", 1)[1:], sha256(path)] for path in (*case.images, case.label)]
         general = ("transpose_forward", "image_reader_writer", "foreground_intensity_properties_per_channel")
@@ -95,7 +95,7 @@ class PreparedCache:
             {
                 "files": files,
                 "plans": {name: plans.plans.get(name) for name in (*general, "label_manager")},
-                "configuration": {name: value for name, value in told.items() if name not in ELSEWHERE},
+                "configuration": {name: value for name, value in settings.items() if name not in ELSEWHERE},
                 "data": {name: dataset_json.get(name) for name in ("labels", "regions_class_order")},
                 "versions": _versions(),
             }

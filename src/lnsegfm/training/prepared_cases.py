@@ -35,10 +35,10 @@ def prepare_cases(
         plans: nnU-Net's ``PlansManager``.
         configuration: nnU-Net's ``ConfigurationManager``.
         dataset_json: The data set's description.
-        progress: Told how far it is.
+        progress: Where progress is reported.
         folder: Where to keep them as files that are mapped into memory and not read, for sets larger than memory and
-            for several processes; what lies there already is taken. None keeps them in memory.
-        cache: Those of earlier runs. Not asked for scans that are kept in a folder, of which there may be many.
+            for several processes; existing files are used. None keeps them in memory.
+        cache: Prepared scans of earlier runs. Not used with ``folder``, which may hold many.
     """
     from lnsegfm.nnunet.fast_resampling import with_fast_resampling
 
@@ -83,7 +83,7 @@ def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str
 
 
 def _keep(folder: Path, shot: PreparedCase) -> None:
-    """Write a prepared scan; the places of its labels come last and say that it is whole."""
+    """Write a prepared scan; the file of label locations comes last and marks it as complete."""
     for part, array in (("data", shot.image.numpy()), ("labels", shot.labels.numpy())):
         with atomic_write(folder / f"{shot.name}.{part}.npy") as partial:
             np.save(partial, array)

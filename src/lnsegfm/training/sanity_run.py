@@ -33,7 +33,7 @@ def sanity_run(
 ) -> SanityReport:
     """Take a run's first steps on its first batches and see that its method moves what it says.
 
-    The run itself starts as if this had not been: weights, optimizer, scaler and random numbers are others. Processes
+    The run itself is not affected: weights, optimizer, scaler and random numbers are its own. Processes
     that train together do it in step.
 
     Args:
@@ -43,7 +43,7 @@ def sanity_run(
         schedule: How long and how fast.
         work: Folder for what nnU-Net puts down.
         device: ``cpu``, ``cuda`` or ``mps``.
-        progress: Told what was seen.
+        progress: Where the result is reported.
 
     Raises:
         ConfigError: The method does not do what it says.

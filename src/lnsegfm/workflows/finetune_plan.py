@@ -103,7 +103,7 @@ def plan(
         labels: What the masks' numbers mean, where the data do not say it themselves.
         plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
         source_data: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         DataError: Cases that cannot be used; all of them are listed.

@@ -36,15 +36,15 @@ TRIED = "work/lr"
 
 @dataclass(frozen=True, kw_only=True)
 class LrSearch:
-    """What a rate is chosen for.
+    """The training for which a learning rate is searched.
 
     Args:
         start: Plans, description and weights that the run starts from.
-        method: What moves.
+        method: What is trained.
         cases: The shots, in the order in which they were drawn.
         labels: What their masks' numbers mean.
         schedule: Of the run; its rate is the one taken where a single shot leaves nothing to choose by.
-        rates: What to try.
+        rates: The candidates.
         mirroring: Mirror patches at prediction.
     """
 
@@ -78,7 +78,7 @@ def choose_lr(
         out: The run's folder; what was tried before a stop is not tried again.
         device: ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         Diverged: No rate gave a training whose loss stayed a number.

@@ -1,4 +1,4 @@
-"""What each preset costs a model in Dice and gives in time, measured on the cases its run held out."""
+"""Preset benchmark: the time that each preset saves a model and its change in Dice, on the run's held-out cases."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def held_out_cases(run: Path) -> HeldOutCases:
         ConfigError: The folder is no finished run's, or nothing was held out.
         DataError: The cases are gone.
     """
-    told = run / RECIPE
-    recipe = read_json(told) if told.is_file() else {}
+    file = run / RECIPE
+    recipe = read_json(file) if file.is_file() else {}
     if "held_out" not in recipe or not (run / "model").is_dir():
         raise ConfigError(f"{run}: it is no finished run of `lnsegfm finetune`. Name the folder that its --out named.")
     names, folder = recipe["held_out"], Path(recipe["data"]["folder"])
@@ -81,7 +81,7 @@ def benchmark_presets(run: Path, *, device: str = "auto", progress: Progress | N
     Args:
         run: The folder of a finished ``lnsegfm finetune``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Returns:
         The content of ``presets.json`` in the model's folder.
@@ -137,7 +137,7 @@ def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress) -
             progress.stage(str(error))
     progress.stage(f"Predicting {counted(len(held.cases), 'held-out case')} in {len(predictors)} ways")
     seconds = _timed(held, predictors, work, progress)
-    told = {
+    presets = {
         name: {
             "setting": settings[name].to_json(),
             "seconds": fmean(seconds[name]),
@@ -150,7 +150,7 @@ def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress) -
     weights = [fold.weights_sha256 for fold in held.model.folds]
     machine = _machine(device)
     head = {"format": FORMAT, "notice": "Not for clinical use.", "model": weights, "cases": len(held.cases)}
-    return head | {"device": device, "machine": machine, "presets": told}
+    return head | {"device": device, "machine": machine, "presets": presets}
 
 
 _PLAIN = Scoring(surfaces=False)
@@ -203,13 +203,13 @@ def _kept(model: Model) -> dict[str, Any] | None:
 
 
 def _machine(device: str) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    return told | ({"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {})
+    return described | ({"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {})
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one run: its ``recipe.json`` says which."""
+"""Ownership of a run's folder: its ``recipe.json`` identifies the run that it belongs to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEMORY_DATA, MEMORY_CARD = "data", "data.json"
 
 
 def require_free(out: Path) -> None:
-    """Refuse a folder that can be no run's, before long work begins.
+    """Refuse a folder that cannot become a run's, before long work begins.
 
     Raises:
         RunMismatch: It is not empty and holds no run.

@@ -121,8 +121,8 @@ def _taken_over(transfer: Mapping[str, Any]) -> dict[str, str]:
     for group in transfer["groups"]:
         number = group["parameters"]
         fates = [f"{number[fate]:,} {fate}" for fate in ("matched", "adapted", "fresh") if number[fate]]
-        told = f"{', '.join(fates) or '0'} parameters"
-        facts[f"From the base: {group['name']}"] = "; ".join([told, *group["notes"]])
+        text = f"{', '.join(fates) or '0'} parameters"
+        facts[f"From the base: {group['name']}"] = "; ".join([text, *group["notes"]])
     if transfer["unused"]:
         facts["From the base: unused"] = f"{len(transfer['unused'])} tensors"
     return facts

@@ -1,4 +1,4 @@
-"""What a user may say of a model that does not say it itself."""
+"""What a user states about a model whose files do not state it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLAGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What is said besides the file. A form takes some of it and refuses the rest.
+    """What is stated besides the file. A form takes some of it and refuses the rest.
 
     Args:
         plans: An nnU-Net plans file, for weights that come without.

@@ -1,4 +1,4 @@
-"""Weights from elsewhere against the network that is said to be theirs: every tensor, or none."""
+"""Match weights from elsewhere with the network of their plans: every tensor, or none."""
 
 from __future__ import annotations
 
@@ -82,15 +82,15 @@ def match_weights(
     if differences:
         raise DoesNotFit(differences)
     changed: set[str] = set()
-    settled = {}
+    matched = {}
     for names in groups.values():
-        tensor = _settle([(n, weights[n]) for n in sources.get(names[0], ())], state[names[0]], changed)
-        settled.update(dict.fromkeys(names, tensor))
+        tensor = _merge_aliases([(n, weights[n]) for n in sources.get(names[0], ())], state[names[0]], changed)
+        matched.update(dict.fromkeys(names, tensor))
     notes = tuple(f"The weights came as {kind} and are stored as float32." for kind in sorted(changed))
-    return {name: settled[name] for name in state}, notes
+    return {name: matched[name] for name in state}, notes
 
 
-def _settle(named: Sequence[tuple[str, Tensor]], own: Tensor, changed: set[str]) -> Tensor:
+def _merge_aliases(named: Sequence[tuple[str, Tensor]], own: Tensor, changed: set[str]) -> Tensor:
     """One tensor in memory of its own, from all that the file has of it."""
     if not named:  # a table that the network computes itself
         return own.detach().clone()
@@ -101,10 +101,10 @@ def _settle(named: Sequence[tuple[str, Tensor]], own: Tensor, changed: set[str])
             raise ModelError(f"{name} and {other} are one tensor in the network, and differ in the file. Save it anew.")
     if tensor.dtype != own.dtype:
         changed.add(str(tensor.dtype).removeprefix("torch."))
-    settled = tensor.detach().to(own.dtype).clone(memory_format=torch.contiguous_format)
-    if not torch.isfinite(settled).all():
+    matched = tensor.detach().to(own.dtype).clone(memory_format=torch.contiguous_format)
+    if not torch.isfinite(matched).all():
         raise ModelError(f"Tensor {name}: it holds numbers that are not finite. Its training had failed: use another.")
-    return settled
+    return matched
 
 
 def _require_plain(name: str, tensor: Tensor, own: Tensor) -> None:

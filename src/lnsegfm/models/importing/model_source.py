@@ -1,4 +1,4 @@
-"""What a path holds, told by its first bytes and not by its name: a folder, an archive, or a file of weights."""
+"""What a path holds, by its first bytes and not by its name: a folder, an archive, or a file of weights."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def normalise_fold(
         fold = with_patch(fold, patch_size, where)
     fold = replace(
         fold, plans=as_plain_json(fold.plans, f"{where}: plans")
-    )  # pickled lists that are one would be told apart
+    )  # pickled lists may be one object in several places
     require_usable(fold.plans, fold.configuration, fold.dataset_json, str(where), encoder=bool(covers))
     if not swin and network_class(fold.plans, fold.configuration) == SWIN:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The table of forms: the first that fits wins, and each says of a source that is not its own why it is not."""
+"""The table of forms: the first that fits is taken; each of the others gives its reason why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a form of model gives when it recognises its own, and what it says when it does not."""
+"""The result of recognising a form of model, and the reason where a source is of another form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NotThisForm(Exception):
     """A source is not of this form.
 
     Args:
-        reason: Why, in one line; empty where the form is so far off that nobody wants to know.
+        reason: Why, in one line; empty where the form is too far off to be worth mentioning.
     """
 
     def __init__(self, reason: str = "") -> None:

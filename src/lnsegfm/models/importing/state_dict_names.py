@@ -1,4 +1,4 @@
-"""State dicts in files, and the names of their tensors, freed of what ways of training put around them."""
+"""State dicts in files, and the plain names of their tensors, without the prefixes of training frameworks."""
 
 from __future__ import annotations
 

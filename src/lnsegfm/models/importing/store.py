@@ -53,7 +53,7 @@ def store(
         folder: Where to write.
         options: What the user said.
         card: What is known of the model.
-        progress: Told how far it is.
+        progress: Where progress is reported.
 
     Raises:
         ModelError: A fold cannot be used, or folds differ in plans.

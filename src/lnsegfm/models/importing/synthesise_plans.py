@@ -72,7 +72,7 @@ def _window(window_hu: tuple[float, float] | None) -> dict[str, float]:
 
 
 def input_channels(options: ImportOptions, number: int, default: str, where: str) -> tuple[str, ...]:
-    """Names of the input channels: as told, else what a single one is likely to be.
+    """Names of the input channels: the given ones, else the default of a single channel.
 
     Raises:
         ConfigError: Their number is not the weights'.

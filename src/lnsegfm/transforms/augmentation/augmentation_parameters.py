@@ -1,4 +1,4 @@
-"""nnU-Net's random choices of a training sample, drawn before anything is read and kept as a frozen value.
+"""The random parameters of nnU-Net's augmentation, drawn before any voxel is read, as a frozen value.
 
 Transforms, probabilities and distributions are those of nnU-Net 2.8.1 (``nnUNetTrainer.get_training_transforms``, its
 data loader, and batchgeneratorsv2). A sample's choices follow from (seed, iteration, sample) alone.
@@ -74,7 +74,7 @@ class TransformRates:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings:
-    """What samples are drawn from.
+    """The settings from which the parameters of samples are drawn.
 
     Args:
         patch: Voxels that the network gets, z first.
@@ -114,7 +114,7 @@ class AugmentationSettings:
 
 
 class LocatedScan(Protocol):
-    """What a draw must know of a scan."""
+    """What has to be known of a scan to place a patch in it."""
 
     @property
     def shape(self) -> Triple:
@@ -127,7 +127,7 @@ class LocatedScan(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleParameters:
-    """The random choices of one sample; None where a transform is not done, per channel where channels differ.
+    """The random parameters of one sample; None for a transform that is not applied, per channel where channels differ.
 
     Args:
         case: Index of the scan.
@@ -177,7 +177,7 @@ def draw_batch_parameters(
     """Draw the samples of a batch.
 
     Args:
-        settings: What to draw from.
+        settings: Patch, probabilities and ranges.
         scans: At least one.
         size: Samples; the last ones are centred on foreground, as many as nnU-Net's rounding gives.
         seed: Of the run.

@@ -24,12 +24,14 @@ from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.transforms.augmentation.spatial_transforms import sample_patch
 
 
-def augment_sample(shot: PreparedCase, draw: SampleParameters, settings: AugmentationSettings) -> tuple[Tensor, Tensor]:
+def augment_sample(
+    shot: PreparedCase, parameters: SampleParameters, settings: AugmentationSettings
+) -> tuple[Tensor, Tensor]:
     """Make one sample: image (C, z, y, x) in float32, labels (1, z, y, x) in int16, none below 0."""
-    image, labels = sample_patch(shot.image, shot.labels, draw, settings)
-    augment_intensities(image, draw, in_plane=settings.in_plane)
-    if draw.mirrored:
-        image, labels = image.flip([axis - 3 for axis in draw.mirrored]), labels.flip(draw.mirrored)
+    image, labels = sample_patch(shot.image, shot.labels, parameters, settings)
+    augment_intensities(image, parameters, in_plane=settings.in_plane)
+    if parameters.mirrored:
+        image, labels = image.flip([axis - 3 for axis in parameters.mirrored]), labels.flip(parameters.mirrored)
     for channel in settings.masked:
         image[channel].masked_fill_(labels < 0, 0)
     return image, labels.clamp_(min=0)[None]
@@ -43,7 +45,9 @@ def downsample_labels(labels: Tensor, scales: Sequence[Sequence[float]]) -> list
 def _nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
     for axis, (n, wanted) in enumerate(zip(labels.shape[-3:], size, strict=True), -3):
         if n != wanted:
-            step = torch.tensor(n / wanted, dtype=torch.float32)  # torch's own rounding
+            step = torch.tensor(
+                n / wanted, dtype=torch.float32
+            )  # torch's rounding of nearest neighbours, which is not that of `axis_weights`
             at = ((torch.arange(wanted) + 0.5) * step).long().clamp_(max=n - 1)
             labels = labels.index_select(axis, at.to(labels.device))
     return labels
@@ -78,17 +82,19 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, iteration: int) -> dict[str, Any]:
         """Data (B, C, z, y, x), target (B, 1, z, y, x), a list where deep supervision is on, and the cases' names."""
-        draws = draw_batch_parameters(self._settings, self._shots, self._size, self._seed, iteration, self._rank)
+        drawn = draw_batch_parameters(self._settings, self._shots, self._size, self._seed, iteration, self._rank)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums over several threads differ in the last bit
         try:
             with torch.no_grad():
-                samples = [augment_sample(self._shots[draw.case], draw, self._settings) for draw in draws]
+                samples = [
+                    augment_sample(self._shots[parameters.case], parameters, self._settings) for parameters in drawn
+                ]
                 data, labels = (torch.stack(parts) for parts in zip(*samples, strict=True))
                 target = labels if self._scales is None else downsample_labels(labels, self._scales)
         finally:
             torch.set_num_threads(threads)
-        return {"data": data, "target": target, "keys": [self._shots[draw.case].name for draw in draws]}
+        return {"data": data, "target": target, "keys": [self._shots[parameters.case].name for parameters in drawn]}
 
     def over(self, iterations: range, workers: int, *, pin: bool) -> Iterable[dict[str, Any]]:
         """Give the batches of these iterations in their order, made here or by worker processes.

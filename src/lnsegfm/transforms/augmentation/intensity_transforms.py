@@ -1,4 +1,4 @@
-"""What happens to a sample's intensities, each transform with its numbers given, in place on (C, z, y, x) float32.
+"""Intensity augmentation with given parameters, in place on (C, z, y, x) float32.
 
 Equal to the transforms of batchgeneratorsv2 that nnU-Net 2.8.1 trains with.
 """
@@ -19,24 +19,24 @@ SMALLEST = 1e-7
 """A range or a standard deviation is divided by no less."""
 
 
-def augment_intensities(image: Tensor, draw: SampleParameters, *, in_plane: bool = False) -> Tensor:
-    """Do to an image what was drawn, in nnU-Net's order, in place."""
-    if draw.noise is not None:
-        add_noise(image, draw.noise, draw.noise_seed)
+def augment_intensities(image: Tensor, parameters: SampleParameters, *, in_plane: bool = False) -> Tensor:
+    """Apply the intensity transforms of a sample in nnU-Net's order, in place."""
+    if parameters.noise is not None:
+        add_noise(image, parameters.noise, parameters.noise_seed)
     for c, channel in enumerate(image):
-        if draw.blur is not None and (sds := draw.blur[c]) is not None:
+        if parameters.blur is not None and (sds := parameters.blur[c]) is not None:
             blur(channel, sds)
-        if draw.brightness is not None:
-            channel.mul_(draw.brightness[c])
-        if draw.contrast is not None:
-            change_contrast(channel, draw.contrast[c])
-        if draw.low_resolution is not None and (share := draw.low_resolution[c]) is not None:
+        if parameters.brightness is not None:
+            channel.mul_(parameters.brightness[c])
+        if parameters.contrast is not None:
+            change_contrast(channel, parameters.contrast[c])
+        if parameters.low_resolution is not None and (share := parameters.low_resolution[c]) is not None:
             simulate_low_resolution(channel, share, in_plane=in_plane)
-        if draw.inverted_gamma is not None:
-            change_gamma(channel.neg_(), draw.inverted_gamma[c])
+        if parameters.inverted_gamma is not None:
+            change_gamma(channel.neg_(), parameters.inverted_gamma[c])
             channel.neg_()
-        if draw.gamma is not None:
-            change_gamma(channel, draw.gamma[c])
+        if parameters.gamma is not None:
+            change_gamma(channel, parameters.gamma[c])
     return image
 
 

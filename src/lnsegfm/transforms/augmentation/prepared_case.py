@@ -1,4 +1,4 @@
-"""A labelled scan as training uses it, whole: image, labels, and where each label lies."""
+"""A labelled scan, preprocessed for training: image, labels, and some voxels of each label."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lnsegfm.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedCase:
-    """A prepared scan with its labels, whole.
+    """A preprocessed scan with its labels.
 
     Args:
         name: Of the case.

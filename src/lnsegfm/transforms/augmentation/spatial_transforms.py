@@ -1,8 +1,9 @@
-"""Where a sample's voxels come from: crop, rotation and scaling of a scan that lies in memory.
+"""Spatial augmentation: crop, rotation and scaling of a scan that lies in memory.
 
 Equal to nnU-Net 2.8.1's crop of an oversized box and batchgeneratorsv2's ``SpatialTransform`` on it (trilinear images
-with 0 outside, labels by the largest interpolated share with -1 outside), but only voxels that the sample shows are
-read, and labels are interpolated only where a cell of eight voxels holds a label.
+with 0 outside, labels by the largest interpolated share with -1 outside), but only the voxels that the sample shows
+are read, and labels are interpolated only where a cell of eight voxels holds a label. A rotated grid is not separable
+by axes, so the weights of `lnsegfm.transforms.resampling.axis_weights` do not serve here.
 """
 
 from __future__ import annotations
@@ -23,50 +24,55 @@ OUTSIDE = -1
 SHARES = 1000.0
 """Shares of labels are compared in float16 at this scale, so that what is nearly a tie is one."""
 SLAB = 1 << 17
-"""Voxels that a CPU interpolates at a time: what they are made of stays in its cache."""
+"""Voxels that a CPU interpolates at a time: their inputs stay in its cache."""
 ROUNDING = 1e-3
 """Voxels by which a place may be off in float32, and more."""
 
 
 def sample_patch(
-    image: Tensor, labels: Tensor, draw: SampleParameters, settings: AugmentationSettings
+    image: Tensor, labels: Tensor, parameters: SampleParameters, settings: AugmentationSettings
 ) -> tuple[Tensor, Tensor]:
     """Read the voxels of a sample.
 
     Args:
         image: Scan (C, Z, Y, X), on any device.
         labels: Its labels (Z, Y, X) in int16, -1 where the scan has no data.
-        draw: Which voxels.
+        parameters: Crop, angles and scale.
         settings: Patch and box.
 
     Returns:
         Image (C, z, y, x) in float32 and labels (z, y, x) of the patch's size, new tensors. Turned or scaled labels
         are 0 where they would be -1, unless a channel is masked by it.
     """
-    if draw.is_plain:
+    if parameters.is_plain:
         lower = _triple(
-            low + b // 2 - p // 2 for low, b, p in zip(draw.lower, settings.box, settings.patch, strict=True)
+            low + b // 2 - p // 2 for low, b, p in zip(parameters.lower, settings.box, settings.patch, strict=True)
         )
         return _read(image, lower, settings.patch, 0).float(), _read(labels, lower, settings.patch, OUTSIDE)
-    lower, size = _region(draw, settings, _triple(labels.shape))
+    lower, size = _region(parameters, settings, _triple(labels.shape))
     # one voxel more before the region and two behind: what would leave it further stops there, in the fill
     around, padded = _triple(low - 1 for low in lower), _triple(n + 3 for n in size)
-    limits = _limits(draw, settings, _triple(labels.shape))
+    limits = _limits(parameters, settings, _triple(labels.shape))
     if all(low >= f and low + n <= e for low, n, (f, e) in zip(around, padded, limits, strict=True)):
         around = (0, 0, 0)  # nothing to fill: read where the scan lies
-        seen, named = image.float().contiguous(), labels.contiguous()
+        source_image, source_labels = image.float().contiguous(), labels.contiguous()
     else:
-        seen, named = _read(image, around, padded, 0, limits).float(), _read(labels, around, padded, OUTSIDE, limits)
-    place = _Place.of(draw, settings, around, _triple(named.shape), (lower, size), image.device)
-    found = image.new_empty((len(image), *settings.patch), dtype=torch.float32)
-    told = labels.new_zeros(settings.patch)
+        source_image, source_labels = (
+            _read(image, around, padded, 0, limits).float(),
+            _read(labels, around, padded, OUTSIDE, limits),
+        )
+    place = _Place.of(parameters, settings, around, _triple(source_labels.shape), (lower, size), image.device)
+    patch_image = image.new_empty((len(image), *settings.patch), dtype=torch.float32)
+    patch_labels = labels.new_zeros(settings.patch)
     slab = settings.patch[0] if image.is_cuda else max(1, SLAB // (settings.patch[1] * settings.patch[2]))
     for first in range(0, settings.patch[0], slab):
         cells = place.cells(slice(first, first + slab))
-        for channel, out in zip(seen, found, strict=True):
+        for channel, out in zip(source_image, patch_image, strict=True):
             cells.interpolate(channel.view(-1), out[first : first + slab].view(-1))
-        cells.label(named.view(-1), told[first : first + slab].view(-1), keep_outside=bool(settings.masked))
-    return found, told
+        cells.label(
+            source_labels.view(-1), patch_labels[first : first + slab].view(-1), keep_outside=bool(settings.masked)
+        )
+    return patch_image, patch_labels
 
 
 def _triple(values: Iterable[int]) -> Triple:
@@ -74,16 +80,18 @@ def _triple(values: Iterable[int]) -> Triple:
     return z, y, x
 
 
-def _limits(draw: SampleParameters, settings: AugmentationSettings, shape: Triple) -> tuple[tuple[int, int], ...]:
+def _limits(parameters: SampleParameters, settings: AugmentationSettings, shape: Triple) -> tuple[tuple[int, int], ...]:
     """First and last but one voxel along each axis that is in the box and in the scan."""
-    return tuple((max(low, 0), min(low + n, s)) for low, n, s in zip(draw.lower, settings.box, shape, strict=True))
+    return tuple(
+        (max(low, 0), min(low + n, s)) for low, n, s in zip(parameters.lower, settings.box, shape, strict=True)
+    )
 
 
-def _region(draw: SampleParameters, settings: AugmentationSettings, shape: Triple) -> tuple[Triple, Triple]:
+def _region(parameters: SampleParameters, settings: AugmentationSettings, shape: Triple) -> tuple[Triple, Triple]:
     """First voxel and size of the part of the box, and of the scan in it, that the patch can reach."""
-    middle = np.array(draw.lower) + (np.array(settings.box) - 1) / 2
-    reach = np.abs(draw.matrix(in_plane=settings.in_plane)) @ ((np.array(settings.patch) - 1) / 2) + ROUNDING
-    first, last = np.array(_limits(draw, settings, shape)).T
+    middle = np.array(parameters.lower) + (np.array(settings.box) - 1) / 2
+    reach = np.abs(parameters.matrix(in_plane=settings.in_plane)) @ ((np.array(settings.patch) - 1) / 2) + ROUNDING
+    first, last = np.array(_limits(parameters, settings, shape)).T
     first = np.maximum(first, np.floor(middle - reach)).astype(int)
     last = np.minimum(last, np.ceil(middle + reach) + 1).astype(int)
     return _triple(first), _triple(np.maximum(last - first, 0))
@@ -126,7 +134,7 @@ class _Place:
     @classmethod
     def of(
         cls,
-        draw: SampleParameters,
+        parameters: SampleParameters,
         settings: AugmentationSettings,
         origin: Triple,
         size: Triple,
@@ -134,15 +142,15 @@ class _Place:
         device: torch.device,
     ) -> _Place:
         """In a buffer of ``size`` that starts at voxel ``origin`` of the scan and holds the region with its fringe."""
-        matrix = draw.matrix(in_plane=settings.in_plane)
+        matrix = parameters.matrix(in_plane=settings.in_plane)
         along = []
         for axis in range(3):
             terms = [matrix[axis, i] * (np.arange(p) - (p - 1) / 2) for i, p in enumerate(settings.patch)]
-            terms[0] += draw.lower[axis] + (settings.box[axis] - 1) / 2 - origin[axis]
+            terms[0] += parameters.lower[axis] + (settings.box[axis] - 1) / 2 - origin[axis]
             z, y, x = (torch.as_tensor(term, dtype=torch.float32).to(device) for term in terms)
             along.append((z[:, None, None], y[:, None], x))
         bounds = tuple((low - o - 1, low - o + n) for low, n, o in zip(*region, origin, strict=True))
-        in_box = _triple(o - low for o, low in zip(origin, draw.lower, strict=True))
+        in_box = _triple(o - low for o, low in zip(origin, parameters.lower, strict=True))
         return cls(tuple(along), bounds, (size[1] * size[2], size[2], 1), in_box)
 
     def cells(self, slab: slice) -> _Cells:
@@ -185,8 +193,8 @@ class _Cells:
     def label(self, flat: Tensor, out: Tensor, *, keep_outside: bool) -> None:
         """Write the label with the largest share at every voxel; the nearest one's where shares are equal."""
         corners = [flat[step:].index_select(0, self.first) for step in self.corners]
-        told = functools.reduce(torch.bitwise_or if keep_outside else torch.maximum, corners)
-        places = ((told != 0) if keep_outside else (told > 0)).nonzero()[:, 0]
+        candidates = functools.reduce(torch.bitwise_or if keep_outside else torch.maximum, corners)
+        places = ((candidates != 0) if keep_outside else (candidates > 0)).nonzero()[:, 0]
         if len(places):
             out[places] = self._largest_share(torch.stack([corner[places] for corner in corners]), places)
 

@@ -1,4 +1,4 @@
-"""Interpolation along one axis, as numbers: what scikit-image's ``resize`` makes of every sample.
+"""Interpolation weights along one axis, those of scikit-image's ``resize``: for images, labels and logits.
 
 Splines of any order, nnU-Net's edges and its grid convention included, are linear in the samples and work on each axis
 on its own. So ``resize``, called once to interpolate the identity matrix, gives the weights of an axis, and a volume is
@@ -31,9 +31,9 @@ def axis_weights(n_in: int, n_out: int, order: int) -> np.ndarray:
         n_out: Samples wanted.
         order: Order of the spline; 0 is the nearest sample, 1 linear, 3 cubic.
     """
-    made = resize(np.eye(n_in), (n_out, n_in), order, mode="edge", anti_aliasing=False, clip=False)
-    made.setflags(write=False)
-    return made
+    result = resize(np.eye(n_in), (n_out, n_in), order, mode="edge", anti_aliasing=False, clip=False)
+    result.setflags(write=False)
+    return result
 
 
 @lru_cache(maxsize=64)
@@ -42,14 +42,14 @@ def separate_axis_weights(n_in: int, n_out: int, order: int) -> np.ndarray:
     places = np.float64(n_in / n_out) * (np.arange(n_out) + 0.5) - 0.5
     unit = np.eye(n_in)
     columns = [map_coordinates(unit[sample], places[None], order=order, mode="nearest") for sample in range(n_in)]
-    made = np.stack(columns, axis=1)
-    made.setflags(write=False)
-    return made
+    result = np.stack(columns, axis=1)
+    result.setflags(write=False)
+    return result
 
 
 @dataclass(frozen=True, eq=False)
 class WeightBlock:
-    """Consecutive outputs of an axis and the inputs that they are made of.
+    """Consecutive outputs of an axis and the inputs that they depend on.
 
     Args:
         start: First output.
@@ -96,16 +96,16 @@ def interpolate_planes(planes: Tensor, shape: tuple[int, int], order: int) -> Te
     """Interpolate planes (n, y, x), float32 or float64, to (n, *shape)."""
     n, y, x = planes.shape
     if y != shape[0]:
-        made = planes.new_empty((n, shape[0], x))
+        result = planes.new_empty((n, shape[0], x))
         for part in weight_blocks(y, shape[0], order, planes.dtype, planes.device):
-            made[:, part.start : part.stop] = torch.matmul(part.weights, planes[:, part.low : part.high])
-        planes = made
+            result[:, part.start : part.stop] = torch.matmul(part.weights, planes[:, part.low : part.high])
+        planes = result
     if x != shape[1]:
         rows = planes.reshape(-1, x)
-        made = planes.new_empty((len(rows), shape[1]))
+        result = planes.new_empty((len(rows), shape[1]))
         for part in weight_blocks(x, shape[1], order, planes.dtype, planes.device):
-            torch.mm(rows[:, part.low : part.high], part.weights.T, out=made[:, part.start : part.stop])
-        planes = made.view(n, shape[0], shape[1])
+            torch.mm(rows[:, part.low : part.high], part.weights.T, out=result[:, part.start : part.stop])
+        planes = result.view(n, shape[0], shape[1])
     return planes
 
 

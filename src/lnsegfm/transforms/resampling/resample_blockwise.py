@@ -24,9 +24,9 @@ from lnsegfm.transforms.resampling.axis_weights import (
 )
 
 MAX_BYTES = 2**28
-"""Working memory beside input and output, unless told otherwise."""
+"""Default of the working memory beside input and output."""
 SLAB_ROWS = 16
-"""Outputs a slab on a CPU: what is worked on stays in its caches."""
+"""Outputs a slab on a CPU: a slab stays in its caches."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def resampled_slabs(
     max_bytes: int = MAX_BYTES,
     rule: ResamplingRule,
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """Resample slab by slab, for those who make something smaller of each.
+    """Resample slab by slab, for callers that reduce each slab to something smaller.
 
     Args:
         data: (C, z, y, x), floating point.
@@ -121,11 +121,11 @@ def _slices(part: Tensor, along: WeightBlock, plane: tuple[int, int], rule: Resa
     if rule.order_z == 0:  # on the CPU, where the weights come from: an accelerator would have to be waited for
         used, back = (torch.from_numpy(index).to(part.device) for index in along.nearest)
         part = part.index_select(0, used)
-    made = interpolate_planes(part, plane, rule.order)
-    made = made.clamp(part.amin((1, 2), keepdim=True), part.amax((1, 2), keepdim=True))
+    result = interpolate_planes(part, plane, rule.order)
+    result = result.clamp(part.amin((1, 2), keepdim=True), part.amax((1, 2), keepdim=True))
     if back is not None:
-        return made.index_select(0, back)
-    return torch.matmul(along.weights, made.reshape(len(made), -1)).view(-1, *plane)
+        return result.index_select(0, back)
+    return torch.matmul(along.weights, result.reshape(len(result), -1)).view(-1, *plane)
 
 
 def _rows(

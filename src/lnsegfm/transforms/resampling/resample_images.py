@@ -69,12 +69,12 @@ def resample_image(
     if tuple(data.shape[1:]) == new_shape:
         return data
     source = voxels_as_tensor(data)
-    made = torch.empty((len(source), *new_shape), dtype=source.dtype, device=source.device)
+    result = torch.empty((len(source), *new_shape), dtype=source.dtype, device=source.device)
     for part, slab in resampled_slabs(
         source, new_shape, current_spacing_mm, new_spacing_mm, device=device, max_bytes=max_bytes, rule=rule
     ):
-        made[part] = slab.to(made.device)
-    return made.numpy() if isinstance(data, np.ndarray) else made
+        result[part] = slab.to(result.device)
+    return result.numpy() if isinstance(data, np.ndarray) else result
 
 
 def resample_labels(
@@ -112,11 +112,11 @@ def resample_labels(
         return data
     axis = rule.apart(current_spacing_mm, new_spacing_mm)
     labels = data if isinstance(data, np.ndarray) else data.cpu().numpy()
-    made = np.empty((len(labels), *new_shape), dtype=labels.dtype)
-    for channel, out in zip(labels, made, strict=True):
+    result = np.empty((len(labels), *new_shape), dtype=labels.dtype)
+    for channel, out in zip(labels, result, strict=True):
         if axis is None:
             resample_label_volume(channel, out, None, max_bytes)
         else:
             slices = nearest_slices(channel.shape[axis], new_shape[axis])
             resample_label_volume(np.moveaxis(channel, axis, 0), np.moveaxis(out, axis, 0), slices, max_bytes)
-    return made if isinstance(data, np.ndarray) else torch.from_numpy(made).to(data.device)
+    return result if isinstance(data, np.ndarray) else torch.from_numpy(result).to(data.device)

@@ -53,7 +53,7 @@ def _interpolated(
     labels: np.ndarray, z: LinearNeighbours, y: LinearNeighbours, x: LinearNeighbours, chunk: int
 ) -> np.ndarray:
     labels, axes = np.ascontiguousarray(labels), (z, y, x)
-    made = _taken(labels, z.nearest, y.nearest, x.nearest)
+    result = _taken(labels, z.nearest, y.nearest, x.nearest)
     mixed = _mixed(labels, axes)
     bounds = [_between(mixed, axis, pairs) for axis, pairs in enumerate(axes)]
     part = _taken(mixed, *(pairs.low[bound] for pairs, bound in zip(axes, bounds, strict=True)))
@@ -62,8 +62,8 @@ def _interpolated(
         found = np.unravel_index(places[start : start + chunk], part.shape)
         at = tuple(index + bound.start for index, bound in zip(found, bounds, strict=True))
         corners, shares = _neighbours(labels, axes, at)
-        made[at] = _winners(corners, shares, made[at])
-    return made
+        result[at] = _winners(corners, shares, result[at])
+    return result
 
 
 def _taken(labels: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -80,10 +80,10 @@ def _mixed(labels: np.ndarray, axes: tuple[LinearNeighbours, LinearNeighbours, L
 
 
 def _with_next(choose: np.ufunc, labels: np.ndarray, axis: int) -> np.ndarray:
-    made = labels.copy()
+    result = labels.copy()
     before, after = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
-    choose(labels[before], labels[after], out=made[before])
-    return made
+    choose(labels[before], labels[after], out=result[before])
+    return result
 
 
 def _between(mixed: np.ndarray, axis: int, pairs: LinearNeighbours) -> slice:
@@ -116,11 +116,11 @@ def _winners(corners: np.ndarray, shares: np.ndarray, nearest: np.ndarray) -> np
     """The label of largest share at each place, ties to ``nearest`` if it is tied, else to the smallest label."""
     smallest, largest = corners.min(axis=0), corners.max(axis=0)
     several = ((corners != smallest) & (corners != largest)).any(axis=0)
-    made = _won(corners, shares, np.stack([smallest, largest]), nearest)
+    result = _won(corners, shares, np.stack([smallest, largest]), nearest)
     if several.any():
         few = corners[:, several]
-        made[several] = _won(few, shares[:, several], np.sort(few, axis=0), nearest[several])
-    return made
+        result[several] = _won(few, shares[:, several], np.sort(few, axis=0), nearest[several])
+    return result
 
 
 def _won(corners: np.ndarray, shares: np.ndarray, contenders: np.ndarray, nearest: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
 
 
 def _configuration(plans: Any, options: ImportOptions, inside: Any, file: Path) -> str:
-    """The configuration asked for, else the checkpoint's own, else the plans' only one for volumes."""
+    """The chosen configuration, else the checkpoint's own, else the plans' only one for volumes."""
     try:
         names = [str(name) for name in plans["configurations"]]
         if options.configuration or (isinstance(inside, str) and inside in names):
@@ -96,7 +96,7 @@ def _description(
     plans: Any,
     configuration: str,
 ) -> tuple[Any, tuple[Path, ...]]:
-    """What its channels and outputs are: as told, as the checkpoint says, or as a dataset.json beside it does."""
+    """What its channels and outputs are: as the user or the checkpoint says, or as a dataset.json beside it does."""
     if options.labels is not None:
         if options.dataset_json is not None:
             raise ConfigError("--label and --dataset-json: both say what the outputs are. Give one of them.")
