@@ -1,8 +1,8 @@
 """A volume's logits from overlapping tiles: nnU-Net's sliding window, with tiles in batches.
 
 Positions, weights and mirrored copies are those of nnU-Net 2.8.1's ``predict_sliding_window_return_logits``. What
-differs is set by three settings: how many tiles the network sees at once, in which precision they are summed (nnU-Net
-sums in half precision, which overflows at 65504), and whether tiles of nothing but air are asked at all.
+differs are three settings: the batch size, the precision of the sums (nnU-Net sums in half precision, which overflows
+at 65504), and whether constant tiles (air) are evaluated once and reused.
 """
 
 from __future__ import annotations
