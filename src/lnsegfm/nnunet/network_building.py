@@ -44,7 +44,7 @@ def build_network(checkpoint: Checkpoint, *, deep_supervision: bool) -> nn.Modul
 
 
 def _builder(trainer: str) -> Callable[[Any, Any, int, int, bool], nn.Module]:
-    """What builds a trainer's network; the stock trainer needs the plans alone, and its module loads all training code."""
+    """What builds a trainer's network; the stock trainer needs the plans alone, without nnU-Net's training code."""
     if trainer != STOCK_TRAINER:
         build: Callable[[Any, Any, int, int, bool], nn.Module] = trainer_class(trainer).build_network_architecture
         return build
