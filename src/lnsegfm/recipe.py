@@ -152,9 +152,9 @@ def recipe_of(method: str) -> MethodRecipe:
         UnknownName: There is no method of that name.
         PluginError: A plugin's method that cannot be used.
     """
-    made = load_method(method)
-    settings = {name: "none" if value is None else value for name, value in made.settings().items()}
-    return MethodRecipe(method=method, settings=settings, **dataclasses.asdict(made.training))
+    card = load_method(method)
+    settings = {name: "none" if value is None else value for name, value in card.settings().items()}
+    return MethodRecipe(method=method, settings=settings, **dataclasses.asdict(card.training))
 
 
 def recipe_text(method: str) -> str:
@@ -190,45 +190,45 @@ def read_recipe(file: Path) -> MethodRecipe:
         UnknownName: It names no method that there is.
     """
     try:
-        found = _parsed(file.read_text(encoding="utf-8"), str(file))
-        packaged = dataclasses.asdict(recipe_of(found["method"]))
+        content = _parsed(file.read_text(encoding="utf-8"), str(file))
+        packaged = dataclasses.asdict(recipe_of(content["method"]))
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
         raise ConfigError(f"{file}: {reason}. Get one by: lnsegfm methods --recipe dgst > my.toml") from None
     except UnknownName as error:
         raise UnknownName(f"{file}: {error}") from None
-    settings = {**packaged["settings"], **found.get("settings", {})}
-    return _made(packaged | found | {"settings": settings}, str(file))
+    settings = {**packaged["settings"], **content.get("settings", {})}
+    return _recipe(packaged | content | {"settings": settings}, str(file))
 
 
 def _parsed(text: str, file: str) -> dict[str, Any]:
     """The content of a recipe file, every key known and every value of its kind."""
     try:
-        found = tomllib.loads(text)
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not TOML ({error}).") from None
-    for key, value in found.items():
+    for key, value in content.items():
         if key not in KINDS:
             raise ConfigError(f"{file}: {key}: a recipe has no such key. Its keys: {', '.join(KINDS)}.")
         kind, wanted = KINDS[key]
         if not _is(value, kind):
             raise ConfigError(f"{file}: {key} = {_toml(value)}: {wanted} is needed there.")
-    for name, value in found.get("settings", {}).items():
+    for name, value in content.get("settings", {}).items():
         if not isinstance(value, (str, int, float)):
             raise ConfigError(f"{file}: settings.{name} = {_toml(value)}: one number or word is needed there.")
         if isinstance(value, str) and value[:1].isdigit():
             raise ConfigError(f"{file}: settings.{name} = {_toml(value)}: a number has no quotes. Leave them out.")
-    if "method" not in found:
+    if "method" not in content:
         raise ConfigError(f'{file}: method: it is missing. Write for example method = "{DEFAULT_METHOD}".')
-    return found
+    return content
 
 
-def _made(found: dict[str, Any], file: str) -> MethodRecipe:
-    rates: dict[str, Any] = {"lr": float(found["lr"])} if "lr" in found else {}
-    if "lr_grid" in found:
-        rates["lr_grid"] = tuple(map(float, found["lr_grid"]))
+def _recipe(content: dict[str, Any], file: str) -> MethodRecipe:
+    rates: dict[str, Any] = {"lr": float(content["lr"])} if "lr" in content else {}
+    if "lr_grid" in content:
+        rates["lr_grid"] = tuple(map(float, content["lr_grid"]))
     try:
-        return MethodRecipe(**found | rates)
+        return MethodRecipe(**content | rates)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
 
@@ -237,7 +237,7 @@ def _is(value: Any, kind: type) -> bool:
     if isinstance(value, bool):
         return False
     if isinstance(value, list):
-        return kind is list and bool(value) and all(_is(one, float) for one in value)
+        return kind is list and bool(value) and all(_is(element, float) for element in value)
     return isinstance(value, (int, float) if kind is float else kind)
 
 

@@ -20,7 +20,7 @@ _MAPPINGS, _TRIM = -4, -1
 def reused_memory(device: torch.device) -> Iterator[None]:
     """Let the C library keep freed memory while a network runs on the CPU.
 
-    By default glibc maps each large tensor afresh and gives it back when freed, and the kernel has to clear every page
+    By default glibc maps each large tensor anew and unmaps it when freed, and the kernel has to clear every page
     each time: about two thirds of the time of a small network. It holds for the whole process, and is set back to what
     the C library starts with when the last one leaves. Elsewhere than on Linux with glibc nothing is done.
     """
