@@ -65,6 +65,15 @@ def test_labels_are_nnunets_voxel_for_voxel(grid: Any, max_bytes: int, labels: i
     np.testing.assert_array_equal(made, expected)
 
 
+@pytest.mark.parametrize("factor", [2, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 4, 2), (2, 5, 4), (8, 8, 8)])
+def test_ties_at_a_volume_s_faces_fall_as_nnunets(shape: tuple[int, int, int], factor: int) -> None:
+    new, spacing = tuple(factor * n for n in shape), (0.7, 0.7, 0.7)
+    data = np.random.default_rng(0).integers(-1, 4, (12, *shape)).astype(np.int8)
+    expected = stocks(data, new, spacing, spacing, is_seg=True, order=1)
+    np.testing.assert_array_equal(resample_labels(data, new, spacing, spacing), expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(grids(), MEMORY, st.integers(1, 5), st.integers(0, 2**32 - 1), st.sampled_from((np.float16, np.float32)))
 def test_logits_are_nnunets(grid: Any, max_bytes: int, labels: int, seed: int, kind: type) -> None:

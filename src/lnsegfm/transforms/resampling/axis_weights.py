@@ -135,8 +135,12 @@ def linear_neighbours(n_in: int, n_out: int) -> LinearNeighbours:
     rows = np.arange(n_out)
     low = np.argmax(matrix != 0, axis=1)
     high = n_in - 1 - np.argmax(matrix[:, ::-1] != 0, axis=1)
-    of_high = np.where(high == low, 0.0, matrix[rows, high])
-    return LinearNeighbours(low, high, matrix[rows, low], of_high, np.argmax(axis_weights(n_in, n_out, 0) != 0, axis=1))
+    place = (n_in / n_out) * (rows + 0.5) - 0.5
+    above = place - np.floor(place)
+    beyond = (place < 0) | (place > n_in - 1)  # both weights are the outermost sample's, and scipy adds them one by one
+    of_low = np.where(beyond, 1 - above, matrix[rows, low])
+    of_high = np.where(beyond, above, np.where(high == low, 0.0, matrix[rows, high]))
+    return LinearNeighbours(low, high, of_low, of_high, np.argmax(axis_weights(n_in, n_out, 0) != 0, axis=1))
 
 
 @lru_cache(maxsize=64)
