@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lnsegfm.nnunet.fast_resampling import resample_data_or_seg_to_shape
 from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
@@ -30,6 +31,16 @@ def test_an_image_is_resampled_without_a_wait(spacing: tuple[float, float, float
 
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert gpu.reads == {}
+
+
+def test_nnunet_s_resampling_is_replaced_on_a_gpu_as_well() -> None:
+    logits = np.random.default_rng(1).normal(size=(2, 6, 9, 10)).astype(np.float32)
+    where = ((9, 7, 12), THICK, THIN)
+    expected = resample_data_or_seg_to_shape(logits, *where, order=1, force_separate_z=None)
+    with simulated_gpu():
+        found = resample_data_or_seg_to_shape(logits, *where, order=1, force_separate_z=None, device="cuda")
+
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def case(seed: int) -> PreparedCase:
