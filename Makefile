@@ -62,7 +62,8 @@ test-wheel: $(VENV)/.installed-dev
 	test -s build/wheel/empty/demo/run/report.html
 	rm -rf build/wheel/venv
 
-# Lowest versions of what pyproject.toml names, as uv resolves them; what these need is the newest that fits.
+# Lowest versions of what pyproject.toml names, as uv resolves them; what these need is the newest that fits. With Python 3.11:
+# for later ones some of these versions have no wheels.
 test-lowest: $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/python -m pytest $(LOWEST_TESTS)
 
