@@ -15,7 +15,7 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check --no-input
 install := $(pip) install --quiet --progress-bar off
 
-.PHONY: help demo test test-long test-wheel test-lowest lint tables site bench clean
+.PHONY: help demo test test-long test-wheel test-lowest lint tables notebook site bench clean
 
 help:
 	@echo "make demo         install into $(VENV) and run: lnsegfm demo --out $(OUT)"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-lowest  tests with the lowest versions that pyproject.toml allows, in $(VENV)-lowest"
 	@echo "make lint         ruff, mypy and import-linter alone"
 	@echo "make tables       write the documents' tables of methods and trainers, and their shares, from the code"
+	@echo "make notebook     run the notebook of examples/ and keep what its cells show: minutes"
 	@echo "make site         the documentation as a site, to build/site"
 	@echo "make bench        time and memory of an optimizer step, to $(BENCH_OUT)"
 	@echo "make clean        remove the environments and what tools left; results stay"
@@ -46,6 +47,9 @@ lint: $(VENV)/.installed-dev
 
 tables: $(VENV)/.installed
 	$(bin)/python docs/tables.py
+
+notebook: $(VENV)/.installed-dev
+	$(bin)/python docs/notebook.py
 
 site: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet

@@ -40,6 +40,13 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
 
 
+def test_the_notebook_in_the_repository_shows_a_run_and_a_prediction() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+
+    assert all("Not for clinical use" in shown(notebook, name) for name in ("base", "run", "prediction"))
+    assert NOTEBOOK.stat().st_size < 100_000  # results alone, no bars of progress
+
+
 def test_the_notebook_in_the_repository_names_no_place_of_one_machine() -> None:
     text = NOTEBOOK.read_text(encoding="utf-8")
     assert re.findall(r"(?<![\w.])/(?:work|tmp|root|home|Users|mnt)/\S*", text) == []
