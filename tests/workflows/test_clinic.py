@@ -71,8 +71,8 @@ def test_every_command_of_the_page_on_made_up_series(lnsegfm_here, world: World,
     walk(lnsegfm_here, monkeypatch, tmp_path, shots=2)
 
     masks = sorted(path.name for path in (tmp_path / "masks").glob("*.nii.gz"))
-    assert masks == sorted(path.name for path in (tmp_path / "drawn" / "labelsTr").glob("*"))
-    reference, grid = read_mask(tmp_path / "drawn" / "labelsTr" / masks[0])
+    assert masks == sorted(path.name for path in (tmp_path / "contoured" / "labelsTr").glob("*"))
+    reference, grid = read_mask(tmp_path / "contoured" / "labelsTr" / masks[0])
     assert np.array_equal(reference, scene(103)[1])
     assert grid.difference(series_of(tmp_path / "new" / "a").grid) is None
     assert len(json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["cases"]) == 1

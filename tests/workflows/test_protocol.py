@@ -45,7 +45,7 @@ from tests.workflows.test_finetune import command, model_bytes
 
 def test_a_method_that_trains_nothing_is_refused_before_training(world, tmp_path, monkeypatch, lnsegfm_here):
     """The release's LoRA, as a method of the table: exit code 2, one line, no model."""
-    monkeypatch.setitem(METHODS, "lora", DeadLoRA)
+    monkeypatch.setitem(METHODS.builtin, "lora", DeadLoRA)
     out = tmp_path / "run"
     options = ("--shots", 1, "--iterations", 3, "--no-mirroring", "--device", "cpu", "--method", "lora")
     done = lnsegfm_here("finetune", world.clinic, "--model", world.base, "--out", out, *options)
