@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from torch import nn
 
 from lnsegfm.errors import ConfigError
@@ -80,6 +81,8 @@ def test_double_precision(method: str) -> None:
 @pytest.mark.parametrize("method", ALL_METHODS)
 @pytest.mark.parametrize("network", ["grouped", "plain-unet"])
 def test_channels_last(network: str, method: str) -> None:
+    if (network, method) == ("grouped", "affine") and Version(torch.__version__) < Version("2.14"):
+        pytest.skip("torch crashes: backward of a GroupNorm in channels-last whose input needs no gradient")
     tiny = bearer(method, network)
     train(tiny, ALL_METHODS[method], 4, prepare=lambda n: n.to(memory_format=torch.channels_last_3d))
 
