@@ -31,3 +31,8 @@ def test_settings_that_cannot_be(world, tmp_path):
     with pytest.raises(ConfigError, match="patch size"):
         lnsegfm.finetune(world.clinic, world.base, tmp_path / "run", patch_size=(16, 16))  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_prints_as_a_line(run):
+    assert len(repr(run)) < 500
+    assert str(run.model) in repr(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ class Run:
 
     folder: Path
     model: Path
-    record: Mapping[str, Any]
-    evidence: HeldOutComparison
+    record: Mapping[str, Any] = field(repr=False)
+    evidence: HeldOutComparison = field(repr=False)
 
     def _repr_html_(self) -> str:
         training, compared = self.record["training"], self.evidence.comparison

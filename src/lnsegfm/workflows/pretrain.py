@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ class PretrainRun:
 
     folder: Path
     model: Path
-    record: Mapping[str, Any]
-    evaluation: Evaluation | None
+    record: Mapping[str, Any] = field(repr=False)
+    evaluation: Evaluation | None = field(repr=False)
 
     def _repr_html_(self) -> str:
         facts = {
