@@ -25,12 +25,6 @@ FEWEST_FOR_BOOTSTRAP = 8
 """Clusters below which the interval is Student's: resampling so few of them cannot reach far enough."""
 
 Kind = Literal["bootstrap", "t", "binomial", "poisson"]
-KINDS: Mapping[Kind, str] = {
-    "bootstrap": "bootstrap",
-    "t": "Student's t",
-    "binomial": "exact binomial",
-    "poisson": "exact Poisson",
-}
 
 
 @dataclass(frozen=True)

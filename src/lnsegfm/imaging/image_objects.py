@@ -79,11 +79,6 @@ class Volume:
         return Nifti1Image(self.array.transpose(2, 1, 0), affine_of(self.grid))
 
 
-def is_image_object(value: Any) -> bool:
-    """Whether a value is an image of SimpleITK, nibabel or torchio."""
-    return isinstance(value, sitk.Image) or _library(value) is not None
-
-
 def as_volumes(value: Any, grid: Grid | None = None, name: str = "the image") -> tuple[Volume, ...]:
     """An image as one volume a channel.
 

@@ -11,7 +11,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.evaluation.case_scores import nan_to_none
 from lnsegfm.evaluation.metric_table import METRICS
 from lnsegfm.evaluation.scores import Evaluation
-from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP, KINDS, Interval
+from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP, Interval
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import ADAPTED, BASE, Comparison, Difference, NodeDifference
 
@@ -193,11 +193,6 @@ def limits(subjects: int) -> tuple[str, ...]:
             "badly, intervals from so few miss the truth about one time in eight instead of one in twenty."
         )
     return tuple(sentences)
-
-
-def interval_words(interval: Interval | None) -> str:
-    """How an interval was made, for people."""
-    return f"95 % {KINDS[interval.kind]} interval" if interval is not None else "no interval"
 
 
 def called(comparison: Comparison) -> tuple[str, str]:

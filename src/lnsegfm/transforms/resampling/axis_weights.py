@@ -8,7 +8,7 @@ interpolated by one matrix product an axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class WeightBlock:
     weights: Tensor
     rows: np.ndarray
 
-    @property
+    @cached_property
     def nearest(self) -> tuple[np.ndarray, np.ndarray]:
         """The inputs with the largest weight of some output, ascending, and for each output which of these it is."""
         used, back = np.unique(self.rows.argmax(1), return_inverse=True)
