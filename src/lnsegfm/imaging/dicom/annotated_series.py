@@ -44,19 +44,20 @@ class AnnotatedTree:
         return tuple(k for k, annotations in self.by_series.items() if any(a.path == path for a in annotations))
 
 
-def read_annotated_tree(root: Path, *, straighten: bool = False) -> AnnotatedTree:
+def read_annotated_tree(root: Path, *, straighten: bool = False, resample_uneven: bool = False) -> AnnotatedTree:
     """Find the CT series below a folder (or in a zip) and the annotations that belong to each (`pair_annotations`).
 
     Args:
         root: A folder, a file or a zip.
         straighten: Take sheared series too (gantry tilt), resampled onto an orthogonal grid.
+        resample_uneven: Take series of uneven slice distances too, interpolated onto a grid of one distance.
 
     Raises:
         DataError: No such file or folder, or a zip that cannot be unpacked.
     """
     from lnsegfm.imaging.dicom.series import find_series
 
-    return pair_annotations(find_series(root, straighten=straighten))
+    return pair_annotations(find_series(root, straighten=straighten, resample_uneven=resample_uneven))
 
 
 def pair_annotations(index: SeriesIndex) -> AnnotatedTree:

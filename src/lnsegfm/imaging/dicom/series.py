@@ -22,7 +22,7 @@ from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree, unpacked_until_exit
 from lnsegfm.imaging.dicom.file_walk import files_under
 from lnsegfm.imaging.dicom.headers import ImagePlane, is_dicom, read_header
 from lnsegfm.imaging.dicom.pixels import pixel_digests, read_series
-from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesIndex, Slice
+from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesIndex, SeriesOptions, Slice
 from lnsegfm.imaging.dicom.sorting import sorted_series
 
 __all__ = [
@@ -41,7 +41,9 @@ _PLAIN = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndia
 _ELEMENT = 8  # bytes of tag and length before the pixels, at the least
 
 
-def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False) -> SeriesIndex:
+def find_series(
+    root: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False, resample_uneven: bool = False
+) -> SeriesIndex:
     """Find every series under ``root``, by the files' content; names and endings do not count.
 
     One bad file or series stops nothing: it is in ``refused``, in one line that names the series, its slices and the
@@ -52,6 +54,7 @@ def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: 
             ends; with ``unpacked_tree(root) as folder`` it lives as long as the block.
         modalities: Modality of the series to give.
         straighten: Give sheared series too (gantry tilt): ``read_series`` resamples them onto their ``grid``.
+        resample_uneven: Give series of uneven slice distances too: ``read_series`` interpolates between their slices.
 
     Raises:
         DicomError: No such file or folder, or a zip that cannot be unpacked.
@@ -82,7 +85,7 @@ def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: 
             others[header.modality or "none"] += 1
         planes += header.planes
     complete, cut = _complete(planes)
-    series, more = sorted_series(complete, pixel_digests, straighten=straighten)
+    series, more = sorted_series(complete, pixel_digests, SeriesOptions(straighten, resample_uneven))
     return SeriesIndex(
         tuple(series),
         (*refused, *cut, *more),
@@ -92,18 +95,21 @@ def find_series(root: Path, *, modalities: Sequence[str] = ("CT",), straighten: 
     )
 
 
-def series_of(path: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False) -> Series:
+def series_of(
+    path: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False, resample_uneven: bool = False
+) -> Series:
     """The one series that ``path`` holds.
 
     Args:
         path: As ``root`` of ``find_series``.
         modalities: As in ``find_series``.
         straighten: As in ``find_series``.
+        resample_uneven: As in ``find_series``.
 
     Raises:
         DicomError: It holds none (what was refused is listed) or several.
     """
-    index = find_series(path, modalities=modalities, straighten=straighten)
+    index = find_series(path, modalities=modalities, straighten=straighten, resample_uneven=resample_uneven)
     kind = "/".join(modalities)
     if len(index.series) == 1:
         return index.series[0]

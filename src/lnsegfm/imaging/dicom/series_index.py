@@ -35,7 +35,7 @@ class Series:
     Args:
         uid: SeriesInstanceUID, or "" where the files have none.
         study_uid: StudyInstanceUID, or "".
-        frame_of_reference_uid: FrameOfReferenceUID, or "".
+        frame_of_reference_uid: FrameOfReferenceUID that exports carry: the one of most slices, or "".
         modality: Modality, such as "CT".
         description: SeriesDescription, or "".
         number: SeriesNumber; None where there is none.
@@ -46,9 +46,12 @@ class Series:
         part: 0 where the UID has one stack; 1, 2, ... where it has several.
         notes: Remarks that stopped nothing, one line each.
         straightened: The series is sheared (gantry tilt): its slices are resampled onto ``grid`` when they are read.
+        frames_of_reference: Every FrameOfReferenceUID of its slices, ``frame_of_reference_uid`` first.
+        uneven: Its slices lie at uneven distances: they are interpolated onto the planes of ``grid`` when they are
+            read, and there may be more or fewer planes than slices.
 
     Raises:
-        DataError: There are not as many slices as planes of the grid.
+        DataError: There are not as many slices as planes of the grid, and the series is not uneven.
     """
 
     uid: str
@@ -63,17 +66,38 @@ class Series:
     part: int = 0
     notes: tuple[str, ...] = ()
     straightened: bool = False
+    frames_of_reference: tuple[str, ...] = ()
+    uneven: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.slices) != self.grid.shape[0]:
+        if not self.frames_of_reference and self.frame_of_reference_uid:
+            object.__setattr__(self, "frames_of_reference", (self.frame_of_reference_uid,))
+        if len(self.slices) != self.grid.shape[0] and not self.uneven:
             planes = self.grid.shape[0]
             raise DataError(f"Series {self.name}: {len(self.slices)} slices on {planes} planes. Give one a plane.")
+
+    def in_frame(self, frame_of_reference_uid: str) -> bool:
+        """Whether a frame of reference is that of one of its slices."""
+        return frame_of_reference_uid in self.frames_of_reference
 
     @property
     def name(self) -> str:
         """What messages call it: its UID, or else its description and number; with its part where there are several."""
         part = f" (part {self.part})" if self.part else ""
         return series_name(self.uid, self.description, self.number) + part
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """Which stacks of slices are taken that fit no grid as they are.
+
+    Args:
+        straighten: Sheared ones (gantry tilt), resampled onto an orthogonal grid.
+        resample_uneven: Those of uneven slice distances, interpolated onto a grid of one distance.
+    """
+
+    straighten: bool = False
+    resample_uneven: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,11 +108,13 @@ class Refusal:
         series: Its UID, or its description where it has none; the file's name for a file that cannot be read.
         reason: One line: what, why not, and what to do.
         harmless: No slice of a volume is lost, as where localisers are set aside: nothing needs doing.
+        images: How many images it is about; 0 where that is not known.
     """
 
     series: str
     reason: str
     harmless: bool = False
+    images: int = 0
 
     def __str__(self) -> str:
         return self.reason

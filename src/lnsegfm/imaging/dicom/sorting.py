@@ -10,7 +10,7 @@ import numpy as np
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
-from lnsegfm.imaging.dicom.series_index import Refusal, Series
+from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesOptions
 from lnsegfm.imaging.dicom.stack import group_by_position, plane_axes, spacing_mm, stack_as_series, stack_planes
 
 _LOCALISERS = "localisers, which are no slices of a volume (nothing to do)"
@@ -26,7 +26,7 @@ Digests = Callable[[Sequence[ImagePlane]], list[str]]
 
 
 def sorted_series(
-    planes: Iterable[ImagePlane], digests: Digests, *, straighten: bool = False
+    planes: Iterable[ImagePlane], digests: Digests, options: SeriesOptions
 ) -> tuple[list[Series], list[Refusal]]:
     """Sort planes into series.
 
@@ -38,7 +38,7 @@ def sorted_series(
     Args:
         planes: In any order.
         digests: Tells which planes at one position hold the same pixels.
-        straighten: Keep sheared stacks, to be resampled when they are read; they are refused otherwise.
+        options: Which stacks are kept, to be resampled when they are read.
 
     Returns:
         The complete series in a fixed order, and one refusal for everything else.
@@ -51,7 +51,7 @@ def sorted_series(
         parts: list[Series] = []
         for stack in stacks:
             try:
-                parts += _series_of_stack(stack, digests, straighten)
+                parts += _series_of_stack(stack, digests, options.straighten)
             except DicomError as error:
                 refused.append(Refusal(stack[0].name, str(error)))
         series += [replace(part, part=k) for k, part in enumerate(parts, 1)] if len(parts) > 1 else parts
