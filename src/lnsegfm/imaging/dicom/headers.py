@@ -17,6 +17,7 @@ from pydicom.uid import (
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.series_index import Slice, series_name
+from lnsegfm.imaging.dicom.series_traits import TRAIT_TAGS, PlaneTraits, frame_traits, plane_traits
 from lnsegfm.imaging.dicom.values import (
     first_item,
     group_item,
@@ -60,6 +61,7 @@ _TAGS = [
     "SamplesPerPixel",
     "BitsAllocated",
     *DISTINGUISHING_KEYWORDS,
+    *TRAIT_TAGS,
 ]
 _FRAMES = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
@@ -92,6 +94,7 @@ class ImagePlane:
         position_mm: ImagePositionPatient.
         pixel_spacing_mm: Distance between rows, and between columns.
         distinguishing: Values of ``DISTINGUISHING_KEYWORDS``.
+        traits: How it was made.
     """
 
     path: Path
@@ -117,6 +120,7 @@ class ImagePlane:
     position_mm: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
     distinguishing: tuple[str, ...]
+    traits: PlaneTraits
 
     @property
     def name(self) -> str:
@@ -223,6 +227,7 @@ def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes
         position_mm=numbers(data, "ImagePositionPatient", 3),
         pixel_spacing_mm=numbers(data, "PixelSpacing", 2),
         distinguishing=tuple(text(data, keyword) for keyword in DISTINGUISHING_KEYWORDS),
+        traits=plane_traits(data),
     )
 
 
@@ -252,6 +257,7 @@ def _frames(plane: ImagePlane) -> Iterator[ImagePlane]:
             distinguishing=tuple(
                 own_value.get(k) or v for k, v in zip(DISTINGUISHING_KEYWORDS, plane.distinguishing, strict=True)
             ),
+            traits=frame_traits(plane.traits, group, shared),
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.series_traits import SeriesTraits
 from lnsegfm.imaging.grid import Grid
 
 
@@ -49,6 +50,7 @@ class Series:
         frames_of_reference: Every FrameOfReferenceUID of its slices, ``frame_of_reference_uid`` first.
         uneven: Its slices lie at uneven distances: they are interpolated onto the planes of ``grid`` when they are
             read, and there may be more or fewer planes than slices.
+        traits: What tells it from the other series of its study.
 
     Raises:
         DataError: There are not as many slices as planes of the grid, and the series is not uneven.
@@ -68,6 +70,7 @@ class Series:
     straightened: bool = False
     frames_of_reference: tuple[str, ...] = ()
     uneven: bool = False
+    traits: SeriesTraits = field(default=SeriesTraits(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.frames_of_reference and self.frame_of_reference_uid:

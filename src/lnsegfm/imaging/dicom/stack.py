@@ -14,6 +14,7 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNea
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import ImagePlane
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.series_traits import series_traits
 from lnsegfm.imaging.grid import Grid
 
 SAME_POSITION_MM = 0.01
@@ -140,6 +141,7 @@ def stack_as_series(stack: Stack, straighten: bool) -> Series:
         grid=grid,
         notes=notes,
         straightened=sheared,
+        traits=series_traits([p.traits for p in stack.planes], grid),
     )
 
 
