@@ -17,6 +17,7 @@ from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.evaluation.flags import Overlap
 from lnsegfm.inference.mirror_agreement import MirrorAgreement
 from lnsegfm.inference.sliding_window import Air, constant_tiles, sliding_window
+from lnsegfm.inference.tile_forward import SliceNetwork
 from lnsegfm.inference.tile_positions import gaussian_importance, mirrorings, tile_positions
 from lnsegfm.networks import cpu_allocator as allocator
 from lnsegfm.nnunet.environment import nnunet_environment
@@ -90,6 +91,33 @@ def test_logits_are_nnunets_bit_for_bit_in_its_precision(data):
 
     assert torch.equal(same, expected)
     torch.testing.assert_close(batched, reference(net, volume, step, axes), atol=1e-5, rtol=1e-5)
+
+
+@FEW
+@given(st.data())
+def test_a_network_of_slices_is_nnunets_bit_for_bit(data):
+    """Slices one by one, tiles within them, mirrored along two axes; the slices' own axis has one tile a slice."""
+    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(3, 17), st.integers(3, 17)))
+    step, axes = data.draw(st.sampled_from([0.5, 0.8])), data.draw(st.sampled_from([(), (0,), (1, 0), (0, 1)]))
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.Conv2d(4, 3, 3, padding=1)).eval()
+    volume, patch = torch.randn(1, *shape), (6, 10)
+    expected = stock(net, volume, step=step, mirror_axes=axes, patch=patch)
+    asked: list[int] = []
+    net.register_forward_hook(lambda _, tiles, __: asked.append(len(tiles[0])))
+    found = sliding_window(
+        SliceNetwork(net),
+        volume,
+        (1, *patch),
+        step=(1.0, step, step),
+        mirror_axes=[axis + 1 for axis in axes],
+        batch=1,
+        precision=torch.float16,
+        quick=False,
+    )
+    assert torch.equal(found, expected)
+    tiles = len(tile_positions((1, *(max(a, b) for a, b in zip(shape[1:], patch, strict=True))), (1, *patch), step))
+    assert len(asked) == shape[0] * tiles * 2 ** len(axes)  # each slice once
 
 
 def reference(net, volume, step, axes):

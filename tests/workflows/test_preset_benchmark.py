@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -217,6 +218,18 @@ def test_a_scan_needs_more_the_larger_it_is_and_a_damaged_one_is_left_for_its_tu
     assert room(model, scans, {}, None).overlap
     found = predict_cases(model, scans, tmp_path / "out", PredictOptions(fast="no-mirroring"))
     assert ([f.case for f in found.failed], found.done) == (["case_0"], ("case_1", "case_2"))
+
+
+def test_a_model_of_slices_keeps_their_distance(model):
+    """In the plans' order of axes, whose first the slices are stacked along."""
+    plans = deepcopy(dict(model.plans))
+    plans["transpose_forward"], plans["transpose_backward"] = [2, 0, 1], [1, 2, 0]
+    volume = plans["configurations"]["3d_fullres"]
+    volume["spacing"] = [3.0, 2.0, 1.0]  # of x, z, y
+    planar = deepcopy(plans)
+    planar["configurations"]["3d_fullres"] |= {"spacing": [2.0, 1.0], "patch_size": [16, 16]}
+    grid = Grid((20, 24, 28), (2.0, 1.0, 3.0))
+    assert scan_bytes(replace(model, plans=planar), grid) == scan_bytes(replace(model, plans=plans), grid)
 
 
 def test_masks_do_not_depend_on_memory_overlap_or_air(model, scans, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.inference.mirror_agreement import labels_of
 from lnsegfm.inference.tile_forward import PassObserver, TileForward, quick_forward
-from lnsegfm.inference.tile_positions import TilePosition, gaussian_importance, mirrorings, tile_positions
+from lnsegfm.inference.tile_positions import TilePosition, gaussian_importance, mirrorings, step_by_axis, tile_positions
 from lnsegfm.networks.cpu_allocator import reused_memory
 
 BATCH = 2
@@ -51,7 +51,7 @@ def sliding_window(
     volume: Tensor,
     patch_size: Sequence[int],
     *,
-    step: float = 0.5,
+    step: float | Sequence[float] = 0.5,
     mirror_axes: Sequence[int] = (),
     batch: int | None = None,
     device: str | torch.device = "cpu",
@@ -70,7 +70,8 @@ def sliding_window(
             moved to ``device`` and set to evaluation. On CUDA it runs under autocast, as nnU-Net's does.
         volume: (channels, z, y, x), normalised; smaller than a patch it is padded by zeros on both sides.
         patch_size: Voxels of a tile (z, y, x).
-        step: Distance of tiles as a share of the patch, at most.
+        step: Distance of tiles as a share of the patch, at most: one number, or one for each axis. A network of slices
+            has a patch of (1, y, x) and a step of 1 along z, which takes each slice once.
         mirror_axes: Of (0, 1, 2): the average is over every combination of them.
         batch: Tiles at once, halved for good when CUDA's memory does not hold so many; None chooses.
         device: Where the network runs.
@@ -235,12 +236,14 @@ def pad(volume: Tensor, patch: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]
     return F.pad(volume, [part for n in reversed(lacking) for part in (n // 2, n - n // 2)]), inner
 
 
-def _require(volume: Tensor, patch: tuple[int, ...], step: float, mirror_axes: Sequence[int], batch: int) -> None:
+def _require(
+    volume: Tensor, patch: tuple[int, ...], step: float | Sequence[float], mirror_axes: Sequence[int], batch: int
+) -> None:
     if volume.ndim != 4 or min(volume.shape) < 1 or not volume.is_floating_point():
         raise DataError(f"Volume {tuple(volume.shape)} {volume.dtype}: it must be (channels, z, y, x) numbers.")
     if len(patch) != 3 or min(patch) < 1:
         raise ConfigError(f"Patch {patch}: tiles are three-dimensional. Give (z, y, x) voxels.")
-    if not 0 < step <= 1:
+    if not all(0 < share <= 1 for share in step_by_axis(step)):
         raise ConfigError(f"step {step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
     if batch < 1:
         raise ConfigError(f"batch {batch}: the network sees at least one tile at once. Use 1 or more.")

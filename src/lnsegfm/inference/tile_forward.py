@@ -83,6 +83,19 @@ class TileForward:
         return found.float()
 
 
+class SliceNetwork(nn.Module):
+    """A network of slices (B, C, y, x) that takes and gives volumes of one slice (B, C, 1, y, x)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """The network's output for tiles of one slice."""
+        found: Tensor = self.network(tiles[:, :, 0])
+        return found[:, :, None]
+
+
 def quick_forward(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Use faster kernels on a CPU: the same values but for rounding (2e-6 of logits of about 1)."""
     return (

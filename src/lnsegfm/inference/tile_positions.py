@@ -19,23 +19,31 @@ TilePosition = tuple[slice, slice, slice]
 """Where a tile lies (z, y, x)."""
 
 
-def tile_positions(shape: Sequence[int], patch_size: Sequence[int], step: float = 0.5) -> list[TilePosition]:
+def tile_positions(
+    shape: Sequence[int], patch_size: Sequence[int], step: float | Sequence[float] = 0.5
+) -> list[TilePosition]:
     """Where tiles lie in a volume at least as large as a patch: evenly, the first and the last at its ends.
 
     Args:
         shape: Of the volume (z, y, x).
         patch_size: Of a tile.
-        step: Distance of neighbours as a share of the patch, at most.
+        step: Distance of neighbours as a share of the patch, at most: one number, or one for each axis.
     """
     starts = []
-    for size, tile in zip(shape, patch_size, strict=True):
-        gaps = math.ceil((size - tile) / (tile * step))
+    for size, tile, share in zip(shape, patch_size, step_by_axis(step), strict=True):
+        gaps = math.ceil((size - tile) / (tile * share))
         distance = (size - tile) / gaps if gaps else 0.0
         starts.append([round(distance * number) for number in range(gaps + 1)])
     first, second, third = (
         [slice(start, start + tile) for start in along] for along, tile in zip(starts, patch_size, strict=True)
     )
     return list(itertools.product(first, second, third))
+
+
+def step_by_axis(step: float | Sequence[float]) -> tuple[float, float, float]:
+    """The distance of tiles along (z, y, x), given as one number for all axes or as three."""
+    first, second, third = (step,) * 3 if isinstance(step, int | float) else step
+    return first, second, third
 
 
 @functools.lru_cache(maxsize=2)

@@ -14,7 +14,7 @@ from lnsegfm.errors import ConfigError, LnSegFmError
 from lnsegfm.imaging.files import read_grid
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.models.model_folder import Model
-from lnsegfm.models.plans import in_image_order
+from lnsegfm.models.plans import in_plan_order
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.prediction.predict_options import GB
 
@@ -98,9 +98,11 @@ def scan_bytes(model: Model, grid: Grid, probabilities: bool = False) -> int:
         grid: The scan's.
         probabilities: Whether each class's probability is there, too.
     """
-    spacing = in_image_order(model.plans, resolve_configuration(model.plans, model.configuration)["spacing"])
+    here = in_plan_order(model.plans, grid.spacing_mm)
+    stated = list(resolve_configuration(model.plans, model.configuration)["spacing"])
+    spacing = stated if len(stated) == len(here) else [here[0], *stated]  # slices keep their distance
     on_scan = math.prod(grid.shape)
-    resampled = on_scan * math.prod(a / b for a, b in zip(grid.spacing_mm[-len(spacing) :], spacing, strict=True))
+    resampled = on_scan * math.prod(a / b for a, b in zip(here, spacing, strict=True))
     classes = 1 + len(model.label_names)
     bytes_a_voxel = 4 * (1 + 2 * model.channels) + 8 + (4 * classes if probabilities else 0)
     return round(on_scan * bytes_a_voxel + resampled * 4 * (2 * model.channels + classes))

@@ -26,6 +26,7 @@ from lnsegfm.inference.logits_to_mask import (
 from lnsegfm.inference.mirror_agreement import MirrorAgreement
 from lnsegfm.inference.sliding_window import Air, sliding_window
 from lnsegfm.inference.speed_presets import CoarsePass, InferenceSetting
+from lnsegfm.inference.tile_forward import SliceNetwork
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel
 from lnsegfm.nnunet.environment import nnunet_environment
@@ -211,7 +212,7 @@ class Predictor:
         need = 4 * (2 if difference else heads + 1) * volume[0].numel()
         aside = self.device.type == "cpu" or self.exact or (self.memory is not None and need > self.memory / 2)
         window: dict[str, Any] = {
-            "step": self.step,
+            "step": (1.0, self.step, self.step) if planar else self.step,
             "mirror_axes": [axis + planar for axis in self._axes],
             "batch": 1 if self.exact or self.memory is not None else None,
             "device": self.device,
@@ -227,10 +228,9 @@ class Predictor:
             return coarse_to_fine(
                 tiles, volume, patch, self.coarse, step=self.step, regions=self._plans.labels.has_regions
             )
-        if not planar:
-            return sliding_window(network, volume, patch, **window).cpu()
-        slices = (volume[:, z : z + 1] for z in range(volume.shape[1]))
-        return torch.cat([sliding_window(_Planar(network), one, (1, *patch), **window).cpu() for one in slices], 1)
+        if planar:
+            network, patch = SliceNetwork(network), [1, *patch]
+        return sliding_window(network, volume, patch, **window).cpu()
 
     def _exported(
         self, logits: Tensor, prepared: PreprocessedScan, probabilities: bool
@@ -257,15 +257,3 @@ def ready(model: Model, setting: InferenceSetting, **settings: Any) -> Predictor
     """
     on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")}
     return Predictor(model, **on, **settings)
-
-
-class _Planar(nn.Module):
-    """A network of slices that takes and gives volumes of one slice."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, tiles: Tensor) -> Tensor:
-        found: Tensor = self.network(tiles[:, :, 0])
-        return found[:, :, None]
