@@ -286,7 +286,10 @@ def syntax(uid, content=None):
 UNREADABLE = {
     "no slope": (rewritten(RescaleSlope=None), r"File 0004\.dcm of series 1\.2\.3 has no HU: RescaleSlope or"),
     "a slope of zero": (rewritten(RescaleSlope=0), r"has no HU"),
-    "electron density": (rewritten(RescaleType="ED"), r"holds no HU but ED \(RescaleType\)\. Give the series in HU"),
+    "electron density": (
+        rewritten(RescaleType="ED"),
+        r"no HU but electron .* \(RescaleType ED\)\. Give the series in HU",
+    ),
     "odd bits": (rewritten(BitsStored=12, HighBit=15), r"unusual bits \(HighBit 15 of 12\)"),
     "12 bits allocated": (rewritten(BitsAllocated=12, BitsStored=12, HighBit=11), r"has 12 bits a pixel"),
     "unknown compression": (syntax(HTJ2KLossless), r"compressed as High-Throughput JPEG 2000.*Export it uncompressed"),

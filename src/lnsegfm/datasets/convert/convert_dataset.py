@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from lnsegfm.datasets.convert.conversion_record import (
     write_descriptions,
 )
 from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.doctor.hu import hu_warnings
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.datasets.nnunet_layout import image_name, label_name
 from lnsegfm.errors import DataError, LnSegFmError
@@ -150,7 +151,7 @@ class _Run:
             notes = record["notes"]
         else:
             try:
-                loaded = scan.load()
+                loaded = self._judged(scan.load())
                 self._remove(scan.name)
                 record = self._write(scan, loaded)
             except Exception as error:  # whatever a file raises, the other cases are converted
@@ -166,6 +167,12 @@ class _Run:
         self.notes += [f"Case {scan.name}: {note.rstrip('.')}." for note in notes]
         self._first.setdefault(record["voxels_sha256"], scan.name)
         self.records.append(record)
+
+    def _judged(self, loaded: LoadedScan) -> LoadedScan:
+        """A scan with what the doctor says of a CT's HU among its notes."""
+        if not self.plan.channels[0].lower().startswith("ct") or not loaded.images:
+            return loaded
+        return replace(loaded, notes=(*loaded.notes, *hu_warnings(loaded.images[0])))
 
     def keep_others(self) -> None:
         """Keep cases of earlier calls that are no longer in the source, with a note."""

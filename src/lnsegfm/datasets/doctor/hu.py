@@ -79,6 +79,13 @@ def judge_hu(facts: HuFacts, case: str, file: Path | None) -> list[Finding]:
     return [*_modes(facts, case, file), *_outliers(facts, case, file)]
 
 
+def hu_warnings(volume: np.ndarray) -> tuple[str, ...]:
+    """What makes it doubtful that a CT's values (z, y, x) are HU, one line each; empty where nothing does."""
+    facts = measure_hu(volume)
+    found = judge_hu(facts, "", None) if facts is not None else []
+    return tuple(f"{finding.what}. {finding.remedy}" for finding in found if finding.severity == "warning")
+
+
 def _no_hounsfield_units(facts: HuFacts, case: str, file: Path | None) -> Finding | None:
     low, high = f"{facts.lowest:g}", f"{facts.highest:g}"
     export = "Export the scan again in HU (RescaleSlope and RescaleIntercept applied, no window)"

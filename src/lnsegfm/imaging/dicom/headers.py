@@ -60,6 +60,7 @@ _TAGS = [
     "NumberOfFrames",
     "SamplesPerPixel",
     "BitsAllocated",
+    "RescaleType",
     *DISTINGUISHING_KEYWORDS,
     *TRAIT_TAGS,
 ]
@@ -95,6 +96,7 @@ class ImagePlane:
         pixel_spacing_mm: Distance between rows, and between columns.
         distinguishing: Values of ``DISTINGUISHING_KEYWORDS``.
         traits: How it was made.
+        rescale_type: RescaleType.
     """
 
     path: Path
@@ -121,6 +123,7 @@ class ImagePlane:
     pixel_spacing_mm: tuple[float, ...] | None
     distinguishing: tuple[str, ...]
     traits: PlaneTraits
+    rescale_type: str = ""
 
     @property
     def name(self) -> str:
@@ -228,6 +231,7 @@ def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes
         pixel_spacing_mm=numbers(data, "PixelSpacing", 2),
         distinguishing=tuple(text(data, keyword) for keyword in DISTINGUISHING_KEYWORDS),
         traits=plane_traits(data),
+        rescale_type=text(data, "RescaleType"),
     )
 
 
@@ -245,6 +249,7 @@ def _frames(plane: ImagePlane) -> Iterator[ImagePlane]:
     for index, group in enumerate(own):
         content = group_item(group, shared, "FrameContentSequence") or Dataset()
         frame_type = group_item(group, shared, "CTImageFrameTypeSequence") or Dataset()
+        values = group_item(group, shared, "PixelValueTransformationSequence") or Dataset()
         image_type = text(frame_type, "FrameType").upper()
         own_value = {"TemporalPositionIdentifier": text(content, "TemporalPositionIndex"), "ImageType": image_type}
         yield replace(
@@ -258,6 +263,7 @@ def _frames(plane: ImagePlane) -> Iterator[ImagePlane]:
                 own_value.get(k) or v for k, v in zip(DISTINGUISHING_KEYWORDS, plane.distinguishing, strict=True)
             ),
             traits=frame_traits(plane.traits, group, shared),
+            rescale_type=text(values, "RescaleType") or plane.rescale_type,
         )
 
 

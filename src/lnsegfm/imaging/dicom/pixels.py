@@ -29,6 +29,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from lnsegfm.imaging.dicom.decoding import decode_frame
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import ImagePlane
+from lnsegfm.imaging.dicom.rescale_type import other_quantity
 from lnsegfm.imaging.dicom.series_index import Series, Slice
 from lnsegfm.imaging.dicom.slice_shift import shift_in_plane
 from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text, value_of
@@ -61,7 +62,6 @@ _TAGS = [
     "ExtendedOffsetTableLengths",
     "PixelData",
 ]
-_HU_TYPES = ("", "HU", "US")  # "US": unspecified, which some scanners write for HU
 
 
 def read_series(series: Series) -> np.ndarray:
@@ -180,9 +180,9 @@ def _linear_rescale(values: Dataset, path: Path, name: str) -> _LinearRescale:
     which = f"File {path.name} of series {name}"
     if slope is None or intercept is None or slope[0] == 0:
         raise DicomError(f"{which} has no HU: RescaleSlope or RescaleIntercept is missing or 0. Export it again.")
-    kind = text(values, "RescaleType").upper()
-    if kind not in _HU_TYPES:
-        raise DicomError(f"{which} holds no HU but {kind} (RescaleType). Give the series in HU.")
+    kind = text(values, "RescaleType")
+    if (meaning := other_quantity(kind)) is not None:
+        raise DicomError(f"{which} holds no HU but {meaning} (RescaleType {kind.upper()}). Give the series in HU.")
     return _LinearRescale(slope[0], intercept[0])
 
 

@@ -13,6 +13,7 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNea
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import ImagePlane
+from lnsegfm.imaging.dicom.rescale_type import rescale_type_notes
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.series_traits import series_traits
 from lnsegfm.imaging.grid import Grid
@@ -127,6 +128,8 @@ def stack_as_series(stack: Stack, straighten: bool) -> Series:
     lossy = sum(p.transfer_syntax in _LOSSY for p in stack.planes)
     if lossy:
         notes = (*notes, f"{lossy} slices are compressed with loss: HU may be off by a few")
+    if first.modality == "CT":
+        notes = (*notes, *rescale_type_notes(p.rescale_type for p in stack.planes))
     if sheared:
         notes = (*notes, f"sheared by up to {lean:.1f} mm in the plane: resampled onto an orthogonal grid")
     return Series(
