@@ -37,7 +37,7 @@ def test_the_traits_of_a_series_are_those_of_its_slices(tmp_path):
     assert traits.acquisition_numbers == (3, 4)
     assert (traits.plane, traits.thickness_mm, traits.step_mm, traits.resolution_mm) == ("axial", 1.5, 2.0, 2.0)
     assert (traits.kernel, traits.image_type) == (("Br40d", "3"), ("ORIGINAL", "PRIMARY", "AXIAL"))
-    assert (traits.acquisition_uids, traits.contrast, traits.kvp) == (("1.2.3.4",), "Io", 120.0)
+    assert (traits.irradiation_events, traits.contrast, traits.kvp) == (("1.2.3.4",), "Io", 120.0)
     assert (traits.body_part, traits.manufacturer, traits.patient_position) == ("NECK", "Phantom", "FFP")
     assert not traits.derived
 
@@ -77,18 +77,27 @@ def test_a_frame_says_what_its_file_does_not():
         setattr(outer, sequence, Sequence([item]))
         return outer
 
-    shared = group("CTReconstructionSequence", ConvolutionKernel="B31f")
+    shared = group("CTReconstructionSequence", ConvolutionKernel="B31f", ConvolutionKernelGroup="SOFT_TISSUE")
     shared.update(group("PixelMeasuresSequence", SliceThickness=0.8))
     shared.update(group("CTXRayDetailsSequence", KVP=100))
     own = group("FrameContentSequence", FrameAcquisitionNumber=7, FrameAcquisitionDateTime="19000101000001")
     own.FrameContentSequence[0].TemporalPositionIndex = 2
     own.update(group("CTImageFrameTypeSequence", FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]))
-    file = PlaneTraits(manufacturer="X", kernel=("B70f",), acquisition_uids=("1.2",))
+    file = PlaneTraits(manufacturer="X", kernel=("B70f",), irradiation_events=("1.2",))
 
     traits = frame_traits(file, own, shared)
 
     assert traits == PlaneTraits(
-        0.8, ("B31f",), ("ORIGINAL", "PRIMARY", "VOLUME", "NONE"), 7, 1.0, ("1.2",), "2", kvp=100.0, manufacturer="X"
+        0.8,
+        ("B31f",),
+        "SOFT_TISSUE",
+        ("ORIGINAL", "PRIMARY", "VOLUME", "NONE"),
+        7,
+        1.0,
+        ("1.2",),
+        "2",
+        kvp=100.0,
+        manufacturer="X",
     )
     assert frame_traits(file, Dataset(), None) == file
 
@@ -115,7 +124,7 @@ def test_the_order_of_slices_makes_no_difference():
     planes = [
         PlaneTraits(kernel=("A",), thickness_mm=1.0, acquisition_number=2, acquired_s=5.0),
         PlaneTraits(kernel=("B",), thickness_mm=2.0, acquisition_number=1, acquired_s=2.0),
-        PlaneTraits(kernel=(), acquisition_uids=("1.9", "1.1")),
+        PlaneTraits(kernel=(), irradiation_events=("1.9", "1.1")),
     ]
     expected = series_traits(planes, GRID)
     for seed in range(6):

@@ -22,7 +22,9 @@ from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree, unpacked_until_exit
 from lnsegfm.imaging.dicom.file_walk import files_under
 from lnsegfm.imaging.dicom.headers import ImagePlane, is_dicom, read_header
 from lnsegfm.imaging.dicom.pixels import pixel_digests, read_series
+from lnsegfm.imaging.dicom.series_choice import choose_series, require_choice, with_reason
 from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesIndex, SeriesOptions, Slice
+from lnsegfm.imaging.dicom.series_words import listing
 from lnsegfm.imaging.dicom.sorting import sorted_series
 
 __all__ = [
@@ -96,26 +98,37 @@ def find_series(
 
 
 def series_of(
-    path: Path, *, modalities: Sequence[str] = ("CT",), straighten: bool = False, resample_uneven: bool = False
+    path: Path,
+    *,
+    modalities: Sequence[str] = ("CT",),
+    straighten: bool = False,
+    resample_uneven: bool = False,
+    series: Sequence[str] = (),
 ) -> Series:
-    """The one series that ``path`` holds.
+    """The one scan that ``path`` holds; of several series of it the first in the order of `choose_series`, with a note.
 
     Args:
         path: As ``root`` of ``find_series``.
         modalities: As in ``find_series``.
         straighten: As in ``find_series``.
         resample_uneven: As in ``find_series``.
+        series: Selectors, such as ``plane=axial`` or ``number=4``, as `choose_series` takes them.
 
     Raises:
-        DicomError: It holds none (what was refused is listed) or several.
+        DataError: It holds none (what was refused is listed) or several scans, or a selector fits no series.
+        ConfigError: A selector that cannot be read.
     """
     index = find_series(path, modalities=modalities, straighten=straighten, resample_uneven=resample_uneven)
     kind = "/".join(modalities)
-    if len(index.series) == 1:
+    if len(index.series) == 1 and not series:
         return index.series[0]
     if index.series:
-        names = ", ".join(s.name for s in index.series[:3]) + (", ..." if len(index.series) > 3 else "")
-        raise DicomError(f"{path}: it holds {len(index.series)} {kind} series ({names}). Give the folder of one.")
+        choice = choose_series(index.series, series)
+        require_choice(index.series, choice)
+        if len(choice.taken) == 1:
+            return with_reason(choice.taken[0])
+        which = f"{len(choice.taken)} {kind} series that are scans of their own ({listing(choice.series)})"
+        raise DicomError(f"{path}: it holds {which}. Name one, as number=4: --series in a command, series= in Python.")
     if index.refused:
         raise DicomError(*(str(refusal) for refusal in index.refused))
     held = ", ".join(f"{count} {modality} images" for modality, count in index.others) or "no DICOM image"

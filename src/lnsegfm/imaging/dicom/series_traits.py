@@ -18,12 +18,12 @@ from lnsegfm.imaging.grid import Grid
 TRAIT_TAGS = (
     "SliceThickness",
     "ConvolutionKernel",
+    "ConvolutionKernelGroup",
     "ImageType",
     "AcquisitionNumber",
     "AcquisitionDate",
     "AcquisitionTime",
     "AcquisitionDateTime",
-    "AcquisitionUID",
     "IrradiationEventUID",
     "TemporalPositionIdentifier",
     "ContrastBolusAgent",
@@ -49,11 +49,12 @@ class PlaneTraits:
     Args:
         thickness_mm: SliceThickness.
         kernel: ConvolutionKernel, as many values as it has.
+        kernel_group: ConvolutionKernelGroup, such as ``SOFT_TISSUE``.
         image_type: ImageType, or FrameType, in capitals.
         acquisition_number: AcquisitionNumber.
         acquired_s: AcquisitionDateTime, or AcquisitionDate and AcquisitionTime: seconds since 1900, as the scanner's
             clock has it. A time without a date is one of the first day.
-        acquisition_uids: IrradiationEventUID and AcquisitionUID.
+        irradiation_events: IrradiationEventUID.
         temporal_position: TemporalPositionIdentifier, or TemporalPositionIndex.
         contrast: ContrastBolusAgent; "yes" where a sequence names one.
         body_part: BodyPartExamined.
@@ -64,10 +65,11 @@ class PlaneTraits:
 
     thickness_mm: float | None = None
     kernel: tuple[str, ...] = ()
+    kernel_group: str = ""
     image_type: tuple[str, ...] = ()
     acquisition_number: int | None = None
     acquired_s: float | None = None
-    acquisition_uids: tuple[str, ...] = ()
+    irradiation_events: tuple[str, ...] = ()
     temporal_position: str = ""
     contrast: str = ""
     body_part: str = ""
@@ -85,10 +87,11 @@ class SeriesTraits:
         thickness_mm: SliceThickness; None where there is none.
         step_mm: Distance of its slices.
         kernel: ConvolutionKernel, as many values as it has.
+        kernel_group: ConvolutionKernelGroup, such as ``SOFT_TISSUE``.
         image_type: ImageType, or FrameType, in capitals.
         acquisition_numbers: AcquisitionNumber of its slices, ascending.
         acquired_s: First and last time of its slices, seconds since 1900; None where there is none.
-        acquisition_uids: IrradiationEventUID and AcquisitionUID of its slices, in order.
+        irradiation_events: IrradiationEventUID of its slices, in order.
         temporal_positions: TemporalPositionIdentifier of its slices, in order.
         contrast: ContrastBolusAgent; "" where none is named.
         body_part: BodyPartExamined.
@@ -101,10 +104,11 @@ class SeriesTraits:
     thickness_mm: float | None = None
     step_mm: float = 1.0
     kernel: tuple[str, ...] = ()
+    kernel_group: str = ""
     image_type: tuple[str, ...] = ()
     acquisition_numbers: tuple[int, ...] = ()
     acquired_s: tuple[float, float] | None = None
-    acquisition_uids: tuple[str, ...] = ()
+    irradiation_events: tuple[str, ...] = ()
     temporal_positions: tuple[str, ...] = ()
     contrast: str = ""
     body_part: str = ""
@@ -129,15 +133,15 @@ def plane_traits(data: Dataset) -> PlaneTraits:
     moment = text(data, "AcquisitionDateTime") or text(data, "AcquisitionDate") + text(data, "AcquisitionTime")
     if not text(data, "AcquisitionDate") and not text(data, "AcquisitionDateTime") and moment:
         moment = f"19000101{moment}"
-    uids = (text(data, "IrradiationEventUID"), text(data, "AcquisitionUID"))
     agent = text(data, "ContrastBolusAgent")
     return PlaneTraits(
         thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
         kernel=_values(text(data, "ConvolutionKernel")),
+        kernel_group=text(data, "ConvolutionKernelGroup").upper(),
         image_type=_values(text(data, "ImageType").upper()),
         acquisition_number=integer(data, "AcquisitionNumber"),
         acquired_s=_seconds(moment),
-        acquisition_uids=tuple(uid for value in uids for uid in _values(value)),
+        irradiation_events=_values(text(data, "IrradiationEventUID")),
         temporal_position=text(data, "TemporalPositionIdentifier"),
         contrast=agent or ("yes" if first_item(data, "ContrastBolusAgentSequence") else ""),
         body_part=text(data, "BodyPartExamined"),
@@ -162,10 +166,11 @@ def frame_traits(file: PlaneTraits, own: Dataset, shared: Dataset | None) -> Pla
         file,
         thickness_mm=thickness[0] if thickness and thickness[0] > 0 else file.thickness_mm,
         kernel=_values(text(made, "ConvolutionKernel")) or file.kernel,
+        kernel_group=text(made, "ConvolutionKernelGroup").upper() or file.kernel_group,
         image_type=_values(text(kind, "FrameType").upper()) or file.image_type,
         acquisition_number=number if number is not None else file.acquisition_number,
         acquired_s=acquired if acquired is not None else file.acquired_s,
-        acquisition_uids=(uid,) if uid else file.acquisition_uids,
+        irradiation_events=(uid,) if uid else file.irradiation_events,
         temporal_position=text(content, "TemporalPositionIndex") or file.temporal_position,
         kvp=kvp[0] if kvp and kvp[0] > 0 else file.kvp,
     )
@@ -180,10 +185,11 @@ def series_traits(planes: Sequence[PlaneTraits], grid: Grid) -> SeriesTraits:
         thickness_mm=_most(plane.thickness_mm for plane in planes),
         step_mm=grid.spacing_mm[0],
         kernel=_most(plane.kernel for plane in planes) or (),
+        kernel_group=_most(plane.kernel_group for plane in planes) or "",
         image_type=image_type,
         acquisition_numbers=tuple(sorted({p.acquisition_number for p in planes if p.acquisition_number is not None})),
         acquired_s=(min(times), max(times)) if times else None,
-        acquisition_uids=tuple(sorted({uid for plane in planes for uid in plane.acquisition_uids})),
+        irradiation_events=tuple(sorted({uid for plane in planes for uid in plane.irradiation_events})),
         temporal_positions=tuple(sorted({plane.temporal_position for plane in planes if plane.temporal_position})),
         contrast=_most(plane.contrast for plane in planes) or "",
         body_part=_most(plane.body_part for plane in planes) or "",
