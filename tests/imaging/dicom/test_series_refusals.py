@@ -152,7 +152,8 @@ FOUND_OUT = {
     "missing slice": (
         remove(4),
         r"Series 1\.2\.3 has a 6 mm gap between slices 4 and 5 \(3 mm expected; at 109\.0 mm and 115\.0 mm along the "
-        r"normal\)\. Export the complete series again, or each evenly spaced part as a series of its own\.",
+        r"normal\)\. Export the complete series again, or each evenly spaced part as a series of its own; or have it "
+        r"resampled on purpose: --resample-uneven\.",
     ),
     "two slices missing": (remove(2, 6), r"has a 6 mm gap between slices 2 and 3 .*and 1 more uneven steps\)\. Export"),
     "slice out of place": (made(change=moved(4, 0.5)), r"has a 3\.5 mm gap between slices 4 and 5 .*1 more uneven"),
@@ -189,7 +190,7 @@ FOUND_OUT = {
     "colour": (made(change=colour), r"all its images set aside: colour images"),
     "all in planes of their own": (
         made(change=lambda data, n: setattr(data, "PixelSpacing", [1 + n, 1])),
-        r"9 of its 9 images set aside: in another plane, of another size or spacing than each other",
+        r"its 9 slices are one even stack by their places, but differ in PixelSpacing \(.*\), so they are no volume",
     ),
     "several patients": (
         made(change=only(3, PatientID="P2")),

@@ -33,10 +33,14 @@ from lnsegfm.imaging.dicom.values import (
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 _CT_IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
-# keywords whose values distinguish images at one position, the most specific first
+# keywords whose values tell acquisitions and reconstructions of one series apart, the most specific first
 DISTINGUISHING_KEYWORDS = (
     "TemporalPositionIdentifier",
+    "StackID",
     "AcquisitionNumber",
+    "EchoNumbers",
+    "EchoTime",
+    "KVP",
     "ConvolutionKernel",
     "ImageType",
     "AcquisitionTime",
@@ -124,6 +128,11 @@ class ImagePlane:
     distinguishing: tuple[str, ...]
     traits: PlaneTraits
     rescale_type: str = ""
+
+    @property
+    def order(self) -> tuple[str, int, str]:
+        """A place among planes at one position that does not depend on the files' names where it has a UID."""
+        return self.sop_instance_uid, self.frame or 0, str(self.path)
 
     @property
     def name(self) -> str:
@@ -251,7 +260,14 @@ def _frames(plane: ImagePlane) -> Iterator[ImagePlane]:
         frame_type = group_item(group, shared, "CTImageFrameTypeSequence") or Dataset()
         values = group_item(group, shared, "PixelValueTransformationSequence") or Dataset()
         image_type = text(frame_type, "FrameType").upper()
-        own_value = {"TemporalPositionIdentifier": text(content, "TemporalPositionIndex"), "ImageType": image_type}
+        reconstruction = group_item(group, shared, "CTReconstructionSequence") or Dataset()
+        own_value = {
+            "TemporalPositionIdentifier": text(content, "TemporalPositionIndex"),
+            "StackID": text(content, "StackID"),
+            "AcquisitionNumber": text(content, "FrameAcquisitionNumber"),
+            "ConvolutionKernel": text(reconstruction, "ConvolutionKernel"),
+            "ImageType": image_type,
+        }
         yield replace(
             plane,
             frame=index,

@@ -32,6 +32,7 @@ from lnsegfm.imaging.dicom.headers import ImagePlane
 from lnsegfm.imaging.dicom.rescale_type import other_quantity
 from lnsegfm.imaging.dicom.series_index import Series, Slice
 from lnsegfm.imaging.dicom.slice_shift import shift_in_plane
+from lnsegfm.imaging.dicom.uneven_stack import interpolated
 from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text, value_of
 
 AIR = -1024
@@ -76,18 +77,25 @@ def read_series(series: Series) -> np.ndarray:
         DicomError: A file is gone, cut short or cannot be decoded, is no longer what it was, or has no HU.
     """
     volume = np.empty(series.grid.shape, np.int16)
-    shape = None if series.straightened else volume.shape[1:]  # a straightened grid is larger than its slices
-    for k, (slice_, plane) in enumerate(_planes(series)):
+    planes = _planes_in_place(series)
+    for k, plane in enumerate(interpolated(planes, series) if series.uneven else planes):
+        if volume.dtype == np.int16 and not _fits_int16(plane):
+            volume = volume.astype(np.float32)
+        volume[k] = plane
+    return volume
+
+
+def _planes_in_place(series: Series) -> Iterator[np.ndarray]:
+    """The slices in order, each with the rows and columns of the grid."""
+    shape = None if series.straightened else series.grid.shape[1:]  # a straightened grid is larger than its slices
+    for slice_, plane in _planes(series):
         shape = shape or plane.shape
         if plane.shape != shape:
             size = f"{plane.shape[0]} x {plane.shape[1]}"
             raise DicomError(f"File {slice_.path.name} of series {series.name} is {size} now. Find the series again.")
         if series.straightened:
             plane = shift_in_plane(plane, slice_, series.grid, fill=AIR if series.modality == "CT" else 0)
-        if volume.dtype == np.int16 and not _fits_int16(plane):
-            volume = volume.astype(np.float32)
-        volume[k] = plane
-    return volume
+        yield plane
 
 
 def pixel_digests(planes: Sequence[ImagePlane]) -> list[str]:

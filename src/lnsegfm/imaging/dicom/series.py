@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom.uid import (
@@ -146,7 +147,8 @@ def _complete(planes: Sequence[ImagePlane]) -> tuple[list[ImagePlane], list[Refu
         if available < needed and plane.transfer_syntax != DeflatedExplicitVRLittleEndian:
             states = f"{available} of at least {needed} bytes of pixels"
             line = f"File {plane.path.name} of series {plane.name} is cut short ({states}). Copy or export it again."
-            refused[plane.path] = Refusal(plane.name, line)
+            lost = refused.get(plane.path, Refusal(plane.name, line))
+            refused[plane.path] = replace(lost, images=lost.images + 1)
         else:
             complete.append(plane)
     return complete, list(refused.values())

@@ -1,28 +1,25 @@
-"""Sort planes in any order into complete stacks of slices, by their geometry alone."""
+"""Sort planes in any order into complete stacks of slices, by their geometry and what their headers say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.evidence import ACQUISITION_HINTS, Conflict, Digests, Part, explained
 from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
+from lnsegfm.imaging.dicom.passed_over import TINY, VOLUME, Aside, aside, is_placed
+from lnsegfm.imaging.dicom.plane_groups import MAX_GEOMETRIES, PlaneGroup, group_planes
 from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesOptions
-from lnsegfm.imaging.dicom.stack import group_by_position, plane_axes, spacing_mm, stack_as_series, stack_planes
+from lnsegfm.imaging.dicom.slice_steps import group_by_position, same_position_mm, unevenness
+from lnsegfm.imaging.dicom.stack import moves_sideways, stack_as_series
+from lnsegfm.imaging.dicom.torn_series import torn
 
-_LOCALISERS = "localisers, which are no slices of a volume (nothing to do)"
-ORIENTATION_TOLERANCE = 1e-4
-"""Direction cosines of one stack may differ by this much (0.05 mm over 512 mm)."""
-MAX_PLANE = 1 << 26
-"""Pixels of a slice: 8192 x 8192."""
-MAX_GEOMETRIES = 64
-"""Sizes, spacings, orientations and frames of reference of a series: a volume and its localisers have a few."""
-
-Digests = Callable[[Sequence[ImagePlane]], list[str]]
-"""Gives the same text for planes that hold the same pixels, and different ones for others."""
+PERFUSION = 4
+"""From so many images at each position on, a series that nothing splits into volumes is a time series (perfusion)."""
 
 
 def sorted_series(
@@ -31,9 +28,8 @@ def sorted_series(
     """Sort planes into series.
 
     Planes belong together by SeriesInstanceUID (where that is missing: by study, patient, number, description and,
-    without a frame of reference, folder), and within it by frame of reference, rows, columns, pixel spacing and
-    orientation. Where several planes lie at one position, identical ones count once, and others are distinguished by
-    the first of ``DISTINGUISHING_KEYWORDS`` that makes every part complete.
+    without a frame of reference, folder). What is no slice of a volume is set aside (`passed_over`), the rest is sorted
+    by geometry (`plane_groups`), and each geometry is split into volumes as evidence has it (`evidence`).
 
     Args:
         planes: In any order.
@@ -43,19 +39,51 @@ def sorted_series(
     Returns:
         The complete series in a fixed order, and one refusal for everything else.
     """
+    pools = [_sorted_pool(group, digests, options) for group in _by_series(planes)]
+    volumes: dict[Any, list[_Stacked]] = {}
+    for pool in pools:
+        volumes.setdefault(pool.study, []).extend(s for s in pool.stacks if len(s.stack.planes) >= VOLUME)
     series: list[Series] = []
     refused: list[Refusal] = []
-    for group in _by_series(planes):
-        stacks, refusals = _usable(group)
-        refused += refusals
-        parts: list[Series] = []
-        for stack in stacks:
-            try:
-                parts += _series_of_stack(stack, digests, options.straighten)
-            except DicomError as error:
-                refused.append(Refusal(stack[0].name, str(error)))
-        series += [replace(part, part=k) for k, part in enumerate(parts, 1)] if len(parts) > 1 else parts
+    for pool in pools:
+        kept, passed = _beside_volumes(pool, volumes[pool.study])
+        refused += [*pool.refused, *passed]
+        series += [replace(part, part=k) for k, part in enumerate(kept, 1)] if len(kept) > 1 else kept
     return series, refused
+
+
+@dataclass(frozen=True, eq=False)
+class _Stacked:
+    """A stack of slices that is a series."""
+
+    stack: PlaneGroup
+    series: Series
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Doubtful:
+    """What is no volume: a fault, or one of the images that a study has besides, where a volume is there.
+
+    Args:
+        refusal: For where there is none.
+        beside: What it is otherwise, a clause.
+        planes: One a position.
+    """
+
+    refusal: Refusal
+    beside: str
+    planes: PlaneGroup
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """What the planes of one series are."""
+
+    study: Any
+    stacks: tuple[_Stacked, ...]
+    doubtful: tuple[_Doubtful, ...]
+    refused: tuple[Refusal, ...]
 
 
 def _by_series(planes: Iterable[ImagePlane]) -> list[list[ImagePlane]]:
@@ -68,128 +96,176 @@ def _by_series(planes: Iterable[ImagePlane]) -> list[list[ImagePlane]]:
             folder = "" if plane.frame_of_reference_uid else str(plane.path.parent)
             key = ("", plane.study_uid, plane.patient_id, str(plane.number), plane.description, folder)
         groups.setdefault((*key, plane.modality), []).append(plane)
-    return [groups[key] for key in sorted(groups, key=str)]
+    return [sorted(groups[key], key=lambda plane: plane.order) for key in sorted(groups, key=str)]
 
 
-def _usable(planes: list[ImagePlane]) -> tuple[list[list[ImagePlane]], list[Refusal]]:
-    """Planes of one geometry each; localisers, planes without geometry and single stray planes are set aside."""
-    name, count = planes[0].name, len(planes)
-    refused: list[Refusal] = []
-    valid: list[ImagePlane] = []
-    aside: dict[str, int] = {}
-    for plane in planes:
-        problem = _problem(plane)
-        if problem:
-            aside[problem] = aside.get(problem, 0) + 1
+def _sorted_pool(planes: list[ImagePlane], digests: Digests, options: SeriesOptions) -> _Pool:
+    first, count = planes[0], len(planes)
+    study = (first.study_uid or ("", first.patient_id), first.modality)
+    reasons = [aside(plane) for plane in planes]
+    groups = group_planes([plane for plane, reason in zip(planes, reasons, strict=True) if reason is None])
+    set_aside = [(plane, reason) for plane, reason in zip(planes, reasons, strict=True) if reason is not None]
+    refused = _set_aside(first.name, count, set_aside, groups[0] if groups else None)
+    if groups is None:
+        what = f"more than {MAX_GEOMETRIES} sizes, spacings and orientations, which is no volume"
+        line = f"Series {first.name}: its images have {what}. Give the original slices."
+        return _Pool(study, (), (), (*refused, Refusal(first.name, line, images=count - len(set_aside))))
+    groups, more = torn(groups)
+    groups, strays = _strays(groups, count)
+    stacks: list[_Stacked] = []
+    doubtful: list[_Doubtful] = []
+    for group in groups:
+        parts = explained(group, digests)
+        if isinstance(parts, Conflict):
+            doubt = _conflicting(group, parts)
+            (doubtful if isinstance(doubt, _Doubtful) else more).append(doubt)  # type: ignore[arg-type]
+            continue
+        for part in parts:
+            try:
+                stacks.append(_stacked(part, options))
+            except DicomError as error:
+                refusal = Refusal(part.stack.name, str(error), images=len(part.every))
+                if len(part.stack.planes) < TINY:
+                    doubtful.append(_Doubtful(refusal, _small(part.stack), part.stack))
+                else:
+                    more.append(refusal)
+    return _Pool(study, tuple(stacks), tuple(doubtful), (*refused, *more, *strays))
+
+
+def _set_aside(
+    name: str, count: int, planes: Sequence[tuple[ImagePlane, Aside]], largest: PlaneGroup | None
+) -> list[Refusal]:
+    """One refusal for each reason; what continues the stack of slices, or fills a hole of it, is a fault."""
+    slices: list[str] = []
+    number: dict[Aside, int] = {}
+    for plane, reason in planes:
+        if largest is not None and reason.harmless and is_placed(plane) and extends([largest], [plane]):
+            slices.append(reason.reason)
         else:
-            valid.append(plane)
-    for problem, number in aside.items():
-        which = "all its images" if number == count else f"{number} of its {count} images"
-        refused.append(Refusal(name, f"Series {name}: {which} set aside: {problem}.", problem == _LOCALISERS))
-    stacks: list[list[ImagePlane]] = []
-    for plane in valid:
-        for stack in stacks:
-            if _same_geometry(stack[0], plane):
-                stack.append(plane)
-                break
-        else:
-            stacks.append([plane])
-        if len(stacks) > MAX_GEOMETRIES:  # each plane is compared with every stack: a hostile file would take hours
-            what = f"more than {MAX_GEOMETRIES} sizes, spacings and orientations, which is no volume"
-            refused.append(Refusal(name, f"Series {name}: its images have {what}. Give the original slices."))
-            return [], refused
-    stacks.sort(key=lambda stack: -len(stack))
-    singles = sum(len(stack) == 1 for stack in stacks)
-    if singles and len(stacks) > 1:
-        whole = f"its {len(stacks[0])} slices" if len(stacks[0]) > 1 else "each other"
-        what = f"{singles} of its {count} images set aside: in another plane, of another size or spacing than {whole}"
-        remedy = "Nothing to do for localisers; if they are slices of the scan, export it again"
-        refused.append(Refusal(name, f"Series {name}: {what}. {remedy}.", harmless=len(stacks[0]) > 1))
-        stacks = [stack for stack in stacks if len(stack) > 1]
-    return stacks, refused
+            number[reason] = number.get(reason, 0) + 1
+    refused = [
+        Refusal(name, f"Series {name}: {_which(n, count)} set aside: {a.reason}. {a.remedy}.", a.harmless, n)
+        for a, n in number.items()
+    ]
+    if slices:
+        what = f"{_which(len(slices), count)} would be slices of it by their places, but are {slices[0]}"
+        refused.append(Refusal(name, f"Series {name}: {what}. Export it again.", images=len(slices)))
+    return refused
 
 
-def _problem(plane: ImagePlane) -> str | None:
-    """Why a plane can be no slice of a volume; None where it can."""
-    if "LOCALIZER" in plane.image_type or "SCOUT" in plane.image_type:
-        return _LOCALISERS
-    if plane.samples != 1:
-        return "colour images, such as screen captures. Give the original slices"
-    if plane.position_mm is None or plane.orientation is None:
-        return (
-            "without a readable position or orientation in the patient (ImagePositionPatient, ImageOrientationPatient)."
-            " Give the original slices"
-        )
-    if plane.pixel_spacing_mm is None or min(plane.pixel_spacing_mm) <= 0:
-        return "without a readable PixelSpacing. Give the original slices"
-    if plane_axes(plane) is None:
-        return "row and column directions are not at right angles (ImageOrientationPatient). Export the series again"
-    if plane.rows * plane.columns > MAX_PLANE:
-        return f"{plane.rows} x {plane.columns} pixels, which no scanner makes. Export the series again"
-    return None
+def _which(number: int, count: int) -> str:
+    return "all its images" if number == count else f"{number} of its {count} images"
 
 
-def _same_geometry(first: ImagePlane, second: ImagePlane) -> bool:
-    return (
-        first.frame_of_reference_uid == second.frame_of_reference_uid
-        and (first.rows, first.columns) == (second.rows, second.columns)
-        and all(abs(a - b) <= 1e-4 * a for a, b in zip(spacing_mm(first), spacing_mm(second), strict=True))
-        and float(np.abs(plane_axes(first) - plane_axes(second)).max()) <= ORIENTATION_TOLERANCE
-    )
+def _strays(groups: list[PlaneGroup], count: int) -> tuple[list[PlaneGroup], list[Refusal]]:
+    """Without the images that lie beside a stack in planes, sizes or spacings of their own."""
+    if len(groups) < 2:
+        return groups, []
+    most = len(groups[0].planes)
+    few = TINY - 1 if most >= VOLUME else 1
+    strays, kept = [g for g in groups if len(g.planes) <= few], [g for g in groups if len(g.planes) > few]
+    number = sum(len(group.planes) for group in strays)
+    if not number:
+        return groups, []
+    name = groups[0].name
+    whole = f"its {most} slices" if most > 1 else "each other"
+    what = f"{number} of its {count} images set aside: in another plane, of another size or spacing than {whole}"
+    remedy = "Nothing to do for localisers; if they are slices of the scan, export it again"
+    harmless = most > 1 and 2 * number <= sum(len(group.planes) for group in kept)
+    return kept, [Refusal(name, f"Series {name}: {what}. {remedy}.", harmless, number)]
 
 
-def _series_of_stack(planes: list[ImagePlane], digests: Digests, straighten: bool) -> list[Series]:
-    at_one_place = group_by_position(planes)
-    kept, dropped, conflicts = [], 0, []
-    several = [plane for same in at_one_place if len(same) > 1 for plane in same]
-    digests_of = iter(digests(several))
-    for same in at_one_place:
-        distinct = same if len(same) == 1 else _distinct(same, [next(digests_of) for _ in same])
-        dropped += len(same) - len(distinct)
-        kept += distinct
-        if len(distinct) > 1:
-            conflicts.append(distinct)
-    notes = (f"{dropped} slices occur twice with the same pixels: one of each is used",) if dropped else ()
-    if not conflicts:
-        return [stack_as_series(stack_planes(kept, notes), straighten)]
-    parts = _split_by_keyword(kept, straighten)
-    if parts:
-        keyword, split = parts
-        note = f"distinguished from others of its UID by {keyword}"
-        return [replace(s, notes=(*s.notes, note, *notes)) for s in split]
-    first = conflicts[0]
-    height = float(np.array(first[0].position_mm) @ plane_axes(planes[0])[:, 2])
-    raise DicomError(
-        f"Series {planes[0].name} has {len(first)} different images at {len(conflicts)} of its {len(at_one_place)} "
-        f"positions (the first at {height:.1f} mm along the normal{_difference(first)}). "
+def _conflicting(group: PlaneGroup, found: Conflict) -> Refusal | _Doubtful:
+    line = (
+        f"Series {group.name} has {len(found.planes)} different images at {found.conflicting} of its {found.positions} "
+        f"positions (the first at {found.height_mm:.1f} mm along the normal{_difference(found.planes)}). "
         "Export each acquisition or reconstruction as a series of its own."
     )
-
-
-def _distinct(planes: list[ImagePlane], marks: list[str]) -> list[ImagePlane]:
-    """The first plane of each mark."""
-    first = dict(zip(reversed(marks), reversed(planes), strict=True))
-    return list(first.values())[::-1]
+    refusal = Refusal(group.name, line, images=found.images)
+    places = group_by_position(group.heights_mm, same_position_mm(group.heights_mm))
+    one_each = group.part([same[0] for same in places])
+    if found.positions == 1:
+        what = f"{found.images} images at one position (monitoring, such as bolus tracking)"
+        return _Doubtful(refusal, what, one_each)
+    if found.images >= PERFUSION * found.positions:
+        what = f"{found.images} images at {found.positions} positions (a time series, such as a perfusion)"
+        return _Doubtful(refusal, what, one_each)
+    if found.positions < TINY:
+        return _Doubtful(refusal, f"{found.images} images at {found.positions} positions (a test scan)", one_each)
+    return refusal
 
 
 def _difference(planes: Sequence[ImagePlane]) -> str:
     """The first keyword in which images at one position differ, with its values; nothing of the patient's."""
-    for k, keyword in enumerate(DISTINGUISHING_KEYWORDS[:4]):
+    for k, keyword in enumerate(DISTINGUISHING_KEYWORDS):
         values = sorted({plane.distinguishing[k] for plane in planes})
-        if len(values) > 1:
+        if len(values) > 1 and keyword in (*ACQUISITION_HINTS, "ImageType"):
             return f"; {keyword} {', '.join(value or 'none' for value in values[:4])}"
     return ""
 
 
-def _split_by_keyword(planes: list[ImagePlane], straighten: bool) -> tuple[str, list[Series]] | None:
+def _stacked(part: Part, options: SeriesOptions) -> _Stacked:
+    notes = [f"distinguished from others of its UID by {part.hint}"] if part.hint else _united(part)
+    if part.repeats:
+        notes.append(f"{part.repeats} slices occur twice with the same pixels: one of each is used")
+    used = {(plane.path, plane.frame) for plane in part.stack.planes}
+    repeated = [plane for plane in part.every if (plane.path, plane.frame) not in used]
+    frames = [plane.frame_of_reference_uid for plane in (*part.stack.planes, *repeated)]
+    series = stack_as_series(part.stack, tuple(notes), options, frames)
+    return _Stacked(part.stack, series, len(part.every))
+
+
+def _united(part: Part) -> list[str]:
+    """A line for each hint that would have told several acquisitions, where the slices are one even stack."""
+    if len(part.stack.planes) < 2 or unevenness(part.stack.heights_mm) is not None:
+        return []
+    notes = []
     for k, keyword in enumerate(DISTINGUISHING_KEYWORDS):
-        parts: dict[str, list[ImagePlane]] = {}
-        for plane in planes:
-            parts.setdefault(plane.distinguishing[k], []).append(plane)
-        if len(parts) < 2 or any(len(same) > 1 for part in parts.values() for same in group_by_position(part)):
-            continue
-        try:
-            return keyword, [stack_as_series(stack_planes(parts[value]), straighten) for value in sorted(parts)]
-        except DicomError:
-            continue
-    return None
+        number = len({plane.distinguishing[k] for plane in part.stack.planes})
+        if keyword in ACQUISITION_HINTS and number > 1:
+            notes.append(f"its slices state {number} values of {keyword} and are one even stack: read as one series")
+    return notes
+
+
+def _small(stack: PlaneGroup) -> str:
+    count = len(stack.planes)
+    return "1 slice (such as a premonitoring image)" if count == 1 else f"{count} slices (such as a test scan)"
+
+
+def _beside_volumes(pool: _Pool, volumes: Sequence[_Stacked]) -> tuple[list[Series], list[Refusal]]:
+    """The series of a pool, and what is passed over because a volume of the study is there."""
+    small = [s for s in pool.stacks if len(s.stack.planes) < TINY] if volumes else []
+    kept = [s.series for s in pool.stacks if s not in small]
+    if not volumes:
+        return kept, [doubt.refusal for doubt in pool.doubtful]
+    passed = []
+    doubtful = [
+        *pool.doubtful,
+        *(_Doubtful(Refusal(s.stack.name, "", images=s.images), _small(s.stack), s.stack) for s in small),
+    ]
+    for doubt in doubtful:
+        name, images = doubt.planes.name, doubt.refusal.images
+        whole = next((v.series for v in volumes if extends([v.stack], doubt.planes.planes)), None)
+        if whole is not None:
+            what = f"which continue the slices of series {whole.name}, and belong to it"
+            line = f"Series {name}: it holds {doubt.beside}, {what}. Export the two as one series."
+            passed.append(Refusal(name, line, images=images))
+        else:
+            what = "beside a whole volume of its study"
+            line = f"Series {name}: passed over, for it holds {doubt.beside} {what}. Nothing needs doing."
+            passed.append(Refusal(name, line, harmless=True, images=images))
+    return kept, passed
+
+
+def extends(stacks: Sequence[PlaneGroup], planes: Sequence[ImagePlane]) -> bool:
+    """Whether planes and a stack are one even stack of one geometry, none at the place of another."""
+    every = [*(plane for stack in stacks for plane in stack.planes), *planes]
+    if len({(plane.rows, plane.columns) for plane in every}) > 1:
+        return False
+    groups = group_planes(every)
+    if groups is None or len(groups) > 1:
+        return False
+    heights = groups[0].heights_mm
+    if np.diff(heights).min(initial=np.inf) <= same_position_mm(heights):
+        return False
+    return unevenness(heights) is None and not moves_sideways(groups[0])
