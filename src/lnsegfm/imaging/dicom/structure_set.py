@@ -7,8 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
-CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+XOR_TYPE = "CLOSEDPLANAR_XOR"
+CLOSED_TYPES = ("CLOSED_PLANAR", XOR_TYPE)
 """The geometric types of contours that enclose something."""
+
+ImageOfSeries = tuple[str, int]
+"""SOPInstanceUID of an image, and which frame of it, from 0; 0 of a single-frame one."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,12 @@ class Contour:
     Args:
         points_mm: Points (n, 3) as (x, y, z), LPS.
         kind: Its geometric type, such as CLOSED_PLANAR.
+        image: The image that it says it was drawn on; None where it names none, or several.
     """
 
     points_mm: np.ndarray
     kind: str = "CLOSED_PLANAR"
+    image: ImageOfSeries | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Roi:
         contours: Its contours, in the file's order.
         frame_of_reference_uid: Of its coordinates; empty where the file does not say.
         damage: Why it cannot be turned into voxels, a sentence; empty if it can.
+        notes: What was skipped or read by a rule, one line each; they are among the notes of its structure set.
+        no_contours: Why it has no contours, a clause; empty where it has some.
     """
 
     number: int
@@ -41,6 +49,8 @@ class Roi:
     contours: tuple[Contour, ...]
     frame_of_reference_uid: str = ""
     damage: str = ""
+    notes: tuple[str, ...] = ()
+    no_contours: str = ""
 
 
 @dataclass(frozen=True)
