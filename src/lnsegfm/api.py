@@ -142,6 +142,12 @@ def predict(
     naming, place = one_of(Names, options.names, "names"), Path(out)
     loaded = read_model(Path(model))
     with find_inputs(
-        Path(scans), loaded.channels, names=naming, straighten=options.straighten, out=place, dicom=dicom
+        Path(scans),
+        loaded.channels,
+        names=naming,
+        straighten=options.straighten,
+        out=place,
+        dicom=dicom,
+        series=options.series,
     ) as inputs:
         return predicting.predict_cases(loaded, inputs, place, options, summary=True, progress=progress)

@@ -68,7 +68,7 @@ def test_one_scan_alone_and_as_json(lnsegfm_here, model, scans, out):
     assert done.returncode == 0
     found = json.loads(done.stdout)
     flags = found.pop("flags")
-    assert found == {"folder": str(out), "done": ["case_2"], "skipped": [], "failed": {}}
+    assert found == {"folder": str(out), "done": ["case_2"], "skipped": [], "failed": {}, "passed_over": []}
     assert flags == json.loads((out / "flags.json").read_text())["cases"]["case_2"]
     assert masks(out) == ["case_2.nii.gz"]
 

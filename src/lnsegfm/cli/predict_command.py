@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.shared_options import AsJson, Device, Memory, Mirroring, Straighten, print_json, require_folder
+from lnsegfm.cli.shared_options import (
+    AsJson,
+    Device,
+    Memory,
+    Mirroring,
+    SeriesSelectors,
+    Straighten,
+    print_json,
+    print_passed_over,
+    require_folder,
+)
 from lnsegfm.errors import ConfigError
 from lnsegfm.inference.speed_presets import PRESETS
 from lnsegfm.messages import counted, printable
@@ -49,6 +59,7 @@ def predict(
         ),
     ] = "code",
     straighten: Straighten = False,
+    series: SeriesSelectors = None,
     step: Annotated[
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,
@@ -103,6 +114,7 @@ def predict(
         per_node=per_node,
         names=names,
         straighten=straighten,
+        series=tuple(series or ()),
     )
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.models.model_folder import read_model
@@ -120,7 +132,15 @@ def predict(
         choose_device(device)
         loaded = read_model(model)
         inputs = unpacked.enter_context(
-            find_inputs(scans, loaded.channels, names=naming, straighten=straighten, out=out, dicom=dicom)
+            find_inputs(
+                scans,
+                loaded.channels,
+                names=naming,
+                straighten=straighten,
+                out=out,
+                dicom=dicom,
+                series=options.series,
+            )
         )
         if (nodes or per_node) and not node_labels(loaded.label_names):
             progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
@@ -135,6 +155,7 @@ def predict(
         for case in dict.fromkeys(flag.case for flag in done.flags):
             reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
             print(printable(f"Review {case}: {reasons}"))
+        print_passed_over(done.passed_over)
         print("Not for clinical use.")
     for failure in done.failed:
         print(f"lnsegfm: {printable(str(failure))}", file=sys.stderr)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.messages import printable
+
+if TYPE_CHECKING:
+    from lnsegfm.imaging.dicom.series_choice import PassedOver
+
+_SHOWN = 12  # series that the terminal gets
+_WIDTH = 80
 
 Data = Annotated[
     Path, typer.Argument(help="Labelled scans: an nnU-Net raw dataset, or a folder with images/ and labels/.")
@@ -48,6 +55,16 @@ Memory = Annotated[
 Straighten = Annotated[
     bool, typer.Option("--straighten", help="Resample sheared series (gantry tilt) instead of refusing them.")
 ]
+SeriesSelectors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--series",
+        metavar="SELECTOR",
+        help="Which DICOM series of a study to take: plane=axial, kernel=B31f, thickness<=3, number=4, uid=1.2.3, "
+        "description=*neck*, with commas between conditions that all have to hold, or all; repeat for more. Of each "
+        "scan one is taken unless given.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 
@@ -80,3 +97,18 @@ def print_json(content: Mapping[str, Any]) -> None:
     """Print for a program."""
     json.dump(content, sys.stdout, indent=2, ensure_ascii=False, default=str)
     print()
+
+
+def print_passed_over(passed_over: Sequence[PassedOver]) -> None:
+    """Print which DICOM series were not taken and why, a short line each."""
+    from lnsegfm.imaging.dicom.series_words import short_name
+
+    if not passed_over:
+        return
+    print(f"{len(passed_over)} series passed over (--series takes others):")
+    for each in passed_over[:_SHOWN]:
+        of = f" of {short_name(each.instead)}" if each.instead is not None else ""
+        line = printable(f"  {short_name(each.series)}: {each.what}{of}")
+        print(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}...")
+    if len(passed_over) > _SHOWN:
+        print(f"  {len(passed_over) - _SHOWN} more: --json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from lnsegfm.prediction.case_names import Names, namer, numbered, require_name
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series
+    from lnsegfm.imaging.dicom.series_choice import PassedOver
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,16 @@ class Scans:
         series: The DICOM series of cases that come from one.
         refused: What looked like a scan and cannot be used.
         source: Where they come from; "" where that has no name.
+        passed_over: DICOM series that are not taken, since another one of their scan is, or by a selector.
+        unmatched: Selectors that fit no series.
     """
 
     cases: tuple[Case, ...]
     series: Mapping[str, Series] = field(default_factory=dict)
     refused: tuple[Failure, ...] = ()
     source: str = ""
+    passed_over: tuple[PassedOver, ...] = ()
+    unmatched: tuple[str, ...] = ()
 
     @contextmanager
     def opened(self, case: Case) -> Iterator[Case]:
@@ -89,6 +94,7 @@ def find_inputs(
     straighten: bool = False,
     out: Path | None = None,
     dicom: bool = False,
+    series: Sequence[str] = (),
 ) -> Iterator[Scans]:
     """The scans that a user means, as long as the block lasts: then the members of zips are removed.
 
@@ -100,6 +106,8 @@ def find_inputs(
         straighten: Resample sheared series (gantry tilt) instead of refusing them.
         out: Where masks go: the key of the pseudonyms must not lie there.
         dicom: Whether DICOM is meant where a folder holds images as well.
+        series: Which DICOM series of a study to take (`lnsegfm.imaging.dicom.series_choice.choose_series`); of each
+            scan one unless given.
 
     Raises:
         DataError: Nothing there that could be predicted.
@@ -112,9 +120,10 @@ def find_inputs(
                 return Scans(find_scans(place, channels))
             from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree
 
-            return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, straighten)
+            return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, straighten, series)
 
         scans = _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
+        _require_matched(scans)
         yield replace(scans, source=str(path.resolve()))
 
 
@@ -168,26 +177,45 @@ def _holds_dicom(folder: Path) -> bool:
     return False
 
 
-def _dicom(path: Path, folder: Path, channels: int, called: Callable[[Series], str], straighten: bool) -> Scans:
-    """The series in ``folder``: ``path``, or what it was unpacked to."""
+def _require_matched(scans: Scans) -> None:
+    if scans.unmatched:
+        from lnsegfm.imaging.dicom.series_choice import unmatched_lines
+
+        every = [*scans.series.values(), *(each.series for each in scans.passed_over)]
+        raise DataError(*unmatched_lines(every, scans.unmatched))
+
+
+def _dicom(
+    path: Path,
+    folder: Path,
+    channels: int,
+    called: Callable[[Series], str],
+    straighten: bool,
+    selectors: Sequence[str],
+) -> Scans:
+    """The series in ``folder`` that are taken: ``path``, or what it was unpacked to."""
     from lnsegfm.imaging.dicom.series import find_series
+    from lnsegfm.imaging.dicom.series_choice import choose_series, require_choice, with_reason
 
     index = find_series(folder, straighten=straighten)
     if not index.series:
         if index.refused:
             raise DataError(*(str(refusal) for refusal in index.refused))
         raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM CT.")
+    choice = choose_series(index.series, selectors)
+    if not choice.taken:  # of a list, a selector may fit the series of another line
+        require_choice(index.series, choice)
     if channels != 1:
         raise DataError(f"{path}: DICOM gives one channel, and the model takes {channels}. Give images by channel.")
     series: dict[str, Series] = {}
     taken: set[str] = set()  # without capitals: on some file systems they make no difference
-    for scan in index.series:
+    for scan in map(with_reason, choice.taken):
         name = next(n for n in numbered(called(scan)) if n.casefold() not in taken)
         taken.add(name.casefold())
         series[name] = scan
     cases = tuple(Case(name, ()) for name in sorted(series))
     refused = tuple(Failure(lost.series, str(lost), named=True) for lost in index.refused if not lost.harmless)
-    return Scans(cases, series, refused)
+    return Scans(cases, series, refused, passed_over=choice.passed_over, unmatched=choice.unmatched)
 
 
 def _listed(path: Path, scans_in: Callable[[Path], Scans]) -> Scans:
@@ -195,6 +223,8 @@ def _listed(path: Path, scans_in: Callable[[Path], Scans]) -> Scans:
     cases: dict[str, Case] = {}
     series: dict[str, Series] = {}
     failed: list[Failure] = []
+    passed_over: list[PassedOver] = []
+    unmatched: list[set[str]] = []
     taken: set[str] = set()
     for number, place, named in _rows(path):
         line = f"{path.name}, line {number}"
@@ -209,6 +239,9 @@ def _listed(path: Path, scans_in: Callable[[Path], Scans]) -> Scans:
             failed += [Failure(named or line, f"{line}: {problem}", named=True) for problem in problems]
             continue
         failed += scans.refused
+        passed_over += [each for each in scans.passed_over if each not in passed_over]
+        if scans.series:
+            unmatched.append(set(scans.unmatched))
         for case in scans.cases:
             name = named or case.name
             if named and len(scans.cases) > 1:
@@ -223,7 +256,14 @@ def _listed(path: Path, scans_in: Callable[[Path], Scans]) -> Scans:
                 series[name] = scans.series[case.name]
     if not cases:
         raise DataError(*([failure.reason for failure in failed] or [f"{path}: it has no line. Name a scan a line."]))
-    return Scans(tuple(cases[name] for name in sorted(cases)), series, tuple(failed))
+    of_no_line = sorted(set.intersection(*unmatched)) if unmatched else ()
+    return Scans(
+        tuple(cases[name] for name in sorted(cases)),
+        series,
+        tuple(failed),
+        passed_over=tuple(passed_over),
+        unmatched=tuple(of_no_line),
+    )
 
 
 def _rows(path: Path) -> list[tuple[int, str, str]]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,10 +28,14 @@ from lnsegfm.prediction.predictor import Predictor, ready
 from lnsegfm.prediction.results import RawPrediction
 from lnsegfm.prediction.shared_folder import joined, take_case
 from lnsegfm.prediction.writers.case_outputs import CaseOutputs, Need
-from lnsegfm.prediction.writers.cohort_summary import write_indexes, write_refusals
+from lnsegfm.prediction.writers.case_records import describe_passed_over
+from lnsegfm.prediction.writers.cohort_summary import write_indexes, write_passed_over, write_refusals
 from lnsegfm.prediction.writers.mask_origin import MaskOrigin
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import write_json
+
+if TYPE_CHECKING:
+    from lnsegfm.imaging.dicom.series_choice import PassedOver
 
 _SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
 """Between two attempts at cases that another process is at."""
@@ -47,6 +51,7 @@ class Predictions:
         skipped: Cases whose mask was there already, or was made by another process meanwhile.
         failed: Cases that could not be predicted, or whose mask could not be measured.
         flags: Reasons to review cases, done now or before; none where flags were not asked for.
+        passed_over: DICOM series that were not taken, and why.
     """
 
     folder: Path
@@ -54,6 +59,7 @@ class Predictions:
     skipped: tuple[str, ...]
     failed: tuple[Failure, ...]
     flags: tuple[Flag, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def predict_cases(
@@ -95,6 +101,7 @@ def predict_cases(
 
     def leaving() -> None:
         write_refusals(out, scans.source, [*scans.refused, *cohort.foreign])
+        write_passed_over(out, scans.source, scans.passed_over)
         write_indexes(out, model.labels, summary=summary)
 
     with joined(out, outputs.origin.made_by, overwrite=options.overwrite, leaving=leaving) as generation:
@@ -108,6 +115,7 @@ def predict_cases(
         skipped=tuple(name for name in names if name not in cohort.predicted),
         failed=(*scans.refused, *cohort.failed),
         flags=tuple(flag for name in names for flag in outputs.flags(name)) if options.flags else (),
+        passed_over=scans.passed_over,
     )
 
 
@@ -268,4 +276,5 @@ def as_json(predictions: Predictions) -> Mapping[str, Any]:
         "skipped": list(predictions.skipped),
         "failed": failed,
         "flags": [flag.to_json() for flag in predictions.flags],
+        "passed_over": [describe_passed_over(each) for each in predictions.passed_over],
     }

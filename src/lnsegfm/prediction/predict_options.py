@@ -27,10 +27,12 @@ class SessionOptions:
         memory: GB (10^9 bytes) to keep to, about; None holds what is fastest. The masks are the same.
         flags: Look for reasons to review a mask; compares plain and mirrored predictions for it.
         straighten: Resample sheared series (gantry tilt) instead of refusing them.
+        series: Which DICOM series of a study to take, such as ``("plane=axial",)``; of each scan one unless given.
 
     Raises:
         UnknownName: There is no such preset.
-        ConfigError: A step or an amount of memory that cannot be, or a preset and settings of one's own.
+        ConfigError: A step, an amount of memory or a selector of series that cannot be, or a preset and settings of
+            one's own.
     """
 
     device: str = "auto"
@@ -42,8 +44,15 @@ class SessionOptions:
     memory: float | None = None
     flags: bool = True
     straighten: bool = False
+    series: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "series", (self.series,) if isinstance(self.series, str) else tuple(self.series))
+        if self.series:
+            from lnsegfm.imaging.dicom.series_selector import parse_selector
+
+            for text in self.series:
+                parse_selector(text)
         if not 0 < self.step <= 1:
             raise ConfigError(f"--step {self.step}: windows must touch or overlap. Use a share above 0, at most 1.")
         _ = self.setting, self.memory_bytes

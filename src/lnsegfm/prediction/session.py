@@ -173,7 +173,7 @@ class Session:
             from lnsegfm.imaging.dicom.series import series_of
 
             with self._dicom:
-                scan = series_of(place, straighten=self.options.straighten)
+                scan = series_of(place, straighten=self.options.straighten, series=self.options.series)
         if _is_series(scan):
             return self._of_series(scan, name)
         pair = isinstance(scan, tuple) and len(scan) == 2 and isinstance(scan[1], Grid)

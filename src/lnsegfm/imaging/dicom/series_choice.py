@@ -124,18 +124,24 @@ def choose_series(
 
 
 def require_choice(series: Sequence[Series], choice: SeriesChoice) -> None:
-    """Refuse a choice that takes nothing although there are series, or that a selector has no part in.
+    """Refuse a choice that a selector has no part in, or that takes none of the series that there are.
 
     Raises:
-        DataError: A selector fits nothing (the line lists what there is), or nothing is taken.
+        DataError: A selector fits no series (the line lists what there is), or no series is a scan.
     """
-    if choice.unmatched and series:
-        raise DataError(
-            *(f"--series {text}: no series fits it. There are: {listing(series)}." for text in choice.unmatched)
-        )
-    if series and not choice.taken:
-        why = "; ".join(f"{short_name(each.series)}: {each.what}" for each in choice.passed_over[:_SHOWN])
-        raise DataError(f"None of its {len(series)} series is a scan ({why}). Take them all the same: --series all.")
+    if not series:
+        return
+    if choice.unmatched:
+        raise DataError(*unmatched_lines(series, choice.unmatched))
+    if choice.taken:
+        return
+    why = "; ".join(f"{short_name(each.series)}: {each.what}" for each in choice.passed_over[:_SHOWN])
+    raise DataError(f"None of its {len(series)} series is a scan ({why}). Take them all the same: --series all.")
+
+
+def unmatched_lines(series: Sequence[Series], unmatched: Sequence[str]) -> list[str]:
+    """A line for each selector that fits no series, with those that there are."""
+    return [f"--series {text}: no series fits it. There are: {listing(series)}." for text in unmatched]
 
 
 def with_reason(taken: Taken) -> Series:

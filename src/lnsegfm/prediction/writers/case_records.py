@@ -18,6 +18,7 @@ from lnsegfm.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series
+    from lnsegfm.imaging.dicom.series_choice import PassedOver
 
 CASE_FORMAT = "lnsegfm.case/2"
 ENDING = ".case.json"
@@ -140,4 +141,21 @@ def describe_series(series: Series | None) -> dict[str, Any] | None:
         "slices": len(series.slices),
         "notes": list(series.notes),
         "straightened": series.straightened,
+    }
+
+
+def describe_passed_over(passed_over: PassedOver) -> dict[str, Any]:
+    """What files tell of a series that was not taken; nothing of the patient, and no description."""
+    series, instead = passed_over.series, passed_over.instead
+    return {
+        "series": series.uid,
+        "part": series.part,
+        "number": series.number,
+        "plane": series.traits.plane,
+        "thickness_mm": series.traits.thickness_mm,
+        "step_mm": series.traits.step_mm,
+        "kernel": list(series.traits.kernel),
+        "kind": passed_over.kind,
+        "reason": passed_over.what,
+        "taken_instead": instead.uid if instead is not None else None,
     }

@@ -11,15 +11,19 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lnsegfm.datasets.labels import LabelMap, node_labels
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.flags import FLAGS, write_flags
 from lnsegfm.prediction.inputs import Failure
-from lnsegfm.prediction.writers.case_records import NOTICE, CaseRecord, records_in
+from lnsegfm.prediction.writers.case_records import NOTICE, CaseRecord, describe_passed_over, records_in
 from lnsegfm.storage import read_json, write_json, write_text
 
+if TYPE_CHECKING:
+    from lnsegfm.imaging.dicom.series_choice import PassedOver
+
+PASSED_OVER_FORMAT = "lnsegfm.passed-over/1"
 SUMMARY_FORMAT, SERIES_FORMAT, REFUSED_FORMAT = "lnsegfm.cohort/2", "lnsegfm.series/1", "lnsegfm.refused/1"
 SERIES, SUMMARY = "series.json", "summary.json"
 _STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -36,18 +40,19 @@ def write_indexes(out: Path, labels: LabelMap, *, summary: bool = True) -> None:
     records = records_in(out)
     flags = {record.case: record.flags for record in records if record.flags is not None and record.mask}
     series = {record.case: record.series_identity for record in records if record.series_identity}
+    passed_over = _passed_over_in(out)
     if flags:
         write_flags(out, flags)
     else:
         (out / FLAGS).unlink(missing_ok=True)
     if series:
-        write_json(out / SERIES, {"format": SERIES_FORMAT, "series": series})
+        write_json(out / SERIES, {"format": SERIES_FORMAT, "series": series, "passed_over": passed_over})
     else:
         (out / SERIES).unlink(missing_ok=True)
     if summary or (out / SUMMARY).is_file():
         content = {"format": SUMMARY_FORMAT, "notice": NOTICE, "labels": labels.to_dataset_json()}
         rows = [record.to_json() for record in records]
-        write_json(out / SUMMARY, content | {"cases": rows, "refused": _refusals_in(out)})
+        write_json(out / SUMMARY, content | {"cases": rows, "refused": _refusals_in(out), "passed_over": passed_over})
         write_text(out / "summary.csv", _csv(labels, records))
 
 
@@ -74,6 +79,31 @@ def write_refusals(out: Path, source: str, refused: Sequence[Failure]) -> None:
         write_json(file, {"format": REFUSED_FORMAT, "refused": content})
     else:
         file.unlink(missing_ok=True)
+
+
+def write_passed_over(out: Path, source: str, passed_over: Sequence[PassedOver]) -> None:
+    """Record which DICOM series of an input were not taken and why, in a file of this input's own.
+
+    Args:
+        out: The folder of the masks.
+        source: The input, as for `write_refusals`.
+        passed_over: Those that were not taken; nothing removes the record of an earlier time.
+    """
+    file = out / f"passed-over-{hashlib.sha256(source.encode()).hexdigest()[:12]}.json"
+    if passed_over:
+        content = [describe_passed_over(each) for each in passed_over]
+        write_json(file, {"format": PASSED_OVER_FORMAT, "passed_over": content})
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _passed_over_in(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for file in sorted(out.glob("passed-over-*.json")):
+        content = read_json(file)
+        if isinstance(content, dict) and content.get("format") == PASSED_OVER_FORMAT:
+            found += [each for each in content["passed_over"] if each not in found]
+    return sorted(found, key=lambda each: (each["series"], each["part"], each["reason"]))
 
 
 def _refusals_in(out: Path) -> list[dict[str, str]]:
