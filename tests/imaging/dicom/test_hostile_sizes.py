@@ -15,7 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from lnsegfm.imaging.dicom.decoding import encoded_size
+from lnsegfm.imaging.dicom.code_stream import read_code_stream
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import read_seg, segment_mask
@@ -171,8 +171,17 @@ def test_a_header_that_contradicts_the_picture(tmp_path):
 
 def test_the_size_within():
     sof = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xff\xc3\x00\x0b\x10\x00\x10\x00\x12\x01"
-    siz = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + b"".join(v.to_bytes(4, "big") for v in (20, 19, 2, 3))
-    assert encoded_size(sof) == encoded_size(siz) == (16, 18)
-    assert encoded_size(sof.replace(b"\xc3", b"\xf7")) == (16, 18)
+    sizes = b"".join(v.to_bytes(4, "big") for v in (20, 19, 2, 3, 18, 16, 0, 0))
+    siz = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + sizes + b"\x00\x01\x8c"
+
+    def within(frame: bytes) -> tuple[object, ...]:
+        found = read_code_stream(frame)
+        assert found is not None
+        return found.rows, found.columns, found.precision, found.signed, found.components, found.ended
+
+    assert within(sof) == (16, 18, 16, False, 1, False)
+    assert within(sof.replace(b"\xc3", b"\xf7") + b"\xff\xd9") == (16, 18, 16, False, 1, True)
+    assert within(siz) == (16, 18, 13, True, 1, False)
+    assert within(siz[:-1] + b"\x0b\xff\xd9") == (16, 18, 12, False, 1, True)
     for nothing in (b"", b"\xff\xd8", b"\xff\xd8\xff\xc4\x00\x02" * 3, siz[:20], b"\xff\xd8\xff\xff\xff\xff\xff"):
-        assert encoded_size(nothing) is None
+        assert read_code_stream(nothing) is None

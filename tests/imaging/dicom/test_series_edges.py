@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSLossless
 
 from lnsegfm import unpacking
-from lnsegfm.imaging.dicom import decoding, passed_over, plane_groups, stack, values
+from lnsegfm.imaging.dicom import passed_over, plane_groups, stack, values
+from lnsegfm.imaging.dicom.decoder_child import FrameRequest, decode_code_stream
 from lnsegfm.imaging.dicom.dicom_zip import RULES
 from lnsegfm.imaging.dicom.series import DicomError, find_series, read_series, series_of, unpacked_tree
 from lnsegfm.imaging.grid import Grid
@@ -280,24 +281,25 @@ def test_a_modality_table_in_big_endian(tmp_path):
     assert (read_series(series_of(tmp_path)) == 302).all()
 
 
-def test_jpeg_ls_is_decoded_by_the_library_that_survives_damage(tmp_path, monkeypatch):
+def test_jpeg_ls_is_decoded_by_the_library_that_survives_damage(monkeypatch):
+    from pydicom.pixels.decoders import base
+
     seen: list[str] = []
 
     class Decoder:
         available_plugins = ("gdcm", "pyjpegls")
 
-        def as_array(self, *_: object, **how: str) -> tuple[np.ndarray]:
+        def as_array(self, *_: object, **how: str) -> tuple[np.ndarray, dict[str, str]]:
             seen.append(how["decoding_plugin"])
-            return (np.zeros((4, 5)),)
+            return np.zeros((4, 5)), {}
 
-    sof = b"\xff\xd8\xff\xf7\x00\x0b\x10\x00\x04\x00\x05\x01"
-    data = Dataset()
-    data.Rows, data.Columns, data.PixelData = 4, 5, pydicom.encaps.encapsulate([sof])
-    monkeypatch.setattr(decoding, "get_decoder", lambda _: Decoder())
-    decoding.decode_frame(data, JPEGLSLossless, 0)
+    monkeypatch.setattr(base, "get_decoder", lambda _: Decoder())
+    request = FrameRequest(str(JPEGLSLossless), 4, 5, 16, False, 1.0)
+    decode_code_stream(request, b"frame")
     monkeypatch.setattr(Decoder, "available_plugins", ("gdcm",))
-    decoding.decode_frame(data, JPEGLSLossless, 0)
-    assert seen == ["pyjpegls", ""]
+    decode_code_stream(request, b"frame")
+    decode_code_stream(replace(request, syntax="1.2.840.10008.1.2.4.90"), b"frame")
+    assert seen == ["pyjpegls", "gdcm", "gdcm"]
 
 
 def test_a_damaged_dicomdir_is_passed_over(tmp_path):

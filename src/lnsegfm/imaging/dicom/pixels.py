@@ -2,11 +2,12 @@
 
 The rule, in this order, for CT:
 
-1. Unused high bits are removed (BitsStored < BitsAllocated) and the sign is taken from PixelRepresentation.
+1. Stored values are those of ``decoding``: the low BitsStored bits with PixelRepresentation's sign. What a scan looks
+   like on a screen (MONOCHROME1, windows, presentation LUTs) changes none.
 2. The modality LUT (ModalityLUTSequence), or else RescaleSlope and RescaleIntercept of the slice itself, gives HU.
 3. Stored values from PixelPaddingValue to PixelPaddingRangeLimit are air, -1024 HU, unless their HU is one that tissue
    or metal has (-900 to 4095 HU): some exporters state a padding value that occurs in the patient too, and it is
-   ignored.
+   ignored. In pixels of floating point what is no number is padding, too.
 4. Everything below -1024 HU (-2000, -3024 outside the field of view) is -1024 HU.
 
 Other modalities are rescaled and left as they are.
@@ -23,17 +24,15 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from lnsegfm.imaging.dicom.decoding import decode_frame
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import ImagePlane
 from lnsegfm.imaging.dicom.rescale_type import other_quantity
 from lnsegfm.imaging.dicom.series_index import Series, Slice
 from lnsegfm.imaging.dicom.slice_shift import shift_in_plane
+from lnsegfm.imaging.dicom.stored_frames import PIXEL_KEYWORDS, stored_frame
 from lnsegfm.imaging.dicom.uneven_stack import interpolated
-from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, quiet, read_dataset, text, value_of
+from lnsegfm.imaging.dicom.values import first_item, group_item, integer, numbers, read_dataset, text, value_of
 
 AIR = -1024
 """HU of what lies outside the field of view."""
@@ -59,9 +58,13 @@ _TAGS = [
     "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    "FloatPixelPaddingValue",
+    "FloatPixelPaddingRangeLimit",
+    "DoubleFloatPixelPaddingValue",
+    "DoubleFloatPixelPaddingRangeLimit",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
-    "PixelData",
+    *PIXEL_KEYWORDS,
 ]
 
 
@@ -124,44 +127,16 @@ def _read(path: Path, frames: Sequence[int | None], name: str) -> Iterator[np.nd
     except DicomError as error:
         raise DicomError(f"Series {name}: {error}") from None
     shared, own = first_item(data, "SharedFunctionalGroupsSequence"), value_of(data, "PerFrameFunctionalGroupsSequence")
-    lut = first_item(data, "ModalityLUTSequence")
+    lut, which = first_item(data, "ModalityLUTSequence"), f"File {path.name} of series {name}"
     for frame in frames:
-        stored = _stored(data, path, frame or 0, name)
         group = own[frame] if own and frame is not None and frame < len(own) else None
         values = group_item(group, shared, "PixelValueTransformationSequence") or data
         if text(data, "Modality").upper() == "CT":
-            yield _hu(
-                stored, data, _linear_rescale(values, path, name) if lut is None else _lookup_table(lut, path, name)
-            )
+            transform = _linear_rescale(values, which) if lut is None else _lookup_table(lut, which)
+            yield _hu(stored_frame(data, which, frame or 0, transform), data, transform)
         else:
+            stored = stored_frame(data, which, frame or 0, None)
             yield _rescaled(stored, *(numbers(values, k, 1) for k in ("RescaleSlope", "RescaleIntercept")))
-
-
-def _stored(data: Dataset, path: Path, frame: int, name: str) -> np.ndarray:
-    meta = getattr(data, "file_meta", None) or Dataset()
-    with quiet():
-        syntax = UID(text(meta, "TransferSyntaxUID") or ImplicitVRLittleEndian)
-    which = f"File {path.name} of series {name}"
-    if "PixelData" not in data:
-        raise DicomError(f"{which} has no pixels. Export or copy it again.")
-    bits, stored, high = (integer(data, k) for k in ("BitsAllocated", "BitsStored", "HighBit"))
-    if stored is not None and high is not None and high != stored - 1:
-        raise DicomError(f"{which} keeps its values in unusual bits (HighBit {high} of {stored}). Export it again.")
-    if bits not in (8, 16, 32):
-        raise DicomError(f"{which} has {bits} bits a pixel, and 8, 16 and 32 can be read. Export it again.")
-    try:
-        with quiet():
-            decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise DicomError(f"{which} is in a format that is no image ({syntax.name}). Export it uncompressed.") from None
-    if not decoder.is_available:
-        raise DicomError(f"{which} is compressed as {syntax.name}, which cannot be read. Export it uncompressed.")
-    try:
-        with quiet():
-            return decode_frame(data, syntax, frame)
-    except Exception as error:  # the decoders are C libraries behind plugins, and raise as they like
-        why = type(error).__name__
-        raise DicomError(f"{which} cannot be decoded ({syntax.name}; {why}). Export it again, uncompressed.") from None
 
 
 @dataclass(frozen=True)
@@ -183,9 +158,8 @@ class _LookupTable:
         return np.asarray(self.values[index])
 
 
-def _linear_rescale(values: Dataset, path: Path, name: str) -> _LinearRescale:
+def _linear_rescale(values: Dataset, which: str) -> _LinearRescale:
     slope, intercept = (numbers(values, k, 1) for k in ("RescaleSlope", "RescaleIntercept"))
-    which = f"File {path.name} of series {name}"
     if slope is None or intercept is None or slope[0] == 0:
         raise DicomError(f"{which} has no HU: RescaleSlope or RescaleIntercept is missing or 0. Export it again.")
     kind = text(values, "RescaleType")
@@ -194,9 +168,14 @@ def _linear_rescale(values: Dataset, path: Path, name: str) -> _LinearRescale:
     return _LinearRescale(slope[0], intercept[0])
 
 
-def _lookup_table(lut: Dataset, path: Path, name: str) -> _LookupTable:
+def _lookup_table(lut: Dataset, which: str) -> _LookupTable:
     """The modality LUT: entries of 8 or 16 bit, unsigned as the standard has them (PS3.3 C.11.1)."""
-    which = f"File {path.name} of series {name}: its ModalityLUTSequence"
+    quantity = text(lut, "ModalityLUTType")
+    if (meaning := other_quantity(quantity)) is not None:
+        raise DicomError(
+            f"{which} holds no HU but {meaning} (ModalityLUTType {quantity.upper()}). Give the series in HU."
+        )
+    which = f"{which}: its ModalityLUTSequence"
     descriptor, data = numbers(lut, "LUTDescriptor", 3), value_of(lut, "LUTData")
     if descriptor is None or descriptor[0] < 0 or data is None:
         raise DicomError(f"{which} lacks LUTDescriptor or LUTData. Export it again.")
@@ -225,15 +204,32 @@ def _hu(stored: np.ndarray, data: Dataset, transform: _LinearRescale | _LookupTa
 
 def _padding(stored: np.ndarray, data: Dataset, transform: _LinearRescale | _LookupTable) -> np.ndarray | None:
     """Mask of the stated padding; None where none is stated, or the stated value is ignored."""
+    if stored.dtype.kind == "f":
+        return _float_padding(stored, data, transform)
     value = integer(data, "PixelPaddingValue")
     if value is None:
         return None
     limit = integer(data, "PixelPaddingRangeLimit")
     low, high = sorted(_as_stored(v, stored.dtype) for v in (value, value if limit is None else limit))
-    ends = transform(np.array([low, high], np.int32))
-    if ends.max() > TISSUE_HU[0] and ends.min() < TISSUE_HU[1]:
+    if _may_be_tissue(transform(np.array([low, high], np.int64))):
         return None
     return np.asarray((stored >= low) & (stored <= high))
+
+
+def _float_padding(stored: np.ndarray, data: Dataset, transform: _LinearRescale | _LookupTable) -> np.ndarray:
+    """What is no number is padding as well."""
+    name = "Float" if stored.dtype.itemsize == 4 else "DoubleFloat"
+    outside = ~np.isfinite(stored)
+    value = numbers(data, f"{name}PixelPaddingValue", 1)
+    if value is not None:
+        low, high = sorted((value[0], (numbers(data, f"{name}PixelPaddingRangeLimit", 1) or value)[0]))
+        if not _may_be_tissue(transform(np.array([low, high], stored.dtype))):
+            outside |= (stored >= low) & (stored <= high)
+    return outside
+
+
+def _may_be_tissue(hu: np.ndarray) -> bool:
+    return bool(hu.max() > TISSUE_HU[0] and hu.min() < TISSUE_HU[1])
 
 
 def _as_stored(value: int, dtype: np.dtype) -> int:
@@ -246,9 +242,10 @@ def _as_stored(value: int, dtype: np.dtype) -> int:
 def _rescaled(stored: np.ndarray, slope: Sequence[float] | None, intercept: Sequence[float] | None) -> np.ndarray:
     """Slope and intercept applied: int32 where both are whole numbers, or else float32."""
     by, plus = slope[0] if slope else 1.0, intercept[0] if intercept else 0.0
-    exact = np.issubdtype(stored.dtype, np.integer) and by == int(by) and plus == int(plus)
-    if exact and stored.dtype.itemsize <= 2 and max(abs(by), 1) * 65536 + abs(plus) < 2**31:
-        return stored.astype(np.int32) * int(by) + int(plus)
+    if np.issubdtype(stored.dtype, np.integer) and by == int(by) and plus == int(plus):
+        most = 1 << 16 if stored.dtype.itemsize <= 2 else max(abs(int(stored.min())), abs(int(stored.max())))
+        if max(abs(by), 1) * most + abs(plus) < 2**31:
+            return stored.astype(np.int32) * int(by) + int(plus)
     return (stored.astype(np.float64) * by + plus).astype(np.float32)
 
 
