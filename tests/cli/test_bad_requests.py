@@ -124,7 +124,8 @@ def missing(model: Path) -> str:
 
 def no_plans(model: Path) -> str:
     (model / "plans.json").unlink()
-    return f"Model {model}: plans.json is missing. {WANTED}"
+    checkpoint = model / "fold_0" / CHECKPOINT
+    return f"Model {model}: plans.json is missing. Run: lnsegfm models import {checkpoint} --as NAME"
 
 
 def no_checkpoint(model: Path) -> str:
@@ -208,11 +209,17 @@ def a_mask_outside_its_folder(model: Path) -> str:
     return f"{model / 'dataset.json'}: file_ending '/../../escaped.nii.gz' is none. Write .nii.gz."
 
 
-def a_trainer_that_is_none(model: Path) -> str:
+def a_trainer_of_another_network(model: Path) -> str:
+    """Its name leads to a module and to no trainer; nothing of that module is called."""
     file = model / "fold_0" / CHECKPOINT
     there = read_checkpoint(file)
-    write_checkpoint(file, Checkpoint(there.weights, there.configuration, there.plans, there.dataset_json, "os", None))
-    return "Trainer os: nnU-Net has no trainer of that name. Name its folder in nnUNet_extTrainer."
+    other = {**there.weights, "other": torch.zeros(2)}
+    write_checkpoint(file, Checkpoint(other, there.configuration, there.plans, there.dataset_json, "os", None))
+    return (
+        f"{file}: its trainer os is none of nnU-Net's, and nnU-Net's own builds another network from these plans, "
+        "1 tensor differs: other 2 is none of the network's. Ask who trained it for plans that describe the network, "
+        "or use its folder in place with that of the trainer named in nnUNet_extTrainer."
+    )
 
 
 def other_plans(model: Path) -> str:
@@ -238,7 +245,7 @@ SPOILED: list[Callable[[Path], str]] = [
     hostile_plans_through_a_layer,
     hostile_plans_by_inheritance,
     a_mask_outside_its_folder,
-    a_trainer_that_is_none,
+    a_trainer_of_another_network,
     other_plans,
     plans_without_a_bottom,
 ]

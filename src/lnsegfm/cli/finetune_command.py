@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.shared_options import AsJson, Data, Device, Labels, Mirroring, Workers, pairs, print_json
+from lnsegfm.cli.shared_options import (
+    AsJson,
+    Configuration,
+    Data,
+    Device,
+    Labels,
+    Mirroring,
+    Workers,
+    pairs,
+    print_json,
+)
 from lnsegfm.errors import ConfigError
 from lnsegfm.recipe import AUTO, DEFAULT_METHOD, Recipe, read_recipe, recipe_of
 
@@ -81,6 +91,7 @@ def finetune(
         Path | None,
         typer.Option(help="An nnUNetPlans.json to adapt into (spacing, intensities, network) instead of the base's."),
     ] = None,
+    configuration: Configuration = None,
     source_data: Annotated[
         Path | None,
         typer.Option(
@@ -133,6 +144,7 @@ def finetune(
         precision=precision,
     )
     labels = LabelMap.from_options(label or ())
+    from lnsegfm.models.model_layout import ModelChoice
     from lnsegfm.nnunet.environment import choose_device
     from lnsegfm.workflows.finetune import finetune as run  # torch and nnU-Net load only now
     from lnsegfm.workflows.finetune_plan import plan
@@ -141,7 +153,16 @@ def finetune(
     require_free(out)
     device = choose_device(device)
     with console() as progress:
-        planned = plan(data, model, settled, labels=labels, plans=plans, source_data=source_data, progress=progress)
+        planned = plan(
+            data,
+            model,
+            settled,
+            labels=labels,
+            plans=plans,
+            source_data=source_data,
+            choice=ModelChoice(configuration=configuration),
+            progress=progress,
+        )
         if dry_run:
             print_json(planned.to_json())
             return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, print_json
+from lnsegfm.cli.shared_options import AsJson, Configuration, Folds, print_json
 
 
 def export_model(
@@ -20,14 +20,18 @@ def export_model(
         ),
     ],
     out: Annotated[Path, typer.Option(help="A zip or a folder that is not there yet.")],
+    configuration: Configuration = None,
+    fold: Folds = None,
     as_json: AsJson = False,
 ) -> None:
     """Write MODEL for use elsewhere. The same model gives the same bytes."""
     from lnsegfm.cli.console import console
     from lnsegfm.models.export_model import export_model
+    from lnsegfm.models.model_layout import ModelChoice
 
     with console() as progress:
-        done = export_model(model, to, out, progress=progress)
+        choice = ModelChoice(configuration=configuration, folds=tuple(fold or ()))
+        done = export_model(model, to, out, choice=choice, progress=progress)
     if as_json:
         print_json({"out": str(done.out), "predict": list(done.predict), "notes": list(done.notes)})
         return

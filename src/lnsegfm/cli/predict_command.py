@@ -12,7 +12,9 @@ import typer
 from lnsegfm.cli.console import console
 from lnsegfm.cli.shared_options import (
     AsJson,
+    Configuration,
     Device,
+    Folds,
     Memory,
     Mirroring,
     SeriesSelectors,
@@ -40,6 +42,8 @@ def predict(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
+    configuration: Configuration = None,
+    fold: Folds = None,
     format_: Annotated[
         str,
         typer.Option(
@@ -117,7 +121,7 @@ def predict(
         series=tuple(series or ()),
     )
     from lnsegfm.datasets.labels import node_labels
-    from lnsegfm.models.model_folder import read_model
+    from lnsegfm.models.model_folder import ModelChoice, read_model
     from lnsegfm.nnunet.environment import choose_device
     from lnsegfm.prediction.case_names import Names, one_of
     from lnsegfm.prediction.inputs import find_inputs
@@ -130,7 +134,9 @@ def predict(
     naming = one_of(Names, names, "--names")
     with console() as progress, ExitStack() as unpacked:
         choose_device(device)
-        loaded = read_model(model)
+        loaded = read_model(model, choice=ModelChoice(configuration=configuration, folds=tuple(fold or ())))
+        for note in loaded.notes:
+            progress.stage(f"Model: {note}")
         inputs = unpacked.enter_context(
             find_inputs(
                 scans,

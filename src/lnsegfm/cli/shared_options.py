@@ -65,6 +65,18 @@ SeriesSelectors = Annotated[
         "scan one is taken unless given.",
     ),
 ]
+Configuration = Annotated[
+    str | None,
+    typer.Option(
+        "--configuration",
+        metavar="NAME",
+        help="Which model, where a folder holds several: 3d_fullres, 2d, ...",
+    ),
+]
+Folds = Annotated[
+    list[str] | None,
+    typer.Option("--fold", metavar="N", help="A fold to use, 0 or all; repeat. Every fold unless given."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 

@@ -63,7 +63,7 @@ class LabelMap:
     def from_dataset_json(cls, labels: Any) -> LabelMap:
         """Read the ``labels`` of an nnU-Net ``dataset.json``: ``{"background": 0, "lymph_node": 1, "ignore": 2}``.
 
-        ``background`` may be left out.
+        ``background`` may be left out, a value may be text or a list of itself alone (`plain_labels`).
 
         Raises:
             DataError: Not such a table; region-based labels (lists of values); values that leave a gap.
@@ -75,6 +75,7 @@ class LabelMap:
                 "Labels: numbers come before names, as in nnU-Net version 1. "
                 'Turn them round: {"background": 0, "lymph_node": 1}.'
             )
+        labels = plain_labels(labels)
         for name, value in labels.items():
             if isinstance(value, (list, tuple)):
                 raise DataError(
@@ -110,6 +111,24 @@ class LabelMap:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.to_dataset_json().items() if value)
+
+
+def plain_labels(labels: Any) -> Any:
+    """The ``labels`` of a ``dataset.json`` with values as whole numbers where they are text or lists of one value.
+
+    nnU-Net reads ``{"node": "1"}`` and ``{"node": [1]}`` as ``{"node": 1}``, and so does this; a missing background is
+    0. Anything else, regions among it, stays as it is.
+    """
+    if not isinstance(labels, Mapping) or all(str(name).isdigit() for name in labels):
+        return labels
+    values = {name: _whole(value) for name, value in labels.items()}
+    return values if BACKGROUND in values else {BACKGROUND: 0, **values}
+
+
+def _whole(value: Any) -> Any:
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
 
 def values_in(mask: np.ndarray) -> list[int]:

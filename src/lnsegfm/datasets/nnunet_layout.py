@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lnsegfm.datasets.labels import BACKGROUND, LabelMap
+from lnsegfm.datasets.labels import BACKGROUND, LabelMap, plain_labels
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import stem
 
@@ -60,16 +60,37 @@ def dataset_description(
 def channel_names(description: Mapping[str, Any]) -> tuple[str, ...]:
     """The channels' names that a ``dataset.json`` states, by their numbers; empty where it states none.
 
-    nnU-Net version 1 calls the table ``modality``.
+    A list of names is read in its order. nnU-Net version 1 calls the table ``modality``.
 
     Raises:
         DataError: Not a table of numbers and names.
     """
     table = description.get("channel_names") or description.get("modality") or {}
+    if isinstance(table, list | tuple) and all(isinstance(name, str) for name in table):
+        return tuple(table)
     try:
         return tuple(str(table[key]) for key in sorted(table, key=int))
     except (TypeError, ValueError, KeyError, IndexError):
         raise DataError(f'channel_names {table!r:.80}: not a table of channels. Write {{"0": "CT"}}.') from None
+
+
+def plain_description(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A ``dataset.json`` in the form that nnU-Net writes today: channels as a table, values of labels as numbers.
+
+    What other programs write for them, and nnU-Net reads, becomes that form: a list of channels, values as text,
+    lists of one value, no background. The description itself where nothing is to be changed.
+    """
+    changed: dict[str, Any] = {}
+    for key in ("channel_names", "modality"):
+        table = description.get(key)
+        if isinstance(table, list | tuple):
+            changed[key] = {str(number): name for number, name in enumerate(table)}
+        elif isinstance(table, Mapping) and not all(isinstance(number, str) for number in table):
+            changed[key] = {str(number): name for number, name in table.items()}
+    labels = plain_labels(description.get("labels"))
+    if labels != description.get("labels"):
+        changed["labels"] = labels
+    return {**description, **changed} if changed else description
 
 
 def numbers_every_channel(table: Any) -> bool:

@@ -17,7 +17,7 @@ from lnsegfm.models.importing.forms.exported_model import ExportedFold, Exported
 from lnsegfm.models.importing.model_source import DESCRIPTION
 from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, as_plain_json
-from lnsegfm.models.model_folder import CHECKPOINT, Model, read_model
+from lnsegfm.models.model_folder import CHECKPOINT, Model, ModelChoice, read_model
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import knows_trainer
 from lnsegfm.progress import Progress, Silent
@@ -51,13 +51,21 @@ class ExportResult:
     notes: tuple[str, ...]
 
 
-def export_model(model: Path, to: str, out: Path, *, progress: Progress | None = None) -> ExportResult:
+def export_model(
+    model: Path,
+    to: str,
+    out: Path,
+    *,
+    choice: ModelChoice = ModelChoice(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> ExportResult:
     """Write a model in another form.
 
     Args:
         model: The folder of a run or of a model, or the name of an imported one.
         to: As what: one of `ExportFormat`.
         out: A folder or a zip that is not there yet.
+        choice: Which model and folds, where there are several.
         progress: Where progress is reported.
 
     Raises:
@@ -70,13 +78,13 @@ def export_model(model: Path, to: str, out: Path, *, progress: Progress | None =
     if out.exists():
         raise ConfigError(f"--out {out}: there is something already. Name what is not there yet.")
     progress.stage(f"Reading {model}")
-    read = read_model(model, whole=to != ExportFormat.SAFETENSORS)
-    folds = dict(zip(fold_names(read), read.folds, strict=True))
+    read = read_model(model, whole=to != ExportFormat.SAFETENSORS, choice=choice)
+    folds = dict(zip(read.fold_names, read.folds, strict=True))
     progress.stage(f"Writing {out}")
     if to == ExportFormat.SAFETENSORS:
         with new_folder(out) as folder:
             _write_safetensors(folder, read, folds)
-        return ExportResult(out, (), ())
+        return ExportResult(out, (), read.notes)
     if to == ExportFormat.FOLDER:
         with new_folder(out) as folder:
             _write_folder(folder, read, folds)
@@ -96,13 +104,6 @@ def export_model(model: Path, to: str, out: Path, *, progress: Progress | None =
     options = f"-d {dataset} -c {read.configuration} -tr {trainer} -p {planned} -f {' '.join(folds)} -chk {CHECKPOINT}"
     commands = (f"nnUNetv2_install_pretrained_model_from_zip {out}", f"nnUNetv2_predict -i IN -o OUT {options}")
     return ExportResult(out, commands, _notes(read))
-
-
-def fold_names(model: Model) -> tuple[str, ...]:
-    """Names of a model's folds, in the order of its checkpoints."""
-    found = sorted(file.parent.name for file in model.folder.glob(f"fold_*/{CHECKPOINT}"))
-    numbered = [name for name in found if re.fullmatch(r"fold_\d+", name)]
-    return tuple(name.removeprefix("fold_") for name in numbered or found)
 
 
 def name_of(model: Model, part: str) -> str:
@@ -159,7 +160,7 @@ def _write_zip(out: Path, folder: Path, inner: str) -> None:
 
 
 def _notes(model: Model) -> tuple[str, ...]:
-    notes = []
+    notes = list(model.notes)
     if model.network_class == SWIN:
         notes.append("Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.")
     if not knows_trainer(model.first.trainer_name):

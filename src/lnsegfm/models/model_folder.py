@@ -2,126 +2,97 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
-from lnsegfm.errors import ConfigError, DataError, ModelError
-from lnsegfm.nnunet.plan_configuration import network_class
+from lnsegfm.datasets.nnunet_layout import file_ending
+from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
+from lnsegfm.models.fold_reader import FoldAsRead, read_fold
+from lnsegfm.models.model import Model
+from lnsegfm.models.model_layout import (
+    CHECKPOINT,
+    CHECKPOINTS,
+    DEPTH,
+    DESCRIPTIONS,
+    FolderName,
+    ModelChoice,
+    chosen_folds,
+    files_of_weights,
+    fold_files,
+    model_folders,
+    of_configuration,
+    stage_before,
+    unfinished,
+)
+from lnsegfm.nnunet.plan_configuration import previous_stage
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.registry.home import CARD
 from lnsegfm.storage import read_json, write_json
-from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
 
 if TYPE_CHECKING:
     from lnsegfm.registry.stored_model import Stored
 
-CHECKPOINT = "checkpoint_final.pth"
+__all__ = ["CHECKPOINT", "Model", "ModelChoice", "locate_model", "read_model", "write_model"]
+
+WANTED = "Give a folder with plans.json, dataset.json and fold_0/"
+ANY = ModelChoice()
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained model.
+class LocatedModel:
+    """Where a model lies.
 
     Args:
-        folder: Where it lies.
-        folds: One checkpoint a fold; an ensemble has several.
-        plans: How images are prepared and networks built.
-        dataset_json: Labels, channels and file ending.
-        stored: What an imported model says of itself: licence, citation, source; None for any other.
+        folder: With its plans.
+        folds: The file of each of its folds, by its name.
+        notes: How it was found, one line each.
     """
 
     folder: Path
-    folds: tuple[Checkpoint, ...]
-    plans: Mapping[str, Any]
-    dataset_json: Mapping[str, Any]
-    stored: Stored | None = None
-
-    @property
-    def first(self) -> Checkpoint:
-        """The fold that is adapted."""
-        return self.folds[0]
-
-    @property
-    def configuration(self) -> str:
-        """Name of the configuration in the plans."""
-        return self.first.configuration
-
-    @property
-    def labels(self) -> LabelMap:
-        """What its mask's numbers mean."""
-        return LabelMap.from_dataset_json(self.dataset_json["labels"])
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of its foreground labels; none for a pretrained encoder."""
-        return () if self.covers else tuple(self.labels.names)
-
-    def with_labels(self, names: Mapping[str, str]) -> Model:
-        """The model with some of its labels under other names.
-
-        Args:
-            names: Its label to the new name.
-
-        Raises:
-            ConfigError: It has no such label, or two labels would have one name.
-        """
-        for theirs in names:
-            if theirs not in self.label_names:
-                known = ", ".join(self.label_names) or "none"
-                raise ConfigError(f"--map {theirs}={names[theirs]}: the base has no label {theirs}. It has: {known}.")
-        renamed = {names.get(label, label): value for label, value in self.dataset_json["labels"].items()}
-        if len(renamed) < len(self.dataset_json["labels"]):
-            raise ConfigError(f"--map {names}: two labels of the base would have one name. Map each to its own.")
-        description = {**self.dataset_json, "labels": renamed}
-        folds = tuple(replace(fold, dataset_json=description) for fold in self.folds)
-        return replace(self, folds=folds, dataset_json=description)
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Names of the input channels, in their order."""
-        return channel_names(self.dataset_json)
-
-    @property
-    def file_ending(self) -> str:
-        """The ending of its images and masks."""
-        return file_ending(self.dataset_json)
-
-    @property
-    def channels(self) -> int:
-        """Input channels."""
-        return len(self.channel_names)
-
-    def mask_files(self, folder: Path, cases: Iterable[str]) -> dict[str, Path]:
-        """The file in a folder that holds its mask of each case, by the case's name."""
-        ending = file_ending(self.dataset_json)
-        return {case: folder / f"{case}{ending}" for case in cases}
-
-    @property
-    def covers(self) -> tuple[str, ...]:
-        """Prefixes of the names of the weights it has; empty for a whole model."""
-        return self.stored.covers if self.stored is not None else ()
-
-    @property
-    def network_class(self) -> str:
-        """Import path of its network's class."""
-        return network_class(self.plans, self.configuration)
+    folds: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
 
 
-def model_folder(path: Path) -> Path:
-    """The model folder that a user means: the folder itself, ``model/`` of a run, or an imported model by its name.
+def locate_model(path: Path, choice: ModelChoice = ANY) -> LocatedModel:
+    """The model that a user means.
+
+    A model's folder itself, ``model/`` of a run, an imported model by its name, the only model below a folder (of
+    nnU-Net's results, or of a data set in them), a fold's folder, or a checkpoint in it.
+
+    Args:
+        path: What the user gave.
+        choice: Which one, where there are several.
 
     Raises:
-        ModelError: Neither a folder nor the name of an imported model.
+        ModelError: There is none, or only what has to be imported; the message says how.
+        ConfigError: There are several and none is chosen, or a fold that is not there.
     """
-    if path.is_dir():
-        return path / "model" if (path / "model" / "plans.json").is_file() else path
-    wanted = "Give a folder with plans.json, dataset.json and fold_0/, or a name that `lnsegfm models list` shows."
-    if path.parent != Path() or path.exists():
+    given = path
+    if not path.exists():
+        path = _by_name(path)
+    if path.is_file():
+        return _of_checkpoint(path)
+    folder = path / "model" if (path / "model" / DESCRIPTIONS[0]).is_file() else path
+    if folder.name.startswith("fold_") and (folder.parent / DESCRIPTIONS[0]).is_file():
+        name = folder.name.removeprefix("fold_")
+        folds = chosen_folds(folder.parent, (name,))
+        return LocatedModel(folder.parent, folds, (f"Fold {name} alone is used, not the others of its model.",))
+    notes: tuple[str, ...] = ()
+    if not any((folder / name).is_file() for name in DESCRIPTIONS) and (below := model_folders(folder, DEPTH)):
+        folder = _choose(given, below, choice)
+        notes = (f"The model used is {folder.relative_to(path)} in {given}.",)
+    _require_complete(given, folder)
+    return LocatedModel(folder, chosen_folds(folder, choice.folds), notes)
+
+
+def _by_name(path: Path) -> Path:
+    """The folder of an imported model."""
+    wanted = f"{WANTED}, or a name that `lnsegfm models list` shows."
+    if path.parent != Path():
         raise ModelError(f"Model {path}: no such folder. {wanted}")
     from lnsegfm.registry.home import installed, model_place
 
@@ -134,50 +105,148 @@ def model_folder(path: Path) -> Path:
     raise ModelError(f"Model {path}: no such folder, and no model of that name. {wanted}")
 
 
-def read_model(path: Path, *, whole: bool = True) -> Model:
+def _of_checkpoint(file: Path) -> LocatedModel:
+    """A checkpoint in a fold of a model's folder; any other file is to be imported."""
+    folder, fold = file.parent.parent, file.parent.name
+    described = all((folder / name).is_file() for name in DESCRIPTIONS)
+    if described and fold.startswith("fold_") and file.name in CHECKPOINTS:
+        name = fold.removeprefix("fold_")
+        return LocatedModel(folder, {name: file}, (f"Fold {name} alone is used, from {file.name}.",))
+    raise ModelError(f"Model {file}: it is a file. {_import_it(file)}")
+
+
+def _import_it(path: Path) -> str:
+    return f"Run: lnsegfm models import {path} --as NAME"
+
+
+def _choose(given: Path, folders: Sequence[Path], choice: ModelChoice) -> Path:
+    """The only model of the configuration asked for, or the later of the two stages of a cascade."""
+    fitting = of_configuration(folders, choice.configuration)
+    if len(fitting) == 1:
+        return fitting[0]
+    names = {folder: FolderName.of(folder) for folder in fitting}
+    stages = [folder for folder, name in names.items() if name is not None and "cascade" in name.configuration]
+    if len(stages) == 1 and len(fitting) == 2:
+        stage, (other,) = stages[0], [folder for folder in fitting if folder != stages[0]]
+        named = names[stage]
+        assert named is not None
+        before = previous_stage(read_json(stage / DESCRIPTIONS[0]), named.configuration)
+        if before is not None and stage_before(stage, before) == other.resolve():
+            return stage
+    shown = ", ".join(str(folder.relative_to(given) if folder.is_relative_to(given) else folder) for folder in folders)
+    if choice.configuration is not None and not fitting:
+        raise ConfigError(f"--configuration {choice.configuration}: {given} has none of it. It holds {shown}.")
+    raise ConfigError(
+        f"Model {given}: it holds {len(folders)} models: {shown}. Choose with --configuration, or give one of them."
+    )
+
+
+def _require_complete(given: Path, folder: Path) -> None:
+    """Refuse a folder that lacks a part, with what to do about what is there.
+
+    Raises:
+        ModelError: Always in one line.
+    """
+    folds, loose = fold_files(folder), list(files_of_weights(folder))
+    for name in DESCRIPTIONS:
+        if not (folder / name).is_file():
+            remedy = f"{WANTED}."
+            if folds:  # a checkpoint of nnU-Net holds plans and description itself
+                remedy = _import_it(next(iter(folds.values())))
+            elif (folder / "model.json").is_file():
+                remedy = _import_it(given)
+            elif len(loose) == 1:
+                remedy = _import_it(loose[0])
+            raise ModelError(f"Model {given}: {name} is missing. {remedy}")
+    if not folds:
+        remedy = "Finish its training, or copy the whole folder."
+        if loose:
+            remedy = f"It has {loose[0].relative_to(folder)}. {_import_it(loose[0])}"
+        raise ModelError(f"Model {given}: it has no fold_X/{CHECKPOINT}. {remedy}")
+
+
+def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> Model:
     """Read a model folder, the model of a run, or an imported model by its name. Nothing in it is executed.
 
     Args:
-        path: Folder or name.
+        path: Folder or name (`locate_model`).
         whole: Refuse a model that holds an encoder only, which cannot predict.
+        choice: Which model and folds, where there are several.
 
     Raises:
         ModelError: A part is missing or not what it should be.
+        ConfigError: There are several models and none is chosen, or one is that is not there.
         UnsafeFile: A checkpoint would have to execute something to be read.
     """
-    folder = model_folder(path)
-    for name in ("plans.json", "dataset.json"):
-        if not (folder / name).is_file():
-            raise ModelError(
-                f"Model {path}: {name} is missing. Give a folder with plans.json, dataset.json and fold_0/."
-            )
-    plans, dataset_json = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
-    found = sorted(folder.glob(f"fold_*/{CHECKPOINT}"), key=lambda file: file.parent.name)
-    numbered = [file for file in found if re.fullmatch(r"fold_\d+", file.parent.name)]
-    files = numbered or found
-    if not files:
-        raise ModelError(f"Model {path}: it has no fold_X/{CHECKPOINT}. Finish its training, or copy the whole folder.")
-    # As in nnU-Net the folder's plans count, which are checked below, and not those inside a checkpoint.
-    folds = tuple(replace(read_checkpoint(file), plans=plans, dataset_json=dataset_json) for file in files)
-    model = Model(folder, folds, plans, dataset_json, _stored(folder))
-    if whole and model.covers:
+    located = locate_model(path, choice)
+    folder = located.folder
+    plans, dataset_json = (read_json(folder / name) for name in DESCRIPTIONS)
+    stored = _stored(folder)
+    covers = stored.covers if stored is not None else ()
+    if whole and covers:
         raise ModelError(f"Model {path}: it is a pretrained encoder without a decoder. Adapt it first (finetune).")
-    try:
-        if model.configuration not in plans["configurations"]:
-            raise KeyError(model.configuration)
-        for configuration in plans["configurations"].values():  # all: one may inherit from another
-            require_known_imports(configuration, folder / "plans.json")
+    with _description_faults(path, folder):
+        if not isinstance(plans["configurations"], Mapping):
+            raise TypeError
+        for settings in plans["configurations"].values():  # all: one may inherit from another
+            require_known_imports(settings, folder / DESCRIPTIONS[0])
+        file_ending(dataset_json)
+        folds = _read_folds(located, plans, dataset_json, choice, covers)
+        notes = (*located.notes, *unfinished(located.folds), *(note for fold in folds for note in fold.notes))
+        checkpoints = tuple(fold.checkpoint for fold in folds)
+        first = checkpoints[0]
+        model = Model(
+            folder,
+            checkpoints,
+            first.plans,
+            first.dataset_json,
+            stored,
+            fold_names=tuple(located.folds),
+            notes=tuple(dict.fromkeys(notes)),
+        )
         if not model.channels or not (model.covers or model.labels):
             raise KeyError("channel_names")
-        file_ending(dataset_json)
+    return model
+
+
+def _read_folds(
+    located: LocatedModel,
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    choice: ModelChoice,
+    covers: tuple[str, ...],
+) -> list[FoldAsRead]:
+    """The folds of a model, all of one configuration of its plans."""
+    folds: list[FoldAsRead] = []
+    for file in located.folds.values():
+        fold = read_fold(file, plans, dataset_json, configuration=choice.configuration, covers=covers)
+        named = fold.checkpoint.configuration
+        if named not in plans["configurations"]:
+            known = ", ".join(map(str, plans["configurations"])) or "none"
+            raise ModelError(
+                f"{file}: it is of configuration {named}, and plans.json beside it has {known}. "
+                "Copy the plans.json that it was trained with."
+            )
+        if folds and named != (first := folds[0].checkpoint.configuration):
+            raise ModelError(f"{file}: it is of {named}, and another fold of {first}. Choose folds with --fold.")
+        folds.append(fold)
+    return folds
+
+
+@contextmanager
+def _description_faults(path: Path, folder: Path) -> Iterator[None]:
+    """Turn what tables of another form raise into one line."""
+    try:
+        yield
+    except LnSegFmError as error:
+        if type(error) is DataError:
+            raise ModelError(f"{folder / DESCRIPTIONS[1]}: {error}") from None
+        raise
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else "not tables of entries"
         raise ModelError(
             f"Model {path}: plans.json and dataset.json are not nnU-Net's ({reason}). Copy the folder again."
         ) from None
-    except DataError as error:
-        raise ModelError(f"{folder / 'dataset.json'}: {error}") from None
-    return model
 
 
 def _stored(folder: Path) -> Stored | None:

@@ -16,7 +16,8 @@ from lnsegfm.datasets.dataset import Dataset
 from lnsegfm.datasets.nnunet_layout import dataset_description
 from lnsegfm.errors import ModelError
 from lnsegfm.methods.method import Method
-from lnsegfm.models.model_folder import Model
+from lnsegfm.models.model import Model
+from lnsegfm.models.model_layout import FolderName, model_folders
 from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.lookup import normalization_for
 from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
@@ -49,15 +50,37 @@ def adapted_plans(
         ModelError: The base's configuration is 2D or a later stage of a cascade.
         ConfigError: A patch size that the network's strides do not divide.
     """
+    require_adaptable(base)
     plans = copy.deepcopy(dict(base.plans))
     configuration = resolve_configuration(plans, base.configuration)
-    unusable = not_for_volumes(configuration)
-    if unusable is not None:
-        raise ModelError(f"Model {base.folder}: configuration {base.configuration} {unusable}")
     if len(channels) != base.channels:
         _set_channels(plans, configuration, base.channel_names, channels, intensities or {})
     set_sizes(plans, configuration, patch_size, batch_size)
     return plans | {"dataset_name": name, "configurations": {base.configuration: configuration}}
+
+
+def require_adaptable(base: Model) -> None:
+    """Refuse a base that predicts and cannot be adapted.
+
+    Raises:
+        ModelError: It is a model of slices, or the later stage of a cascade; the line names what can be adapted.
+    """
+    unusable = not_for_volumes(resolve_configuration(base.plans, base.configuration))
+    if unusable is None:
+        return
+    kind, _, remedy = unusable.partition(". ")
+    beside = [folder for folder in model_folders(base.folder.resolve().parent, 1) if _for_volumes(folder)]
+    if beside and (FolderName.of(base.folder) is not None):
+        remedy = f"Fine-tune {' or '.join(map(str, beside))}."
+    raise ModelError(
+        f"Model {base.folder}: configuration {base.configuration} {kind}; it predicts, and is not fine-tuned. {remedy}"
+    )
+
+
+def _for_volumes(folder: Path) -> bool:
+    """Whether a folder's name says that its model takes volumes on its own."""
+    name = FolderName.of(folder)
+    return name is not None and name.configuration in (CONFIGURATION, "3d_lowres")
 
 
 def adapted_architecture(plans: Mapping[str, Any], configuration: str, method: Method) -> Mapping[str, Any]:

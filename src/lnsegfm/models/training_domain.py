@@ -15,7 +15,7 @@ from lnsegfm.evaluation.flags import LIMITS
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.messages import counted
-from lnsegfm.models.model_folder import Model
+from lnsegfm.models.model import Model
 from lnsegfm.models.plans import in_image_order
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.progress import Progress

@@ -32,6 +32,18 @@ def trainer_class(name: str) -> Any:
         ) from None
 
 
+def finds_trainer(name: str) -> bool:
+    """Whether nnU-Net finds a trainer of that name, in its own modules or in the folder of ``nnUNet_extTrainer``."""
+    if name == STOCK_TRAINER:
+        return True
+    with nnunet_environment():
+        try:
+            trainer_class(name)
+        except ModelError:
+            return False
+    return True
+
+
 def knows_trainer(name: str) -> bool:
     """Whether nnU-Net itself has a trainer of that name, whatever folders the environment names."""
     if name == STOCK_TRAINER:

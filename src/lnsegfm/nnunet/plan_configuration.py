@@ -31,6 +31,26 @@ def not_for_volumes(configuration: Mapping[str, Any]) -> str | None:
     return None
 
 
+def patch_dimensions(plans: Any, name: str) -> int | None:
+    """Axes of a configuration's patch, 2 or 3; None where the plans do not say it. nnU-Net is not loaded for it."""
+    configurations, seen = plans.get("configurations") if isinstance(plans, Mapping) else None, set[str]()
+    while isinstance(configurations, Mapping) and name not in seen:
+        seen.add(name)
+        stated = configurations.get(name)
+        if not isinstance(stated, Mapping):
+            break
+        if isinstance(patch := stated.get("patch_size"), list | tuple):
+            return len(patch)
+        name = str(stated.get("inherits_from"))
+    return None
+
+
+def previous_stage(plans: Mapping[str, Any], name: str) -> str | None:
+    """Name of the configuration whose masks a cascade's later stage takes; None of any other configuration."""
+    stated = plans["configurations"].get(name, {}).get("previous_stage")
+    return str(stated) if stated else None
+
+
 def network_class(plans: Mapping[str, Any], name: str) -> str:
     """Import path of the network that a configuration of plans names."""
     with nnunet_environment():

@@ -17,8 +17,8 @@ from lnsegfm.methods.method import Method, TrainableCounts
 from lnsegfm.methods.table import METHODS
 from lnsegfm.models.adapter_files import ORIGIN
 from lnsegfm.models.fingerprint import fingerprint
-from lnsegfm.models.model_folder import Model, read_model
-from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans
+from lnsegfm.models.model_folder import Model, ModelChoice, read_model
+from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans, require_adaptable
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Progress, Silent
@@ -92,6 +92,7 @@ def plan(
     labels: LabelMap | None = None,
     plans: Path | None = None,
     source_data: Path | None = None,
+    choice: ModelChoice = ModelChoice(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> FinetunePlan:
     """Check data, base and settings, and settle what will be done. Nothing is written.
@@ -103,6 +104,7 @@ def plan(
         labels: What the masks' numbers mean, where the data do not say it themselves.
         plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
         source_data: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
+        choice: Which model, where ``model`` holds several.
         progress: Where progress is reported.
 
     Raises:
@@ -112,7 +114,10 @@ def plan(
     """
     progress = progress or Silent()
     method = METHODS[recipe.method](**recipe.settings)
-    base = read_model(model, whole=False).with_labels(recipe.label_names)
+    base = read_model(model, whole=False, choice=choice).with_labels(recipe.label_names)
+    require_adaptable(base)
+    for note in base.notes:
+        progress.stage(f"Base: {note}")
     recipe = replace(recipe, plans=sha256(plans) if plans is not None else None)
     dataset = open_dataset(data, labels, default_labels=None if base.covers else base.labels)
     _require_mapped(recipe, dataset)

@@ -164,11 +164,11 @@ def test_of_several_models_one_is_chosen(trained, take, tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("2d", {"patch_size": [16, 16]}, "configuration 2d is 2D. Use a 3D model"),
-        ("3d_cascade_fullres", {"previous_stage": "3d_lowres"}, "3d_cascade_fullres is the later stage of a cascade"),
+        ("2d", {"patch_size": [16, 16]}, "not nnU-Net plans"),
+        ("3d_cascade_fullres", {"previous_stage": "3d_lowres"}, "4x2x3x3x3 is 4x1x3x3x3 in the file"),
     ],
 )
-def test_images_and_cascades_are_refused_by_name(name, change, said, trained, take, tmp_path):
+def test_slices_and_cascades_need_plans_and_weights_of_such(name, change, said, trained, take, tmp_path):
     with pytest.raises(ModelError, match=said):
         take(with_other(trained, tmp_path, name, change))
 

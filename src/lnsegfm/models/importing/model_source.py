@@ -12,11 +12,10 @@ from typing import Any
 
 from lnsegfm.errors import ModelError
 from lnsegfm.models.importing.safetensors_io import read_tensors
-from lnsegfm.models.model_folder import CHECKPOINT
+from lnsegfm.models.model_layout import CHECKPOINTS, model_folders
 from lnsegfm.weights.checkpoint import load_safely
 
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
-CHECKPOINTS = (CHECKPOINT, "checkpoint_best.pth", "checkpoint_latest.pth")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
 DESCRIPTION = "model.json"
 """Beside ``*.safetensors`` of this program: what the model is besides its weights."""
@@ -88,16 +87,6 @@ def narrow_to_weights(source: ModelSource) -> ModelSource:
     files = [file for file in sorted(source.place.rglob("*")) if file.suffix in WEIGHTS and file.is_file()]
     files = [file for file in files if file.name == CHECKPOINTS[0]] or files
     return replace(source, place=files[0], kind=_kind_of(files[0])) if len(files) == 1 else source
-
-
-def model_folders(place: Path) -> tuple[Path, ...]:
-    """Folders at a place or below it that nnU-Net could predict with: plans, dataset.json, a fold with a checkpoint."""
-    folders = (file.parent for file in sorted(place.rglob("plans.json")))
-    return tuple(
-        folder
-        for folder in folders
-        if (folder / "dataset.json").is_file() and any(folder.glob("fold_*/checkpoint_*.pth"))
-    )
 
 
 def _kind_of(file: Path) -> SourceKind:

@@ -6,15 +6,15 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from lnsegfm.errors import ModelError
+from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.match_weights import DoesNotFit, empty_network, match_weights
-from lnsegfm.models.importing.state_dict_names import is_swin
 from lnsegfm.models.importing.swin_plans import with_swin_plans
 from lnsegfm.models.importing.validate_plans import MALFORMED, as_plain_json, require_usable
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import STOCK_TRAINER, knows_trainer
-from lnsegfm.nnunet.plan_configuration import network_class
+from lnsegfm.nnunet.plan_configuration import network_class, patch_dimensions
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state_dict_names import is_swin
 
 
 def normalise_fold(
@@ -78,7 +78,8 @@ def _in_its_network(
             ) from None
         raise ModelError(
             f"{where}: its trainer {fold.trainer_name} is none of nnU-Net's, and nnU-Net's own builds another network "
-            f"from these plans, {error}. Ask who trained it for plans that describe the network."
+            f"from these plans, {error}. Ask who trained it for plans that describe the network, or use its "
+            "folder in place with that of the trainer named in nnUNet_extTrainer."
         ) from None
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
@@ -92,7 +93,14 @@ def _in_its_network(
 
 
 def with_patch(fold: Checkpoint, patch_size: tuple[int, int, int], where: Path) -> Checkpoint:
-    """The fold with another patch in its plans."""
+    """The fold with another patch in its plans.
+
+    Raises:
+        ConfigError: Its patches are slices.
+        ModelError: Its plans are not nnU-Net's.
+    """
+    if patch_dimensions(fold.plans, fold.configuration) == 2:
+        raise ConfigError(f"--patch-size: {where} is of {fold.configuration}, whose patches are slices. Leave it out.")
     plans = copy.deepcopy(dict(fold.plans))
     try:
         axes = plans.get("transpose_forward") or (0, 1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lnsegfm.registry.model_card import ModelCard
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -22,6 +23,18 @@ class NotThisForm(Exception):
         self.reason = reason
 
 
+class FoldAsRead(NamedTuple):
+    """A fold, not yet checked.
+
+    Args:
+        checkpoint: What its file holds.
+        notes: What is to be said of it, one line each.
+    """
+
+    checkpoint: Checkpoint
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class RecognisedFold:
     """One network of a model.
@@ -34,7 +47,7 @@ class RecognisedFold:
 
     name: str
     file: Path
-    read: Callable[[], Checkpoint]
+    read: Callable[[], FoldAsRead]
 
 
 @dataclass(frozen=True, kw_only=True)

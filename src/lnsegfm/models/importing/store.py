@@ -17,7 +17,7 @@ from lnsegfm.models.importing.model_source import ModelSource
 from lnsegfm.models.importing.normalise import normalise_fold
 from lnsegfm.models.importing.recognised import RecognisedModel
 from lnsegfm.models.importing.safetensors_io import write_tensors
-from lnsegfm.models.model_folder import CHECKPOINT
+from lnsegfm.models.model_layout import CHECKPOINT
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, SWIN
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
@@ -63,8 +63,9 @@ def store(
     first: Checkpoint | None = None
     for done, fold in enumerate(found.folds):
         progress.advance(done, len(found.folds), f"fold {fold.name}")
-        checkpoint, said = normalise_fold(fold.read(), fold.file, found.covers, options.patch_size)
-        notes += [note for note in said if note not in notes]
+        as_read = fold.read()
+        checkpoint, said = normalise_fold(as_read.checkpoint, fold.file, found.covers, options.patch_size)
+        notes += [note for note in (*as_read.notes, *said) if note not in notes]
         place = folder / f"fold_{fold.name}"
         write_checkpoint(place / CHECKPOINT, checkpoint)
         write_tensors(place / WEIGHTS, checkpoint.weights)
@@ -151,7 +152,7 @@ def _card(
     }
     fields |= {key: value for key, value in said.items() if value not in (None, [])}
     fields |= {key: value for key in ("licence", "citation") if (value := getattr(options, key)) is not None}
-    differing = [key for key in file if said.get(key) not in (None, file[key])]
+    differing = [key for key, value in file.items() if value is not None and said.get(key) not in (None, value)]
     notes = tuple(f"Its card says {key} {said[key]}, its file {file[key]}: the file's counts." for key in differing)
     return read(ModelCard, {**fields, **file, "name": name}, f"{source.path}: card"), notes
 
@@ -185,10 +186,15 @@ def _channels(dataset_json: Mapping[str, Any]) -> list[str]:
     return [name.strip() or "image" for name in channel_names(dataset_json)]
 
 
-def _spacing(fold: Checkpoint) -> list[float]:
-    """(z, y, x), whatever order the plans turn the axes to."""
+def _spacing(fold: Checkpoint) -> list[float] | None:
+    """(z, y, x), whatever order the plans turn the axes to; of slices with their median distance."""
     with nnunet_environment():
-        spacing = resolve_configuration(fold.plans, fold.configuration)["spacing"]
+        spacing = list(resolve_configuration(fold.plans, fold.configuration)["spacing"])
+    if len(spacing) == 2:
+        trained_at = fold.plans.get("original_median_spacing_after_transp")
+        if not isinstance(trained_at, list) or len(trained_at) != 3:
+            return None
+        spacing = [trained_at[0], *spacing]
     order = fold.plans.get("transpose_backward") or [0, 1, 2]
     return [float(spacing[axis]) for axis in order]
 

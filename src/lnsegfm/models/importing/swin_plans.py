@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from lnsegfm.errors import LnSegFmError, ModelError
-from lnsegfm.models.importing.state_dict_names import HEAD, TRANSFORMER
 from lnsegfm.models.importing.validate_plans import MALFORMED
 from lnsegfm.networks.architectures import SWIN, SWIN_HALVINGS
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state_dict_names import HEAD, TRANSFORMER
 
 EDGE = 2**SWIN_HALVINGS
 DEFAULTS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Plans and description of a model from elsewhere: of nnU-Net's form, for volumes, and naming nothing foreign."""
+"""Plans and description of a model from elsewhere: of nnU-Net's form, and naming nothing foreign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
 from lnsegfm.models.plans import require_divisible
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import is_own_part
-from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
+from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
 
@@ -82,9 +82,6 @@ def require_usable(
         with nnunet_environment():
             settings = resolve_configuration(plans, configuration)
             require_known_imports(settings, Path(where))
-            unusable = not_for_volumes(settings)
-            if unusable is not None:
-                raise ModelError(f"{where}: configuration {configuration} {unusable}")
             _require_own_parts(plans, settings, where)
         _require_patch(settings, where)
         _require_numbers(plans, settings, _channels(dataset_json, where), where)
@@ -97,7 +94,8 @@ def require_usable(
 
 
 def _require_patch(settings: Mapping[str, Any], where: str) -> None:
-    if not all(isinstance(n, int) and n > 0 for n in settings["patch_size"]):
+    sizes = settings["patch_size"]
+    if len(sizes) not in (2, 3) or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise ValueError(f"patch_size {settings['patch_size']} is none")
     try:
         require_divisible(settings)
@@ -107,7 +105,7 @@ def _require_patch(settings: Mapping[str, Any], where: str) -> None:
 
 def _require_numbers(plans: Mapping[str, Any], settings: Mapping[str, Any], channels: int, where: str) -> None:
     """Spacing, axes and intensities as prediction will use them."""
-    if len(settings["spacing"]) != 3 or not all(_positive(v) for v in settings["spacing"]):
+    if len(settings["spacing"]) != len(settings["patch_size"]) or not all(_positive(v) for v in settings["spacing"]):
         raise ValueError(f"spacing {settings['spacing']} is none")
     there, back = plans["transpose_forward"], plans["transpose_backward"]
     if sorted(there) != [0, 1, 2] or [there[axis] for axis in back] != [0, 1, 2]:

@@ -12,14 +12,14 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
-from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
-from lnsegfm.models.importing.state_dict_names import outputs, state_dict_in
+from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.validate_plans import MALFORMED, read_table, synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state_dict_names import outputs, state_dict_in
 
 TAKES = frozenset({"plans", "dataset_json", "labels", "channels", "configuration", "patch_size"})
 PLANS = ("plans.json", "nnUNetPlans.json")
@@ -51,7 +51,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     arguments = facts.get("init_args")
     arguments = arguments if isinstance(arguments, Mapping) else {}
     plans = read_table(file)
-    configuration = _configuration(plans, options, arguments.get("configuration"), file)
+    configuration = _configuration(plans, options, arguments.get("configuration"), file, weights)
     description, used = _description(source, options, arguments, weights, plans, configuration)
     trainer, axes = facts.get("trainer_name"), facts.get("inference_allowed_mirroring_axes")
     notes = [] if options.plans else [f"Its plans are those of {file.name} beside it."]
@@ -66,23 +66,32 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         trainer_name=trainer if isinstance(trainer, str) else STOCK_TRAINER,
         mirroring_axes=tuple(axes),
     )
-    fold = RecognisedFold("0", source.place, lambda: checkpoint)
+    fold = RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint))
     return RecognisedModel(form="state dict with a plans file", folds=(fold,), files=(file, *used), notes=tuple(notes))
 
 
-def _configuration(plans: Any, options: ImportOptions, inside: Any, file: Path) -> str:
-    """The chosen configuration, else the checkpoint's own, else the plans' only one for volumes."""
+def _configuration(plans: Any, options: ImportOptions, inside: Any, file: Path, weights: Mapping[str, Tensor]) -> str:
+    """The chosen configuration, else the checkpoint's own, else the plans' only one of the weights' dimensions."""
     try:
         names = [str(name) for name in plans["configurations"]]
         if options.configuration or (isinstance(inside, str) and inside in names):
             return options.configuration or str(inside)
         with nnunet_environment():
             settings = {name: resolve_configuration(plans, name) for name in names}
-        fit = [name for name, each in settings.items() if not_for_volumes(each) is None]
+        planar = max((tensor.ndim for tensor in weights.values()), default=0) == 4  # kernels are (out, in, y, x)
+        fit = [
+            name
+            for name, each in settings.items()
+            if (len(each["patch_size"]) == 2 if planar else not_for_volumes(each) is None)
+        ]
     except MALFORMED as error:
         raise ModelError(f"{file}: not nnU-Net plans ({error!r}). Give an nnUNetPlans.json.") from None
     if not fit:
-        raise ModelError(f"{file}: none of its configurations ({', '.join(names)}) is for volumes on its own.")
+        kind = "slices" if planar else "volumes on its own"
+        raise ModelError(
+            f"{file}: none of its configurations ({', '.join(names)}) is for {kind}, as these weights are. "
+            "Choose with --configuration, or give the plans they came with."
+        )
     if len(fit) > 1 and CONFIGURATION not in fit:
         raise ConfigError(f"{file}: it has the configurations {', '.join(fit)}. Choose with --configuration.")
     return CONFIGURATION if CONFIGURATION in fit else fit[0]

@@ -11,7 +11,7 @@ from pydantic import Field
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import DESCRIPTION, ModelSource, SourceKind
-from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
+from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.safetensors_io import read_tensors
 from lnsegfm.models.importing.validate_plans import read_table
 from lnsegfm.registry.model_card import FileName, ModelCard, Record, Sha256, Text
@@ -94,7 +94,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     )
 
 
-def _read(place: Path, sha256: str, exported: ExportedModel) -> Checkpoint:
+def _read(place: Path, sha256: str, exported: ExportedModel) -> FoldAsRead:
     weights, _ = read_tensors(place)
     checkpoint = Checkpoint(
         weights=weights,
@@ -106,4 +106,4 @@ def _read(place: Path, sha256: str, exported: ExportedModel) -> Checkpoint:
     )
     if checkpoint.weights_sha256 != sha256:
         raise ModelError(f"{place}: its weights are not those that {DESCRIPTION} beside it names. Copy both again.")
-    return checkpoint
+    return FoldAsRead(checkpoint)

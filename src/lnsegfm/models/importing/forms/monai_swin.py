@@ -16,8 +16,7 @@ from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
-from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
-from lnsegfm.models.importing.state_dict_names import TRANSFORMER, is_swin, state_dict_in
+from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.swin_plans import swin_architecture
 from lnsegfm.models.importing.synthesise_plans import CT, input_channels, require_window, synthesise_plans
 from lnsegfm.models.importing.validate_plans import synthesise_dataset_json
@@ -25,6 +24,7 @@ from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state_dict_names import TRANSFORMER, is_swin, state_dict_in
 
 TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
 TAKES_ENCODER = TAKES - {"labels"}
@@ -63,7 +63,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         trainer_name=STOCK_TRAINER,
         mirroring_axes=(0, 1, 2),
     )
-    fold = RecognisedFold("0", source.place, lambda: checkpoint)
+    fold = RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint))
     return RecognisedModel(form="MONAI SwinUNETR", folds=(fold,), notes=(AXES_NOTE,))
 
 
@@ -93,7 +93,7 @@ def read_encoder(source: ModelSource, options: ImportOptions) -> RecognisedModel
         trainer_name=STOCK_TRAINER,
         mirroring_axes=(0, 1, 2),
     )
-    fold = RecognisedFold("0", source.place, lambda: checkpoint)
+    fold = RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint))
     return RecognisedModel(
         form="MONAI SwinViT, self-supervised encoder", folds=(fold,), covers=(TRANSFORMER,), notes=tuple(notes)
     )

@@ -13,14 +13,14 @@ from torch import Tensor
 from lnsegfm.errors import ConfigError, LnSegFmError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
-from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
-from lnsegfm.models.importing.state_dict_names import state_dict_in
+from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.synthesise_plans import input_channels, require_window, synthesise_plans
 from lnsegfm.models.importing.validate_plans import MALFORMED, as_plain_json, read_table, synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state_dict_names import state_dict_in
 
 TAKES = frozenset({"channels", "spacing_mm", "window_hu", "patch_size", "configuration"})
 PLAN = "nnssl_adaptation_plan"
@@ -49,7 +49,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     beside = source.beside(FILE)
     if PLAN not in content and beside is None:
         raise NotThisForm
-    weights = state_dict_in(content.get("network_weights"))
+    weights = state_dict_in(content.get("network_weights"), backbone=False)  # its plan names the prefixes
     if weights is None:
         raise NotThisForm("it has an adaptation plan, but no network_weights")
     said = content[PLAN] if PLAN in content or beside is None else read_table(beside)
@@ -62,7 +62,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         raise ModelError(f"{source.path}: its adaptation plan is not nnssl's ({error!r}). Copy it again.") from None
     return RecognisedModel(
         form="nnssl checkpoint with its adaptation plan, self-supervised encoder",
-        folds=(RecognisedFold("0", source.place, lambda: checkpoint),),
+        folds=(RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint)),),
         files=(beside,) if beside is not None and PLAN not in content else (),
         covers=(ENCODER,),
         notes=notes,

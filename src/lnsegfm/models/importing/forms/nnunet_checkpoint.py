@@ -8,9 +8,10 @@ from dataclasses import replace
 from lnsegfm.errors import ConfigError
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.nnunet_fold import described_plainly
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
-from lnsegfm.models.importing.state_dict_names import plain_names
 from lnsegfm.weights.checkpoint import checkpoint_of
+from lnsegfm.weights.state_dict_names import plain_names
 
 TAKES = frozenset({"configuration", "patch_size"})
 PARTS = ("network_weights", "trainer_name", "init_args")
@@ -38,7 +39,6 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         raise ConfigError(
             f"--configuration {options.configuration}: {source.path} is of {checkpoint.configuration}. Leave it out."
         )
-    checkpoint = replace(checkpoint, weights=plain_names(checkpoint.weights))
-    return RecognisedModel(
-        form="nnU-Net checkpoint with plans inside", folds=(RecognisedFold("0", source.place, lambda: checkpoint),)
-    )
+    as_read = described_plainly(replace(checkpoint, weights=plain_names(checkpoint.weights)))
+    fold = RecognisedFold("0", source.place, lambda: as_read)
+    return RecognisedModel(form="nnU-Net checkpoint with plans inside", folds=(fold,))

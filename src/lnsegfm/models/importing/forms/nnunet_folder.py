@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,13 +10,15 @@ from typing import Any
 
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import CHECKPOINTS, ModelSource, SourceKind, model_folders
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
-from lnsegfm.models.importing.state_dict_names import plain_names
 from lnsegfm.models.importing.validate_plans import read_table
+from lnsegfm.models.model_layout import chosen_folds, model_folders, of_configuration, unfinished
 from lnsegfm.registry.home import CARD
 from lnsegfm.registry.stored_model import Stored, stored_in, verify
-from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint
+from lnsegfm.weights.checkpoint import load_safely
+from lnsegfm.weights.state_dict_names import plain_names
 
 TAKES = frozenset({"configuration", "folds", "patch_size"})
 
@@ -39,18 +40,17 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     files = (folder / "plans.json", folder / "dataset.json")
     stored = _stored(folder)
     plans, dataset_json = (read_table(file) for file in files)
-    folds, notes = [], []
-    for name, file in _folds(folder, options):
-        if file.name != CHECKPOINTS[0]:
-            notes.append(f"Fold {name} has no {CHECKPOINTS[0]}: {file.name} was taken, of a training not ended.")
-        folds.append(RecognisedFold(name, file, partial(_read, file, plans, dataset_json, options)))
+    folds = chosen_folds(folder, options.folds)
     of_total = "TotalSegmentator" in f"{plans.get('dataset_name') if isinstance(plans, dict) else ''}{folder}"
     form = "TotalSegmentator model folder" if of_total else "nnU-Net model folder"
     return RecognisedModel(
         form=f"{form}, from an archive" if source.unpacked else form,
-        folds=tuple(folds),
+        folds=tuple(
+            RecognisedFold(name, file, partial(_read, file, plans, dataset_json, options))
+            for name, file in folds.items()
+        ),
         files=files,
-        notes=tuple(notes),
+        notes=unfinished(folds),
         covers=stored.covers if stored is not None else (),
         card=stored.card if stored is not None else None,
     )
@@ -66,10 +66,9 @@ def _stored(folder: Path) -> Stored | None:
 
 
 def _chosen(source: ModelSource, folders: Sequence[Path], options: ImportOptions) -> Path:
-    wanted = options.configuration
     if len(folders) == 1:
         return folders[0]
-    fitting = [folder for folder in folders if wanted in (None, _configuration(folder))]
+    fitting = of_configuration(folders, options.configuration)
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(str(folder.relative_to(source.place)) for folder in fitting or folders)
@@ -80,35 +79,6 @@ def _chosen(source: ModelSource, folders: Sequence[Path], options: ImportOptions
     raise ConfigError(f"{source.path}: it holds {len(fitting or folders)} models: {listed}. {remedy}")
 
 
-def _configuration(folder: Path) -> str | None:
-    """The configuration that nnU-Net wrote into the folder's name, ``TRAINER__PLANS__CONFIGURATION``."""
-    parts = folder.name.split("__")
-    return parts[2] if len(parts) == 3 else None
-
-
-def _folds(folder: Path, options: ImportOptions) -> list[tuple[str, Path]]:
-    found: dict[str, Path] = {}
-    for place in sorted(folder.glob("fold_*")):
-        name = place.name.removeprefix("fold_")
-        file = next((place / each for each in CHECKPOINTS if (place / each).is_file()), None)
-        if file is not None and re.fullmatch(r"\d+|all", name):
-            found[name] = file
-    numbered = [name for name in found if name != "all"]
-    chosen = options.folds or tuple(numbered or found)
-    missing = [name for name in chosen if name not in found]
-    if missing or not chosen:
-        there = ", ".join(found) or "none"
-        raise ConfigError(f"--fold {' '.join(missing)}: {folder.name} has no checkpoint of it. It has: {there}.")
-    return [(name, found[name]) for name in dict.fromkeys(chosen)]
-
-
-def _read(file: Path, plans: Any, dataset_json: Any, options: ImportOptions) -> Checkpoint:
-    checkpoint = read_checkpoint(file)
-    if options.configuration not in (None, checkpoint.configuration):
-        raise ConfigError(
-            f"--configuration {options.configuration}: {file} is of {checkpoint.configuration}. Leave it out, or give "
-            f"the folder of {options.configuration}."
-        )
-    # As in nnU-Net the folder's plans count, and not those inside a checkpoint.
-    weights = plain_names(checkpoint.weights)
-    return replace(checkpoint, weights=weights, plans=plans, dataset_json=dataset_json)
+def _read(file: Path, plans: Any, dataset_json: Any, options: ImportOptions) -> FoldAsRead:
+    checkpoint, notes = fold_of(load_safely(file), file, plans, dataset_json, options.configuration)
+    return FoldAsRead(replace(checkpoint, weights=plain_names(checkpoint.weights)), notes)

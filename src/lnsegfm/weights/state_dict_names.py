@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from lnsegfm.errors import ModelError
 
-CONTAINERS = ("network_weights", "state_dict", "model_state_dict", "model", "network")
+CONTAINERS = ("network_weights", "state_dict", "model_state_dict", "model", "network", "net")
 WRAPPERS = ("module", "network", "net", "model")
+BACKBONE = "backbone"
+"""What frameworks call the network within a larger module, which has other parts."""
 COMPILED = "_orig_mod"
 TRANSFORMER = "swinViT."
 HEAD = "out.conv.conv.weight"
@@ -19,8 +21,13 @@ DEPTH = 3
 """Tables in tables in which a state dict is looked for; a pickle may hold a table within itself."""
 
 
-def state_dict_in(content: Any, depth: int = DEPTH) -> Mapping[str, Tensor] | None:
+def state_dict_in(content: Any, depth: int = DEPTH, *, backbone: bool = True) -> Mapping[str, Tensor] | None:
     """The state dict that a file's content is or holds, with the names that a plain network gives its tensors.
+
+    Args:
+        content: What a file holds.
+        depth: Tables in tables that are looked into.
+        backbone: Take ``backbone.`` off, too (`plain_names`).
 
     Raises:
         ModelError: Two tensors would have one name.
@@ -28,27 +35,41 @@ def state_dict_in(content: Any, depth: int = DEPTH) -> Mapping[str, Tensor] | No
     if not isinstance(content, Mapping) or not content:
         return None
     if all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()):
-        return plain_names(content)
+        return plain_names(content, backbone=backbone)
     inner = (content.get(name) for name in CONTAINERS) if depth else ()
-    return next((found for table in inner if (found := state_dict_in(table, depth - 1)) is not None), None)
+    found = (state_dict_in(table, depth - 1, backbone=backbone) for table in inner)
+    return next((weights for weights in found if weights is not None), None)
 
 
-def plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what ``DataParallel``, ``torch.compile`` and training frameworks put before them, in any nesting.
+def plain_names(weights: Mapping[str, Tensor], *, backbone: bool = True) -> dict[str, Tensor]:
+    """Names without what ``DataParallel``, ``torch.compile`` and training frameworks put before them, in any order.
 
-    Older names of SwinUNETR's layers become those of today.
+    A prefix is taken off where every name has it; ``backbone.`` also where some have it, because what is next to a
+    backbone belongs to its training. Older names of SwinUNETR's layers become those of today.
+
+    Args:
+        weights: The state dict.
+        backbone: Take ``backbone.`` off, too.
 
     Raises:
         ModelError: Two tensors would have one name.
     """
     plain = {name: ".".join(part for part in name.split(".") if part != COMPILED) for name in weights}
-    while len(first := {name.partition(".")[0] for name in plain.values()}) == 1 and first <= set(WRAPPERS):
-        plain = {name: short.partition(".")[2] for name, short in plain.items()}
+    while (prefix := _prefix(plain.values(), backbone)) is not None:
+        plain = {name: short.removeprefix(prefix) for name, short in plain.items()}
     if any(short.startswith((TRANSFORMER, "layers1.")) for short in plain.values()):
         plain = {name: _of_today(short) for name, short in plain.items()}
     if len(set(plain.values())) < len(plain) or "" in plain.values():
         raise ModelError("Weights: two tensors have one name once `module.` and `_orig_mod.` are gone. Save them anew.")
     return {plain[name]: tensor for name, tensor in weights.items()}
+
+
+def _prefix(names: Collection[str], backbone: bool) -> str | None:
+    """What is to be taken off next: a wrapper of all names, or a backbone of some; None where they are plain."""
+    for wrapper in WRAPPERS:
+        if all(name.startswith(f"{wrapper}.") for name in names):
+            return f"{wrapper}."
+    return f"{BACKBONE}." if backbone and any(name.startswith(f"{BACKBONE}.") for name in names) else None
 
 
 def is_swin(weights: Mapping[str, Tensor], *, whole: bool = True) -> bool:

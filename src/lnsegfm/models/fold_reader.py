@@ -1,0 +1,59 @@
+"""A fold of a model folder: whatever its file holds becomes a checkpoint that fits the folder's plans, or says why not.
+
+nnU-Net's own checkpoints are taken as they are. Wrapped names, other containers and trainers that nnU-Net lacks go
+through the checks of an import (`lnsegfm.models.importing.normalise`), so that both read the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lnsegfm.models.importing.match_weights import empty_network
+from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of, is_nnunets
+from lnsegfm.models.importing.normalise import normalise_fold
+from lnsegfm.nnunet.lookup import finds_trainer
+from lnsegfm.weights.checkpoint import load_safely
+from lnsegfm.weights.state_dict_names import is_swin, plain_names
+
+__all__ = ["FoldAsRead", "read_fold"]
+
+
+def read_fold(
+    file: Path,
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    *,
+    configuration: str | None = None,
+    covers: tuple[str, ...] = (),
+) -> FoldAsRead:
+    """Read a fold and make it fit its network.
+
+    Args:
+        file: Its file, in ``fold_X`` of a model's folder.
+        plans: The folder's: as in nnU-Net these count, and not those inside a checkpoint.
+        dataset_json: The folder's.
+        configuration: The one that is asked for; None where its file or folder says it.
+        covers: First parts of the names of the weights of an encoder; empty for a whole model.
+
+    Raises:
+        UnsafeFile: Reading it would execute something.
+        ModelError: It holds no weights, or weights that are not its network's.
+        ConfigError: It is of another configuration, or nothing says of which it is.
+    """
+    content = load_safely(file)
+    read, notes = fold_of(content, file, plans, dataset_json, configuration)
+    plain = plain_names(read.weights)
+    wrapped = list(plain) != list(read.weights)
+    own = is_nnunets(content) and finds_trainer(read.trainer_name)
+    if (own and not wrapped) or read.configuration not in plans["configurations"]:
+        return FoldAsRead(read, notes)
+    if own and set(empty_network(read, computes=is_swin(plain)).state_dict()) == set(read.weights):
+        return FoldAsRead(read, notes)  # a network that has such names itself
+    fitted, said = normalise_fold(replace(read, weights=plain), file, covers)
+    if wrapped:
+        first, now = (next(iter(names)) for names in (read.weights, plain))
+        said = (f"Its weights' names have prefixes of training frameworks: {first} is {now}.", *said)
+    return FoldAsRead(fitted, (*notes, *said))

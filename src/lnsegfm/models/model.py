@@ -1,0 +1,110 @@
+"""A trained model: its networks, plans and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
+from lnsegfm.errors import ConfigError
+from lnsegfm.nnunet.plan_configuration import network_class
+from lnsegfm.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from lnsegfm.registry.stored_model import Stored
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Args:
+        folder: Where it lies.
+        folds: One checkpoint a fold; an ensemble has several.
+        plans: How images are prepared and networks built.
+        dataset_json: Labels, channels and file ending.
+        stored: What an imported model says of itself: licence, citation, source; None for any other.
+        fold_names: ``0``, ``1``, ... or ``all``, in the order of the folds.
+        notes: What had to be done to read it, one line each.
+    """
+
+    folder: Path
+    folds: tuple[Checkpoint, ...]
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    stored: Stored | None = None
+    fold_names: tuple[str, ...] = ("0",)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Checkpoint:
+        """The fold that is adapted."""
+        return self.folds[0]
+
+    @property
+    def configuration(self) -> str:
+        """Name of the configuration in the plans."""
+        return self.first.configuration
+
+    @property
+    def labels(self) -> LabelMap:
+        """What its mask's numbers mean."""
+        return LabelMap.from_dataset_json(self.dataset_json["labels"])
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of its foreground labels; none for a pretrained encoder."""
+        return () if self.covers else tuple(self.labels.names)
+
+    def with_labels(self, names: Mapping[str, str]) -> Model:
+        """The model with some of its labels under other names.
+
+        Args:
+            names: Its label to the new name.
+
+        Raises:
+            ConfigError: It has no such label, or two labels would have one name.
+        """
+        for theirs in names:
+            if theirs not in self.label_names:
+                known = ", ".join(self.label_names) or "none"
+                raise ConfigError(f"--map {theirs}={names[theirs]}: the base has no label {theirs}. It has: {known}.")
+        renamed = {names.get(label, label): value for label, value in self.dataset_json["labels"].items()}
+        if len(renamed) < len(self.dataset_json["labels"]):
+            raise ConfigError(f"--map {names}: two labels of the base would have one name. Map each to its own.")
+        description = {**self.dataset_json, "labels": renamed}
+        folds = tuple(replace(fold, dataset_json=description) for fold in self.folds)
+        return replace(self, folds=folds, dataset_json=description)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the input channels, in their order."""
+        return channel_names(self.dataset_json)
+
+    @property
+    def file_ending(self) -> str:
+        """The ending of its images and masks."""
+        return file_ending(self.dataset_json)
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return len(self.channel_names)
+
+    def mask_files(self, folder: Path, cases: Iterable[str]) -> dict[str, Path]:
+        """The file in a folder that holds its mask of each case, by the case's name."""
+        ending = file_ending(self.dataset_json)
+        return {case: folder / f"{case}{ending}" for case in cases}
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """Prefixes of the names of the weights it has; empty for a whole model."""
+        return self.stored.covers if self.stored is not None else ()
+
+    @property
+    def network_class(self) -> str:
+        """Import path of its network's class."""
+        return network_class(self.plans, self.configuration)
