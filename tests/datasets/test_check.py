@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import os
 from pathlib import Path
@@ -161,14 +162,46 @@ def test_a_slice(folder):
 
 
 @pytest.mark.parametrize("inner", ["images", "labels"])
-def test_four_axes_of_which_one_is_single(folder, inner):
+def test_four_axes_of_which_the_last_is_single_are_a_volume(folder, inner):
     path = folder / inner / "b.nii.gz"
     sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(path))]), str(path))
 
+    assert check(opened(folder)) == []
+
+
+@pytest.mark.parametrize("inner", ["images", "labels"])
+def test_several_volumes_in_one_file(folder, inner):
+    path = folder / inner / "b.nii.gz"
+    sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(path))] * 2), str(path))
+
     line = only_line(folder)
 
-    assert line.startswith(f"Case b: {path}: it is 4D with an axis of length 1 (6x5x4x1)")
-    assert "Save it as 3D" in line
+    assert line.startswith(f"Case b: {path}: it is 4D (6x5x4x2)")
+    assert "in a file of its own" in line
+
+
+@pytest.mark.parametrize(("share", "problems"), [(0.05, 0), (0.3, 1)])
+def test_a_label_that_is_off_by_a_share_of_a_voxel(folder, share, problems):
+    origin = tuple(o + share * s for o, s in zip(GRID.origin_mm, GRID.spacing_mm[::-1], strict=True))
+    write_mask(folder / "labels" / "b.nii.gz", mask(1), Grid(GRID.shape, GRID.spacing_mm, origin, GRID.direction))
+
+    found = check(opened(folder))
+
+    assert [p.kind for p in found] == ["label-geometry"] * problems
+
+
+def test_two_transforms_that_disagree_are_reported(folder):
+    path = folder / "images" / "b.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    shift = np.frombuffer(content[268:272], "<f4")[0] + 20
+    content[268:272] = np.float32(shift).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)))
+    sitk.WriteImage(sitk.ReadImage(str(folder / "labels" / "b.nii.gz")), str(folder / "labels" / "b.nii.gz"))
+
+    notes = [note for case in examine(opened(folder)).cases for note in case.notes]
+
+    assert len(notes) == 1
+    assert notes[0].startswith("Case b: b.nii.gz: its qform and sform differ by 20.0 mm")
 
 
 @pytest.mark.parametrize("values", [(), (2,)])

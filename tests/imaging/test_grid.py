@@ -83,3 +83,21 @@ def test_a_grid_does_not_differ_from_itself(shape, spacing_mm, origin_mm):
 def test_refuses_what_is_no_geometry(bad, said):
     with pytest.raises(DataError, match=said):
         dataclasses.replace(GRID, **bad)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(("share", "same"), [(0.09, True), (-0.09, True), (0.11, False), (-0.5, False)])
+def test_voxels_are_the_same_up_to_a_share_of_a_voxel(axis, share, same):
+    spacing = (5.0, 0.5, 0.8)
+    origin = [1.0, 2.0, 3.0]
+    origin[axis] += share * spacing[::-1][axis]
+
+    assert Grid((4, 5, 6), spacing, (1.0, 2.0, 3.0)).same_voxels(Grid((4, 5, 6), spacing, tuple(origin))) is same
+
+
+def test_a_small_difference_of_spacing_counts_by_what_it_makes_at_the_far_end():
+    grid = Grid((10, 100, 400), (1.0, 1.0, 1.0))
+
+    assert grid.same_voxels(Grid((10, 100, 400), (1.0, 1.0, 1.0002)))
+    assert not grid.same_voxels(Grid((10, 100, 400), (1.0, 1.0, 1.0005)))
+    assert not grid.same_voxels(Grid((10, 100, 401), (1.0, 1.0, 1.0)))

@@ -188,6 +188,7 @@ def test_a_sheared_grid_is_refused(tmp_path):
         read_volume(tmp_path / "a.nii")
 
     assert "Resample" in one_line(error)
+    assert "--fix straighten" in one_line(error)
 
 
 @pytest.mark.parametrize("suffix", IMAGE_ENDINGS)
@@ -209,15 +210,19 @@ def test_a_missing_file_and_another_ending_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", IMAGE_ENDINGS)
-def test_four_axes_of_which_one_is_single_are_refused_with_the_remedy(tmp_path, suffix):
-    single = sitk.JoinSeries([sitk.Image([5, 6, 7], sitk.sitkInt16)])
-    sitk.WriteImage(single, str(tmp_path / f"a{suffix}"))
+@pytest.mark.parametrize("singles", [1, 2])
+def test_axes_of_length_one_behind_the_third_are_dropped(tmp_path, volume, suffix, singles):
+    write_volume(tmp_path / "b.nrrd", volume, GRID)
+    image = sitk.ReadImage(str(tmp_path / "b.nrrd"))
+    for _ in range(singles):
+        image = sitk.JoinSeries([image])
+    sitk.WriteImage(image, str(tmp_path / f"a{suffix}"))
 
-    with pytest.raises(DataError, match="4D with an axis of length 1") as error:
-        read_volume(tmp_path / f"a{suffix}")
+    voxels, grid = read_volume(tmp_path / f"a{suffix}")
 
-    assert "5x6x7x1" in one_line(error)
-    assert "Save it as 3D" in one_line(error)
+    np.testing.assert_array_equal(voxels, volume)
+    assert grid.difference(GRID) is None
+    assert read_grid(tmp_path / f"a{suffix}") == grid
 
 
 def test_a_time_series_is_refused(tmp_path):

@@ -34,8 +34,8 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Fix this in a copy (--out): copy-header, nan-to-air, offset-1024, clip-hu, drop-fragments, "
-            "drop-duplicates; repeat for more.",
+            help="Fix this in a copy (--out): straighten, copy-header, nan-to-air, offset-1024, clip-hu, "
+            "drop-fragments, drop-duplicates; repeat for more.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for the fixed copy.")] = None,

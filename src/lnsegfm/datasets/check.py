@@ -13,8 +13,10 @@ import numpy as np
 from lnsegfm.datasets.dataset import Case, Dataset, channel_of
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.files import ImageError, read_mask, read_volume
+from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.image_error import ImageError
+from lnsegfm.imaging.stored_image import nifti_notes
 from lnsegfm.progress import Progress
 
 
@@ -51,6 +53,7 @@ class CaseCheck:
         grid: Geometry of its first image that could be read.
         values: Distinct values in its label.
         fingerprints: One per image that could be read: equal for equal voxels, whatever the file's format.
+        notes: What a user should know of files that are read nevertheless, a line each.
     """
 
     case: str
@@ -58,6 +61,7 @@ class CaseCheck:
     grid: Grid | None
     values: tuple[int, ...]
     fingerprints: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +106,17 @@ def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem
 def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> None:
     """Check a dataset before anything runs.
 
+    Notes on files that are read nevertheless go to ``progress``.
+
     Raises:
         DataError: Something is wrong; one line for each thing.
     """
-    if problems := check(dataset, progress=progress):
-        raise DataError(*map(str, problems))
+    checked = examine(dataset, progress=progress)
+    if checked.problems:
+        raise DataError(*map(str, checked.problems))
+    if progress is not None:
+        for line in (line for case in checked.cases for line in case.notes):
+            progress.stage(line)
 
 
 def check_case(case: Case, labels: LabelMap) -> list[Problem]:
@@ -151,7 +161,7 @@ def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None)
         try:
             volume, own = read_volume(path)
         except ImageError as error:
-            problems.append(Problem(case.name, path, error.what, error.remedy))
+            problems.append(Problem(case.name, path, error.what, error.remedy, error.kind))
             continue
         problems += _non_finite_voxels(case, path, volume)
         fingerprints.append(_fingerprint(volume))
@@ -159,8 +169,8 @@ def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None)
             images.append((path, volume, own))
         if grid is None:
             grid, first = own, path
-        elif difference := own.difference(grid):
-            what = f"its geometry is not that of {first.name}: {difference}"
+        elif not grid.same_voxels(own):
+            what = f"its geometry is not that of {first.name}: {own.difference(grid)}"
             problems.append(Problem(case.name, path, what, "Resample it onto the first channel", "channels"))
     if case.label is None:
         image = case.images[0] if case.images else None
@@ -170,21 +180,26 @@ def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None)
         try:
             label = (case.label, *read_mask(case.label))
         except ImageError as error:
-            problems.append(Problem(case.name, case.label, error.what, error.remedy))
+            problems.append(Problem(case.name, case.label, error.what, error.remedy, error.kind))
         else:
             values = tuple(values_in(label[1]))
             problems += _check_label(case, case.label, label[2], values, labels, grid)
     if visit is not None:
         visit(LoadedCase(case, tuple(images), label, tuple(problems)))
-    return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints))
+    return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints), _notes(case))
+
+
+def _notes(case: Case) -> tuple[str, ...]:
+    files = (path for path in (*case.images, case.label) if path is not None)
+    return tuple(f"Case {case.name}: {path.name}: {note}." for path in files for note in nifti_notes(path))
 
 
 def _check_label(
     case: Case, path: Path, own: Grid, values: Sequence[int], labels: LabelMap, grid: Grid | None
 ) -> list[Problem]:
     problems = []
-    if grid is not None and (difference := own.difference(grid)):
-        what = f"its geometry is not its image's: {difference}"
+    if grid is not None and not grid.same_voxels(own):
+        what = f"its geometry is not its image's: {own.difference(grid)}"
         remedy = "Resample the label onto the image, or copy the image's header where only the header is wrong"
         problems.append(Problem(case.name, path, what, remedy, "label-geometry"))
     if unknown := [value for value in values if value not in labels.allowed]:

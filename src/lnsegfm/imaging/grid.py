@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
+
+import numpy as np
 
 from lnsegfm.errors import DataError
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+SAME_VOXEL = 0.1
+"""By this share of a voxel, along each axis, two files of one scan may differ in where a voxel lies: tools round."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,24 @@ class Grid:
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in millilitres (1 ml = 1000 mm³)."""
         return math.prod(self.spacing_mm) / 1000.0
+
+    def same_voxels(self, other: Grid, tolerance: float = SAME_VOXEL) -> bool:
+        """Whether each voxel lies where the voxel of the same index of ``other`` lies.
+
+        Args:
+            other: The grid to compare with.
+            tolerance: How far their centres may differ along each axis, as a share of a voxel.
+        """
+        return self.shape == other.shape and self.largest_shift(other) <= tolerance
+
+    def largest_shift(self, other: Grid) -> float:
+        """How far a voxel's centre lies from that of the same index of ``other`` at most, along an axis, in voxels."""
+        axes, others = (
+            np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_mm[::-1]) for grid in (self, other)
+        )
+        corners = np.array(list(product(*((0, n - 1) for n in reversed(self.shape)))))
+        shift = corners @ (others - axes).T + (np.array(other.origin_mm) - np.array(self.origin_mm))
+        return float(np.abs(shift @ np.linalg.inv(axes).T).max())  # linear: largest at a corner
 
     def difference(self, other: Grid, tolerance_mm: float = 1e-3, direction_tolerance: float = 1e-3) -> str | None:
         """Say what differs first between this grid and ``other``, with both values; None when they agree.

@@ -16,8 +16,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.files import ImageError, read_volume
+from lnsegfm.imaging.files import read_volume
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.image_error import ImageError
 
 KINDS = (
     "a path, a SimpleITK, nibabel or torchio image, a DICOM series, or a NumPy array (z, y, x) with its grid "

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import lnsegfm.datasets.check
 import lnsegfm.datasets.doctor
+import lnsegfm.imaging.stored_image
 from lnsegfm.datasets.doctor import FIXES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text(encoding="utf-8")
+IMAGES = Path(lnsegfm.imaging.stored_image.__file__)
 SOURCES = (Path(lnsegfm.datasets.check.__file__), *Path(lnsegfm.datasets.doctor.__file__).parent.glob("*.py"))
 KIND = re.compile(
     r'(?:Finding|from_sentence)\(\s*"([a-z-]+)"|\bkind = "([a-z-]+)"|Problem\([^)]*?"([a-z-]+)"\)', re.DOTALL
@@ -18,7 +20,8 @@ KIND = re.compile(
 
 def kinds() -> set[str]:
     found = {name for path in SOURCES for groups in KIND.findall(path.read_text(encoding="utf-8")) for name in groups}
-    return found - {""} | {"file"}  # the kind of a problem that states none
+    images = re.findall(r'ImageError\(.*, "([a-z-]+)"\)', IMAGES.read_text(encoding="utf-8"))
+    return (found | set(images)) - {""} | {"file"}  # the kind of a problem that states none
 
 
 def listed() -> set[str]:

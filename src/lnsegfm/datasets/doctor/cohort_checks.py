@@ -56,7 +56,7 @@ class Cohort:
             return hu
         self._grids[case] = file, grid
         if file is not None and file.is_file():
-            self.findings += judge_nifti_header(case, file, grid)
+            self.findings += judge_nifti_header(case, file)
         if hu is not None:
             self.findings += judge_hu(hu, case, file)
         if volume.size > 1 and volume.flat[0] == volume.flat[-1] and volume.min() == volume.max():

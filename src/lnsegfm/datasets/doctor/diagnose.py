@@ -21,7 +21,12 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.progress import Progress
 
 FORMAT = "lnsegfm.doctor/1"
-_FIX_OF = {"label-geometry": "copy-header", "nan": "nan-to-air", "duplicate-image": "drop-duplicates"}
+_FIX_OF = {
+    "label-geometry": "copy-header",
+    "nan": "nan-to-air",
+    "duplicate-image": "drop-duplicates",
+    "sheared": "straighten",
+}
 
 
 @dataclass(frozen=True, eq=False)

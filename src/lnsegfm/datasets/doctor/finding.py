@@ -12,6 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """``error``: training would be refused. ``warning``: review it. ``note``: harmless, or a mere fact."""
 
 FIXES = {
+    "straighten": "resample an image or label whose axes are not at right angles onto an orthogonal grid",
     "copy-header": "give a label the geometry of its image, where both have the same shape",
     "nan-to-air": "replace NaN and infinite voxels by -1024 HU",
     "offset-1024": "subtract 1024 from a scan that holds stored values instead of HU",

@@ -117,12 +117,14 @@ def _write(case: Case, path: Path, place: Path, fixes: set[str], dataset: Datase
     """Copy one file, with its fixes; returns what was done to it."""
     done: list[tuple[str, str]] = []
     if path == case.label and fixes:
-        mask, grid = read_mask(path)
+        mask, grid = read_mask(path, straighten="straighten" in fixes)
+        done += _straightening(fixes, grid)
         mask, grid = _fixed_label(case, mask, grid, fixes, dataset, done)
         if done:
             write_mask(place, mask, grid)
     elif fixes:
-        volume, grid = read_volume(path)
+        volume, grid = read_volume(path, straighten="straighten" in fixes)
+        done += _straightening(fixes, grid)
         volume = _fixed_image(volume, fixes, done)
         if done:
             write_volume(place, volume, grid)
@@ -133,6 +135,12 @@ def _write(case: Case, path: Path, place: Path, fixes: set[str], dataset: Datase
         {"fix": fix, "case": case.name, "file": str(place.relative_to(_root_of(place, path, dataset))), "what": what}
         for fix, what in done
     ]
+
+
+def _straightening(fixes: set[str], grid: Grid) -> list[tuple[str, str]]:
+    size = " x ".join(map(str, grid.shape))
+    what = f"resampled onto a grid at right angles of {size} voxels (z, y, x)"
+    return [("straighten", what)] if "straighten" in fixes else []
 
 
 def _root_of(place: Path, path: Path, dataset: Dataset) -> Path:
