@@ -255,6 +255,7 @@ def segmented(change: Callable[[Dataset], None] | None = None, grid: Grid = GRID
         write_seg(path, filled(NODE).astype(np.uint8), LABELS, source)
         data = pydicom.dcmread(path)
         data.ContentDate = "20300101"  # newer than any structure set
+        data.SegmentSequence[0].SegmentAlgorithmType = "MANUAL"  # what an algorithm drew is no reference
         if change is not None:
             change(data)
         data.save_as(path)
@@ -273,13 +274,21 @@ def seg_unplaced(data: Dataset) -> None:
         del item.PlanePositionSequence
 
 
+def seg_of_another_frame(data: Dataset) -> None:
+    """And off the slices whose images it names: on them, it would be taken."""
+    data.FrameOfReferenceUID = "1.78"
+    for item in data.PerFrameFunctionalGroupsSequence:
+        x, y, z = item.PlanePositionSequence[0].ImagePositionPatient
+        item.PlanePositionSequence[0].ImagePositionPatient = [x, y, z + 1]
+
+
 def seg_without_frames(data: Dataset) -> None:
     data.NumberOfFrames = 0
     del data.PixelData
 
 
 SEGMENTS: dict[str, Build] = {
-    "seg-other-frame": segmented(lambda data: setattr(data, "FrameOfReferenceUID", "1.78")),
+    "seg-other-frame": segmented(seg_of_another_frame),
     "seg-other-grid": segmented(grid=Grid(GRID.shape, GRID.spacing_mm, (-10.5, -8.0, 100.0))),
     "seg-unknown-type": segmented(lambda data: setattr(data, "SegmentationType", "SURFACE")),
     "seg-no-frames": segmented(seg_without_frames),

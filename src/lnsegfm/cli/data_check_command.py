@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, Labels, print_json
+from lnsegfm.cli.shared_options import AcceptAutomatic, AsJson, Labels, PairByGeometry, print_json
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.messages import counted, printable
 
@@ -29,6 +29,14 @@ def check(
         ),
     ],
     label: Labels = None,
+    roi: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LABEL", help="Structures of a DICOM tree that are wanted, as in `data convert`; else all."
+        ),
+    ] = None,
+    accept_automatic: AcceptAutomatic = False,
+    pair_by_geometry: PairByGeometry = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with a picture of each case.")] = None,
     fix: Annotated[
         list[str] | None,
@@ -60,7 +68,7 @@ def check(
             raise ConfigError(f"--fix {fix[0]}: DICOM is not fixed. Convert it first: lnsegfm data convert.")
         require_fixable(dataset, fix, out)
     with console() as progress:
-        diagnosis = _diagnosed(data, dataset, progress)
+        diagnosis = _diagnosed(data, dataset, roi or [], (accept_automatic, pair_by_geometry), progress)
         if fix and out is not None and dataset is not None:
             progress.stage("Writing the fixed copy")
             record = write_fixed_copy(dataset, diagnosis, fix, out, progress=progress)
@@ -105,14 +113,23 @@ def _dataset(data: Path, label: list[str]) -> Dataset | None:
     return None
 
 
-def _diagnosed(data: Path, dataset: Dataset | None, progress: Progress) -> Diagnosis:
+def _diagnosed(
+    data: Path, dataset: Dataset | None, roi: list[str], pairing: tuple[bool, bool], progress: Progress
+) -> Diagnosis:
     if dataset is not None:
+        if roi or any(pairing):
+            raise ConfigError(
+                f"{data}: a dataset has labels. --roi, --accept-automatic and --pair-by-geometry: for DICOM."
+            )
         from lnsegfm.datasets.doctor import diagnose
 
         return diagnose(dataset, progress=progress)
     from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
+    from lnsegfm.imaging.dicom.annotated_series import PairingOptions
 
-    return diagnose_tree(data, progress=progress)
+    automatic, by_geometry = pairing
+    options = PairingOptions(accept_automatic=automatic, by_geometry=by_geometry)
+    return diagnose_tree(data, patterns=roi, options=options, progress=progress)
 
 
 def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:

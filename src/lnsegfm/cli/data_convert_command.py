@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, Straighten, print_json
+from lnsegfm.cli.shared_options import AcceptAutomatic, AsJson, PairByGeometry, Straighten, print_json
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import printable
 
@@ -61,6 +61,8 @@ def convert(
         Path | None, typer.Option(help="File with the secret of the pseudonyms, made where there is none.")
     ] = None,
     straighten: Straighten = False,
+    accept_automatic: AcceptAutomatic = False,
+    pair_by_geometry: PairByGeometry = False,
     listing: Annotated[
         bool, typer.Option("--list", help="Print what a DICOM tree holds and which ROI match; write nothing.")
     ] = False,
@@ -87,6 +89,8 @@ def convert(
         keep_names=keep_names,
         key=key,
         straighten=straighten,
+        accept_automatic=accept_automatic,
+        pair_by_geometry=pair_by_geometry,
     )
     require_meaning(card, options)
     if source is None:
@@ -97,7 +101,7 @@ def convert(
             raise ConfigError(
                 f"--list: it looks through DICOM trees, not {name}. Say `data convert dicom SOURCE --list`."
             )
-        tree = list_tree(source, options.roi, straighten=straighten)
+        tree = list_tree(source, options.roi, straighten=straighten, options=options.pairing)
         print_json(tree) if as_json else _print_tree(tree)
         return
     if out is None:
@@ -194,15 +198,39 @@ def _print_tree(tree: dict[str, Any]) -> None:
         described = f" ({series['description']})" if series["description"] else ""
         print(f"CT series {series['series'] or 'without UID'}{described}: {shape} voxels, {spacing} mm")
         for structures in series["structures"]:
-            taken = " (taken)" if structures["taken"] else ""
-            print(f"  {structures['kind']} {structures['file']}{taken}")
-            for roi in structures["rois"]:
-                print(f"    {roi['name']}" + (f" -> {roi['label']}" if roi["label"] else ""))
+            _print_file(structures)
+        for each in series["refused"] if series["without_reference"] else ():
+            _print_wrapped(f"  {each['kind']} {each['file']}: {each['name']} is not taken: {each['why']}")
+        for line in series["remarks"]:
+            _print_wrapped(f"  note: {line}")
         if not series["structures"]:
             print("  no structures")
+        elif series["without_reference"]:
+            _print_wrapped(f"  no reference: {series['without_reference']}")
     for each in tree["without_series"]:
-        print(f"{each['kind']} {each['file']}: {each['why']}; {', '.join(each['rois']) or 'no structure'}")
+        _print_wrapped(f"{each['kind']} {each['file']}: {each['why']}; {', '.join(each['rois']) or 'no structure'}")
     for line in tree["refused"]:
         print(f"refused: {line}")
     for modality, count in tree["other_images"].items():
         print(f"passed over: {count} images of modality {modality}")
+
+
+def _print_file(structures: dict[str, Any]) -> None:
+    about = (structures["date"], structures["approval"].lower(), "taken" if structures["taken"] else "")
+    described = ", ".join(part for part in about if part)
+    _print_wrapped(f"  {structures['kind']} {structures['file']}" + (f" ({described})" if described else ""))
+    for roi in structures["rois"]:
+        label = f" -> {roi['label']}" if roi["label"] else ""
+        author = "a person" if roi["person"] else "an algorithm"
+        drawn = "" if roi["drawn"] else ", nothing drawn"
+        verdict = "taken" if roi["taken"] else f"not taken: {roi['why']}"
+        by = f" ({roi['author']})" if roi["taken"] or roi["person"] else ""
+        _print_wrapped(f"    {roi['name']}{label}: {verdict}; by {author}{by}{drawn}; paired by {roi['paired_by']}")
+
+
+def _print_wrapped(line: str) -> None:
+    indent = len(line) - len(line.lstrip())
+    width = max(shutil.get_terminal_size().columns, 40)
+    more = " " * (indent + 4)
+    print(textwrap.fill(printable(line.strip()), width, initial_indent=" " * indent, subsequent_indent=more,
+                        break_long_words=False, break_on_hyphens=False))  # fmt: skip

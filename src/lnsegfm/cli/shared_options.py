@@ -77,6 +77,15 @@ Folds = Annotated[
     list[str] | None,
     typer.Option("--fold", metavar="N", help="A fold to use, 0 or all; repeat. Every fold unless given."),
 ]
+AcceptAutomatic = Annotated[
+    bool, typer.Option("--accept-automatic", help="Take structures that an algorithm drew as reference too.")
+]
+PairByGeometry = Annotated[
+    bool,
+    typer.Option(
+        "--pair-by-geometry", help="Give structures that no UID pairs to the only series on whose slices they lie."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 

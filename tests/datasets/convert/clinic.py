@@ -59,7 +59,7 @@ def rtstruct(
     data.SOPClassUID, data.SOPInstanceUID = RTStructureSetStorage, meta.MediaStorageSOPInstanceUID
     data.Modality, data.SeriesInstanceUID, data.StudyInstanceUID = "RTSTRUCT", generate_uid(), generate_uid()
     data.StructureSetDate, data.StructureSetTime, data.StructureSetLabel = date, "120000", "plan"
-    data.PatientID, data.PatientName = "P1", "Doe^Jane"
+    data.PatientID, data.PatientName = "", "Doe^Jane"  # that of any scan; tests of patients say which
     series, study, frame = Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID = series_uid
     study.RTReferencedSeriesSequence = Sequence([series])

@@ -66,7 +66,10 @@ def test_a_segmentation_that_names_a_scan_and_lies_in_another_frame_is_a_failure
     series, path = series_of(tmp_path / "in" / "ct"), tmp_path / "in" / "seg.dcm"
     write_seg(path, filled(NODE).astype(np.uint8), {"LN": 1}, series)
     data = dcmread(path)
-    data.FrameOfReferenceUID = "1.2.3.4.5"
+    data.FrameOfReferenceUID, data.SegmentSequence[0].SegmentAlgorithmType = "1.2.3.4.5", "MANUAL"
+    for frame in data.PerFrameFunctionalGroupsSequence:  # off the slices whose images they name
+        x, y, z = frame.PlanePositionSequence[0].ImagePositionPatient
+        frame.PlanePositionSequence[0].ImagePositionPatient = [x, y, z + 1.5]
     data.save_as(path)
     (line,) = dicom(tmp_path).failed
     assert f"Series {series.uid}: " in line
@@ -78,7 +81,7 @@ def test_a_newer_plan_without_contours_is_told_as_passed_over(tmp_path):
     names = {"series_uid": head.SeriesInstanceUID, "frame_uid": head.FrameOfReferenceUID}
     rtstruct(tmp_path / "in" / "1.dcm", {"LN": NODE}, date="20200101", **names)
     rtstruct(tmp_path / "in" / "2.dcm", {"LN": None}, date="20200109", **names)
-    assert any("1 more structure files of this scan, older or with nothing drawn" in n for n in dicom(tmp_path).notes)
+    assert any("2.dcm: passed over where nothing is drawn in it" in note for note in dicom(tmp_path).notes)
 
 
 def test_of_structure_sets_of_one_time_the_order_does_not_hang_on_the_names_of_their_files(tmp_path):
@@ -94,7 +97,7 @@ def test_structures_that_name_neither_series_nor_a_frame_that_is_here_say_so(tmp
     ct(tmp_path / "in" / "ct", 1)
     rtstruct(tmp_path / "in" / "rs.dcm", {"LN": NODE}, series_uid="", frame_uid="1.2.3")
     ((_, why),) = read_annotated_tree(tmp_path / "in").orphans
-    assert why == "it names no series"
+    assert why == "it names no series; its frame of reference is 1.2.3, and no CT that is here lies in it"
 
 
 def test_stacks_are_counted_without_other_series_that_are_named_too(tmp_path):

@@ -74,8 +74,9 @@ def test_a_listing_prints_and_writes_nothing(source, tmp_path):
     before = bytes_under(tmp_path)
     told = run("dicom", source, "--list", "--roi", "LN*=lymph_node")
     assert told.exit_code == 0
-    assert "LN -> lymph_node" in told.stdout
-    assert json.loads(run("dicom", source, "--list", "--json").stdout)["format"] == "lnsegfm.dicom-list/1"
+    assert "LN -> lymph_node: taken; by a person" in told.stdout
+    assert "paired by SeriesInstanceUID" in " ".join(told.stdout.split())
+    assert json.loads(run("dicom", source, "--list", "--json").stdout)["format"] == "lnsegfm.dicom-list/2"
     assert bytes_under(tmp_path) == before
 
 
@@ -113,7 +114,8 @@ def test_a_zip_is_listed_as_json_too(source, tmp_path):
         for path in sorted(source.rglob("*.dcm")):
             archive.write(path, path.relative_to(source))
     tree = json.loads(run("dicom", tmp_path / "in.zip", "--list", "--json", "--roi", "LN*=lymph_node").stdout)
-    assert [s["structures"][0]["rois"] for s in tree["series"]] == [[{"name": "LN", "label": "lymph_node"}]] * 2
+    rois = [roi for series in tree["series"] for roi in series["structures"][0]["rois"]]
+    assert [(roi["name"], roi["label"]) for roi in rois] == [("LN", "lymph_node")] * 2
 
 
 @pytest.mark.parametrize("which", ["ct1/0000.dcm", "rs1.dcm"])

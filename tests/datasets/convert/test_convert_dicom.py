@@ -104,7 +104,8 @@ def test_the_newest_structure_set_that_has_a_label_gives_it(tmp_path):
 
     result = convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=(*LN, "Heart=heart")))
 
-    assert any("passed over: 1 more structure files of this scan" in line for line in result.notes)
+    assert any("'LN': 2.dcm gives it and not 1.dcm: the other is newer" in line for line in result.notes)
+    assert any("'LN': 2.dcm gives it and not 0.dcm: the other is newer" in line for line in result.notes)
     mask = only_mask(tmp_path / "out")
     np.testing.assert_array_equal(mask == 1, filled(NODE))
     np.testing.assert_array_equal(mask == 2, filled(OTHER))
@@ -319,7 +320,10 @@ def test_the_listing_tells_what_matches_and_writes_nothing(tmp_path):
     (series,) = tree["series"]
     (structures,) = series["structures"]
     assert structures["taken"]
-    assert structures["rois"] == [{"name": "LN_1", "label": "lymph_node"}, {"name": "Heart", "label": None}]
+    assert [(roi["name"], roi["label"], roi["taken"]) for roi in structures["rois"]] == [
+        ("LN_1", "lymph_node", True),
+        ("Heart", None, False),
+    ]
     assert "P1" not in json.dumps(tree)
     assert bytes_under(tmp_path) == before
 
@@ -332,5 +336,5 @@ def test_a_segmentation_is_taken_as_structures_are(tmp_path):
     mask = filled(NODE).astype(np.uint8)
     write_seg(tmp_path / "seg.dcm", mask, {"LN": 1}, series_of(tmp_path / "in"))
     (tmp_path / "seg.dcm").rename(tmp_path / "in" / "seg.dcm")
-    convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=LN))
+    convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=LN, accept_automatic=True))
     np.testing.assert_array_equal(only_mask(tmp_path / "out"), mask)

@@ -10,8 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from lnsegfm.datasets.doctor import Diagnosis
-from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
+from lnsegfm.datasets.doctor import Diagnosis, dicom_diagnosis
+from lnsegfm.imaging.dicom.annotated_series import PairingOptions
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
@@ -20,6 +20,11 @@ from tests.imaging.dicom.scanner import write_series
 from .scenes import GRID, ball, kinds, mask, patient
 
 LABELS = {"LN_1": 1, "Parotid_L": 2, "Parotid_R": 3}
+
+
+def diagnose_tree(root: Path) -> Diagnosis:
+    """What the doctor says where structures that this software wrote are taken as references."""
+    return dicom_diagnosis.diagnose_tree(root, options=PairingOptions(accept_automatic=True))
 
 
 @pytest.fixture
@@ -201,7 +206,7 @@ def test_a_series_of_the_same_frame_is_taken_and_told(tmp_path):
 
     diagnosis = diagnose_tree(tmp_path / "in")
 
-    assert kinds(diagnosis) == [("contours", "note", "")]
+    assert kinds(diagnosis) == [("reference", "note", "1.2.3.9")]
     assert "drawn on series 1.2.3.8, in the frame of reference of series 1.2.3.9" in diagnosis.findings[0].what
     assert diagnosis.cases[0].read().mask.any()
 
@@ -277,6 +282,24 @@ def test_structures_of_another_frame_than_the_series_that_they_name(tree):
 
     diagnosis = draw(tree, mask(), change)
 
+    assert kinds(diagnosis) == [("reference", "note", "1.2.3.0")]
+    assert "its frame of reference 9.9 is not the series'" in diagnosis.findings[0].what
+    assert "names the series' images and lies on its slices" in diagnosis.findings[0].what
+
+    def unnamed(data: Any) -> None:
+        change(data)
+        for roi in data.ROIContourSequence:
+            for contour in roi.ContourSequence:
+                del contour.ContourImageSequence
+        del (
+            data.ReferencedFrameOfReferenceSequence[0]
+            .RTReferencedStudySequence[0]
+            .RTReferencedSeriesSequence[0]
+            .ContourImageSequence
+        )
+
+    diagnosis = draw(tree, mask(), unnamed)
+
     assert kinds(diagnosis) == [("structure", "error", "1.2.3.0")] * len(LABELS)
     assert all("its frame of reference 9.9 is not the series'" in f.what for f in diagnosis.findings)
 
@@ -288,4 +311,4 @@ def test_a_structure_set_of_a_refused_series(tree):
     found = diagnose_tree(tree).findings
 
     assert [(f.kind, f.severity) for f in found] == [("no-series", "error"), ("series", "error")]
-    assert "the series that it was drawn on cannot be used (1.2.3.0)" in found[0].what
+    assert "the series that it was drawn on is here and cannot be used" in found[0].what

@@ -14,6 +14,7 @@ import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.dicom.pairing_evidence import PairingOptions
 from lnsegfm.imaging.dicom.rois import match_rois
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.storage import content_hash
@@ -37,6 +38,8 @@ class ConversionOptions:
         keep_names: Cases keep the PatientID.
         key: File with the secret that pseudonyms are made with.
         straighten: Sheared series (gantry tilt) are resampled onto an orthogonal grid instead of being refused.
+        accept_automatic: What an algorithm drew may be a reference.
+        pair_by_geometry: Structures that no UID pairs belong to the only series on whose slices they lie.
 
     Raises:
         ConfigError: A value that cannot be.
@@ -51,6 +54,8 @@ class ConversionOptions:
     keep_names: bool = False
     key: Path | None = None
     straighten: bool = False
+    accept_automatic: bool = False
+    pair_by_geometry: bool = False
 
     def __post_init__(self) -> None:
         for pattern in self.roi:
@@ -66,6 +71,11 @@ class ConversionOptions:
         if self.keep_names and self.key is not None:
             raise ConfigError(f"--key {self.key}: names that are kept need no key. Drop --key or --keep-names.")
 
+    @property
+    def pairing(self) -> PairingOptions:
+        """What of it decides which structures belong to which series."""
+        return PairingOptions(by_geometry=self.pair_by_geometry, accept_automatic=self.accept_automatic)
+
     def changed(self) -> frozenset[str]:
         """Names of the fields that are not at their default."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
@@ -80,6 +90,8 @@ class ConversionOptions:
             "shell_mm": self.shell_mm,
             "keep_names": self.keep_names,
             "straighten": self.straighten,
+            "accept_automatic": self.accept_automatic,
+            "pair_by_geometry": self.pair_by_geometry,
         }
 
 

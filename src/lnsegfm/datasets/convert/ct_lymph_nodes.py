@@ -10,11 +10,12 @@ import numpy as np
 from lnsegfm.datasets.convert.conversion_plan import ConversionOptions, ConversionPlan, LoadedScan, PlannedScan
 from lnsegfm.datasets.convert.mask_placement import place_by_axes, place_by_position
 from lnsegfm.datasets.convert.partial_annotation import require_soft_tissue
-from lnsegfm.datasets.convert.reference import ReferenceChoice, choose_reference, fingerprint, load_case, load_scan
+from lnsegfm.datasets.convert.reference import choose_reference, fingerprint, load_case, load_scan
 from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.datasets.convert.tcia_collection import CollectionScan, find_scans, missing_numbers, unconverted
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.reference_choice import ReferenceChoice
 from lnsegfm.imaging.files import read_mask
 
 PATTERNS = ("*=lymph_node",)
@@ -34,7 +35,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     scans = []
     for member in members:
         chosen = (
-            choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS)
+            choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS, accept_automatic=True)
             if options.masks is None
             else None
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,27 +13,27 @@ from lnsegfm.datasets.convert.conversion_plan import (
     TRAIN,
     ConversionOptions,
     ConversionPlan,
+    LoadedScan,
     PlannedScan,
     labels_of,
     require_matched,
 )
 from lnsegfm.datasets.convert.reference import (
-    ReferenceChoice,
-    choose_reference,
     fingerprint,
     load_case,
     load_scan,
     private_words,
 )
 from lnsegfm.datasets.convert.set_card import SetCard
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, read_annotated_tree
-from lnsegfm.imaging.dicom.annotation import Annotation
+from lnsegfm.imaging.dicom.reference_choice import ReferenceChoice
+from lnsegfm.imaging.dicom.tree_references import SeriesReference, TreeReferences, tree_references
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
 
-_SHOWN = 12  # structure names that a line lists
 _LONGEST = 40  # characters of a PatientID that a file's name keeps
 
 
@@ -46,40 +46,71 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     if not options.roi:
         raise ConfigError("No structures are named: nothing would be a label. Say --roi 'LN*=lymph_node'; see --list.")
     labels = labels_of(options.roi)
-    tree = read_annotated_tree(source, straighten=options.straighten)
+    tree = read_annotated_tree(source, straighten=options.straighten, options=options.pairing)
+    references = tree_references(tree, options.roi)
     names = case_names(options)
     scans, left_out = [], []
     patients: dict[str, set[str]] = {}
-    for place, series in enumerate(tree.index.series):
-        annotations = tree.by_series.get(place, ())
-        chosen = choose_reference(annotations, options.roi)
-        if chosen is None and not options.unlabelled:
-            left_out.append(f"Series {series.name}: {reason_without_reference(annotations)}.")
+    for series, reference in zip(tree.index.series, references.on, strict=True):
+        if reference.why and not reference.fault and not options.unlabelled:
+            left_out.append(f"Series {series.name}: {reference.why}.")
             continue
         case, subject = names(series)
         patients.setdefault(series.patient_id.strip(), set()).add(subject)
-        load = partial(load_case, series, chosen, labels.names) if chosen else partial(load_scan, series)
-        scans.append(
-            PlannedScan(
-                case,
-                subject,
-                _sources(chosen),
-                load,
-                TRAIN if chosen else "unlabelled",
-                labelled=chosen is not None,
-                fingerprint=fingerprint(series, chosen),
-                private_words=partial(private_words, series, chosen),
-            )
-        )
-    matched = any(scan.labelled for scan in scans)
+        scans.append(_planned(case, subject, series, reference, labels))
     return ConversionPlan(
         labels=labels,
         scans=tuple(sorted(scans, key=lambda scan: scan.name)),
         counts={"ct_series": len(tree.index.series), "structure_files": structure_files(tree)},
-        left_out=(*left_out, *passed_over(tree)),
-        failed=unreadable(tree),
-        notes=(*(require_matched(options.roi, tree.names) if matched else ()), *_issuers(patients)),
+        left_out=(*left_out, *passed_over(tree, references)),
+        failed=unreadable(tree, references),
+        notes=(*_require_labels(options.roi, references), *_issuers(patients)),
     )
+
+
+def _planned(case: str, subject: str, series: Series, reference: SeriesReference, labels: LabelMap) -> PlannedScan:
+    chosen = reference.chosen
+    load: Callable[[], LoadedScan] = partial(load_scan, series)
+    if reference.fault:
+        load = partial(_refuse, f"Series {series.uid or 'without UID'}: {reference.why}.")
+    elif chosen is not None:
+        load = partial(load_case, series, chosen, labels.names, reference.notes)
+    labelled = chosen is not None or reference.fault
+    return PlannedScan(
+        case,
+        subject,
+        _sources(chosen),
+        load,
+        TRAIN if labelled else "unlabelled",
+        labelled=labelled,
+        fingerprint=fingerprint(series, chosen),
+        private_words=partial(private_words, series, chosen, reference.annotations),
+    )
+
+
+def _refuse(line: str) -> LoadedScan:
+    raise DataError(line)
+
+
+def _require_labels(patterns: Sequence[str], references: TreeReferences) -> tuple[str, ...]:
+    """A line for each pattern that matches no structure, where there is a reference at all.
+
+    Raises:
+        DataError: No structure gives a label any voxel: a network would learn that it does not exist.
+    """
+    candidates = [each for reference in references.on for each in reference.choice.candidates]
+    if not any(each.taken for each in candidates):
+        return ()
+    notes = require_matched(patterns, references.tree.names)
+    taken = {each.label for each in candidates if each.taken}
+    refused = {each.label: each for each in candidates if each.label is not None and each.label not in taken}
+    if refused:
+        raise DataError(*(
+            f"Label {label}: no structure of any scan may give it. {each.structure.name!r} of "
+            f"{each.annotation.path.name} is not taken: {each.why}."
+            for label, each in refused.items()
+        ))  # fmt: skip
+    return notes
 
 
 def _issuers(patients: dict[str, set[str]]) -> tuple[str, ...]:
@@ -152,31 +183,22 @@ def _sources(chosen: ReferenceChoice | None) -> tuple[str, ...]:
     return ("CT series", *(annotation.kind for annotation, _ in chosen.parts)) if chosen else ("CT series",)
 
 
-def reason_without_reference(annotations: tuple[Annotation, ...]) -> str:
-    """Why a series has no reference, in words."""
-    if not annotations:
-        return "no RTSTRUCT or SEG belongs to it"
-    names = list(dict.fromkeys(name for annotation in annotations for name in annotation.names))
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"no pattern matches its structures ({', '.join(names[:_SHOWN]) or 'none'}{more})"
-
-
-def orphans(tree: AnnotatedTree) -> tuple[str, ...]:
+def orphans(references: TreeReferences) -> tuple[str, ...]:
     """One line for each structure file that belongs to no series."""
-    return tuple(f"{annotation.kind} {annotation.path.name}: {why}." for annotation, why in tree.orphans)
+    return tuple(
+        f"{annotation.kind} {annotation.path.name}: {why.rstrip('.')}." for annotation, why in references.without_series
+    )
 
 
-def unreadable(tree: AnnotatedTree) -> tuple[str, ...]:
+def unreadable(tree: AnnotatedTree, references: TreeReferences) -> tuple[str, ...]:
     """One line for everything that cannot be used and that would be a case: a series with structures, or structures."""
-    drawn_on = {uid for annotation, _ in tree.orphans for uid in annotation.series_uids}
-    series = (str(r) for r in tree.index.refused if set(r.series.split()[:1]) & drawn_on)
-    return (*series, *(line for _, line in tree.unreadable))
+    return (*references.refused_series, *(line for _, line in tree.unreadable))
 
 
-def passed_over(tree: AnnotatedTree) -> tuple[str, ...]:
+def passed_over(tree: AnnotatedTree, references: TreeReferences) -> tuple[str, ...]:
     """One line for everything else that goes nowhere: refused series without structures, structures without series."""
-    failed = set(unreadable(tree))
-    return (*(str(r) for r in tree.index.refused if str(r) not in failed), *orphans(tree))
+    failed = set(unreadable(tree, references))
+    return (*(str(r) for r in tree.index.refused if str(r) not in failed), *orphans(references))
 
 
 def structure_files(tree: AnnotatedTree) -> int:
@@ -192,9 +214,10 @@ CARD = SetCard(
     citation="none",
     download="Export CT series and structures from the PACS or planning system into one folder; names do not matter.",
     layout="It holds no CT series with structures that --roi matches; `--list` shows what is there.",
-    options=frozenset({"roi", "unlabelled", "keep_names", "key", "straighten"}),
+    options=frozenset({"roi", "unlabelled", "keep_names", "key", "straighten", "accept_automatic", "pair_by_geometry"}),
     checks=(
-        "each RTSTRUCT and SEG belongs to a series by UID, else by frame of reference",
+        "each structure belongs to a series by the images, the series or the frame of reference that it names",
+        "no reference is what an algorithm drew, unless --accept-automatic",
         "every series is complete and straight (see the page on DICOM); with --straighten sheared ones are resampled",
         "no reference is empty",
     ),

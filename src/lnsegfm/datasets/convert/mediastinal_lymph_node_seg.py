@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from lnsegfm.datasets.convert.conversion_plan import TRAIN, ConversionOptions, ConversionPlan, LoadedScan, PlannedScan
-from lnsegfm.datasets.convert.dicom import reason_without_reference, structure_files
+from lnsegfm.datasets.convert.dicom import structure_files
 from lnsegfm.datasets.convert.partial_annotation import mark_unannotated
-from lnsegfm.datasets.convert.reference import ReferenceChoice, choose_reference, fingerprint, load_case
+from lnsegfm.datasets.convert.reference import choose_reference, fingerprint, load_case
 from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.datasets.convert.tcia_collection import (
     CollectionScan,
@@ -20,6 +20,8 @@ from lnsegfm.datasets.convert.tcia_collection import (
 )
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError
+from lnsegfm.imaging.dicom.reference_choice import ReferenceChoice
+from lnsegfm.imaging.dicom.tree_references import reason_without_reference
 
 PATTERNS = ("*=lymph_node",)
 FULLY = "fully_annotated"
@@ -39,7 +41,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     members, tree, left_out = find_scans(source, ("case_",))
     scans, of_kind = [], {"fully_annotated": 0, "partially_annotated": 0}
     for member in members:
-        chosen = choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS)
+        chosen = choose_reference([a for a in member.annotations if a.kind == "SEG"], PATTERNS, accept_automatic=True)
         if chosen is None:
             left_out.append(f"Case {member.case}: {reason_without_reference(member.annotations)}.")
             continue

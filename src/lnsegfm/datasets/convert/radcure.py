@@ -14,13 +14,14 @@ from lnsegfm.datasets.convert.conversion_plan import (
     labels_of,
     require_matched,
 )
-from lnsegfm.datasets.convert.dicom import reason_without_reference, structure_files
+from lnsegfm.datasets.convert.dicom import structure_files
 from lnsegfm.datasets.convert.mask_placement import place_by_position
 from lnsegfm.datasets.convert.reference import choose_reference, fingerprint, load_case, load_scan
 from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.datasets.convert.tcia_collection import find_scans, missing_count, unconverted
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.tree_references import reason_without_reference
 from lnsegfm.imaging.files import ending, read_mask, stem
 
 PATTERNS = ("GTVn*=lymph_node",)
@@ -44,7 +45,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
             load, origin = partial(_load_masked, member.series, masks[member.subject]), (masks[member.subject].name,)
             mark = fingerprint(member.series, files=(masks[member.subject],))
         else:
-            chosen = choose_reference(member.annotations, patterns)
+            chosen = choose_reference(member.annotations, patterns, accept_automatic=True)
             if chosen is None:
                 left_out.append(f"Case {member.case}: {reason_without_reference(member.annotations)}.")
                 continue

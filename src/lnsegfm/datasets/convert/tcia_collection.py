@@ -13,6 +13,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, read_annotated_tree
 from lnsegfm.imaging.dicom.annotation import Annotation
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.tree_references import tree_references
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def missing_numbers(names: Iterable[str], prefix: str, numbers: range, width: in
 
 def unconverted(tree: AnnotatedTree, left_out: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """The fields of a plan about what is not converted."""
-    return {"left_out": (*left_out, *passed_over(tree)), "failed": unreadable(tree)}
+    references = tree_references(tree, mirrored=False)
+    return {"left_out": (*left_out, *passed_over(tree, references)), "failed": unreadable(tree, references)}
 
 
 def target_part(part: str, wanted: str | None) -> str | None:

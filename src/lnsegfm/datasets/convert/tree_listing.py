@@ -5,24 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.convert.reference import choose_reference
-from lnsegfm.imaging.dicom.annotated_series import read_annotated_tree
-from lnsegfm.imaging.dicom.rois import match_rois
+from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, PairingOptions, read_annotated_tree
+from lnsegfm.imaging.dicom.annotation import Annotation
+from lnsegfm.imaging.dicom.pairing_evidence import Pairing
+from lnsegfm.imaging.dicom.reference_choice import Candidate
+from lnsegfm.imaging.dicom.tree_references import SeriesReference, tree_references
 
 
-def list_tree(source: Path, roi: tuple[str, ...] = (), *, straighten: bool = False) -> dict[str, Any]:
-    """Series, structures and the labels that patterns give them, as a table that JSON can hold.
+def list_tree(
+    source: Path, roi: tuple[str, ...] = (), *, straighten: bool = False, options: PairingOptions | None = None
+) -> dict[str, Any]:
+    """Series, structures and what becomes of each, as a table that JSON can hold.
 
     Series are named by UID and description; the patient's name and ID are not in it.
+
+    Args:
+        source: The tree.
+        roi: Patterns ``NAME=label``; without any, each structure is a label of its own name.
+        straighten: Take sheared series too.
+        options: What pairs structures with series beyond their UIDs, and whether what an algorithm drew is taken.
 
     Raises:
         DataError: The folder cannot be read.
     """
-    tree = read_annotated_tree(source, straighten=straighten)
+    tree = read_annotated_tree(source, straighten=straighten, options=options)
+    references = tree_references(tree, roi)
     series = []
-    for place, each in enumerate(tree.index.series):
-        annotations = tree.by_series.get(place, ())
-        chosen = choose_reference(annotations, roi) if roi else None
+    for place, (each, reference) in enumerate(zip(tree.index.series, references.on, strict=True)):
         series.append({
             "series": each.uid,
             "part": each.part,
@@ -30,27 +39,62 @@ def list_tree(source: Path, roi: tuple[str, ...] = (), *, straighten: bool = Fal
             "shape": list(each.grid.shape),
             "spacing_mm": list(each.grid.spacing_mm),
             "notes": list(each.notes),
-            "structures": [
-                {
-                    "kind": annotation.kind,
-                    "file": annotation.path.name,
-                    "taken": chosen is not None and any(annotation is part for part, _ in chosen.parts),
-                    "rois": _labelled(annotation.names, roi),
-                }
-                for annotation in annotations
+            "structures": _files(tree, place, reference, bool(roi)),
+            "without_reference": reference.why,
+            "remarks": list(reference.notes),
+            "refused": [
+                {"kind": a.kind, "file": a.path.name, "name": pairing.structure.name, "why": pairing.why}
+                for a, pairing in (*reference.refused, *reference.strays)
             ],
         })  # fmt: skip
     return {
-        "format": "lnsegfm.dicom-list/1",
+        "format": "lnsegfm.dicom-list/2",
         "series": series,
         "without_series": [
-            {"kind": a.kind, "file": a.path.name, "why": why, "rois": list(a.names)} for a, why in tree.orphans
+            {"kind": a.kind, "file": a.path.name, "why": why, "rois": list(a.names)}
+            for a, why in references.without_series
         ],
         "refused": [str(refusal) for refusal in tree.index.refused] + [line for _, line in tree.unreadable],
         "other_images": dict(tree.index.others),
     }
 
 
-def _labelled(names: tuple[str, ...], roi: tuple[str, ...]) -> list[dict[str, str | None]]:
-    labels = match_rois(names, roi, strict=False).labels if roi else (None,) * len(names)
-    return [{"name": name, "label": label} for name, label in zip(names, labels, strict=True)]
+def _files(tree: AnnotatedTree, place: int, reference: SeriesReference, labelled: bool) -> list[dict[str, Any]]:
+    """The files of a series, with their structures."""
+    pairings = {(a.path, pairing.structure.number): pairing for a, pairing in tree.pairings_on(place)}
+    files: dict[Path, dict[str, Any]] = {}
+    for annotation in tree.by_series.get(place, ()):
+        files[annotation.path] = _described(annotation)
+    for candidate in reference.choice.candidates:
+        file = files[candidate.annotation.path]
+        pairing = pairings.get((candidate.annotation.path, candidate.structure.number))
+        file["rois"].append(_structure(candidate, pairing, labelled))
+        file["taken"] = file["taken"] or candidate.taken
+    return list(files.values())
+
+
+def _described(annotation: Annotation) -> dict[str, Any]:
+    return {
+        "kind": annotation.kind,
+        "file": annotation.path.name,
+        "date": annotation.timestamp[:8],
+        "approval": annotation.approval,
+        "frames_of_reference": list(annotation.frame_of_reference_uids),
+        "taken": False,
+        "rois": [],
+    }
+
+
+def _structure(candidate: Candidate, pairing: Pairing | None, labelled: bool) -> dict[str, Any]:
+    return {
+        "name": candidate.structure.name,
+        "label": candidate.label if labelled else None,
+        "algorithm": candidate.structure.algorithm,
+        "person": candidate.author.person,
+        "author": candidate.author.why,
+        "drawn": candidate.structure.drawn,
+        "paired_by": pairing.decided if pairing else "",
+        "note": pairing.note if pairing else "",
+        "taken": candidate.taken,
+        "why": candidate.why,
+    }

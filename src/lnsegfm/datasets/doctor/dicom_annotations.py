@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.datasets.doctor.body import Body, find_body
+from lnsegfm.datasets.doctor.dicom_references import reference_findings
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence
 from lnsegfm.datasets.doctor.mask_checks import judge_air, judge_fragments, judge_place, judge_sides
 from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, pair_annotations
+from lnsegfm.imaging.dicom.annotated_series import PairingOptions, pair_annotations
 from lnsegfm.imaging.dicom.rois import NoteCallback
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import Segmentation, read_seg, segment_mask
 from lnsegfm.imaging.dicom.series import Series, SeriesIndex
 from lnsegfm.imaging.dicom.structure_masks import Roi, StructureSet, roi_mask
-from lnsegfm.imaging.dicom.structure_set import note_on_other_series
+from lnsegfm.imaging.dicom.tree_references import TreeReferences, tree_references
 from lnsegfm.imaging.grid import Grid
 
 WHOLE_PATIENT = frozenset({"body", "external", "skin", "patient", "outline"})
@@ -41,6 +42,7 @@ class AnnotatedStructure:
         mask: Gives its voxels on the grid of its series, boolean (z, y, x), and reports what was passed over; raises
             DataError where it cannot be turned into voxels.
         points: It consists of points only, such as an isocentre, and has no voxels by its nature.
+        taken: The reference of its series is taken from it.
     """
 
     noun: str
@@ -48,6 +50,7 @@ class AnnotatedStructure:
     file: Path
     mask: Callable[[NoteCallback], np.ndarray] = field(repr=False)
     points: bool = False
+    taken: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,33 @@ class TreeAnnotations:
     Args:
         on: Those of each series, by its position in the list of series.
         names: Names of the structures or segments of each file; none where it cannot be read.
+        references: What the reference of each series would be taken from.
     """
 
     on: tuple[tuple[AnnotatedStructure, ...], ...]
     names: dict[Path, list[str]]
+    references: TreeReferences
 
 
-def read_annotations(index: SeriesIndex, findings: list[Finding]) -> TreeAnnotations:
+def read_annotations(
+    index: SeriesIndex,
+    findings: list[Finding],
+    patterns: Sequence[str] = (),
+    options: PairingOptions | None = None,
+) -> TreeAnnotations:
     """Read structure sets and segmentations; add to ``findings`` what is wrong with them, and those without a series.
 
-    They belong to the series that a conversion would give them to (`pair_annotations`).
+    They belong to the series that a conversion would give them to, and a reference is taken from those that it would
+    take it from (`tree_references`). What a conversion fails at is an error.
+
+    Args:
+        index: Everything that the folder holds.
+        findings: Where to.
+        patterns: ``NAME=label`` of the structures that are wanted; all of them unless given.
+        options: What pairs structures with series beyond their UIDs, and whether what an algorithm drew is taken.
     """
-    tree = pair_annotations(index)
+    tree = pair_annotations(index, options)
+    references = tree_references(tree, patterns)
     on: list[list[AnnotatedStructure]] = [[] for _ in index.series]
     names: dict[Path, list[str]] = {path: [] for path in (*index.structures, *index.segmentations)}
     unreadable = dict(tree.unreadable)
@@ -85,11 +103,17 @@ def read_annotations(index: SeriesIndex, findings: list[Finding]) -> TreeAnnotat
         if isinstance(content, StructureSet):
             findings += _notes_of_structure_set(content, path)
         for k in tree.series_of(path):
-            series = index.series[k]
-            findings += _other_series(tree, path, series)
-            on[k] += _rois(content, path, series) if isinstance(content, StructureSet) else _segments(content, series)
-    findings += _without_series(tree)
-    return TreeAnnotations(tuple(map(tuple, on)), names)
+            verdicts = {
+                each.structure.number: each.taken
+                for each in references.on[k].choice.candidates
+                if each.annotation.path == path
+            }
+            if isinstance(content, StructureSet):
+                on[k] += _rois(content, path, index.series[k], verdicts)
+            else:
+                on[k] += _segments(content, path, index.series[k], verdicts)
+    findings += reference_findings(references)
+    return TreeAnnotations(tuple(map(tuple, on)), names, references)
 
 
 def judge_structures(
@@ -110,7 +134,7 @@ def judge_structures(
         try:
             mask = structure.mask(notes.append)
         except DataError as error:
-            yield _unusable(structure.noun, case, structure.file, error)
+            yield _unusable(structure.noun, case, structure.file, error, structure.taken)
             continue
         yield from _note_findings(case, structure.file, notes)
         if not mask.any():
@@ -128,10 +152,11 @@ def is_whole_patient(structure: AnnotatedStructure) -> bool:
     return structure.name.lower().strip() in WHOLE_PATIENT
 
 
-def _unusable(noun: str, case: str, file: Path, error: DataError) -> Finding:
+def _unusable(noun: str, case: str, file: Path, error: DataError, taken: bool = True) -> Finding:
+    severity: Severity = "error" if taken else "warning"
     if noun == "structure":
-        return from_sentence("structure", "error", case, file, str(error))
-    return from_sentence("segmentation", "error", case, file, str(error))
+        return from_sentence("structure", severity, case, file, str(error))
+    return from_sentence("segmentation", severity, case, file, str(error))
 
 
 def _empty(case: str, structure: AnnotatedStructure) -> Iterator[Finding]:
@@ -160,26 +185,31 @@ def _judge_mask(
         yield from judge_place(case, structure.file, named, outside, int(np.count_nonzero(mask)))
 
 
-def _rois(structures: StructureSet, path: Path, series: Series) -> Iterator[AnnotatedStructure]:
+def _rois(
+    structures: StructureSet, path: Path, series: Series, verdicts: Mapping[int | None, bool]
+) -> Iterator[AnnotatedStructure]:
     for roi in structures.rois:
-        if not roi.contours and not roi.damage:
-            continue
-        points = all(contour.kind == "POINT" for contour in roi.contours)
-        yield AnnotatedStructure("structure", roi.name, path, partial(_roi_mask, roi, series), points)
+        if roi.number in verdicts and (roi.contours or roi.damage):
+            points = all(contour.kind == "POINT" for contour in roi.contours)
+            mask = partial(_roi_mask, roi, series)
+            yield AnnotatedStructure("structure", roi.name, path, mask, points, verdicts[roi.number])
 
 
 def _roi_mask(roi: Roi, series: Series, on_note: NoteCallback) -> np.ndarray:
-    return roi_mask(roi, series.grid, frame_of_reference_uid=series.frame_of_reference_uid, on_note=on_note)
+    return roi_mask(roi, series.grid, on_note=on_note)
 
 
-def _segments(segmentation: Segmentation, series: Series) -> Iterator[AnnotatedStructure]:
+def _segments(
+    segmentation: Segmentation, path: Path, series: Series, verdicts: Mapping[int | None, bool]
+) -> Iterator[AnnotatedStructure]:
     for segment in segmentation.segments:
-        mask = partial(_segment_mask, segmentation, segment.number, series)
-        yield AnnotatedStructure("segment", segment.label, segmentation.path, mask)
+        if segment.number in verdicts:
+            mask = partial(_segment_mask, segmentation, segment.number, series)
+            yield AnnotatedStructure("segment", segment.label, path, mask, taken=verdicts[segment.number])
 
 
 def _segment_mask(segmentation: Segmentation, number: int, series: Series, _: NoteCallback) -> np.ndarray:
-    return segment_mask(segmentation, number, series.grid, frame_of_reference_uid=series.frame_of_reference_uid)
+    return segment_mask(segmentation, number, series.grid)
 
 
 def _notes_of_structure_set(structures: StructureSet, path: Path) -> list[Finding]:
@@ -189,21 +219,6 @@ def _notes_of_structure_set(structures: StructureSet, path: Path) -> list[Findin
         for roi in structures.rois
         if not roi.contours and not roi.damage
     ]
-
-
-def _other_series(tree: AnnotatedTree, path: Path, series: Series) -> list[Finding]:
-    """A note where an annotation names other series than the one that it is given to."""
-    named = next(a.series_uids for several in tree.by_series.values() for a in several if a.path == path)
-    line = note_on_other_series(StructureSet("", named, ()), series)
-    return _note_findings("", path, [line] if line is not None else [])
-
-
-def _without_series(tree: AnnotatedTree) -> Iterator[Finding]:
-    for annotation, why in tree.orphans:
-        noun = "structure set" if annotation.kind == "RTSTRUCT" else "segmentation"
-        named = f" ({', '.join(annotation.series_uids)})" if annotation.series_uids else ""
-        what = f"a {noun} that belongs to no usable series: {why}{named}"
-        yield Finding("no-series", "error", "", annotation.path, what, "Add the series it was drawn on")
 
 
 def _note_findings(case: str, file: Path, lines: Iterable[str]) -> list[Finding]:

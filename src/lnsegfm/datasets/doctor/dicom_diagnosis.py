@@ -18,15 +18,24 @@ from lnsegfm.datasets.doctor.dicom_annotations import (
 )
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence, ordered
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.annotated_series import PairingOptions
 from lnsegfm.imaging.dicom.series import Refusal, Series, SeriesIndex, find_series, read_series
 from lnsegfm.progress import Progress
 
 
-def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
+def diagnose_tree(
+    root: Path,
+    *,
+    patterns: Sequence[str] = (),
+    options: PairingOptions | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
     """Diagnose a folder tree, a file or a zip of DICOM: every series is read, and a bad one stops nothing.
 
     Args:
         root: Where it is.
+        patterns: ``NAME=label`` of the structures that are wanted; all of them unless given.
+        options: What pairs structures with series beyond their UIDs, and whether what an algorithm drew is taken.
         progress: Reported to after each series.
 
     Raises:
@@ -37,7 +46,7 @@ def diagnose_tree(root: Path, *, progress: Progress | None = None) -> Diagnosis:
         held = ", ".join(f"{count} {modality} images" for modality, count in index.others) or "no DICOM"
         raise DataError(f"{root}: no CT in it ({held}). Give a dataset, or a folder tree or zip with DICOM CT series.")
     findings = [_refused(refusal, among=bool(index.series)) for refusal in index.refused]
-    annotations = read_annotations(index, findings)
+    annotations = read_annotations(index, findings, patterns, options)
     cohort = Cohort(None)
     for done, (series, structures) in enumerate(zip(index.series, annotations.on, strict=True), start=1):
         findings += [

@@ -1,20 +1,63 @@
-"""Which structure sets and segmentations of a folder of DICOM belong to which series."""
+"""Which structure sets and segmentations of a folder of DICOM belong to which series, structure by structure.
+
+This is the one pairing: listing, check and conversion read it.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.annotation import Annotation, annotated_images, read_annotation
+from lnsegfm.imaging.dicom.annotation import Annotation, read_annotation
+from lnsegfm.imaging.dicom.authorship import author_of
+from lnsegfm.imaging.dicom.drawn_geometry import TreeGeometry
+from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
+from lnsegfm.imaging.dicom.pairing_evidence import ABSENT, Pairing, PairingOptions, PairingRules
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import SeriesIndex
 
-_ABSENT = "the series that it was drawn on is not there"
+__all__ = ["AnnotatedTree", "PairedAnnotation", "PairingOptions", "pair_annotations", "read_annotated_tree"]
+
+
+@dataclass(frozen=True)
+class PairedAnnotation:
+    """A structure set or segmentation, and where each of its structures belongs.
+
+    Args:
+        annotation: The file.
+        pairings: One for each structure, in the file's order; one of no name where the file has none.
+    """
+
+    annotation: Annotation
+    pairings: tuple[Pairing, ...]
+
+    def on(self, place: int) -> Annotation | None:
+        """The file with the structures of one series alone; None where none belongs to it."""
+        kept = [pairing.structure for pairing in self.pairings if pairing.place == place]
+        known = [structure for structure in kept if structure in self.annotation.structures]
+        return replace(self.annotation, structures=tuple(known)) if kept else None
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Positions of the series that its structures belong to."""
+        return tuple(sorted({pairing.place for pairing in self.pairings if pairing.place is not None}))
+
+    @property
+    def strays(self) -> tuple[Pairing, ...]:
+        """Those of its structures that belong to no series."""
+        return tuple(pairing for pairing in self.pairings if pairing.place is None)
+
+    @property
+    def why(self) -> str:
+        """Why its structures belong to no series: the reason of most of those that are drawn."""
+        strays = self.strays
+        reasons = [each.why for each in strays if each.structure.drawn] or [each.why for each in strays]
+        return max(dict.fromkeys(reasons), key=reasons.count, default="")
 
 
 @dataclass(frozen=True)
@@ -23,15 +66,30 @@ class AnnotatedTree:
 
     Args:
         index: All series and files that were found.
-        by_series: Annotations by position of the series in ``index.series``, newest first.
-        orphans: Annotations that belong to no series, with the reason.
+        paired: Every annotation that can be read, in the order of the files.
         unreadable: Files that cannot be read, or are no annotations after all, with a line that says why.
+        options: What was asked for.
     """
 
     index: SeriesIndex
-    by_series: Mapping[int, tuple[Annotation, ...]]
-    orphans: tuple[tuple[Annotation, str], ...]
+    paired: tuple[PairedAnnotation, ...]
     unreadable: tuple[tuple[Path, str], ...] = ()
+    options: PairingOptions = field(default_factory=PairingOptions)
+
+    @property
+    def by_series(self) -> Mapping[int, tuple[Annotation, ...]]:
+        """Annotations by position of the series, newest first, each with the structures that belong to the series."""
+        found: dict[int, list[Annotation]] = defaultdict(list)
+        for each in self.paired:
+            for place in each.places:
+                if (annotation := each.on(place)) is not None:
+                    found[place].append(annotation)
+        return {place: tuple(newest_first(several)) for place, several in sorted(found.items())}
+
+    @property
+    def orphans(self) -> tuple[tuple[Annotation, str], ...]:
+        """Annotations none of whose structures belongs to a series, with the reason."""
+        return tuple((each.annotation, each.why) for each in self.paired if not each.places)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,112 +98,96 @@ class AnnotatedTree:
         return tuple(dict.fromkeys(names))
 
     def series_of(self, path: Path) -> tuple[int, ...]:
-        """Positions of the series that the annotation in a file belongs to."""
-        return tuple(k for k, annotations in self.by_series.items() if any(a.path == path for a in annotations))
+        """Positions of the series that structures of a file belong to."""
+        return next((each.places for each in self.paired if each.annotation.path == path), ())
+
+    def pairings_on(self, place: int) -> Iterator[tuple[Annotation, Pairing]]:
+        """What belongs to a series, structure by structure."""
+        for each in self.paired:
+            for pairing in each.pairings:
+                if pairing.place == place:
+                    yield each.annotation, pairing
 
 
-def read_annotated_tree(root: Path, *, straighten: bool = False, resample_uneven: bool = False) -> AnnotatedTree:
+def read_annotated_tree(
+    root: Path, *, straighten: bool = False, resample_uneven: bool = False, options: PairingOptions | None = None
+) -> AnnotatedTree:
     """Find the CT series below a folder (or in a zip) and the annotations that belong to each (`pair_annotations`).
 
     Args:
         root: A folder, a file or a zip.
         straighten: Take sheared series too (gantry tilt), resampled onto an orthogonal grid.
         resample_uneven: Take series of uneven slice distances too, interpolated onto a grid of one distance.
+        options: What pairs structures with series beyond their UIDs.
 
     Raises:
         DataError: No such file or folder, or a zip that cannot be unpacked.
     """
     from lnsegfm.imaging.dicom.series import find_series
 
-    return pair_annotations(find_series(root, straighten=straighten, resample_uneven=resample_uneven))
+    return pair_annotations(find_series(root, straighten=straighten, resample_uneven=resample_uneven), options)
 
 
-def pair_annotations(index: SeriesIndex) -> AnnotatedTree:
-    """Find the series that each structure set and segmentation belongs to.
+def pair_annotations(index: SeriesIndex, options: PairingOptions | None = None) -> AnnotatedTree:
+    """Find the series that each structure of each structure set and segmentation belongs to.
 
-    It belongs to
-
-    1. the series that it names by SeriesInstanceUID. Where several come into question (several stacks of one UID, as
-       some scanners send the phases of a 4D CT, or several series), those of its frame of reference, and of these
-       those whose images its contours or frames name.
-    2. Where it names none, or the series that it names is not there: the only series of its frame of reference. What
-       names another series is not taken if that one has annotations of its own, or if others come with it that were
-       drawn on yet another one: the phases of a 4D CT share their frame of reference, and a node is elsewhere in each.
-
-    Everything else is an orphan, and so is what was drawn on a series that is there and cannot be used.
+    The rules are those of `PairingRules`, and one more: what names a series that is not there, and shares the frame of
+    reference of one that is, is not taken where that one has structures of its own (which a person drew), or where
+    structures drawn on several absent series would come together. The phases of a 4D CT share their frame of
+    reference, and a node is elsewhere in each.
     """
-    named: dict[int, list[Annotation]] = defaultdict(list)
-    sharing_frame: dict[int, list[Annotation]] = defaultdict(list)
-    orphans, unreadable = [], []
+    options = options or PairingOptions()
+    rules = PairingRules(index, TreeGeometry(index.series), options)
+    paired, unreadable = [], []
     for path in (*index.structures, *index.segmentations):
         try:
             annotation = read_annotation(path)
-            places, why = _named_series(annotation, index)
-            for place in places:
-                named[place].append(annotation)
-            if not places and not why:
-                only, why = _only_series_of_frame(annotation, index)
-                if only is not None:
-                    sharing_frame[only].append(annotation)
+            structures = annotation.structures or (_whole(annotation),)
+            pairings = tuple(rules.pair(annotation, structure) for structure in structures)
+            paired.append(PairedAnnotation(annotation, pairings))
         except DataError as error:
             unreadable.append((path, str(error)))
-            continue
-        if why:
-            orphans.append((annotation, why))
-    for place, several in sharing_frame.items():
-        taken, refused = _adopted(several, place in named)
-        named[place] += taken
-        orphans += refused
-    by_series = {
-        place: tuple(_newest_first(annotations)) for place, annotations in sorted(named.items()) if annotations
-    }
-    return AnnotatedTree(index, by_series, tuple(orphans), tuple(unreadable))
+    return AnnotatedTree(index, tuple(_without_foreign(paired)), tuple(unreadable), options)
 
 
-def refused_uids(index: SeriesIndex) -> set[str]:
-    """SeriesInstanceUIDs of what is there and cannot be used, as far as it has any."""
-    return {refusal.series.split()[0] for refusal in index.refused if refusal.series.strip()}
+def newest_first(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """Annotations by their age; where nothing tells it, by their UID, so that names of files decide nothing."""
+    return sorted(sorted(annotations, key=lambda a: a.uid), key=lambda a: a.age, reverse=True)
 
 
-def _newest_first(annotations: Sequence[Annotation]) -> list[Annotation]:
-    return sorted(sorted(annotations, key=lambda a: a.uid), key=lambda a: a.timestamp, reverse=True)
+def _whole(annotation: Annotation) -> DrawnStructure:
+    """A file without structures, as one."""
+    return DrawnStructure(
+        None,
+        "",
+        drawn=False,
+        frames_of_reference=annotation.frame_of_reference_uids,
+        series_uids=annotation.series_uids,
+    )
 
 
-def _named_series(annotation: Annotation, index: SeriesIndex) -> tuple[list[int], str]:
-    """Positions of the series that an annotation names, or why it belongs to none; neither where none is there."""
-    series = index.series
-    named = [k for k, s in enumerate(series) if s.uid and s.uid in annotation.series_uids]
-    # a fused second scan is named too, and nothing was drawn in its frame of reference
-    named = [k for k in named if series[k].frame_of_reference_uid in annotation.frame_of_reference_uids] or named
-    if len(named) > 1:
-        images = annotated_images(annotation)
-        named = [k for k in named if any(s.sop_instance_uid in images for s in series[k].slices)] or named
-    stacks = max(Counter(series[k].uid for k in named).values(), default=0)
-    if stacks > 1:
-        return [], f"it names a series that is {stacks} stacks of slices, and not on which of them it was drawn"
-    if not named and refused_uids(index) & set(annotation.series_uids):
-        return [], "the series that it was drawn on cannot be used"
-    return named, ""
+def _without_foreign(paired: Sequence[PairedAnnotation]) -> Iterator[PairedAnnotation]:
+    """Without what was drawn on series that are absent, where the one that shares their frame is not to have it."""
+    own: set[int] = set()
+    absent: dict[int, set[tuple[str, ...]]] = defaultdict(set)
+    for each in paired:
+        for pairing in each.pairings:
+            if pairing.place is None:
+                continue
+            if pairing.foreign:
+                absent[pairing.place].add(pairing.structure.series_uids)
+            elif pairing.structure.series_uids and author_of(each.annotation, pairing.structure).person:
+                own.add(pairing.place)
+    for each in paired:
+        yield replace(each, pairings=tuple(_adopted(pairing, own, absent) for pairing in each.pairings))
 
 
-def _only_series_of_frame(annotation: Annotation, index: SeriesIndex) -> tuple[int | None, str]:
-    """Position of the only series of an annotation's frame of reference, or why there is none."""
-    frames = annotation.frame_of_reference_uids
-    sharing = [k for k, s in enumerate(index.series) if s.frame_of_reference_uid and s.frame_of_reference_uid in frames]
-    if len(sharing) == 1:
-        return sharing[0], ""
-    why = _ABSENT if annotation.series_uids else "it names no series"
-    return None, f"{why}, and {len(sharing)} share its frame of reference" if sharing else why
-
-
-def _adopted(annotations: Sequence[Annotation], has_own: bool) -> tuple[list[Annotation], list[tuple[Annotation, str]]]:
-    """Of the annotations that only share a series' frame of reference: those that it gets, and the others."""
-    foreign = [a for a in annotations if a.series_uids]
-    taken = [a for a in annotations if not a.series_uids]
-    if has_own:
-        return taken, [
-            (a, f"{_ABSENT}, and the one of its frame of reference has structures of its own") for a in foreign
-        ]
-    if len({a.series_uids for a in foreign}) > 1:
-        return taken, [(a, f"{_ABSENT}, and others were drawn on yet another one of this frame") for a in foreign]
-    return taken + foreign, []
+def _adopted(pairing: Pairing, own: set[int], absent: Mapping[int, set[tuple[str, ...]]]) -> Pairing:
+    if not pairing.foreign or pairing.place is None:
+        return pairing
+    if pairing.place in own:
+        why = f"{ABSENT}, and the one of its frame of reference has structures of its own"
+        return Pairing(pairing.structure, why=why)
+    if len(absent[pairing.place]) > 1:
+        return Pairing(pairing.structure, why=f"{ABSENT}, and others were drawn on yet another one of this frame")
+    return pairing

@@ -1,17 +1,21 @@
-"""The header of an RTSTRUCT or SEG: the series it was drawn on, and the names of its structures."""
+"""The header of an RTSTRUCT or SEG: who drew which structures when, and on which images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.annotated_images import segments_of, structures_of
+from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.storage import sha256
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+NO_TIME = ""
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,21 @@ class Annotation:
         path: The file.
         kind: ``RTSTRUCT`` or ``SEG``.
         uid: Its SOPInstanceUID.
+        patient_id: PatientID. It is left out of ``repr``.
+        study_uid: StudyInstanceUID.
         series_uids: The series that it says it was drawn on.
-        frame_of_reference_uids: Those that it names.
-        timestamp: Date and time of the structures, to tell the newest; empty where the file has none.
+        frame_of_reference_uids: Those of its structures.
+        timestamp: Date and time of the structures; empty where the file has none.
+        times: Dates and times by which the newest is known, the first that differs decides; empty where missing.
+        instance_number: InstanceNumber; -1 where there is none.
         description: SeriesDescription.
-        names: Names of its structures or segments.
-        has_contours: For each of them whether it has contours; of a SEG it is not known before its frames are read.
+        manufacturer: Manufacturer.
+        model: ManufacturerModelName.
+        operators: OperatorsName. It is left out of ``repr``, as the next two are.
+        reviewer: ReviewerName.
+        creator: ContentCreatorName.
+        approval: ApprovalStatus: APPROVED, UNAPPROVED, REJECTED, or empty.
+        structures: Its structures or segments, in the file's order.
         digest: SHA-256 of the file: it tells when somebody has changed it.
     """
 
@@ -38,9 +51,33 @@ class Annotation:
     frame_of_reference_uids: tuple[str, ...]
     timestamp: str
     description: str
-    names: tuple[str, ...]
-    has_contours: tuple[bool, ...]
+    structures: tuple[DrawnStructure, ...]
     digest: str
+    patient_id: str = field(default="", repr=False)
+    study_uid: str = ""
+    times: tuple[str, ...] = ()
+    instance_number: int = -1
+    manufacturer: str = ""
+    model: str = ""
+    operators: str = field(default="", repr=False)
+    reviewer: str = field(default="", repr=False)
+    creator: str = field(default="", repr=False)
+    approval: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its structures or segments."""
+        return tuple(structure.name for structure in self.structures)
+
+    @property
+    def has_contours(self) -> tuple[bool, ...]:
+        """For each structure whether it has contours, or voxels."""
+        return tuple(structure.drawn for structure in self.structures)
+
+    @property
+    def age(self) -> tuple[tuple[str, ...], int]:
+        """Greater for a newer one; a file that lacks a date or time counts as older than one that has it."""
+        return self.times, self.instance_number
 
 
 def read_annotation(path: Path) -> Annotation:
@@ -49,109 +86,36 @@ def read_annotation(path: Path) -> Annotation:
     Raises:
         DataError: It is neither, or it cannot be read.
     """
-    from lnsegfm.imaging.dicom.values import read_dataset, text
+    from lnsegfm.imaging.dicom.values import integer, read_dataset, text
 
     data = read_dataset(path)
     kind = text(data, "Modality")
     if kind not in ("RTSTRUCT", "SEG"):
         raise DataError(f"File {path.name}: it is {kind or 'nothing known'}, not RTSTRUCT or SEG. Leave it out.")
-    frames = [text(data, "FrameOfReferenceUID")]
-    if kind == "RTSTRUCT":
-        rois = list(_items(data, "StructureSetROISequence"))
-        names = [text(roi, "ROIName") for roi in rois]
-        has_contours = _has_contours(data, rois)
-        own = [text(roi, "ReferencedFrameOfReferenceUID") for roi in rois]
-        frames = own if any(own) else [*frames, *_frames_of_rtstruct(data)]
-        series = _series_of_rtstruct(data)
-        timestamp = _timestamp(data, "StructureSet", "Series", "Study")
-    else:
-        names = [text(segment, "SegmentLabel") for segment in _items(data, "SegmentSequence")]
-        has_contours = [True] * len(names)
-        series = [text(item, "SeriesInstanceUID") for item in _items(data, "ReferencedSeriesSequence")]
-        timestamp = _timestamp(data, "Content", "Series", "Study")
+    own_date = "StructureSet" if kind == "RTSTRUCT" else "Content"
+    contents = structures_of(data) if kind == "RTSTRUCT" else segments_of(path, data)
+    number = integer(data, "InstanceNumber")
     return Annotation(
         path=path,
         kind=kind,
         uid=text(data, "SOPInstanceUID"),
-        series_uids=_unique(series),
-        frame_of_reference_uids=_unique(frames),
-        timestamp=timestamp,
+        series_uids=contents.series_uids,
+        frame_of_reference_uids=contents.frames_of_reference,
+        timestamp=_timestamp(data, own_date, "Series", "Study"),
         description=text(data, "SeriesDescription"),
-        names=tuple(names),
-        has_contours=tuple(has_contours),
+        structures=contents.structures,
         digest=_digest(path),
+        patient_id=text(data, "PatientID"),
+        study_uid=text(data, "StudyInstanceUID"),
+        times=_times(data, own_date),
+        instance_number=-1 if number is None else number,
+        manufacturer=text(data, "Manufacturer"),
+        model=text(data, "ManufacturerModelName"),
+        operators=text(data, "OperatorsName"),
+        reviewer=text(data, "ReviewerName"),
+        creator=text(data, "ContentCreatorName"),
+        approval=text(data, "ApprovalStatus").upper(),
     )
-
-
-def annotated_images(annotation: Annotation) -> frozenset[str]:
-    """SOPInstanceUIDs of the images that contours or frames refer to; those of the whole file where none does.
-
-    A list of a whole file tells little: planning systems name every slice of a series there.
-    """
-    from lnsegfm.imaging.dicom.values import read_dataset
-
-    data = read_dataset(annotation.path)
-    if annotation.kind == "RTSTRUCT":
-        contours = (
-            image
-            for roi in _items(data, "ROIContourSequence")
-            for contour in _items(roi, "ContourSequence")
-            for image in _items(contour, "ContourImageSequence")
-        )
-        listed = (
-            image
-            for frame in _items(data, "ReferencedFrameOfReferenceSequence")
-            for study in _items(frame, "RTReferencedStudySequence")
-            for series in _items(study, "RTReferencedSeriesSequence")
-            for image in _items(series, "ContourImageSequence")
-        )
-    else:
-        contours = (
-            image
-            for frame in _items(data, "PerFrameFunctionalGroupsSequence")
-            for derivation in _items(frame, "DerivationImageSequence")
-            for image in _items(derivation, "SourceImageSequence")
-        )
-        listed = (
-            image
-            for series in _items(data, "ReferencedSeriesSequence")
-            for image in _items(series, "ReferencedInstanceSequence")
-        )
-    return _images(contours) or _images(listed)
-
-
-def _images(items: Iterable[Dataset]) -> frozenset[str]:
-    from lnsegfm.imaging.dicom.values import text
-
-    return frozenset(uid for item in items if (uid := text(item, "ReferencedSOPInstanceUID")))
-
-
-def _has_contours(data: Dataset, rois: list[Dataset]) -> list[bool]:
-    from lnsegfm.imaging.dicom.values import integer
-
-    with_contours = {
-        integer(item, "ReferencedROINumber")
-        for item in _items(data, "ROIContourSequence")
-        if next(_items(item, "ContourSequence"), None) is not None
-    }
-    return [integer(roi, "ROINumber") in with_contours for roi in rois]
-
-
-def _frames_of_rtstruct(data: Dataset) -> list[str]:
-    from lnsegfm.imaging.dicom.values import text
-
-    return [text(item, "FrameOfReferenceUID") for item in _items(data, "ReferencedFrameOfReferenceSequence")]
-
-
-def _series_of_rtstruct(data: Dataset) -> list[str]:
-    from lnsegfm.imaging.dicom.values import text
-
-    return [
-        text(series, "SeriesInstanceUID")
-        for frame in _items(data, "ReferencedFrameOfReferenceSequence")
-        for study in _items(frame, "RTReferencedStudySequence")
-        for series in _items(study, "RTReferencedSeriesSequence")
-    ]
 
 
 def _timestamp(data: Dataset, *stems: str) -> str:
@@ -160,21 +124,31 @@ def _timestamp(data: Dataset, *stems: str) -> str:
     for stem in stems:
         if date := text(data, f"{stem}Date"):
             return date + text(data, f"{stem}Time")
-    return ""
+    return NO_TIME
 
 
-def _items(data: Dataset, keyword: str) -> Iterator[Dataset]:
-    """The items of a sequence; nothing where a damaged file holds something else."""
-    from pydicom.dataset import Dataset
+def _times(data: Dataset, own: str) -> tuple[str, ...]:
+    """The dates and times that order files, each in a form that sorts, empty where missing or unreadable.
 
-    from lnsegfm.imaging.dicom.values import value_of
+    The first is that of the structures, or else of the series, the content, the study; then series, content and
+    creation of the file.
+    """
+    stems = ("Series", "Content", "InstanceCreation")
+    first = next((when for stem in (own, "Series", "Content", "Study") if (when := _moment(data, stem))), NO_TIME)
+    return (first, *(_moment(data, stem) for stem in stems))
 
-    items = value_of(data, keyword)
-    return (item for item in items if isinstance(item, Dataset)) if isinstance(items, Iterable) else iter(())
 
+def _moment(data: Dataset, stem: str) -> str:
+    from lnsegfm.imaging.dicom.values import text
 
-def _unique(uids: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(uid for uid in uids if uid))
+    date = re.sub(r"[.\-/ ]", "", text(data, f"{stem}Date"))  # 2020.01.02 is how it was written before 1993
+    if not re.fullmatch(r"\d{8}", date):
+        return NO_TIME
+    clock = text(data, f"{stem}Time").replace(":", "")
+    parts = re.fullmatch(r"(\d{2,6})(?:\.(\d*))?", clock)
+    if parts is None or len(parts[1]) % 2:
+        return date
+    return f"{date}{parts[1]:0<6}.{parts[2] or '':0<6}"
 
 
 def _digest(path: Path) -> str:

@@ -155,11 +155,13 @@ class FileHeader:
         kind: "image", "structures", "segmentation" or "other".
         modality: Modality, or "".
         planes: Of an image.
+        series_uid: SeriesInstanceUID of an image that no planes are given for, or "".
     """
 
     kind: str
     modality: str = ""
     planes: tuple[ImagePlane, ...] = ()
+    series_uid: str = ""
 
 
 def is_dicom(path: Path) -> bool:
@@ -197,7 +199,8 @@ def read_header(path: Path, modalities: tuple[str, ...]) -> FileHeader:
     if not (rows and columns) and "CT" in modalities and _may_be_ct(data, sop_class, modality):
         raise DicomError(f"File {path.name} is cut short or damaged (its header ends early). Copy or export it again.")
     if modality not in modalities or not rows or not columns:
-        return FileHeader("image" if rows and columns else "other", modality)
+        series_uid = text(data, "SeriesInstanceUID")
+        return FileHeader("image" if rows and columns else "other", modality, series_uid=series_uid)
     plane = _plane(path, data, meta, sop_class, pixel_bytes)
     if plane.frames == 1 and plane.position_mm is not None:
         return FileHeader("image", modality, (plane,))

@@ -155,6 +155,7 @@ def segments_mask(
     priority: Sequence[str] | None = None,
     threshold: float = THRESHOLD,
     frame_of_reference_uid: str = "",
+    numbers: Set[int | None] | None = None,
     strict: bool = True,
     on_note: NoteCallback | None = None,
 ) -> np.ndarray:
@@ -169,6 +170,7 @@ def segments_mask(
             of the patterns unless given.
         threshold: As in ``segment_mask``.
         frame_of_reference_uid: As in ``segment_mask``.
+        numbers: Of the segments that come into question; all unless given.
         strict: Refuse a pattern that matches no name; otherwise it is reported.
         on_note: Is given a line about everything that was passed over or overlaps.
 
@@ -177,16 +179,17 @@ def segments_mask(
         DataError: As ``match_rois``.
     """
     on_note = on_note or (lambda _: None)
-    matched = match_rois(segments.names, patterns, strict=strict)
+    asked = [s for s in segments.segments if numbers is None or s.number in numbers]
+    matched = match_rois([s.label for s in asked], patterns, strict=strict)
     for pattern in matched.unused:
         on_note(f"Pattern {pattern}: no segment has such a name.")
     mask = np.zeros(grid.shape, dtype=np.uint8)
     overlaps: dict[tuple[str, str], int] = {}
     done: list[str] = []
     for label in labels_by_priority(matched, labels, priority):
-        wanted = {s.number for s, given in zip(segments.segments, matched.labels, strict=True) if given == label}
-        for numbers, where in frame_voxels(segments, grid, wanted, threshold, frame_of_reference_uid):
-            own = np.isin(numbers, sorted(wanted))
+        wanted = {s.number for s, given in zip(asked, matched.labels, strict=True) if given == label}
+        for found, where in frame_voxels(segments, grid, wanted, threshold, frame_of_reference_uid):
+            own = np.isin(found, sorted(wanted))
             place = (where[0][own], where[1][own], where[2][own])
             taken = mask[place]
             for other in done:
@@ -273,3 +276,24 @@ def _refuse_wider_slices(segments: Segmentation, grid: Grid) -> None:
     if apart > 1.5 * slices_mm:
         why = f"its frames lie {apart:.4g} mm apart and the grid's slices {slices_mm:.4g} mm"
         raise DicomError(f"{segments.title}: {why}. {_NOT_RESAMPLED}.")
+
+
+def segments_with_voxels(segments: Segmentation, threshold: float = THRESHOLD) -> frozenset[int]:
+    """Numbers of the segments of which a frame has a voxel. Frames are unpacked until each segment has shown one.
+
+    Raises:
+        DicomError: Frames that do not decode.
+    """
+    known = {segment.number for segment in segments.segments}
+    seen: set[int] = set()
+    for k, frame in enumerate(segments.frames):
+        if frame.segment in seen:
+            continue
+        if seen >= known:
+            break
+        pixels = segments._pixels.frame(k, threshold)
+        if frame.segment is None:
+            seen |= set(np.unique(pixels).tolist()) & known
+        elif pixels.any():
+            seen.add(frame.segment)
+    return frozenset(seen)

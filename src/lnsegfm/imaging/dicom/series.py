@@ -68,6 +68,7 @@ def find_series(
     structures: list[Path] = []
     segmentations: list[Path] = []
     others: Counter[str] = Counter()
+    other_series: dict[str, str] = {}
     for path in files_under(unpacked_until_exit(Path(root))):
         try:
             if path.name == "DICOMDIR" or not is_dicom(path):
@@ -86,6 +87,7 @@ def find_series(
             segmentations.append(path)
         elif header.kind == "image" and not header.planes:
             others[header.modality or "none"] += 1
+            other_series[header.series_uid] = header.modality
         planes += header.planes
     complete, cut = _complete(planes)
     series, more = sorted_series(complete, pixel_digests, SeriesOptions(straighten, resample_uneven))
@@ -95,6 +97,7 @@ def find_series(
         tuple(structures),
         tuple(segmentations),
         tuple(sorted(others.items())),
+        tuple(sorted((uid, modality) for uid, modality in other_series.items() if uid)),
     )
 
 

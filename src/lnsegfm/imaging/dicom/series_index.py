@@ -133,6 +133,7 @@ class SeriesIndex:
         structures: RTSTRUCT files.
         segmentations: DICOM SEG files.
         others: Number of images by modality that was not asked for, as pairs.
+        other_series: SeriesInstanceUID and modality of the series that these belong to, as pairs.
     """
 
     series: tuple[Series, ...] = ()
@@ -140,6 +141,7 @@ class SeriesIndex:
     structures: tuple[Path, ...] = ()
     segmentations: tuple[Path, ...] = ()
     others: tuple[tuple[str, int], ...] = ()
+    other_series: tuple[tuple[str, str], ...] = ()
 
 
 def series_name(uid: str, description: str, number: int | None) -> str:

@@ -1,0 +1,52 @@
+"""The references of a DICOM tree in the words of the doctor: what a conversion takes, and what it fails at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence
+from lnsegfm.imaging.dicom.reference_choice import ACCEPT_AUTOMATIC
+from lnsegfm.imaging.dicom.tree_references import SeriesReference, TreeReferences, sentence_about
+
+_LOOK = "Nothing if that is as it should be"
+
+
+def reference_findings(references: TreeReferences) -> Iterator[Finding]:
+    """What is wrong or odd about who drew what on which series.
+
+    Errors are what a conversion fails at: a series whose structures are refused, structures of a series that cannot be
+    used, and a tree with structures of which no series gets a reference. The rest is reported as notes and warnings.
+    """
+    index = references.tree.index
+    nothing = bool(index.structures or index.segmentations) and all(each.why for each in references.on)
+    on_unusable = {id(annotation) for annotation in references.on_unusable}
+    for annotation, why in references.without_series:
+        noun = "structure set" if annotation.kind == "RTSTRUCT" else "segmentation"
+        named = f" ({', '.join(annotation.series_uids)})" if annotation.series_uids else ""
+        severity: Severity = "error" if nothing or id(annotation) in on_unusable else "warning"
+        what = f"a {noun} that belongs to no usable series: {why}{named}"
+        yield Finding("no-series", severity, "", annotation.path, what, "Add the series it was drawn on")
+    for series, reference in zip(index.series, references.on, strict=True):
+        yield from _of_series(series.name, reference, nothing)
+
+
+def _of_series(case: str, reference: SeriesReference, nothing: bool) -> Iterator[Finding]:
+    failed: Severity = "error" if reference.fault else "note"
+    for annotation, pairing in (*reference.refused, *reference.strays):
+        kind = "structure" if annotation.kind == "RTSTRUCT" else "segmentation"
+        sentence = f"{sentence_about(annotation, pairing)}."
+        yield from_sentence(kind, failed, case, annotation.path, sentence, _LOOK)
+    for each in reference.choice.candidates:
+        if each.fault:
+            sentence = f"{each.structure.name}: {each.why}."
+            yield from_sentence(
+                "mirrored", "error" if reference.fault else "warning", case, each.annotation.path, sentence
+            )
+    for note in reference.notes:
+        told = any(sentence_about(*stray) in note for stray in (*reference.refused, *reference.strays))
+        if not told:
+            yield from_sentence("reference", "note", case, None, f"{note}.", _LOOK)
+    automatic = any(not each.author.person and not each.taken for each in reference.choice.candidates)
+    if reference.why and not reference.fault and (automatic or reference.choice.candidates):
+        remedy = f"Say {ACCEPT_AUTOMATIC} if it is to be one" if automatic else "Nothing if it is not to be trained on"
+        yield Finding("no-reference", "error" if nothing else "note", case, None, reference.why, remedy)
