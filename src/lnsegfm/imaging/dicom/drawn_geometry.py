@@ -11,6 +11,7 @@ import numpy as np
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotation import Annotation
+from lnsegfm.imaging.dicom.contour_planes import TILT, to_index
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.imaging.dicom.seg_geometry import FramePlane, place_on_grid
@@ -78,8 +79,6 @@ def _read_parts(annotation: Annotation) -> dict[int | None, list[np.ndarray | Fr
 
 
 def _contour_on(points_mm: np.ndarray, series: Series) -> bool:
-    from lnsegfm.imaging.dicom.structure_masks import TILT, to_index
-
     index = to_index(points_mm, series.grid)
     if np.ptp(index[:, 2]) > TILT:
         return False
