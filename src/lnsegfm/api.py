@@ -146,6 +146,7 @@ def predict(
         loaded.channels,
         names=naming,
         straighten=options.straighten,
+        resample_uneven=options.resample_uneven,
         out=place,
         dicom=dicom,
         series=options.series,

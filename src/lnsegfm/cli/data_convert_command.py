@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.shared_options import AcceptAutomatic, AsJson, PairByGeometry, Straighten, print_json
+from lnsegfm.cli.shared_options import (
+    AcceptAutomatic,
+    AsJson,
+    PairByGeometry,
+    ResampleUneven,
+    Straighten,
+    print_json,
+)
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import printable
 
@@ -63,6 +70,7 @@ def convert(
     straighten: Straighten = False,
     accept_automatic: AcceptAutomatic = False,
     pair_by_geometry: PairByGeometry = False,
+    resample_uneven: ResampleUneven = False,
     listing: Annotated[
         bool, typer.Option("--list", help="Print what a DICOM tree holds and which ROI match; write nothing.")
     ] = False,
@@ -91,6 +99,7 @@ def convert(
         straighten=straighten,
         accept_automatic=accept_automatic,
         pair_by_geometry=pair_by_geometry,
+        resample_uneven=resample_uneven,
     )
     require_meaning(card, options)
     if source is None:
@@ -101,7 +110,9 @@ def convert(
             raise ConfigError(
                 f"--list: it looks through DICOM trees, not {name}. Say `data convert dicom SOURCE --list`."
             )
-        tree = list_tree(source, options.roi, straighten=straighten, options=options.pairing)
+        tree = list_tree(
+            source, options.roi, straighten=straighten, resample_uneven=resample_uneven, options=options.pairing
+        )
         print_json(tree) if as_json else _print_tree(tree)
         return
     if out is None:

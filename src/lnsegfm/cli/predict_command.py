@@ -17,6 +17,7 @@ from lnsegfm.cli.shared_options import (
     Folds,
     Memory,
     Mirroring,
+    ResampleUneven,
     SeriesSelectors,
     Straighten,
     print_json,
@@ -64,6 +65,7 @@ def predict(
     ] = "code",
     straighten: Straighten = False,
     series: SeriesSelectors = None,
+    resample_uneven: ResampleUneven = False,
     step: Annotated[
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,
@@ -119,6 +121,7 @@ def predict(
         names=names,
         straighten=straighten,
         series=tuple(series or ()),
+        resample_uneven=resample_uneven,
     )
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.models.model_folder import ModelChoice, read_model
@@ -143,6 +146,7 @@ def predict(
                 loaded.channels,
                 names=naming,
                 straighten=straighten,
+                resample_uneven=resample_uneven,
                 out=out,
                 dicom=dicom,
                 series=options.series,

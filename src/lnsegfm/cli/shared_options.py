@@ -86,6 +86,13 @@ PairByGeometry = Annotated[
         "--pair-by-geometry", help="Give structures that no UID pairs to the only series on whose slices they lie."
     ),
 ]
+ResampleUneven = Annotated[
+    bool,
+    typer.Option(
+        "--resample-uneven",
+        help="Interpolate series of uneven slice distances onto a grid of one distance instead of refusing them.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 

@@ -20,6 +20,7 @@ from lnsegfm.prediction.case_names import Names, namer, numbered, require_name
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series
     from lnsegfm.imaging.dicom.series_choice import PassedOver
+    from lnsegfm.imaging.dicom.series_index import SeriesOptions
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def find_inputs(
     *,
     names: Names = Names.CODE,
     straighten: bool = False,
+    resample_uneven: bool = False,
     out: Path | None = None,
     dicom: bool = False,
     series: Sequence[str] = (),
@@ -104,6 +106,7 @@ def find_inputs(
         channels: Of the model. DICOM gives one.
         names: What DICOM series are called.
         straighten: Resample sheared series (gantry tilt) instead of refusing them.
+        resample_uneven: Interpolate series of uneven slice distances onto a grid of one distance, likewise.
         out: Where masks go: the key of the pseudonyms must not lie there.
         dicom: Whether DICOM is meant where a folder holds images as well.
         series: Which DICOM series of a study to take (`lnsegfm.imaging.dicom.series_choice.choose_series`); of each
@@ -112,7 +115,9 @@ def find_inputs(
     Raises:
         DataError: Nothing there that could be predicted.
     """
-    called = namer(names, out)
+    from lnsegfm.imaging.dicom.series_index import SeriesOptions
+
+    called, options = namer(names, out), SeriesOptions(straighten, resample_uneven)
     with ExitStack() as unpacked:
 
         def scans_in(place: Path) -> Scans:
@@ -120,7 +125,7 @@ def find_inputs(
                 return Scans(find_scans(place, channels))
             from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree
 
-            return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, straighten, series)
+            return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, options, series)
 
         scans = _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
         _require_matched(scans)
@@ -190,14 +195,14 @@ def _dicom(
     folder: Path,
     channels: int,
     called: Callable[[Series], str],
-    straighten: bool,
+    options: SeriesOptions,
     selectors: Sequence[str],
 ) -> Scans:
     """The series in ``folder`` that are taken: ``path``, or what it was unpacked to."""
     from lnsegfm.imaging.dicom.series import find_series
     from lnsegfm.imaging.dicom.series_choice import choose_series, require_choice, with_reason
 
-    index = find_series(folder, straighten=straighten)
+    index = find_series(folder, straighten=options.straighten, resample_uneven=options.resample_uneven)
     if not index.series:
         if index.refused:
             raise DataError(*(str(refusal) for refusal in index.refused))

@@ -28,6 +28,7 @@ class SessionOptions:
         flags: Look for reasons to review a mask; compares plain and mirrored predictions for it.
         straighten: Resample sheared series (gantry tilt) instead of refusing them.
         series: Which DICOM series of a study to take, such as ``("plane=axial",)``; of each scan one unless given.
+        resample_uneven: Interpolate series of uneven slice distances onto a grid of one distance, likewise.
 
     Raises:
         UnknownName: There is no such preset.
@@ -45,6 +46,7 @@ class SessionOptions:
     flags: bool = True
     straighten: bool = False
     series: tuple[str, ...] = ()
+    resample_uneven: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "series", (self.series,) if isinstance(self.series, str) else tuple(self.series))

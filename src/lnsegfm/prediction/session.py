@@ -173,7 +173,12 @@ class Session:
             from lnsegfm.imaging.dicom.series import series_of
 
             with self._dicom:
-                scan = series_of(place, straighten=self.options.straighten, series=self.options.series)
+                scan = series_of(
+                    place,
+                    straighten=self.options.straighten,
+                    resample_uneven=self.options.resample_uneven,
+                    series=self.options.series,
+                )
         if _is_series(scan):
             return self._of_series(scan, name)
         pair = isinstance(scan, tuple) and len(scan) == 2 and isinstance(scan[1], Grid)

@@ -40,6 +40,7 @@ class ConversionOptions:
         straighten: Sheared series (gantry tilt) are resampled onto an orthogonal grid instead of being refused.
         accept_automatic: What an algorithm drew may be a reference.
         pair_by_geometry: Structures that no UID pairs belong to the only series on whose slices they lie.
+        resample_uneven: Series of uneven slice distances are interpolated onto a grid of one distance, likewise.
 
     Raises:
         ConfigError: A value that cannot be.
@@ -56,6 +57,7 @@ class ConversionOptions:
     straighten: bool = False
     accept_automatic: bool = False
     pair_by_geometry: bool = False
+    resample_uneven: bool = False
 
     def __post_init__(self) -> None:
         for pattern in self.roi:
@@ -92,6 +94,7 @@ class ConversionOptions:
             "straighten": self.straighten,
             "accept_automatic": self.accept_automatic,
             "pair_by_geometry": self.pair_by_geometry,
+            "resample_uneven": self.resample_uneven,
         }
 
 

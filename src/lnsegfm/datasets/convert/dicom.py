@@ -46,7 +46,9 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     if not options.roi:
         raise ConfigError("No structures are named: nothing would be a label. Say --roi 'LN*=lymph_node'; see --list.")
     labels = labels_of(options.roi)
-    tree = read_annotated_tree(source, straighten=options.straighten, options=options.pairing)
+    tree = read_annotated_tree(
+        source, straighten=options.straighten, resample_uneven=options.resample_uneven, options=options.pairing
+    )
     references = tree_references(tree, options.roi)
     names = case_names(options)
     scans, left_out = [], []
@@ -214,11 +216,23 @@ CARD = SetCard(
     citation="none",
     download="Export CT series and structures from the PACS or planning system into one folder; names do not matter.",
     layout="It holds no CT series with structures that --roi matches; `--list` shows what is there.",
-    options=frozenset({"roi", "unlabelled", "keep_names", "key", "straighten", "accept_automatic", "pair_by_geometry"}),
+    options=frozenset(
+        {
+            "roi",
+            "unlabelled",
+            "keep_names",
+            "key",
+            "straighten",
+            "resample_uneven",
+            "accept_automatic",
+            "pair_by_geometry",
+        }
+    ),
     checks=(
         "each structure belongs to a series by the images, the series or the frame of reference that it names",
         "no reference is what an algorithm drew, unless --accept-automatic",
-        "every series is complete and straight (see the page on DICOM); with --straighten sheared ones are resampled",
+        "every series is complete and straight (see the page on DICOM); with --straighten sheared ones and with "
+        "--resample-uneven uneven ones are resampled",
         "no reference is empty",
     ),
     public=False,

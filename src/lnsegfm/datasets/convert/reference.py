@@ -85,7 +85,7 @@ def fingerprint(series: Series, chosen: ReferenceChoice | None = None, files: It
     """Changes when slices come or go, when a structure file changes, and when other structures are taken."""
     slices = [[piece.sop_instance_uid, piece.frame, list(piece.position_mm)] for piece in series.slices]
     parts = [[annotation.digest, list(names)] for annotation, names in chosen.parts] if chosen else []
-    return fingerprint_of([slices, series.straightened, parts], files)
+    return fingerprint_of([slices, series.straightened, series.uneven, parts], files)
 
 
 def private_words(
@@ -95,7 +95,7 @@ def private_words(
     annotations = (*(chosen.annotations if chosen else ()), *others)
     paths = {*(piece.path for piece in series.slices), *(annotation.path for annotation in annotations)}
     return (
-        series.patient_id, series.description, series.uid, series.study_uid, series.frame_of_reference_uid,
+        series.patient_id, series.description, series.uid, series.study_uid, *series.frames_of_reference,
         *(word for path in paths for word in (path.name, path.stem)),
         *(word for each in annotations for word in (each.description, each.uid, *each.series_uids, *each.names)),
         *(uid for each in annotations for uid in each.frame_of_reference_uids),

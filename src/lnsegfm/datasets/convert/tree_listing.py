@@ -13,7 +13,12 @@ from lnsegfm.imaging.dicom.tree_references import SeriesReference, tree_referenc
 
 
 def list_tree(
-    source: Path, roi: tuple[str, ...] = (), *, straighten: bool = False, options: PairingOptions | None = None
+    source: Path,
+    roi: tuple[str, ...] = (),
+    *,
+    straighten: bool = False,
+    resample_uneven: bool = False,
+    options: PairingOptions | None = None,
 ) -> dict[str, Any]:
     """Series, structures and what becomes of each, as a table that JSON can hold.
 
@@ -23,12 +28,13 @@ def list_tree(
         source: The tree.
         roi: Patterns ``NAME=label``; without any, each structure is a label of its own name.
         straighten: Take sheared series too.
+        resample_uneven: Take series of uneven slice distances too.
         options: What pairs structures with series beyond their UIDs, and whether what an algorithm drew is taken.
 
     Raises:
         DataError: The folder cannot be read.
     """
-    tree = read_annotated_tree(source, straighten=straighten, options=options)
+    tree = read_annotated_tree(source, straighten=straighten, resample_uneven=resample_uneven, options=options)
     references = tree_references(tree, roi)
     series = []
     for place, (each, reference) in enumerate(zip(tree.index.series, references.on, strict=True)):

@@ -22,6 +22,12 @@ from lnsegfm.imaging.dicom.seg_read import Segmentation, read_seg, segment_mask
 from lnsegfm.imaging.dicom.series import Series, SeriesIndex
 from lnsegfm.imaging.dicom.structure_masks import Roi, StructureSet, roi_mask
 from lnsegfm.imaging.dicom.tree_references import TreeReferences, tree_references
+from lnsegfm.imaging.dicom.uneven_stack import (
+    mask_on_planes,
+    roi_on_slices,
+    segmentation_on_slices,
+    slice_grid,
+)
 from lnsegfm.imaging.grid import Grid
 
 WHOLE_PATIENT = frozenset({"body", "external", "skin", "patient", "outline"})
@@ -196,7 +202,8 @@ def _rois(
 
 
 def _roi_mask(roi: Roi, series: Series, on_note: NoteCallback) -> np.ndarray:
-    return roi_mask(roi, series.grid, on_note=on_note)
+    mask = roi_mask(roi_on_slices(roi, series), slice_grid(series), on_note=on_note)
+    return mask_on_planes(mask, series)
 
 
 def _segments(
@@ -209,7 +216,8 @@ def _segments(
 
 
 def _segment_mask(segmentation: Segmentation, number: int, series: Series, _: NoteCallback) -> np.ndarray:
-    return segment_mask(segmentation, number, series.grid)
+    mask = segment_mask(segmentation_on_slices(segmentation, series), number, slice_grid(series))
+    return mask_on_planes(mask, series)
 
 
 def _notes_of_structure_set(structures: StructureSet, path: Path) -> list[Finding]:

@@ -12,6 +12,12 @@ from lnsegfm.imaging.dicom.rois import NoteCallback
 from lnsegfm.imaging.dicom.segmentation import Segmentation, segments_mask
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.structure_set import StructureSet
+from lnsegfm.imaging.dicom.uneven_stack import (
+    mask_on_planes,
+    segmentation_on_slices,
+    slice_grid,
+    structures_on_slices,
+)
 
 Content = StructureSet | Segmentation
 """A file whose contours or frames were read."""
@@ -59,6 +65,9 @@ def annotation_mask(
     numbers = {structure.number for structure in annotation.structures}
     content = content or read_content(annotation)
     if isinstance(content, Segmentation):
-        return segments_mask(content, series.grid, names, labels, numbers=numbers, on_note=on_note)
+        content = segmentation_on_slices(content, series)
+        mask = segments_mask(content, slice_grid(series), names, labels, numbers=numbers, on_note=on_note)
+        return mask_on_planes(mask, series)
     kept = replace(content, rois=tuple(roi for roi in content.rois if roi.number in numbers))
-    return structures_mask(kept, series.grid, names, labels, on_note=on_note)
+    kept = structures_on_slices(kept, series)
+    return mask_on_planes(structures_mask(kept, slice_grid(series), names, labels, on_note=on_note), series)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.imaging.dicom.seg_geometry import FramePlane, place_on_grid
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.structure_set import CLOSED_TYPES
+from lnsegfm.imaging.dicom.uneven_stack import points_on_slices, slice_grid
 
 ON_SLICE = 0.1
 """A contour this close to a slice, in slice distances, lies on it; rounded coordinates are."""
@@ -90,8 +91,11 @@ def _contour_on(points_mm: np.ndarray, series: Series) -> bool:
 
 
 def _frame_on(plane: FramePlane, series: Series) -> bool:
+    x, y, z = (
+        points_on_slices(np.array([plane.position_mm]), series)[0].tolist() if series.uneven else plane.position_mm
+    )
     try:
-        place_on_grid(plane, series.grid)
+        place_on_grid(replace(plane, position_mm=(x, y, z)), slice_grid(series))
     except DicomError:
         return False
     return _on_slice(np.array(plane.position_mm), series)

@@ -21,6 +21,7 @@ from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.structure_masks import roi_voxels
 from lnsegfm.imaging.dicom.structure_set import mismatch
+from lnsegfm.imaging.dicom.uneven_stack import roi_on_slices, written_on_slices
 from lnsegfm.storage import atomic_write
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -86,6 +87,7 @@ def write_rtstruct(
             reading back gives other voxels. Nothing is written then.
     """
     _check(mask, labels, series, instances)
+    mask, instances, series = written_on_slices(mask, instances, series)
     rois = list(_new_rois(mask, labels, instances, names or {}))
     if wrong := [p.name for p in rois if not 0 < len(p.name) <= 64 or "\\" in p.name or not p.name.isprintable()]:
         raise DicomError(
@@ -135,7 +137,7 @@ def _check(mask: np.ndarray, labels: Mapping[str, int], series: Series, instance
             f"Series {series.name}: it has no {', no '.join(lacking)}, and a structure set refers to slices by them. "
             "Write another format, or export the series with its UIDs."
         )
-    off = np.abs(_off_plane_mm(series))
+    off = np.zeros(1) if series.uneven else np.abs(_off_plane_mm(series))
     if off.max() > _ON_GRID * series.grid.spacing_mm[0]:
         k = int(off.argmax())
         raise DicomError(
@@ -283,7 +285,7 @@ def _read_back(place: Path, path: Path, rois: Sequence[_NewRoi], series: Series)
         roi = read_rois.get(new.number)
         if roi is None or roi.name != new.name:
             raise DicomError(f"{path}: read back, structure {new.name!r} is not there. Nothing was written.")
-        again = roi_voxels(roi, series.grid)
+        again = roi_voxels(roi_on_slices(roi, series), series.grid)
         if differing := _differing(new, again.box, again.voxels):
             raise DicomError(
                 f"{path}: read back, {differing} voxels of structure {new.name!r} differ. Nothing was written; "

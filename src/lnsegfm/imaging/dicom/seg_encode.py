@@ -19,6 +19,7 @@ from lnsegfm.imaging.dicom.codes import Code, LabelCodes
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.seg_geometry import TOLERANCE_VOXELS
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.uneven_stack import slice_heights_mm
 from lnsegfm.imaging.dicom.values import first_item, integer, read_dataset, text
 
 SHORT = TEXT = 64
@@ -154,8 +155,10 @@ def encode(
     data.SpecificCharacterSet = _UTF_8
     _settle(data, now, provenance.uid("dimensions", name))
     # highdicom takes it from the planes that hold something, which may be every other one
-    groups = data.SharedFunctionalGroupsSequence[0]
-    groups.PixelMeasuresSequence[0].SpacingBetweenSlices = measures[0].SpacingBetweenSlices
+    pixel_measures = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    pixel_measures.SpacingBetweenSlices = measures[0].SpacingBetweenSlices
+    if series.uneven:
+        del pixel_measures.SpacingBetweenSlices
     return data
 
 
@@ -165,7 +168,8 @@ def _geometry(
     """Where the planes lie: on the source's slices where they are the grid's, else where the grid says."""
     grid = series.grid
     axes = np.array(grid.direction).reshape(3, 3)
-    on_grid = [np.array(grid.origin_mm) + axes[:, 2] * grid.spacing_mm[0] * k for k in planes]
+    heights = slice_heights_mm(series) if series.uneven else grid.spacing_mm[0] * np.arange(grid.shape[0])
+    on_grid = [np.array(grid.origin_mm) + axes[:, 2] * heights[k] for k in planes]
     places = [np.array(series.slices[k].position_mm) for k in planes]
     off = np.abs(np.array([axes.T @ (p - g) for p, g in zip(places, on_grid, strict=True)]))
     if series.straightened or (off > 0.5 * TOLERANCE_VOXELS * np.array(grid.spacing_mm[::-1])).any():

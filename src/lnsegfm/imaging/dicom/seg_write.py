@@ -18,6 +18,7 @@ from lnsegfm.imaging.dicom.seg_encode import SegmentText, SegProvenance, encode
 from lnsegfm.imaging.dicom.seg_read import read_seg
 from lnsegfm.imaging.dicom.segmentation import THRESHOLD, frame_voxels
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.uneven_stack import segmentation_on_slices, written_on_slices
 from lnsegfm.imaging.dicom.values import quiet
 from lnsegfm.storage import atomic_write
 
@@ -58,6 +59,7 @@ def write_seg(
     if kind not in ("BINARY", "LABELMAP"):
         raise DicomError(f"Segmentation type {kind!r}: not one that is written. Use BINARY or LABELMAP.")
     numbers, texts = _numbered(mask, labels, series, instances, names or {})
+    numbers, _, series = written_on_slices(numbers, None, series)
     with quiet():
         data = encode(numbers, texts, series, provenance, kind)
         with atomic_write(path) as place:
@@ -156,7 +158,7 @@ def _mapped(array: np.ndarray, to: Mapping[int, int], kind: type) -> np.ndarray:
 
 def _refuse_difference(place: Path, numbers: np.ndarray, texts: list[SegmentText], series: Series) -> None:
     """Read a file back and compare: the same voxels, none twice, the same names."""
-    back = read_seg(place)
+    back = segmentation_on_slices(read_seg(place), series)
     given = [(t.number, t.short) for t in texts]
     if [(s.number, s.label) for s in back.segments] != given:
         raise DicomError(f"Series {series.name}: the names of its segments do not come back as given. Rename them.")

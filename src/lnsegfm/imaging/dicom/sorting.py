@@ -158,7 +158,7 @@ def _which(number: int, count: int) -> str:
 
 
 def _strays(groups: list[PlaneGroup], count: int) -> tuple[list[PlaneGroup], list[Refusal]]:
-    """Without the images that lie beside a stack in planes, sizes or spacings of their own."""
+    """Without the images in planes, sizes or spacings of their own."""
     if len(groups) < 2:
         return groups, []
     most = len(groups[0].planes)

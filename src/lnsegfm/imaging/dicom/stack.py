@@ -17,7 +17,7 @@ from lnsegfm.imaging.dicom.rescale_type import rescale_type_notes
 from lnsegfm.imaging.dicom.series_index import Series, SeriesOptions
 from lnsegfm.imaging.dicom.series_traits import series_traits
 from lnsegfm.imaging.dicom.slice_steps import SAME_POSITION_MM, unevenness
-from lnsegfm.imaging.dicom.uneven_stack import even_planes
+from lnsegfm.imaging.dicom.uneven_stack import MOST_STEPS, even_planes
 from lnsegfm.imaging.grid import Grid
 
 SHEAR_TOLERANCE = 1e-3
@@ -55,6 +55,11 @@ def stack_as_series(stack: PlaneGroup, notes: tuple[str, ...], options: SeriesOp
             "of its own; or have it resampled on purpose: --resample-uneven."
         )
     planes, step = even_planes(stack.heights_mm) if uneven else (count, extent / (count - 1))
+    if uneven and (widest := float(np.diff(stack.heights_mm).max())) > MOST_STEPS * step:
+        raise DicomError(
+            f"Series {stack.name} has a gap of {widest:.4g} mm, more than {MOST_STEPS} times the {step:.4g} mm of its "
+            "other slices: what lies between is not known. Export the complete series, or its parts as series."
+        )
     if max(count, planes) * first.rows * first.columns > MAX_VOXELS:
         size = f"{planes} x {first.rows} x {first.columns} voxels"
         raise DicomError(f"Series {stack.name} has {size}: more than {MAX_VOXELS}. Export fewer or smaller slices.")

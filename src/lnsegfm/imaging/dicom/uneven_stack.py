@@ -116,6 +116,16 @@ def mask_on_slices(mask: np.ndarray, series: Series) -> np.ndarray:
     return mask[planes_of_slices(series)] if series.uneven else mask
 
 
+def written_on_slices(
+    mask: np.ndarray, instances: np.ndarray | None, series: Series
+) -> tuple[np.ndarray, np.ndarray | None, Series]:
+    """A mask and its instances on the grid of a series as what is written: on its slices, with ``series_of_slices``."""
+    if not series.uneven:
+        return mask, instances, series
+    numbered = None if instances is None else mask_on_slices(instances, series)
+    return mask_on_slices(mask, series), numbered, series_of_slices(series)
+
+
 def points_on_slices(points_mm: np.ndarray, series: Series) -> np.ndarray:
     """Points (n, 3) moved along the normal to ``slice_grid``: those on slice k to plane k, linearly between slices."""
     heights, step = slice_heights_mm(series), series.grid.spacing_mm[0]
@@ -129,7 +139,12 @@ def points_on_slices(points_mm: np.ndarray, series: Series) -> np.ndarray:
 
 
 def roi_on_slices(roi: Roi, series: Series) -> Roi:
-    """A structure with its contours moved to ``slice_grid``; itself where the series is even."""
+    """A structure with its contours moved to ``slice_grid``; itself where the series is even.
+
+    The frame of reference of any slice becomes that of the series.
+    """
+    if series.in_frame(roi.frame_of_reference_uid):
+        roi = replace(roi, frame_of_reference_uid=series.frame_of_reference_uid)
     if not series.uneven:
         return roi
     contours = tuple(replace(c, points_mm=points_on_slices(c.points_mm, series)) for c in roi.contours)
@@ -137,17 +152,17 @@ def roi_on_slices(roi: Roi, series: Series) -> Roi:
 
 
 def structures_on_slices(structures: StructureSet, series: Series) -> StructureSet:
-    """A structure set with its contours moved to ``slice_grid``; itself where the series is even."""
-    if not series.uneven:
-        return structures
+    """A structure set with each structure as ``roi_on_slices`` gives it."""
     return replace(structures, rois=tuple(roi_on_slices(roi, series) for roi in structures.rois))
 
 
 def segmentation_on_slices(segments: Segmentation, series: Series) -> Segmentation:
     """A segmentation with its frames moved to ``slice_grid``; itself where the series is even.
 
-    A frame across the slices stays where it is, and does not fit that grid.
+    The frame of reference of any slice becomes that of the series. A frame across the slices does not fit that grid.
     """
+    if series.in_frame(segments.frame_of_reference_uid):
+        segments = replace(segments, frame_of_reference_uid=series.frame_of_reference_uid)
     if not series.uneven:
         return segments
     frames = []

@@ -141,6 +141,7 @@ def describe_series(series: Series | None) -> dict[str, Any] | None:
         "slices": len(series.slices),
         "notes": list(series.notes),
         "straightened": series.straightened,
+        "uneven": series.uneven,
     }
 
 
