@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import ConfigError, UnknownName
+from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.methods.table import load_method
 from lnsegfm.methods.training_defaults import TrainingDefaults, require_lr_grid, require_training
 
@@ -73,6 +74,7 @@ class Recipe:
         label_names: A label of the base to its name in the data, where they differ.
         plans: SHA-256 of nnU-Net plans to adapt into instead of the base's own.
         min_transfer: Share of the parameters that must come from the base; with less the run is refused.
+        model_axes: The axis code of the arrays that the base was trained on, where it does not know it itself.
         precision: Numbers that the network trains in, of `PRECISIONS`; None leaves it to nnU-Net: fp16 on CUDA, fp32
             elsewhere.
     """
@@ -96,9 +98,12 @@ class Recipe:
     plans: str | None = None
     min_transfer: float = 0.8
     precision: str | None = None
+    model_axes: str | None = None
 
     def __post_init__(self) -> None:
         self._fill()
+        if self.model_axes is not None:
+            object.__setattr__(self, "model_axes", require_axes(self.model_axes, "--model-axes"))
         for name in ("batch_size", "early_stop"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -141,7 +146,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """What of it decides the result, as plain values: what has no effect is left out."""
-        idle = {"lr_grid", "lr_default", "warm_up", "precision"}
+        idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes"}
         return {key: value for key, value in self.to_json().items() if value or key not in idle}
 
 

@@ -16,6 +16,7 @@ from lnsegfm.cli.shared_options import (
     Device,
     Labels,
     Mirroring,
+    ModelAxes,
     Workers,
     pairs,
     print_json,
@@ -116,6 +117,7 @@ def finetune(
     ] = None,
     workers: Workers = None,
     mirroring: Mirroring = True,
+    model_axes: ModelAxes = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print as JSON what would be done, write nothing.")
     ] = False,
@@ -142,6 +144,7 @@ def finetune(
         label_names=pairs(map_ or (), "--map", "lymph_node=node"),
         min_transfer=min_transfer,
         precision=precision,
+        model_axes=model_axes,
     )
     labels = LabelMap.from_options(label or ())
     from lnsegfm.models.model_layout import ModelChoice
@@ -229,6 +232,7 @@ def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
     if rates is not None:
         grid = ", ".join(map(str, rates))
         say(f"Learning rate: the best of {grid} on the shots; {len(rates)} trainings come before the run's own")
+    say(planned.orientation)
     if planned.data.labels_from == "the base model":
         say(f"Labels: the data do not name them; taken as the base's ({planned.data.labels})")
     if not planned.split.held_out:

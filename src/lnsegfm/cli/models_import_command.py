@@ -48,6 +48,10 @@ def import_model(
         tuple[int, int, int] | None,
         typer.Option("--patch-size", metavar="Z Y X", help="Patch in voxels, where no plans say it."),
     ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(metavar="RAS|LPS", help="Axes of the arrays that it was trained on, where nothing says them."),
+    ] = None,
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Its terms of use.")] = None,
     citation: Annotated[str | None, typer.Option(metavar="TEXT", help="What to cite when it is used.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a model of the same name.")] = False,
@@ -70,6 +74,7 @@ def import_model(
         spacing_mm=spacing,
         window_hu=window,
         patch_size=patch_size,
+        axes=axes,
         licence=licence,
         citation=citation,
         replace=replace,

@@ -17,6 +17,7 @@ from lnsegfm.cli.shared_options import (
     Folds,
     Memory,
     Mirroring,
+    ModelAxes,
     ResampleUneven,
     SeriesSelectors,
     Straighten,
@@ -66,6 +67,7 @@ def predict(
     straighten: Straighten = False,
     series: SeriesSelectors = None,
     resample_uneven: ResampleUneven = False,
+    model_axes: ModelAxes = None,
     step: Annotated[
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,
@@ -122,6 +124,7 @@ def predict(
         straighten=straighten,
         series=tuple(series or ()),
         resample_uneven=resample_uneven,
+        model_axes=model_axes,
     )
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.models.model_folder import ModelChoice, read_model

@@ -96,6 +96,16 @@ ResampleUneven = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 
+ModelAxes = Annotated[
+    str | None,
+    typer.Option(
+        "--model-axes",
+        metavar="RAS|LPS",
+        help="Axes of the arrays that the model was trained on, for a model that does not know them.",
+    ),
+]
+
+
 def pairs(texts: Iterable[str], option: str, example: str = "gamma=2") -> dict[str, str]:
     """Read ``NAME=VALUE`` texts.
 

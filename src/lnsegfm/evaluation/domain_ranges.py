@@ -10,10 +10,13 @@ from typing import Any
 
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.mask_statistics import MaskStatistics
+from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.storage import read_json, write_json
 
 TRAINING_DOMAIN = "training_domain.json"
 FORMAT = "lnsegfm.training-domain/1"
+STATED = "its plans"
+"""What says the axes of a model that states them itself."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,32 @@ AxisRanges = tuple[Range, Range, Range]
 
 
 @dataclass(frozen=True)
+class TrainedAxes:
+    """What is known of the axes of the arrays that a model was trained on.
+
+    Args:
+        codes: The axis code, as of `lnsegfm.imaging.orientation`; None where nobody knows it: scans then go to the
+            model as they are stored.
+        source: What says it, in words.
+        mirrored: It was mirrored along every axis in training, so that flips matter little to it.
+    """
+
+    codes: str | None = None
+    source: str = ""
+    mirrored: bool = True
+
+    @property
+    def assumed(self) -> str:
+        """What is taken for granted where the model does not state its axes itself, as a line; "" where it does."""
+        if self.codes is None:
+            return (
+                "Orientation: nothing says on which axes the model was trained; scans go to it as they are stored. "
+                "State it with --model-axes"
+            )
+        return "" if self.source == STATED else f"Orientation {self.codes}, by {self.source}: scans are turned to it"
+
+
+@dataclass(frozen=True)
 class LabelDomain:
     """One label over the training cases.
 
@@ -86,6 +115,7 @@ class TrainingDomain:
         scan_high_hu: 99.5th percentile of a whole scan.
         foreground_hu: Where the median HU under a mask lay, or may lie; None where unknown or no CT.
         labels: Each label met, by name; empty with plans alone.
+        axes: The axis code of the arrays whose (z, y, x) these are; None where unknown.
     """
 
     source: str
@@ -96,10 +126,16 @@ class TrainingDomain:
     scan_high_hu: Range | None = None
     foreground_hu: Range | None = None
     labels: Mapping[str, LabelDomain] = field(default_factory=dict)
+    axes: str | None = None
 
     @classmethod
-    def over(cls, cases: Sequence[MaskStatistics], source: str = "training") -> TrainingDomain:
+    def over(cls, cases: Sequence[MaskStatistics], source: str = "training", axes: str | None = None) -> TrainingDomain:
         """The ranges over the cases of a training.
+
+        Args:
+            cases: Measured on these axes.
+            source: Which training.
+            axes: Their axis code.
 
         Raises:
             DataError: No case.
@@ -115,6 +151,7 @@ class TrainingDomain:
             scan_high_hu=Range.of(case.scan_hu and case.scan_hu[1] for case in cases),
             foreground_hu=Range.of(case.foreground_hu for case in cases),
             labels={name: label for name in cases[0].labels if (label := _label_over(cases, name)) is not None},
+            axes=axes,
         )
 
     def renamed(self, names: Mapping[str, str]) -> TrainingDomain:
@@ -149,7 +186,16 @@ class TrainingDomain:
             spacing, extent = (tuple(Range(**axis) for axis in content[name]) for name in ("spacing_mm", "extent_mm"))
             if not len(spacing) == len(extent) == 3:
                 raise TypeError("three axes")
-            return cls(str(content["source"]), int(content["cases"]), spacing, extent, **optional, labels=labels)
+            axes = content.get("axes")
+            return cls(
+                source=str(content["source"]),
+                cases=int(content["cases"]),
+                spacing_mm=spacing,
+                extent_mm=extent,
+                **optional,
+                labels=labels,
+                axes=None if axes is None else require_axes(axes, "axes"),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"Ranges of a training: not what lnsegfm writes ({error!r}). Train again.") from None
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.domain_ranges import LabelDomain, Range, TrainingDomain
-from lnsegfm.evaluation.mask_statistics import FOREGROUND, MaskStatistics
+from lnsegfm.evaluation.domain_ranges import LabelDomain, Range, TrainedAxes, TrainingDomain
+from lnsegfm.evaluation.mask_statistics import AXIAL, FOREGROUND, MaskStatistics
 from lnsegfm.storage import read_json, write_json
 
 FLAGS = "flags.json"
@@ -56,8 +56,8 @@ class Flag:
 
     Args:
         case: The case.
-        kind: What was checked: ``mirroring``, ``hu-scale``, ``hu``, ``spacing``, ``field-of-view``, ``border``,
-            ``empty-mask``, ``volume`` or ``components``.
+        kind: What was checked: ``orientation``, ``mirroring``, ``hu-scale``, ``hu``, ``spacing``, ``field-of-view``,
+            ``border``, ``empty-mask``, ``volume`` or ``components``.
         reason: One sentence for the reviewer, with the numbers.
         value: What was measured.
         limit: The bound that it lies beyond.
@@ -115,6 +115,7 @@ def flags_of(
     measured: MaskStatistics,
     domains: Sequence[TrainingDomain] = (),
     mirrored: Mapping[str, Overlap] | None = None,
+    trained: TrainedAxes | None = None,
 ) -> tuple[Flag, ...]:
     """Every reason to review a case.
 
@@ -126,8 +127,10 @@ def flags_of(
         domains: The training domain of the model, then that of its base. Geometry and HU may be as in any of them;
             volumes and components are compared with the first alone, for they belong to its labels.
         mirrored: Plain against averaged prediction, by label and ``FOREGROUND``; None without mirroring.
+        trained: The axes that the model was trained on; None where they are not to be judged.
     """
     raised = [
+        *_orientation(measured, trained),
         *_mirroring(mirrored or {}),
         *_hu_scale(measured, domains),
         *_hu(measured, domains),
@@ -150,6 +153,22 @@ def flags_of(
 
 
 Raised = Iterator[tuple[str, str, float, float]]
+
+
+def _orientation(measured: MaskStatistics, trained: TrainedAxes | None) -> Raised:
+    """A scan that went to the model as it is stored, for want of the axes that the model was trained on."""
+    if trained is None or trained.codes is not None:
+        return
+    turned = sum(axis != usual for axis, usual in zip(measured.axes, AXIAL, strict=True))
+    if not turned and trained.mirrored:
+        return
+    stored = f"this scan's run to {measured.stored} (x, y, z)"
+    danger = "it may look turned" if turned else "left and right, or front and back, may be swapped"
+    reason = (
+        f"Nothing says on which axes the model was trained, and {stored}: {danger} to the model. State the model's "
+        "axes: --model-axes RAS or LPS."
+    )
+    yield "orientation", reason, float(turned), 0.0
 
 
 def _mirroring(mirrored: Mapping[str, Overlap]) -> Raised:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +11,17 @@ from scipy import ndimage
 
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.components import components
+from lnsegfm.imaging.axis_code import DIRECTIONS
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.orientation import axis_codes, turn_to
 
 FOREGROUND = ""
 """Stands for all labels taken together where figures are given by label; no label can be called so."""
 SAMPLE = 2_000_000
 """Voxels, about, from which the percentiles of a whole scan are taken: a CT has a hundred million."""
 _AXES = ("left-right", "front-back", "head-foot")
+AXIAL = _AXES[::-1]
+"""The patient's axes along (z, y, x) of an array of axial slices."""
 _FACES = (("right", "left"), ("front", "back"), ("foot", "head"))  # towards smaller and larger x, y, z of LPS
 
 
@@ -47,6 +50,7 @@ class MaskStatistics:
         spacing_mm: Of the scan, along (z, y, x) of the array.
         extent_mm: Field of view along (z, y, x): voxels times spacing.
         axes: The patient's axis nearest to each array axis: ``head-foot``, ``front-back``, ``left-right``.
+        stored: The axis code with which the scan is stored, which may be another one than that it was measured on.
         scan_hu: 0.5th and 99.5th percentile of the whole scan; None without a CT.
         share: Part of the scan's voxels that is foreground, 0 to 1.
         foreground_hu: Median HU under all labels together; None without a CT or without foreground.
@@ -56,13 +60,16 @@ class MaskStatistics:
     spacing_mm: tuple[float, float, float]
     extent_mm: tuple[float, float, float]
     axes: tuple[str, str, str]
+    stored: str
     scan_hu: tuple[float, float] | None
     share: float
     foreground_hu: float | None
     labels: Mapping[str, LabelStatistics]
 
 
-def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping[str, int]) -> MaskStatistics:
+def measure_mask(
+    image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping[str, int], *, axes: str | None = None
+) -> MaskStatistics:
     """Measure a scan and its mask.
 
     Args:
@@ -70,6 +77,7 @@ def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels:
         mask: Label values (z, y, x); values that ``labels`` does not name count as background.
         grid: The geometry of both.
         labels: Name to value.
+        axes: The axis code to which scan and mask are turned to be measured, as a network sees them; None leaves them.
 
     Raises:
         DataError: Image or mask do not fill the grid.
@@ -78,6 +86,9 @@ def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels:
     for what, array in (("Image", image), ("Mask", mask)):
         if array is not None and array.shape != grid.shape:
             raise DataError(f"{what} {array.shape}: it does not fill its grid {grid.shape}. Pass its own grid.")
+    stored, turn = axis_codes(grid), turn_to(grid, axes)
+    image = None if image is None else turn.forth(image)
+    mask, grid = turn.forth(mask), turn.grid(grid)
     patient = _patient_axes(grid)
     boxes = ndimage.find_objects(mask, max_label=max(labels.values()))
     by_name = {
@@ -90,6 +101,7 @@ def measure_mask(image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels:
         spacing_mm=grid.spacing_mm,
         extent_mm=(depth, height, width),
         axes=(first, second, third),
+        stored=stored,
         scan_hu=None if image is None else _scan_range(image),
         share=float(foreground.mean()),
         foreground_hu=float(np.median(image[foreground])) if image is not None and foreground.any() else None,
@@ -123,13 +135,9 @@ def _measure_label(
 
 
 def _patient_axes(grid: Grid) -> tuple[tuple[int, int], ...]:
-    """For each array axis (z, y, x) the patient's axis (0 is x, 1 is y, 2 is z of LPS) and whether it grows with it.
-
-    Each axis of the patient is taken once, also where a scan lies at 45 degrees between two.
-    """
-    cosines = np.array(grid.direction).reshape(3, 3)[:, ::-1].T  # row: array axis, column: axis of the patient
-    best = max(itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[i, order[i]]) for i in range(3)))
-    return tuple((axis, 1 if cosines[i, axis] >= 0 else -1) for i, axis in enumerate(best))
+    """For each array axis (z, y, x) the patient's axis (0 is x, 1 is y, 2 is z of LPS) and whether it grows with it."""
+    found = {letter: (axis, 2 * sign - 1) for axis, pair in enumerate(DIRECTIONS) for sign, letter in enumerate(pair)}
+    return tuple(found[letter] for letter in reversed(axis_codes(grid)))
 
 
 def _scan_range(image: np.ndarray) -> tuple[float, float]:

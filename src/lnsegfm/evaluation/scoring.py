@@ -24,6 +24,7 @@ from lnsegfm.evaluation.surface import surface_distances
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import Volume
+from lnsegfm.imaging.orientation import turned_onto
 from lnsegfm.progress import Progress
 
 
@@ -103,8 +104,8 @@ def evaluate_case(
     theirs = prediction_labels if prediction_labels is not None else labels
     predicted, referred = (Volume(*read_mask(path), name=str(path)) for path in (prediction, reference))
     probabilities = None
-    if name in known.probabilities and scoring.node_labels and predicted.grid.difference(referred.grid) is None:
-        probabilities = later(read_probabilities, known.probabilities[name], theirs, referred.grid)
+    if name in known.probabilities and scoring.node_labels:
+        probabilities = later(_probabilities, known.probabilities[name], theirs, predicted.grid, referred.grid)
     files = CaseFiles(known.images.get(name), prediction, reference)
     score = score_volumes(name, predicted, referred, labels, theirs, scoring=scoring, probabilities=probabilities)
     return replace(score, subject=known.subjects.get(name), files=files)
@@ -122,6 +123,8 @@ def score_volumes(
 ) -> CaseScore:
     """Score one mask in memory against its reference; as `evaluate_case`.
 
+    A prediction that is stored on other axes than its reference is turned to them, exactly.
+
     Args:
         name: The case.
         prediction: The predicted mask, whole numbers.
@@ -135,11 +138,14 @@ def score_volumes(
         DataError: Grids that differ, or values that no label has.
     """
     scoring, grid = scoring or Scoring(), reference.grid
-    if difference := prediction.grid.difference(grid):
+    turned = Volume(*turned_onto(prediction.array, prediction.grid, grid), name=prediction.name)
+    if turned.grid.difference(grid):
+        difference = prediction.grid.difference(grid)
         raise DataError(
             f"Case {name}: {prediction}: its geometry is not its reference's: {difference}. "
             "Predict on the image that the reference was contoured on."
         )
+    prediction = turned
     of_prediction = prediction_labels if prediction_labels is not None else labels
     _require_named(name, prediction, of_prediction)
     _require_named(name, reference, labels)
@@ -158,6 +164,12 @@ def score_volumes(
         for label, value in labels.names.items()
     }
     return CaseScore(name, scores)
+
+
+def _probabilities(path: Path, labels: LabelMap, own: Grid, grid: Grid) -> dict[str, np.ndarray]:
+    """The probabilities beside a prediction, on the axes of its reference."""
+    found = read_probabilities(path, labels, own)
+    return {label: turned_onto(share, own, grid)[0] for label, share in found.items()}
 
 
 def score_label(

@@ -20,6 +20,7 @@ from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, as_plain
 from lnsegfm.models.model_folder import CHECKPOINT, Model, ModelChoice, read_model
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import knows_trainer
+from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import atomic_write, new_folder, staging_folder, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
@@ -79,6 +80,7 @@ def export_model(
         raise ConfigError(f"--out {out}: there is something already. Name what is not there yet.")
     progress.stage(f"Reading {model}")
     read = read_model(model, whole=to != ExportFormat.SAFETENSORS, choice=choice)
+    read = read.with_axes(read.axes)
     folds = dict(zip(read.fold_names, read.folds, strict=True))
     progress.stage(f"Writing {out}")
     if to == ExportFormat.SAFETENSORS:
@@ -161,6 +163,11 @@ def _write_zip(out: Path, folder: Path, inner: str) -> None:
 
 def _notes(model: Model) -> tuple[str, ...]:
     notes = list(model.notes)
+    if model.axes not in (None, RAS):
+        notes.append(
+            f"Stock nnU-Net turns no scan to {model.axes}, the axes that it was trained on: give it scans stored so, "
+            "or predict here."
+        )
     if model.network_class == SWIN:
         notes.append("Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.")
     if not knows_trainer(model.first.trainer_name):

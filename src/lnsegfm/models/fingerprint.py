@@ -22,11 +22,16 @@ VOXELS = 10_000_000
 """Foreground voxels that are looked at, over the whole data set: of a case that has more than its share, so many."""
 
 
-def fingerprint(cases: Sequence[Case], progress: Progress) -> dict[str, Any]:
+def fingerprint(cases: Sequence[Case], progress: Progress, axes: str | None = None) -> dict[str, Any]:
     """Spacings (mm) and shapes (voxels), both (z, y, x), and statistics of foreground intensities by channel.
 
     nnU-Net draws as many voxels of every case, with replacement; here stands what such draws come to in the limit:
     every case counts alike, and of its voxels each one.
+
+    Args:
+        cases: Labelled scans.
+        progress: Where progress is reported.
+        axes: The axis code to which scans are turned; None leaves them as they are stored.
 
     Raises:
         DataError: Nothing is labelled.
@@ -35,7 +40,9 @@ def fingerprint(cases: Sequence[Case], progress: Progress) -> dict[str, Any]:
     spacings, shapes, sizes = [], [], []
     found: list[np.ndarray] = []
     for done, case in enumerate(cases, 1):
-        cropped, labels, spacing, share = read_cropped(case.images, case.label)
+        if case.label is None:
+            raise DataError(f"Case {case.name}: it has no reference. Label it, or leave it out.")
+        cropped, labels, spacing, share = read_cropped(case.images, case.label, axes)
         spacings.append(spacing)
         shapes.append([int(v) for v in cropped.shape[1:]])
         sizes.append(share)

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
 from lnsegfm.errors import ConfigError
+from lnsegfm.evaluation.domain_ranges import TrainedAxes
+from lnsegfm.imaging.axis_code import require_axes
+from lnsegfm.nnunet.plan_axes import RAS, axes_of_plans, with_axes
 from lnsegfm.nnunet.plan_configuration import network_class
 from lnsegfm.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from lnsegfm.registry.stored_model import Stored
+
+MONAI = "MONAI"
+"""First word of the forms of models that MONAI trained, on scans turned to RAS."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,30 @@ class Model:
         description = {**self.dataset_json, "labels": renamed}
         folds = tuple(replace(fold, dataset_json=description) for fold in self.folds)
         return replace(self, folds=folds, dataset_json=description)
+
+    @property
+    def axes(self) -> str | None:
+        """The axis code of the arrays that it was trained on, to which scans are turned; None where nobody knows it."""
+        return self.trained_axes.codes
+
+    @property
+    def trained_axes(self) -> TrainedAxes:
+        """The axes that it was trained on, and what says it: its plans, their reader, or its origin."""
+        codes, source = axes_of_plans(self.plans)
+        if codes is None and self.stored is not None and self.stored.source.form.startswith(MONAI):
+            codes, source = RAS, f"its origin, {MONAI}"
+        return TrainedAxes(codes, source, mirrored=set(self.first.mirroring_axes or ()) == {0, 1, 2})
+
+    def with_axes(self, axes: str | None) -> Model:
+        """The model with its axes stated; itself for None.
+
+        Raises:
+            ConfigError: Not an axis code.
+        """
+        if axes is None:
+            return self
+        plans = with_axes(self.plans, require_axes(axes, "--model-axes"), self.file_ending)
+        return replace(self, folds=tuple(replace(fold, plans=plans) for fold in self.folds), plans=plans)
 
     @property
     def channel_names(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from lnsegfm.models.model_layout import (
     stage_before,
     unfinished,
 )
+from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.nnunet.plan_configuration import previous_stage
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.registry.home import CARD
@@ -191,6 +192,7 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
         for settings in plans["configurations"].values():  # all: one may inherit from another
             require_known_imports(settings, folder / DESCRIPTIONS[0])
         file_ending(dataset_json)
+        axes_of_plans(plans)
         folds = _read_folds(located, plans, dataset_json, choice, covers)
         notes = (*located.notes, *unfinished(located.folds), *(note for fold in folds for note in fold.notes))
         checkpoints = tuple(fold.checkpoint for fold in folds)

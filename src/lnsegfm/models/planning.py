@@ -88,6 +88,7 @@ def plans_for_preset(
     gpu_memory_gb: float | None,
     checkpointing: bool,
     progress: Progress,
+    axes: str | None = None,
 ) -> dict[str, Any]:
     """Plans with one configuration, ``3d_fullres``, for an architecture at a preset's size.
 
@@ -100,6 +101,7 @@ def plans_for_preset(
         gpu_memory_gb: Memory to plan for; None takes the architecture's. Of meaning for ``default`` only.
         checkpointing: As of `Architecture.build_plan`.
         progress: Where progress is reported.
+        axes: The axis code to which the scans are turned; None leaves them as they are stored.
 
     Raises:
         UnknownName: No preset of that name.
@@ -108,9 +110,9 @@ def plans_for_preset(
     if preset not in (DEFAULT, RELEASE):
         size = find_preset(preset)
         return preset_plans(
-            size, name, fingerprint(cases, progress), data.channels, architecture, checkpointing=checkpointing
+            size, name, fingerprint(cases, progress, axes), data.channels, architecture, checkpointing=checkpointing
         )
-    found = fingerprint(cases, progress)
+    found = fingerprint(cases, progress, axes)
     memory = gpu_memory_gb or architecture.gpu_memory_gb
     plans = run_nnunet_planner(data, cases, name, found, work, planner=architecture.planner, gpu_memory_gb=memory)
     configuration = resolve_configuration(plans, CONFIGURATION)

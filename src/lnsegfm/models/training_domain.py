@@ -14,9 +14,11 @@ from lnsegfm.evaluation.domain_ranges import TRAINING_DOMAIN, Range, TrainingDom
 from lnsegfm.evaluation.flags import LIMITS
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
+from lnsegfm.imaging.orientation import turned_onto
 from lnsegfm.messages import counted
 from lnsegfm.models.model import Model
 from lnsegfm.models.plans import in_image_order
+from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.progress import Progress
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -36,7 +38,8 @@ def training_domains(model: Model) -> tuple[TrainingDomain, ...]:
     Raises:
         DataError: A ``training_domain.json`` that is damaged.
     """
-    return read_domains(model.folder) or domain_from_plans(model.plans, model.configuration)
+    derived = domain_from_plans(model.plans, model.configuration)
+    return read_domains(model.folder) or tuple(replace(one, axes=model.axes) for one in derived)
 
 
 def domain_from_plans(plans: Mapping[str, Any], configuration: str) -> tuple[TrainingDomain, ...]:
@@ -79,21 +82,23 @@ def write_training_domain(
     """
     if (folder / TRAINING_DOMAIN).is_file():
         return
-    channel = ct_channel(start.plans, start.configuration)
+    channel, (axes, _) = ct_channel(start.plans, start.configuration), axes_of_plans(start.plans)
     looks = []
     if cases:
         progress.stage(f"Reading {counted(len(cases), 'case')} for flags")
     for done, case in enumerate(cases, 1):
         if case.label is not None:
-            mask, grid = read_mask(case.label)
-            image = None if channel is None else read_volume(case.images[channel])[0]
-            looks.append(measure_mask(image, mask, grid, labels.names))
+            image, (mask, grid) = None, read_mask(case.label)
+            if channel is not None:
+                image, own = read_volume(case.images[channel])
+                mask, grid = turned_onto(mask, grid, own)
+            looks.append(measure_mask(image, mask, grid, labels.names, axes=axes))
         progress.advance(done, len(cases))
-    own = [TrainingDomain.over(looks)] if looks else []
+    ranges = [TrainingDomain.over(looks, axes=axes)] if looks else []
     before = list(training_domains(base)) if base is not None else []
     named = ("base", *(f"base {number} before it" for number in range(1, len(before))))
     theirs = [replace(one, source=name).renamed(renamed or {}) for one, name in zip(before, named, strict=False)]
-    write_domains(folder, [*own, *theirs])
+    write_domains(folder, [*ranges, *theirs])
 
 
 def _allowed_hu(plans: Mapping[str, Any], channel: int | None) -> Range | None:

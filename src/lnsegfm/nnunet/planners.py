@@ -8,32 +8,35 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.imaging.files import readable_by_itk
+from lnsegfm.imaging.files import read_mask
+from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import find_in_nnunet
+from lnsegfm.nnunet.scan_arrays import ScanArrays
 
 SMALLEST_EDGE = 4
 """Voxels that nnU-Net leaves at the bottom of a U-Net."""
 
 
-def read_cropped(images: Sequence[Path], label: Path | None) -> tuple[np.ndarray, np.ndarray, list[float], float]:
+def read_cropped(
+    images: Sequence[Path], label: Path, axes: str | None = None
+) -> tuple[np.ndarray, np.ndarray, list[float], float]:
     """A labelled scan cropped to its non-zero box, as nnU-Net's fingerprint sees it.
 
     Args:
         images: One file a channel.
         label: Its reference.
+        axes: The axis code to turn both to; None leaves them as they are stored.
 
     Returns:
         Image (C, Z, Y, X), labels (1, Z, Y, X), spacing in mm (z, y, x), and the share of the voxels that is kept.
     """
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
-    with readable_by_itk([*images, *([label] if label is not None else [])]) as files, nnunet_environment():
-        names = [str(file) for file in files]
-        image, properties = SimpleITKIO().read_images(names[: len(images)])
-        cropped, labels, _ = crop_to_nonzero(image, SimpleITKIO().read_seg(names[-1])[0])
-    return cropped, labels, [float(v) for v in properties["spacing"]], cropped[0].size / image[0].size
+    arrays = ScanArrays.stack([Volume.read(image) for image in images], axes)
+    with nnunet_environment():
+        cropped, labels, _ = crop_to_nonzero(arrays.data, arrays.reference(Volume(*read_mask(label))))
+    return cropped, labels, list(arrays.grid.spacing_mm), cropped[0].size / arrays.data[0].size
 
 
 def run_planner(planner: str, dataset: str, gpu_memory_gb: float) -> str:

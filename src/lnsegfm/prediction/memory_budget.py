@@ -13,6 +13,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, LnSegFmError
 from lnsegfm.imaging.files import read_grid
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.orientation import turn_to
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.plans import in_plan_order
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
@@ -98,6 +99,7 @@ def scan_bytes(model: Model, grid: Grid, probabilities: bool = False) -> int:
         grid: The scan's.
         probabilities: Whether each class's probability is there, too.
     """
+    grid = turn_to(grid, model.axes).grid(grid)
     here = in_plan_order(model.plans, grid.spacing_mm)
     stated = list(resolve_configuration(model.plans, model.configuration)["spacing"])
     spacing = stated if len(stated) == len(here) else [here[0], *stated]  # slices keep their distance

@@ -93,9 +93,12 @@ def predict_cases(
             the program, the model and the largest scan hold.
     """
     progress, options = progress or Silent(), options or PredictOptions()
+    model = model.with_axes(options.model_axes)
     scans = scans if isinstance(scans, Scans) else Scans(tuple(scans))
     outputs = CaseOutputs(out, MaskOrigin.of(model, options), scans, options, measure=summary)
     _require_apart(out, scans.cases, outputs)
+    if scans.cases and model.trained_axes.assumed:
+        progress.stage(model.trained_axes.assumed)
     cohort = _Cohort(model, scans, outputs, options, progress)
     cohort.prepare()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.inference.speed_presets import InferenceSetting, choose_setting
 
 GB = 10**9
@@ -29,6 +30,8 @@ class SessionOptions:
         straighten: Resample sheared series (gantry tilt) instead of refusing them.
         series: Which DICOM series of a study to take, such as ``("plane=axial",)``; of each scan one unless given.
         resample_uneven: Interpolate series of uneven slice distances onto a grid of one distance, likewise.
+        model_axes: The axis code of the arrays that the model was trained on (``RAS``, ``LPS``), for a model that does
+            not know it; scans are turned to it and masks back.
 
     Raises:
         UnknownName: There is no such preset.
@@ -47,6 +50,7 @@ class SessionOptions:
     straighten: bool = False
     series: tuple[str, ...] = ()
     resample_uneven: bool = False
+    model_axes: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "series", (self.series,) if isinstance(self.series, str) else tuple(self.series))
@@ -58,6 +62,8 @@ class SessionOptions:
         if not 0 < self.step <= 1:
             raise ConfigError(f"--step {self.step}: windows must touch or overlap. Use a share above 0, at most 1.")
         _ = self.setting, self.memory_bytes
+        if self.model_axes is not None:
+            object.__setattr__(self, "model_axes", require_axes(self.model_axes, "--model-axes"))
 
     @property
     def setting(self) -> InferenceSetting:

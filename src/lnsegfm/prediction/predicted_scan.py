@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap, nodes_among
-from lnsegfm.evaluation.domain_ranges import TrainingDomain
+from lnsegfm.evaluation.domain_ranges import TrainedAxes, TrainingDomain
 from lnsegfm.evaluation.flags import Flag, Overlap, flags_of
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.evaluation.nodes import Node, measure_nodes
@@ -44,6 +44,7 @@ class Prediction:
         image_hu: The scan's HU (z, y, x), for flags and pictures; None where the model takes no CT.
         model: What files call the model.
         training_domains: What the model was trained on, for flags.
+        trained_axes: On which axes it was trained, for flags.
     """
 
     array: np.ndarray
@@ -56,6 +57,7 @@ class Prediction:
     image_hu: np.ndarray | None = field(default=None, repr=False)
     model: str = ""
     training_domains: tuple[TrainingDomain, ...] = field(default=(), repr=False)
+    trained_axes: TrainedAxes | None = field(default=None, repr=False)
 
     @cached_property
     def nodes(self) -> dict[str, tuple[Node, ...]]:
@@ -65,8 +67,10 @@ class Prediction:
     @cached_property
     def flags(self) -> tuple[Flag, ...]:
         """Reasons to review the mask. Looked for when asked for."""
-        measured = measure_mask(self.image_hu, self.array, self.grid, self.labels)
-        return flags_of(self.name, measured, self.training_domains, self.mirror_agreement)
+        trained = self.trained_axes
+        axes = trained.codes if trained is not None else None
+        measured = measure_mask(self.image_hu, self.array, self.grid, self.labels, axes=axes)
+        return flags_of(self.name, measured, self.training_domains, self.mirror_agreement, trained)
 
     @property
     def volumes_ml(self) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.imaging.files import read_mask
-from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.files import write_mask
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.inference.coarse_to_fine import coarse_to_fine
 from lnsegfm.inference.logits_to_mask import (
@@ -125,10 +123,18 @@ class Predictor:
         if len(images) != self.model.channels:
             raise DataError(f"{images[0]}: {len(images)} channels, but the model takes {self.model.channels}.")
         plans = self._plans
-        return prepare(images, plans.plans, plans.preprocessing, self.model.dataset_json, ct=self._ct, bound=plans.air)
+        return prepare(
+            images,
+            plans.plans,
+            plans.preprocessing,
+            self.model.dataset_json,
+            ct=self._ct,
+            bound=plans.air,
+            axes=self.model.axes,
+        )
 
     def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:
-        """Evaluate the network and compute the mask on the scan's own grid, all in memory.
+        """Evaluate the network and compute the mask on the scan's own grid and axes, all in memory.
 
         Args:
             prepared: The scan.
@@ -141,7 +147,8 @@ class Predictor:
         logits = self._logits(prepared.volume, agreement)
         mask, likely = self._exported(logits, prepared, probabilities)
         mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
-        return RawPrediction(prepared, mask, mirrored, likely)
+        likely = None if likely is None else prepared.turn.back(likely)
+        return RawPrediction(prepared, prepared.turn.back(mask), mirrored, likely)
 
     def write(self, made: RawPrediction, out: Path, *, first: Callable[[PredictedMask], None] | None = None) -> None:
         """Write a mask.
@@ -153,22 +160,9 @@ class Predictor:
         """
         prepared = made.prepared
         with atomic_write(out) as partial:
-            with nnunet_environment():
-                prepared.reader.write_seg(made.mask, str(partial), prepared.properties)
+            write_mask(partial, made.mask, prepared.grid)
             if first is not None:
                 first(PredictedMask(partial, prepared.scan, made.mirrored, made.probabilities))
-
-    def on_grid(self, made: RawPrediction) -> tuple[np.ndarray, Grid]:
-        """The mask (z, y, x) as a file of it would be read, and its grid.
-
-        Args:
-            made: The prediction.
-        """
-        if made.prepared.keeps_axes:
-            return made.mask, made.prepared.grid
-        with TemporaryDirectory(prefix="lnsegfm-") as folder:  # the plans' reader turned the scan: it turns the mask
-            self.write(made, file := Path(folder) / "mask.nii.gz")
-            return read_mask(file)
 
     def predict(
         self,

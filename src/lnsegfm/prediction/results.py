@@ -14,11 +14,11 @@ from lnsegfm.nnunet.preprocessing import PreprocessedScan
 
 @dataclass(frozen=True, eq=False)
 class RawPrediction:
-    """A prediction in memory, on the axes of the plans' reader.
+    """A prediction in memory, on the scan's own grid.
 
     Args:
         prepared: The preprocessed scan.
-        mask: (z, y, x) on the scan's grid.
+        mask: (z, y, x), on the axes with which the scan is stored.
         mirrored: As in `PredictedMask`.
         probabilities: As in `PredictedMask`.
     """

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from lnsegfm.datasets.dataset import Case
@@ -65,7 +64,8 @@ class Session:
     """
 
     def __init__(self, model: Model, options: SessionOptions | None = None) -> None:
-        self.model, self.options = model, options or SessionOptions()
+        self.options = options or SessionOptions()
+        self.model = model = model.with_axes(self.options.model_axes)
         device = choose_device(self.options.device)
         bound = self.options.memory_bytes
         self._room = room(model, (), {}, bound).rest if bound is not None else None
@@ -135,15 +135,9 @@ class Session:
             if self._room is not None:
                 self._predictor.memory = self._left(scan.prepared.grid, probabilities)
             made = self._predictor.run(scan.prepared, probabilities=probabilities)
-        mask, grid = self._predictor.on_grid(made)
-        if made.probabilities is not None and not np.array_equal(made.probabilities.argmax(0), mask):
-            raise DataError(
-                f"{scan.name}: its probabilities lie on other axes than its mask, for the model's reader turns scans. "
-                "Predict without probabilities."
-            )
         return Prediction(
-            array=mask,
-            grid=grid,
+            array=made.mask,
+            grid=scan.prepared.grid,
             labels=self.labels,
             name=scan.name,
             probabilities=made.probabilities,
@@ -152,6 +146,7 @@ class Session:
             image_hu=scan.prepared.scan,
             model=model_title(self.model),
             training_domains=self._domains,
+            trained_axes=self.model.trained_axes if self.options.flags else None,
         )
 
     def _left(self, grid: Grid, probabilities: bool) -> int:

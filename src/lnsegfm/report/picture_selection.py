@@ -17,6 +17,7 @@ from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.orientation import turned_onto
 from lnsegfm.report.pictures import Kind, Scene, draw_place
 from lnsegfm.report.views import view_of
 
@@ -122,19 +123,14 @@ class _Arrays:
     def read(cls, files: CaseFiles, predictions: Sequence[tuple[Kind, Path | None]]) -> _Arrays:
         reference, grid = read_mask(files.reference)
 
-        def same(path: Path, other: Grid) -> None:
-            if difference := grid.difference(other):
+        def turned(path: Path, array: np.ndarray, own: Grid) -> np.ndarray:
+            array, own = turned_onto(array, own, grid)
+            if difference := grid.difference(own):
                 raise DataError(f"{path}: not on the grid of {files.reference} ({difference}). Resample it to that.")
+            return array
 
-        image = None
-        if files.image is not None:
-            image, other = read_volume(files.image)
-            same(files.image, other)
-        masks = {}
-        for kind, path in predictions:
-            if path is not None:
-                masks[kind], other = read_mask(path)
-                same(path, other)
+        image = None if files.image is None else turned(files.image, *read_volume(files.image))
+        masks = {kind: turned(path, *read_mask(path)) for kind, path in predictions if path is not None}
         return cls(grid, image, reference, masks)
 
     def scene(self, label: str, models: Sequence[ScoredModel]) -> Scene:

@@ -24,6 +24,7 @@ import numpy as np
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.registry.home import home
 from lnsegfm.storage import PARTIAL, atomic_write, content_hash, sha256
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
@@ -95,6 +96,7 @@ class PreparedCache:
             {
                 "files": files,
                 "plans": {name: plans.plans.get(name) for name in (*general, "label_manager")},
+                "axes": axes_of_plans(plans.plans)[0],
                 "configuration": {name: value for name, value in settings.items() if name not in ELSEWHERE},
                 "data": {name: dataset_json.get(name) for name in ("labels", "regions_class_order")},
                 "versions": _versions(),

@@ -1,4 +1,7 @@
-"""Labelled scans prepared for training as nnU-Net prepares them, in this process: cropped, normalised, resampled."""
+"""Labelled scans prepared for training as nnU-Net prepares them, in this process: cropped, normalised, resampled.
+
+Before that each is turned, exactly, to the axes that the plans state.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ import numpy as np
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.files import readable_by_itk
+from lnsegfm.imaging.files import read_mask
+from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.messages import counted
 from lnsegfm.nnunet.environment import nnunet_environment
+from lnsegfm.nnunet.plan_axes import axes_of_plans
+from lnsegfm.nnunet.scan_arrays import ScanArrays
 from lnsegfm.progress import Progress
 from lnsegfm.storage import atomic_write, clear_partials
 from lnsegfm.training.prepared_cache import PreparedCache, locations_from_npz, locations_to_npz
@@ -74,10 +80,11 @@ def _found_or_prepared(
 def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any]) -> PreparedCase:
     if case.label is None:
         raise DataError(f"Case {case.name}: it has no reference. Label it, or leave it out.")
-    with readable_by_itk([*case.images, case.label]) as files, nnunet_environment():
-        *images, label = map(str, files)
-        data, labels, properties = configuration.preprocessor_class(verbose=False).run_case(
-            images, label, plans, configuration, dataset_json
+    arrays = ScanArrays.stack([Volume.read(image) for image in case.images], axes_of_plans(plans.plans)[0])
+    reference = arrays.reference(Volume(*read_mask(case.label)))
+    with nnunet_environment():
+        data, labels, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
+            arrays.data, reference, arrays.properties, plans, configuration, dataset_json
         )
     return PreparedCase.prepared(case.name, data, labels, properties["class_locations"])
 

@@ -11,6 +11,7 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import Split, draw_shots
+from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted
 from lnsegfm.methods.method import Method, TrainableCounts
@@ -21,6 +22,7 @@ from lnsegfm.models.model_folder import Model, ModelChoice, read_model
 from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans, require_adaptable
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.storage import content_hash, read_json, sha256
@@ -45,6 +47,7 @@ class FinetunePlan(TrainingPlan):
         transfer: What became of the base's weights.
         trainable: What the method trains, counted.
         source_data: Labelled scans of the base's own task, on which forgetting is measured; None where none are given.
+        orientation: On which axes the model is trained and why, in words.
     """
 
     recipe: Recipe
@@ -52,6 +55,7 @@ class FinetunePlan(TrainingPlan):
     transfer: Transfer
     trainable: TrainableCounts
     source_data: Dataset | None = None
+    orientation: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The resolved recipe, as ``--dry-run`` shows it and ``recipe.json`` keeps it."""
@@ -66,6 +70,7 @@ class FinetunePlan(TrainingPlan):
             "shots": list(self.split.shots),
             "held_out": list(self.split.held_out),
             **self.sizes,
+            "axes": self.axes,
             "architecture": configuration.get("architecture", {}).get("network_class_name"),
             "transfer": self.transfer.to_json(),
             "trainable": vars(self.trainable),
@@ -115,6 +120,7 @@ def plan(
     progress = progress or Silent()
     method = METHODS[recipe.method](**recipe.settings)
     base = read_model(model, whole=False, choice=choice).with_labels(recipe.label_names)
+    base = base.with_axes(recipe.model_axes)
     require_adaptable(base)
     for note in base.notes:
         progress.stage(f"Base: {note}")
@@ -125,7 +131,9 @@ def plan(
     require_usable(dataset, progress=progress)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
     source = open_source_data(source_data, base, progress) if source_data is not None else None
-    start, report, trainable = _start(base, dataset, split, recipe, method, plans, progress)
+    axes, orientation = _axes(base, dataset)
+    base = base.with_axes(axes)
+    start, report, trainable = _start(base, dataset, split, recipe, method, axes, plans, progress)
     identity = content_hash(
         {
             "recipe": recipe.identity() | {"settings": method.settings()},
@@ -144,7 +152,23 @@ def plan(
         trainable=trainable,
         identity=identity,
         source_data=source,
+        orientation=orientation,
     )
+
+
+def _axes(base: Model, data: Dataset) -> tuple[str, str]:
+    """The axes to train on, and why in words: those of the base, else the commonest of the scans."""
+    stored, known = stored_axes(data.cases), base.trained_axes
+    axes = known.codes or commonest_axes(stored)
+    if known.codes is not None:
+        words = f"Orientation {axes}, by {known.source}"
+    else:
+        words = (
+            f"Orientation {axes}: nothing says on which axes the base was trained, so it is taken as most of the scans "
+            "are stored. State it with --model-axes"
+        )
+    turned = turned_words(stored, axes)
+    return axes, f"{words}; {turned}" if turned else words
 
 
 def _require_mapped(recipe: Recipe, data: Dataset) -> None:
@@ -160,6 +184,7 @@ def _start(
     split: Split,
     recipe: Recipe,
     method: Method,
+    axes: str,
     own_plans: Path | None,
     progress: Progress,
 ) -> tuple[Checkpoint, Transfer, TrainableCounts]:
@@ -172,11 +197,11 @@ def _start(
         intensities = None
         if len(data.channels) != base.channels:
             shots = [case for case in data.cases if case.name in split.shots]
-            intensities = fingerprint(shots, progress)["foreground_intensity_properties_per_channel"]
+            intensities = fingerprint(shots, progress, axes)["foreground_intensity_properties_per_channel"]
         plans = adapted_plans(base, name, channels=data.channels, intensities=intensities, **sizes)
     checkpoint = replace(
         base.first,
-        plans=plans,
+        plans=with_axes(plans, axes, data.file_ending),
         configuration=configuration,
         dataset_json=dataset_json(data, len(split.shots)),
     )

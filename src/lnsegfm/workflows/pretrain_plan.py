@@ -11,6 +11,7 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots
+from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted
 from lnsegfm.methods.full import Full
@@ -27,6 +28,7 @@ from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress
 from lnsegfm.storage import content_hash, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -141,6 +143,7 @@ class PretrainPlan(TrainingPlan):
             "data": dict(self.data_json),
             "shots": self.split.shots,
             "held_out": self.split.held_out,
+            "axes": self.axes,
             "identity": self.identity,
         }
 
@@ -212,13 +215,18 @@ def _recipe_json(settings: PretrainSettings, method: Full, lr: float, iterations
 
 
 def _start(settings: PretrainSettings, data: Dataset, cases: list[Case], work: Path, progress: Progress) -> Checkpoint:
+    stored = stored_axes(cases)
+    axes = commonest_axes(stored)
+    if turned := turned_words(stored, axes):
+        progress.stage(f"Orientation {axes}, the commonest of the scans: {turned}")
     if settings.plans is not None:
         plans, configuration = given_plans(
             settings.plans, dataset_name(data), patch_size=settings.patch_size, batch_size=settings.batch_size
         )
     else:
-        plans, configuration = _plans_of_preset(settings, data, cases, work, progress), CONFIGURATION
+        plans, configuration = _plans_of_preset(settings, data, cases, axes, work, progress), CONFIGURATION
     description = dataset_json(data, len(cases))
+    plans = with_axes(plans, axes, data.file_ending)
     start = Checkpoint({}, configuration, plans, description, STOCK_TRAINER, MIRRORED)
     seed_everything(settings.seed)
     network = build_network(start, deep_supervision=True)
@@ -227,7 +235,7 @@ def _start(settings: PretrainSettings, data: Dataset, cases: list[Case], work: P
 
 
 def _plans_of_preset(
-    settings: PretrainSettings, data: Dataset, cases: list[Case], work: Path, progress: Progress
+    settings: PretrainSettings, data: Dataset, cases: list[Case], axes: str, work: Path, progress: Progress
 ) -> dict[str, Any]:
     architecture = find_architecture(settings.architecture)
     plans = plans_for_preset(
@@ -239,6 +247,7 @@ def _plans_of_preset(
         gpu_memory_gb=settings.gpu_memory_gb,
         checkpointing=settings.checkpointing,
         progress=progress,
+        axes=axes,
     )
     configuration = plans["configurations"][CONFIGURATION]
     patch_size = settings.patch_size

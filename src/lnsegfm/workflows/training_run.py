@@ -20,6 +20,7 @@ from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import CHECKPOINT
 from lnsegfm.models.plans import in_image_order
 from lnsegfm.models.training_domain import write_training_domain
+from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.progress import Progress
 from lnsegfm.storage import sha256, write_json
 from lnsegfm.training.schedule import Schedule
@@ -70,6 +71,11 @@ class TrainingPlan(ABC):
             "patch_size": in_image_order(self.start.plans, configuration["patch_size"]),
             "batch_size": configuration["batch_size"],
         }
+
+    @property
+    def axes(self) -> str | None:
+        """The axis code to which the scans are turned before they are trained on."""
+        return axes_of_plans(self.start.plans)[0]
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

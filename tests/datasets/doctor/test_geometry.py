@@ -42,7 +42,7 @@ def test_axes_that_run_another_way(folder):
     image(folder, "b", patient(1)[:, ::-1, ::-1], direction=turned, origin_mm=origin)
     label(folder, "b", mask()[:, ::-1, ::-1], direction=turned, origin_mm=origin)
 
-    assert "run to RAS, those of 2 of 3 cases to LPS" in only(folder, "axes-differ", "warning", "b").what
+    assert "run to RAS, those of 2 of 3 cases to LPS" in only(folder, "axes-differ", "note", "b").what
 
 
 def test_a_mirrored_affine(folder):

@@ -11,6 +11,7 @@ import numpy as np
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.orientation import turned_onto
 
 TOLERANCE = 0.25
 """Voxels by which a mask's voxel may lie off the scan's, anywhere in it: formats round positions."""
@@ -45,15 +46,16 @@ def place_by_position(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.nd
     """
     if grid.difference(target) is None:
         return mask, None
-    matrix, offset = _between(grid, target)
-    rounded, shift = np.rint(matrix), np.rint(offset)
-    corners = np.array(list(product(*((0, n - 1) for n in reversed(grid.shape)))), dtype=float)
-    off = np.abs(corners @ (matrix - rounded).T + (offset - shift)).max()
-    if not _permutes(rounded) or off > TOLERANCE:
+    oriented, turned = turned_onto(mask, grid, target)
+    matrix, offset = _between(turned, target)
+    shift = np.rint(offset)
+    corners = np.array(list(product(*((0, n - 1) for n in reversed(turned.shape)))), dtype=float)
+    off = np.abs(corners @ (matrix - np.eye(3)).T + (offset - shift)).max()
+    if not _same_voxels(matrix) or off > TOLERANCE:
         raise DataError(
             f"The mask's voxels are not the scan's: {grid.difference(target)}. Export it on the scan's grid."
         )
-    oriented, start = _reoriented(mask, rounded, shift)
+    start = tuple(int(first) for first in reversed(shift))
     return _paste(oriented, start, target), f"mask moved onto the scan's grid: {grid.difference(target)}"
 
 
@@ -65,13 +67,11 @@ def place_by_axes(mask: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarra
     Raises:
         DataError: The axes or sizes are not the scan's.
     """
-    matrix, _ = _between(grid, target)
-    rounded = np.rint(matrix)
-    sizes = np.array(grid.shape[::-1])
-    if _permutes(rounded) and (np.abs(matrix - rounded) @ sizes).max() <= TOLERANCE * 2:
-        oriented, _ = _reoriented(mask, rounded, np.zeros(3))
-        if oriented.shape == target.shape:
-            return oriented, f"mask put onto the scan by its axes, not by its origin: {grid.difference(target)}"
+    oriented, turned = turned_onto(mask, grid, target)
+    matrix, _ = _between(turned, target)
+    fits = (np.abs(matrix - np.eye(3)) @ np.array(turned.shape[::-1])).max() <= TOLERANCE * 2
+    if fits and _same_voxels(matrix) and oriented.shape == target.shape:
+        return oriented, f"mask put onto the scan by its axes, not by its origin: {grid.difference(target)}"
     raise DataError(f"The mask does not fit the scan: {grid.difference(target)}. Export it on the scan's grid.")
 
 
@@ -85,25 +85,9 @@ def _axes(grid: Grid) -> np.ndarray:
     return np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_mm[::-1])
 
 
-def _permutes(rounded: np.ndarray) -> bool:
-    """Each axis goes to one axis, forwards or backwards, with voxels of the same size."""
-    steps = np.abs(rounded)
-    return bool(
-        ((steps == 0) | (steps == 1)).all() and (steps.sum(axis=0) == 1).all() and (steps.sum(axis=1) == 1).all()
-    )
-
-
-def _reoriented(mask: np.ndarray, rounded: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The mask with the scan's axes, and the scan's index (z, y, x) of its first voxel."""
-    source = np.abs(rounded).argmax(axis=1)  # for each axis of the scan (x, y, z) the axis of the mask
-    oriented = mask.transpose([2 - int(source[axis]) for axis in (2, 1, 0)])
-    start = []
-    for place, axis in enumerate((2, 1, 0)):  # array order z, y, x
-        backwards = rounded[axis, source[axis]] < 0
-        start.append(int(shift[axis]) - (oriented.shape[place] - 1 if backwards else 0))
-        if backwards:
-            oriented = np.flip(oriented, place)
-    return oriented, tuple(start)
+def _same_voxels(matrix: np.ndarray) -> bool:
+    """Each axis goes to its own, with voxels of about the same size."""
+    return bool((np.rint(matrix) == np.eye(3)).all())
 
 
 def _paste(oriented: np.ndarray, start: tuple[int, ...], target: Grid) -> np.ndarray:

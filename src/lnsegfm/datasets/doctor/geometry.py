@@ -10,20 +10,11 @@ import numpy as np
 
 from lnsegfm.datasets.doctor.finding import Finding
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.orientation import axis_codes, turn_to
 from lnsegfm.imaging.stored_image import nifti_notes
 
 MEDIAN_FACTOR = 1.5
 FINEST_MM, COARSEST_MM = 0.2, 10.0
-
-
-def axis_codes(grid: Grid) -> str:
-    """The directions in which the axes x, y and z of a file grow: ``LPS`` is to the patient's left, back and head."""
-    direction = np.array(grid.direction).reshape(3, 3)
-    letters = []
-    for column in direction.T:
-        axis = int(np.abs(column).argmax())
-        letters.append(("RL", "AP", "IS")[axis][int(column[axis] > 0)])
-    return "".join(letters)
 
 
 def judge_grids(grids: Mapping[str, tuple[Path | None, Grid]]) -> list[Finding]:
@@ -34,19 +25,20 @@ def judge_grids(grids: Mapping[str, tuple[Path | None, Grid]]) -> list[Finding]:
     """
     if not grids:
         return []
-    median = np.median([grid.spacing_mm for _, grid in grids.values()], axis=0)
     directions = Counter(axis_codes(grid) for _, grid in grids.values())
     usual, most = directions.most_common(1)[0]
+    turned = {case: turn_to(grid, usual).grid(grid) for case, (_, grid) in grids.items()}
+    median = np.median([grid.spacing_mm for grid in turned.values()], axis=0)
     findings = []
     for case, (file, grid) in grids.items():
-        findings += _spacing(case, file, grid, median, len(grids))
+        findings += _spacing(case, file, turned[case], median, len(grids))
         if (codes := axis_codes(grid)) != usual:
             what = (
-                f"its axes x, y, z run to {codes}, those of {most} of {len(grids)} cases to {usual}: networks see the "
-                "arrays as they are stored, so this scan looks mirrored or turned compared with the others"
+                f"its axes x, y, z run to {codes}, those of {most} of {len(grids)} cases to {usual}: it is turned to "
+                "the model's, exactly, by its header; nnU-Net itself takes most scans as they are stored"
             )
-            remedy = "Look whether the header is right; if it is, store the scan and its label in the common order"
-            findings.append(Finding("axes-differ", "warning", case, file, what, remedy))
+            remedy = "Look whether the header is right: an organ on the wrong side shows that it is not"
+            findings.append(Finding("axes-differ", "note", case, file, what, remedy))
         if np.linalg.det(np.array(grid.direction).reshape(3, 3)) < 0:
             what = f"its axes ({codes}) are left-handed, as in a mirror: a convention, or left and right are swapped"
             remedy = "Look at an organ that lies on one side, such as the liver on the patient's right"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError
+from lnsegfm.imaging.axis_code import require_axes
 
 FLAGS = {
     "plans": "--plans",
@@ -20,6 +21,7 @@ FLAGS = {
     "window_hu": "--window",
     "patch_size": "--patch-size",
 }
+"""Of these a form takes some; what is said of any model, such as its axes, is not among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class ImportOptions:
         spacing_mm: Voxel spacing that it was trained at, (z, y, x).
         window_hu: Lowest and highest intensity, which it was trained to see as 0 and 1.
         patch_size: Voxels (z, y, x) of the patches that it is applied to.
+        axes: The axis code of the arrays that it was trained on, such as ``RAS``.
         licence: Terms of use, in words.
         citation: What to cite.
         replace: Replace a model of the same name.
@@ -53,11 +56,14 @@ class ImportOptions:
     spacing_mm: tuple[float, float, float] | None = None
     window_hu: tuple[float, float] | None = None
     patch_size: tuple[int, int, int] | None = None
+    axes: str | None = None
     licence: str | None = None
     citation: str | None = None
     replace: bool = False
 
     def __post_init__(self) -> None:
+        if self.axes is not None:
+            object.__setattr__(self, "axes", require_axes(self.axes, "--axes"))
         for fold in self.folds:
             if not re.fullmatch(r"\d+|all", fold):
                 raise ConfigError(f"--fold {fold}: not a fold. Use a number, or all.")

@@ -62,6 +62,7 @@ class RecognisedModel:
         notes: What is to be said of it.
         citation: What its file asks to cite.
         card: What its file says of itself.
+        axes: The axis code that its form was trained on; None where that is not known of the form.
     """
 
     form: str
@@ -71,3 +72,4 @@ class RecognisedModel:
     notes: tuple[str, ...] = ()
     citation: str | None = None
     card: ModelCard | None = None
+    axes: str | None = None

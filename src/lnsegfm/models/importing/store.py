@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.datasets.nnunet_layout import channel_names
+from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
 from lnsegfm.errors import ModelError
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource
@@ -20,6 +20,7 @@ from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.model_layout import CHECKPOINT
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, SWIN
 from lnsegfm.nnunet.environment import nnunet_environment
+from lnsegfm.nnunet.plan_axes import axes_of_plans, with_axes
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.progress import Progress
 from lnsegfm.registry.model_card import ModelCard, read
@@ -65,6 +66,7 @@ def store(
         progress.advance(done, len(found.folds), f"fold {fold.name}")
         as_read = fold.read()
         checkpoint, said = normalise_fold(as_read.checkpoint, fold.file, found.covers, options.patch_size)
+        checkpoint, orientation = _with_axes(checkpoint, found, options.axes)
         notes += [note for note in (*as_read.notes, *said) if note not in notes]
         place = folder / f"fold_{fold.name}"
         write_checkpoint(place / CHECKPOINT, checkpoint)
@@ -73,6 +75,7 @@ def store(
         if first is None:
             first = replace(checkpoint, weights={})
             progress.stage(f"Recognised: {sentence(found, first)}")
+            progress.stage(orientation)
         elif checkpoint.plans != first.plans:
             raise ModelError(f"{fold.file}: its network is not that of the other folds. Choose folds with --fold.")
     progress.advance(len(found.folds), len(found.folds))
@@ -91,6 +94,22 @@ def store(
         weights_sha256=tuple(hashes),
         installed_at=datetime.now(UTC).date(),
     )
+
+
+def _with_axes(fold: Checkpoint, found: RecognisedModel, given: str | None) -> tuple[Checkpoint, str]:
+    """A fold whose plans state the axes that it was trained on, as far as somebody says them; and who, in words."""
+    axes, source = axes_of_plans(fold.plans)
+    if given is not None:
+        axes, source = given, "--axes"
+    elif axes is None and found.axes is not None:
+        axes, source = found.axes, f"its origin, {found.form}"
+    if axes is None:
+        return fold, (
+            "Orientation: nothing says on which axes it was trained; scans go to it as they are stored. Where you know "
+            "it, import it again with --axes RAS or LPS"
+        )
+    plans = with_axes(fold.plans, axes, file_ending(fold.dataset_json))
+    return replace(fold, plans=plans), f"Orientation {axes}, by {source}: scans are turned to it, and masks back"
 
 
 def sentence(found: RecognisedModel, fold: Checkpoint) -> str:

@@ -14,6 +14,7 @@ from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
 from lnsegfm.models.plans import require_divisible
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import is_own_part
+from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.storage import read_json
@@ -76,6 +77,7 @@ def require_usable(
             raise ModelError(f"{where}: configuration {configuration!r}: no folder could have that name. Rename it.")
         for entry in plans["configurations"].values():  # all: one may inherit from another
             require_known_imports(entry, Path(where))
+        axes_of_plans(plans)
         if configuration not in plans["configurations"]:
             named = ", ".join(plans["configurations"])
             raise ModelError(f"{where}: it has no configuration {configuration}. It has {named}: use --configuration.")

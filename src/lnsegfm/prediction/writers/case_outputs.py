@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import node_labels
 from lnsegfm.errors import DataError
-from lnsegfm.evaluation.flags import Flag, flags_of
+from lnsegfm.evaluation.flags import Flag, Overlap, flags_of
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
@@ -39,7 +40,6 @@ from lnsegfm.prediction.writers.sidecars import (
     measured_nodes,
     remove_nodes,
     remove_sidecars,
-    require_same_axes,
     sidecars_of,
     write_case_probabilities,
     write_nodes,
@@ -126,16 +126,11 @@ class CaseOutputs:
             predicted: The prediction.
             generation: Of the folder.
 
-        Raises:
-            DataError: Probabilities on other axes than the mask.
         """
         mask, grid = read_mask(predicted.mask)
-        if predicted.probabilities is not None:
-            require_same_axes(case.name, predicted.probabilities, mask)
         flags = None
         if self.options.flags:
-            statistics = measure_mask(predicted.scan, mask, grid, self.origin.labels.names)
-            flags = flags_of(case.name, statistics, self.origin.domains, predicted.mirrored)
+            flags = self._flags(case.name, predicted.scan, mask, grid, predicted.mirrored)
         nodes = self._nodes(mask, grid)
         before = read_record(self.out, case.name)
         self.mask_file(case.name).unlink(missing_ok=True)  # first: no mask ever has another one's record
@@ -172,7 +167,7 @@ class CaseOutputs:
         if not record.exports:
             self.exports.remove(case.name, read_record(self.out, case.name))
         if self._lacks_flags(record):
-            record = replace(record, flags=self._flags(case, mask, grid))
+            record = replace(record, flags=self._flags(case.name, self._ct(case), mask, grid))
         nodes = self._nodes(mask, grid) if record.nodes is None or self._lacks_table(case.name) else None
         if nodes is not None and self._lacks_table(case.name):
             write_nodes(self.out, case.name, nodes)
@@ -224,10 +219,21 @@ class CaseOutputs:
     def _lacks_table(self, case: str) -> bool:
         return self.options.nodes and not has_nodes(self.out, case)
 
-    def _flags(self, case: Case, mask: np.ndarray, grid: Grid) -> tuple[Flag, ...]:
+    def _ct(self, case: Case) -> np.ndarray | None:
         with self.scans.opened(case) as scan:
-            volume = None if self.origin.ct is None else read_volume(scan.images[self.origin.ct])[0]
-        return flags_of(case.name, measure_mask(volume, mask, grid, self.origin.labels.names), self.origin.domains)
+            return None if self.origin.ct is None else read_volume(scan.images[self.origin.ct])[0]
+
+    def _flags(
+        self,
+        case: str,
+        scan_hu: np.ndarray | None,
+        mask: np.ndarray,
+        grid: Grid,
+        mirrored: Mapping[str, Overlap] | None = None,
+    ) -> tuple[Flag, ...]:
+        origin = self.origin
+        measured = measure_mask(scan_hu, mask, grid, origin.labels.names, axes=origin.trained.codes)
+        return flags_of(case, measured, origin.domains, mirrored, origin.trained)
 
     def _nodes(self, mask: np.ndarray, grid: Grid) -> NodesByLabel | None:
         return measured_nodes(mask, grid, self.origin.labels) if self.options.nodes or self._measure else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.evaluation.domain_ranges import TrainingDomain
+from lnsegfm.evaluation.domain_ranges import TrainedAxes, TrainingDomain
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel, training_domains
 from lnsegfm.prediction.predict_options import PredictOptions
@@ -25,6 +25,7 @@ class MaskOrigin:
         mask_ending: Of the masks' files.
         ct: Channel that is CT; None where none is.
         domains: What the model was trained on, with which scans are compared.
+        trained: On which axes that was.
     """
 
     labels: LabelMap
@@ -33,6 +34,7 @@ class MaskOrigin:
     mask_ending: str = ".nii.gz"
     ct: int | None = None
     domains: tuple[TrainingDomain, ...] = ()
+    trained: TrainedAxes = TrainedAxes()  # noqa: RUF009 - frozen
 
     @classmethod
     def of(cls, model: Model, options: PredictOptions) -> MaskOrigin:
@@ -41,13 +43,15 @@ class MaskOrigin:
         Raises:
             DataError: The model's description of its training is damaged.
         """
+        stated = {"model_axes": options.model_axes} if options.model_axes is not None else {}
         return cls(
             labels=model.labels,
             title=model_title(model),
-            made_by={"model": [fold.weights_sha256 for fold in model.folds]} | options.setting.to_json(),
+            made_by={"model": [fold.weights_sha256 for fold in model.folds]} | options.setting.to_json() | stated,
             mask_ending=str(model.dataset_json.get("file_ending", ".nii.gz")),
             ct=ct_channel(model.plans, model.configuration),
             domains=tuple(training_domains(model)) if options.flags else (),
+            trained=model.trained_axes,
         )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap, nodes_among
-from lnsegfm.errors import DataError
 from lnsegfm.evaluation.nodes import Node, measure_nodes, nodes_csv, nodes_json
 from lnsegfm.evaluation.probabilities import ENDING, write_probabilities
 from lnsegfm.imaging.grid import Grid
@@ -44,19 +43,6 @@ def write_nodes(out: Path, case: str, nodes: NodesByLabel) -> None:
     """Write the table of nodes of a case, for people and for programs."""
     write_text(out / f"{case}{NODE_ENDINGS[0]}", nodes_csv(nodes))
     write_json(out / f"{case}{NODE_ENDINGS[1]}", nodes_json(nodes))
-
-
-def require_same_axes(case: str, probabilities: np.ndarray, mask: np.ndarray) -> None:
-    """Refuse probabilities (classes, z, y, x) that are not those of a mask (z, y, x).
-
-    Raises:
-        DataError: The model's reader turns scans, so that they lie on other axes.
-    """
-    if not np.array_equal(probabilities.argmax(0), mask):
-        raise DataError(
-            f"Case {case}: its probabilities lie on other axes than its mask, for the model's reader turns scans. "
-            "Predict without --probabilities."
-        )
 
 
 def write_case_probabilities(out: Path, case: str, probabilities: np.ndarray) -> None:

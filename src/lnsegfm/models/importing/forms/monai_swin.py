@@ -1,8 +1,7 @@
 """MONAI's SwinUNETR, whole, and the transformer of its self-supervised pretraining (SwinViT).
 
 MONAI reads a volume as (x, y, z), nnU-Net as (z, y, x): the plans turn the axes, so that the network sees what it was
-trained on. MONAI also turns every scan to RAS; nnU-Net leaves left and right as the file has them, which prediction
-with mirroring evens out.
+trained on. MONAI also turns every scan to RAS; the plans state it, and scans are turned so here.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from lnsegfm.models.importing.validate_plans import synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state_dict_names import TRANSFORMER, is_swin, state_dict_in
 
@@ -31,10 +31,7 @@ TAKES_ENCODER = TAKES - {"labels"}
 X_Y_Z = (2, 1, 0)
 PATCH = (96, 96, 96)
 EXAMPLE = "MONAI's models for abdominal CT used --spacing 2.0 1.5 1.5 --window -175 250."
-AXES_NOTE = (
-    "Its axes are MONAI's (x, y, z), which the plans say; left and right, front and back are as each scan has them: "
-    "MONAI would turn it to RAS."
-)
+AXES_NOTE = "Its axes are MONAI's (x, y, z), which the plans say."
 
 
 def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
@@ -64,7 +61,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         mirroring_axes=(0, 1, 2),
     )
     fold = RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint))
-    return RecognisedModel(form="MONAI SwinUNETR", folds=(fold,), notes=(AXES_NOTE,))
+    return RecognisedModel(form="MONAI SwinUNETR", folds=(fold,), notes=(AXES_NOTE,), axes=RAS)
 
 
 def read_encoder(source: ModelSource, options: ImportOptions) -> RecognisedModel:
@@ -95,7 +92,11 @@ def read_encoder(source: ModelSource, options: ImportOptions) -> RecognisedModel
     )
     fold = RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint))
     return RecognisedModel(
-        form="MONAI SwinViT, self-supervised encoder", folds=(fold,), covers=(TRANSFORMER,), notes=tuple(notes)
+        form="MONAI SwinViT, self-supervised encoder",
+        folds=(fold,),
+        covers=(TRANSFORMER,),
+        notes=tuple(notes),
+        axes=RAS,
     )
 
 

@@ -15,6 +15,7 @@ from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.validate_plans import read_table
 from lnsegfm.models.model_layout import chosen_folds, model_folders, of_configuration, unfinished
+from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.registry.home import CARD
 from lnsegfm.registry.stored_model import Stored, stored_in, verify
 from lnsegfm.weights.checkpoint import load_safely
@@ -53,6 +54,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         notes=unfinished(folds),
         covers=stored.covers if stored is not None else (),
         card=stored.card if stored is not None else None,
+        axes=RAS if of_total else None,
     )
 
 
