@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk  # the name everybody in the field gives it
@@ -135,25 +132,6 @@ def write_mask(path: Path, mask: np.ndarray, grid: Grid) -> None:
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise ImageError(path, f"label values {low} to {high} do not fit 0 to 65535", "Renumber the labels")
     write_volume(path, mask.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16), grid)
-
-
-@contextmanager
-def readable_by_itk(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """The files as ITK can read them: what a plugin reads is there as NIfTI, until the context ends.
-
-    Raises:
-        ImageError: A file that its reader cannot read.
-        PluginError: A reader that cannot be used.
-    """
-    with TemporaryDirectory(prefix="lnsegfm-") as folder:
-        copies = []
-        for number, file in enumerate(files):
-            copies.append(file)
-            if _plugin_reader(file) is not None:
-                voxels, grid = read_volume(file)
-                copies[-1] = Path(folder) / f"{number}.nii"
-                write_volume(copies[-1], voxels.astype(np.uint8) if voxels.dtype == bool else voxels, grid)
-        yield copies
 
 
 def _plugin_reader(path: Path) -> Reader | None:
