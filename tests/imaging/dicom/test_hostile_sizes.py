@@ -109,8 +109,7 @@ def test_many_structures_take_no_longer_than_reading_them(tmp_path):
     data = dcmread(tmp_path / "x" / "rs.dcm")
     data.StructureSetROISequence = [named(k % 3000, ROIName=f"a{k}") for k in range(4000)]
     data.save_as(tmp_path / "a.dcm")
-    with pytest.raises(DicomError, match=r"have number 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\.:"):
-        read_rtstruct(tmp_path / "a.dcm")
+    assert sum(bool(roi.damage) for roi in read_rtstruct(tmp_path / "a.dcm").rois) == 2000
 
 
 def named(number: int, **more: object) -> Dataset:

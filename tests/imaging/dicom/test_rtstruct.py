@@ -582,13 +582,21 @@ def twice(data: Dataset) -> None:
     [
         (without("StructureSetROISequence"), "without a structure"),
         (lambda data: setattr(data, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"), "not a structure set"),
-        (twice, "several structures have number 1"),
     ],
 )
 def test_files_that_are_no_structure_sets_are_refused(broken: Any, change: Any, message: str) -> None:
     with pytest.raises(DicomError, match=message) as refused:
         read_rtstruct(broken(change))
     assert len(refused.value.problems) == 1
+
+
+def test_structures_of_one_number_are_refused_when_they_are_used(broken: Any) -> None:
+    structures = read_rtstruct(broken(twice))
+
+    for roi in structures.rois:
+        with pytest.raises(DicomError, match="several structures have number 1") as refused:
+            roi_mask(roi, PLAIN)
+        assert len(refused.value.problems) == 1
 
 
 def test_files_that_are_not_dicom_are_refused(tmp_path: Path, broken: Any) -> None:

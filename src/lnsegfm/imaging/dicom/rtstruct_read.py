@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
+from lnsegfm.imaging.dicom.contour_data import geometric_type, image_of, read_points
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.headers import is_dicom
 from lnsegfm.imaging.dicom.structure_set import CLOSED_TYPES, Contour, Roi, StructureSet
 from lnsegfm.imaging.dicom.values import integer, quiet, read_dataset, text, value_of
 
-_FARTHEST_MM = 1e5  # no patient is a hundred metres away
-_CONTOUR_DATA = 0x30060050
+_SHOWN = 10  # numbers that a line lists
 
 
 def read_rtstruct(path: Path) -> StructureSet:
     """Read a structure set.
 
     A structure one of whose closed contours is damaged keeps the others and says so in ``damage``: it is refused when
-    its voxels are asked for, the other structures are not.
+    its voxels are asked for, the other structures are not. So are those that share a number, unless they are copies of
+    one structure.
 
     Raises:
-        DicomError: Not a DICOM file, not a structure set, without a structure, or with two of one number.
+        DicomError: Not a DICOM file, not a structure set, or without a structure.
     """
     with quiet():
         return _structure_set(path, _read_checked(path))
@@ -36,23 +36,15 @@ def read_rtstruct(path: Path) -> StructureSet:
 def _structure_set(path: Path, data: Dataset) -> StructureSet:
     notes: list[str] = []
     frames = _items(data, "ReferencedFrameOfReferenceSequence")
+    items = _numbered(data, notes)
     contours = _contours_by_roi(data, notes)
-    rois = [_roi(item, contours, notes) for item in _items(data, "StructureSetROISequence")]
-    kept = tuple(roi for roi in rois if roi is not None)
+    named = {integer(item, "ROINumber") for item in items}
+    nameless = [n for n in contours if n not in named]
+    kept = _with_numbers_of_their_own([_roi(item, contours, nameless) for item in items])
     if not kept:
         raise DicomError(f"{path}: a structure set without a structure. Export it again with its contours.")
-    numbers = [roi.number for roi in kept]
-    if repeated := sorted(n for n, count in Counter(numbers).items() if count > 1):
-        shown = ", ".join(map(str, repeated[:10])) + (", ..." if len(repeated) > 10 else "")
-        raise DicomError(
-            f"{path}: several structures have number {shown}: whose contours are whose cannot be told. Export it again."
-        )
-    named = set(numbers)
-    notes += [
-        f"Contours of number {n}: the structure set names no such structure: passed over."
-        for n in contours
-        if n not in named
-    ]
+    notes += [note for roi in kept for note in roi.notes]
+    notes += [f"Contours of number {n}: the structure set names no such structure: passed over." for n in nameless]
     stated = [text(item, "FrameOfReferenceUID") for item in frames]
     own = [roi.frame_of_reference_uid for roi in kept if roi.frame_of_reference_uid]
     uids = [uid for uid in (*own, *stated, text(data, "FrameOfReferenceUID")) if uid]
@@ -73,6 +65,17 @@ def _read_checked(path: Path) -> Dataset:
     return data
 
 
+def _numbered(data: Dataset, notes: list[str]) -> list[Dataset]:
+    """The structures that have a number."""
+    items = _items(data, "StructureSetROISequence")
+    notes += [
+        f"Structure {text(item, 'ROIName')!r}: it has no number, so no contours: passed over."
+        for item in items
+        if integer(item, "ROINumber") is None
+    ]
+    return [item for item in items if integer(item, "ROINumber") is not None]
+
+
 def _contours_by_roi(data: Dataset, notes: list[str]) -> dict[int, list[Dataset]]:
     """The items of contours by the number of their structure."""
     contours: dict[int, list[Dataset]] = {}
@@ -85,51 +88,74 @@ def _contours_by_roi(data: Dataset, notes: list[str]) -> dict[int, list[Dataset]
     return contours
 
 
-def _roi(item: Dataset, by_roi: dict[int, list[Dataset]], notes: list[str]) -> Roi | None:
-    number, name = integer(item, "ROINumber"), text(item, "ROIName")
-    if number is None:
-        notes.append(f"Structure {name!r}: it has no number, so no contours: passed over.")
-        return None
+def _with_numbers_of_their_own(rois: Sequence[Roi]) -> tuple[Roi, ...]:
+    """Structures of which no two have one number: copies are one, others cannot be told apart and are damaged."""
+    counts = Counter(roi.number for roi in rois)
+    if max(counts.values(), default=0) < 2:
+        return tuple(rois)
+    names: dict[int, set[str]] = {}
+    for roi in rois:
+        names.setdefault(roi.number, set()).add(roi.name)
+    kept: dict[tuple[int, str], Roi] = {}
+    for roi in rois:
+        if counts[roi.number] < 2:
+            kept[roi.number, roi.name] = roi
+        elif len(names[roi.number]) == 1:
+            line = f"Structure {roi.name!r}: listed {counts[roi.number]} times under number {roi.number}: read once."
+            kept.setdefault((roi.number, roi.name), replace(roi, notes=(*roi.notes, line)))
+        else:
+            why = f"several structures have number {roi.number}: whose contours are whose cannot be told"
+            damage = f"Structure {roi.name!r}: {why}. Export it again, or leave this structure out."
+            kept.setdefault((roi.number, roi.name), replace(roi, damage=damage, contours=()))
+    return tuple(kept.values())
+
+
+def _roi(item: Dataset, by_roi: dict[int, list[Dataset]], nameless: Sequence[int]) -> Roi:
+    number, name = integer(item, "ROINumber") or 0, text(item, "ROIName")
+    contours, damage, empty, odd = [], [], 0, Counter[str]()
+    stored = by_roi.get(number, ())
+    for place, contour in enumerate(stored, start=1):
+        kind, read = geometric_type(contour), read_points(contour)
+        points = read.points_mm
+        if read.wrong and (kind in CLOSED_TYPES or not kind):
+            damage.append(f"contour {place} {read.wrong}")
+        elif not read.wrong and not len(points):
+            empty += 1
+        elif not read.wrong:
+            if not kind and len(points) >= 3:
+                kind = CLOSED_TYPES[0]
+                odd["have no ContourGeometricType: read as closed"] += 1
+            if read.odd:
+                odd[f"{read.odd}: read by what they hold"] += 1
+            contours.append(Contour(points, kind, image_of(contour)))
+    notes = [f"Structure {name!r}: {n} of {len(stored)} contours {what}." for what, n in odd.items()]
     if number not in by_roi:
         notes.append(f"Structure {name!r}: no contours were stored for it.")
-    contours, damage, empty = [], [], 0
-    for place, contour in enumerate(by_roi.get(number, ()), start=1):
-        kind = text(contour, "ContourGeometricType").upper()
-        points, wrong = _points(contour)
-        if wrong and (kind in CLOSED_TYPES or not kind):
-            damage.append(f"contour {place} {wrong}")
-        elif not wrong and not len(points):
-            empty += 1
-        elif not wrong:
-            contours.append(Contour(points, kind))
     if empty:
         notes.append(f"Structure {name!r}: {empty} contours are empty: passed over.")
     why = ""
     if damage:
         more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
         why = f"Structure {name!r}: {damage[0]}{more}. Export it again, or leave this structure out."
-    return Roi(number, name, tuple(contours), text(item, "ReferencedFrameOfReferenceUID"), why)
+    return Roi(
+        number=number,
+        name=name,
+        contours=tuple(contours),
+        frame_of_reference_uid=text(item, "ReferencedFrameOfReferenceUID"),
+        damage=why,
+        notes=tuple(notes),
+        no_contours="" if contours else _why_without_contours(number, bool(stored), nameless),
+    )
 
 
-def _points(contour: Dataset) -> tuple[np.ndarray, str]:
-    """Points (n, 3) and what is wrong with them."""
-    none = np.empty((0, 3))
-    element = contour.get_item(_CONTOUR_DATA)
-    value = element.value if element is not None else None
-    if value is None or len(value) == 0:
-        return none, ""
-    # the bytes of the file: pydicom would make an object of each number
-    words: Iterable[Any] = value.rstrip(b"\0 ").split(b"\\") if isinstance(value, bytes) else value
-    try:
-        numbers = np.array([float(word) for word in words])
-    except (TypeError, ValueError):
-        return none, "holds something that is no number"
-    if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > _FARTHEST_MM:
-        wrong = numbers[~(np.abs(numbers) <= _FARTHEST_MM)][0]
-        return none, f"has a coordinate of {wrong:g} mm"
-    if len(numbers) % 3:
-        return none, f"has {len(numbers)} coordinates, which are not three for each point"
-    return numbers.reshape(-1, 3), ""
+def _why_without_contours(number: int, empty: bool, nameless: Sequence[int]) -> str:
+    if empty:
+        return "its contours have no points"
+    if not nameless:
+        return "nothing was drawn for it"
+    more = ", ..." if len(nameless) > _SHOWN else ""
+    others = ", ".join(map(str, nameless[:_SHOWN])) + more
+    return f"it has number {number}, and the file holds contours of number {others}, which no structure has"
 
 
 def _series(frames: Iterable[Dataset]) -> tuple[str, ...]:
