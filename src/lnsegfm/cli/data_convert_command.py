@@ -15,6 +15,7 @@ import typer
 from lnsegfm.cli.shared_options import (
     AcceptAutomatic,
     AsJson,
+    FillBetween,
     PairByGeometry,
     ResampleUneven,
     Straighten,
@@ -71,6 +72,7 @@ def convert(
     accept_automatic: AcceptAutomatic = False,
     pair_by_geometry: PairByGeometry = False,
     resample_uneven: ResampleUneven = False,
+    fill_between: FillBetween = False,
     listing: Annotated[
         bool, typer.Option("--list", help="Print what a DICOM tree holds and which ROI match; write nothing.")
     ] = False,
@@ -100,6 +102,7 @@ def convert(
         accept_automatic=accept_automatic,
         pair_by_geometry=pair_by_geometry,
         resample_uneven=resample_uneven,
+        fill_between=fill_between,
     )
     require_meaning(card, options)
     if source is None:

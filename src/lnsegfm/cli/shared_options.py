@@ -93,6 +93,10 @@ ResampleUneven = Annotated[
         help="Interpolate series of uneven slice distances onto a grid of one distance instead of refusing them.",
     ),
 ]
+FillBetween = Annotated[
+    bool,
+    typer.Option("--fill-between", help="Fill slices that were skipped between contoured ones, by interpolation."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 

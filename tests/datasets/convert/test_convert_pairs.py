@@ -171,7 +171,10 @@ def test_structures_outside_the_scan_are_a_failure(tmp_path):
     head = ct(tmp_path / "in" / "a", 1)
     beside = ((1, 3), (100, 103), (100, 104))
     above = ((100, 102), (5, 8), (6, 10))
-    for box, told in ((beside, "nothing was drawn within the scan"), (above, "of a series that has 0 to 4")):
+    for box, told in (
+        (beside, "structure 'LN': its contours lie outside the image, to its side"),
+        (above, "of a series that has 0 to 4"),
+    ):
         structures(tmp_path, "rs", head.SeriesInstanceUID, head.FrameOfReferenceUID, box)
         (line,) = dicom(tmp_path).failed
         assert told in line

@@ -613,7 +613,6 @@ def moved(grid: Grid, by: tuple[float, float, float]) -> Grid:
         (lambda g: replace(g, spacing_mm=(2.5, 1.4, 1.2)), "its pixels are 0.7 x 0.6 mm and the grid's"),
         (lambda g: replace(g, spacing_mm=(2.5, 0.75, 0.6)), "its pixels are 0.7 x 0.6 mm and the grid's"),
         (lambda g: replace(g, spacing_mm=(3.0, 0.7, 0.6)), "between voxels"),
-        (lambda g: replace(g, spacing_mm=(1.25, 0.7, 0.6), shape=(8, 5, 7)), "frames lie 2.5 mm apart and"),
         (lambda g: replace(g, direction=turned(17)), "[12].[0-9]* degrees off"),
     ],
 )  # fmt: skip
@@ -623,6 +622,23 @@ def test_another_grid_is_refused_with_the_difference(small, tmp_path, change, ex
         segment_mask(read_seg(tmp_path / "a.dcm"), 1, change(small.grid))
     assert len(str(error.value).splitlines()) == 1
     assert str(error.value).startswith("Segmentation a.dcm: ")
+
+
+def test_frames_on_every_second_slice_are_reported_and_filled_on_request(small, tmp_path):
+    write_seg(tmp_path / "a.dcm", np.ones((4, 5, 7), np.uint8), {"LN": 1}, small)
+    thin = replace(small.grid, spacing_mm=(1.25, 0.7, 0.6), shape=(8, 5, 7))
+    notes: list[str] = []
+
+    comb = segment_mask(read_seg(tmp_path / "a.dcm"), 1, thin, on_note=notes.append)
+    assert list(comb.any(axis=(1, 2))) == [True, False] * 4
+    assert notes == ["Segment 'LN': frames on every second slice (2.5 mm apart, slices 1.25 mm)."]
+
+    whole = segment_mask(read_seg(tmp_path / "a.dcm"), 1, thin, fill_between=True, on_note=notes.append)
+    assert whole[:7].all()
+    assert not whole[7].any()
+    assert notes[2] == "Segment 'LN': slices 1, 3, 5 are filled by interpolation between contoured slices: 105 voxels."
+    merged = segments_mask(read_seg(tmp_path / "a.dcm"), thin, ["LN=a"], {"a": 1}, fill_between=True)
+    assert np.array_equal(merged > 0, whole)
 
 
 def test_rounded_headers_are_no_other_grid(small, tmp_path):

@@ -37,6 +37,7 @@ class ConversionOptions:
         unlabelled: Scans without structures go to ``imagesTs``.
         keep_names: Cases keep the PatientID.
         key: File with the secret that pseudonyms are made with.
+        fill_between: Slices that were skipped between contoured ones are filled by interpolation.
         straighten: Sheared series (gantry tilt) are resampled onto an orthogonal grid instead of being refused.
         accept_automatic: What an algorithm drew may be a reference.
         pair_by_geometry: Structures that no UID pairs belong to the only series on whose slices they lie.
@@ -54,6 +55,7 @@ class ConversionOptions:
     unlabelled: bool = False
     keep_names: bool = False
     key: Path | None = None
+    fill_between: bool = False
     straighten: bool = False
     accept_automatic: bool = False
     pair_by_geometry: bool = False
@@ -91,6 +93,7 @@ class ConversionOptions:
             "part": self.part,
             "shell_mm": self.shell_mm,
             "keep_names": self.keep_names,
+            "fill_between": self.fill_between,
             "straighten": self.straighten,
             "accept_automatic": self.accept_automatic,
             "pair_by_geometry": self.pair_by_geometry,
@@ -165,6 +168,7 @@ class LoadedScan:
         grid: Of all of them.
         mask: Label values (z, y, x) on the same grid; None where the case has no reference.
         notes: Remarks about the case, one line each.
+        without_voxels: Why structures of the reference have no voxel, one line each.
 
     Raises:
         DataError: Shapes that differ.
@@ -174,6 +178,7 @@ class LoadedScan:
     grid: Grid
     mask: np.ndarray | None
     notes: tuple[str, ...] = ()
+    without_voxels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for array in (*self.images, *([self.mask] if self.mask is not None else [])):

@@ -282,7 +282,8 @@ def _require_sound(scan: PlannedScan, loaded: LoadedScan, plan: ConversionPlan) 
     if unknown := sorted(values - plan.labels.allowed):
         raise DataError(f"Its mask holds {unknown}, which no label has ({plan.labels}). Export it again.")
     if not scan.may_be_empty and not values & set(plan.labels.names.values()):
-        raise DataError("Its reference is empty: nothing was drawn within the scan. Leave the case out, or outline it.")
+        why = "; ".join(loaded.without_voxels) or "nothing was drawn within the scan"
+        raise DataError(f"Its reference is empty: {why}. Leave the case out, or outline it.")
 
 
 def _voxels_by_label(mask: np.ndarray, labels: LabelMap) -> dict[str, int]:

@@ -59,7 +59,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
             continue
         case, subject = names(series)
         patients.setdefault(series.patient_id.strip(), set()).add(subject)
-        scans.append(_planned(case, subject, series, reference, labels))
+        scans.append(_planned(case, subject, series, reference, labels, fill_between=options.fill_between))
     return ConversionPlan(
         labels=labels,
         scans=tuple(sorted(scans, key=lambda scan: scan.name)),
@@ -70,13 +70,15 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     )
 
 
-def _planned(case: str, subject: str, series: Series, reference: SeriesReference, labels: LabelMap) -> PlannedScan:
+def _planned(
+    case: str, subject: str, series: Series, reference: SeriesReference, labels: LabelMap, *, fill_between: bool
+) -> PlannedScan:
     chosen = reference.chosen
     load: Callable[[], LoadedScan] = partial(load_scan, series)
     if reference.fault:
         load = partial(_refuse, f"Series {series.uid or 'without UID'}: {reference.why}.")
     elif chosen is not None:
-        load = partial(load_case, series, chosen, labels.names, reference.notes)
+        load = partial(load_case, series, chosen, labels.names, reference.notes, fill_between=fill_between)
     labelled = chosen is not None or reference.fault
     return PlannedScan(
         case,
@@ -224,6 +226,7 @@ CARD = SetCard(
             "key",
             "straighten",
             "resample_uneven",
+            "fill_between",
             "accept_automatic",
             "pair_by_geometry",
         }

@@ -13,6 +13,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotation import Annotation
 from lnsegfm.imaging.dicom.annotation_masks import annotation_mask
 from lnsegfm.imaging.dicom.reference_choice import ReferenceChoice, weigh_structures
+from lnsegfm.imaging.dicom.rois import NO_VOXEL
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
@@ -33,7 +34,12 @@ def choose_reference(
 
 
 def load_case(
-    series: Series, chosen: ReferenceChoice, labels: Mapping[str, int], told: Sequence[str] = ()
+    series: Series,
+    chosen: ReferenceChoice,
+    labels: Mapping[str, int],
+    told: Sequence[str] = (),
+    *,
+    fill_between: bool = False,
 ) -> LoadedScan:
     """Read a series and the reference that was chosen for it; where labels overlap, the lower value has the voxel.
 
@@ -42,6 +48,7 @@ def load_case(
         chosen: What the reference is taken from.
         labels: Value of each label.
         told: Remarks on the choice, one line each.
+        fill_between: Fill in slices that were skipped between contoured ones.
 
     Raises:
         DataError: One of them cannot be read.
@@ -51,7 +58,7 @@ def load_case(
     mask = np.zeros(series.grid.shape, np.uint8)
     for annotation, names in chosen.parts:
         try:
-            part = annotation_mask(annotation, series, names, labels, notes.append)
+            part = annotation_mask(annotation, series, names, labels, notes.append, fill_between=fill_between)
         except DataError as error:  # it names the structure; which scan, only the series' UID tells the user
             raise DataError(f"Series {series.uid or 'without UID'}: {error}") from None
         both = (part > 0) & (mask > 0)
@@ -60,7 +67,10 @@ def load_case(
         if shared := int(np.count_nonzero(both & (part == mask))):
             notes.append(f"{shared} voxels are in structures of two files that have one label: counted once")
         mask = np.where((part > 0) & ((mask == 0) | (part < mask)), part, mask)
-    return LoadedScan(scan.images, series.grid, mask, (*notes, *_absent_labels(mask, chosen, labels)))
+    notes += _absent_labels(mask, chosen, labels)
+    reasons = [note.rstrip(".").replace(f" {NO_VOXEL}", ": ") for note in notes if NO_VOXEL in note]
+    without_voxels = tuple(line[:1].lower() + line[1:] for line in reasons)
+    return LoadedScan(scan.images, series.grid, mask, tuple(notes), without_voxels)
 
 
 def _absent_labels(mask: np.ndarray, chosen: ReferenceChoice, labels: Mapping[str, int]) -> list[str]:

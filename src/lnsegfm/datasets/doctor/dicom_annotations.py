@@ -16,11 +16,11 @@ from lnsegfm.datasets.doctor.mask_checks import judge_air, judge_fragments, judg
 from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotated_series import PairingOptions, pair_annotations
-from lnsegfm.imaging.dicom.rois import NoteCallback
+from lnsegfm.imaging.dicom.rois import NO_VOXEL, NoteCallback
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import Segmentation, read_seg, segment_mask
 from lnsegfm.imaging.dicom.series import Series, SeriesIndex
-from lnsegfm.imaging.dicom.structure_masks import Roi, StructureSet, roi_mask
+from lnsegfm.imaging.dicom.structure_masks import Roi, StructureSet, image_heights, roi_mask
 from lnsegfm.imaging.dicom.tree_references import TreeReferences, tree_references
 from lnsegfm.imaging.dicom.uneven_stack import (
     mask_on_planes,
@@ -32,8 +32,12 @@ from lnsegfm.imaging.grid import Grid
 
 WHOLE_PATIENT = frozenset({"body", "external", "skin", "patient", "outline"})
 _NO_CONTOURS = "no contours were stored for it."
-_LOST = ("above or below the series", "lies outside the image", "passed over: it has no number")
+_LOST = ("above or below the series", "passed over: it has no number")
+_SKIPPED = ("skipped between contoured slices", " on every ")
+_DOUBTFUL = ("overlap in part", "nothing is read there", "read as holes and leave", "(ContourImageSequence)")
 _CHECK_SERIES = "Check whether it was drawn on this series"
+_FILL = "Draw what is missing, or convert with --fill-between"
+_LOOK = "Look at it on its slices"
 _IF_ABSENT = "Nothing where it is absent; else draw it"
 
 
@@ -142,9 +146,10 @@ def judge_structures(
         except DataError as error:
             yield _unusable(structure.noun, case, structure.file, error, structure.taken)
             continue
-        yield from _note_findings(case, structure.file, notes)
+        reasons = [note for note in notes if NO_VOXEL in note]
+        yield from _note_findings(case, structure.file, [note for note in notes if note not in reasons])
         if not mask.any():
-            yield from _empty(case, structure)
+            yield from _empty(case, structure, reasons)
         elif not is_whole_patient(structure):
             yield from _judge_mask(case, structure, mask, image, grid, body)
             if (x := centre_x_mm(mask, 1, grid)) is not None:
@@ -165,13 +170,14 @@ def _unusable(noun: str, case: str, file: Path, error: DataError, taken: bool = 
     return from_sentence("segmentation", severity, case, file, str(error))
 
 
-def _empty(case: str, structure: AnnotatedStructure) -> Iterator[Finding]:
+def _empty(case: str, structure: AnnotatedStructure, reasons: Sequence[str]) -> Iterator[Finding]:
     named = f"{structure.noun} {structure.name}"
     if structure.noun == "segment":
         yield Finding("structure-empty", "note", case, structure.file, f"{named} has no voxel", _IF_ABSENT)
     elif not structure.points:
-        what = f"{named} holds the centre of no voxel of the series"
-        yield Finding("structure-empty", "warning", case, structure.file, what, _CHECK_SERIES)
+        why = reasons[0].partition(NO_VOXEL)[2].rstrip(".") if reasons else "it holds the centre of no voxel"
+        remedy = _CHECK_SERIES if "outside the image" in why else _LOOK
+        yield Finding("structure-empty", "warning", case, structure.file, f"{named} {NO_VOXEL}{why}", remedy)
 
 
 def _judge_mask(
@@ -202,7 +208,8 @@ def _rois(
 
 
 def _roi_mask(roi: Roi, series: Series, on_note: NoteCallback) -> np.ndarray:
-    mask = roi_mask(roi_on_slices(roi, series), slice_grid(series), on_note=on_note)
+    images = image_heights(series)
+    mask = roi_mask(roi_on_slices(roi, series), slice_grid(series), images=images, on_note=on_note)
     return mask_on_planes(mask, series)
 
 
@@ -215,24 +222,34 @@ def _segments(
             yield AnnotatedStructure("segment", segment.label, path, mask, taken=verdicts[segment.number])
 
 
-def _segment_mask(segmentation: Segmentation, number: int, series: Series, _: NoteCallback) -> np.ndarray:
-    mask = segment_mask(segmentation_on_slices(segmentation, series), number, slice_grid(series))
+def _segment_mask(segmentation: Segmentation, number: int, series: Series, on_note: NoteCallback) -> np.ndarray:
+    mask = segment_mask(segmentation_on_slices(segmentation, series), number, slice_grid(series), on_note=on_note)
     return mask_on_planes(mask, series)
 
 
 def _notes_of_structure_set(structures: StructureSet, path: Path) -> list[Finding]:
     findings = _note_findings("", path, (note for note in structures.notes if not note.endswith(_NO_CONTOURS)))
-    return findings + [
-        Finding("structure-empty", "note", "", path, f"structure {roi.name} has no contour", _IF_ABSENT)
-        for roi in structures.rois
-        if not roi.contours and not roi.damage
-    ]
+    return findings + [_without_contours(roi, path) for roi in structures.rois if not roi.contours and not roi.damage]
+
+
+def _without_contours(roi: Roi, path: Path) -> Finding:
+    what = f"structure {roi.name} has no contour"
+    if "which no structure has" in roi.no_contours:
+        return Finding("structure-empty", "warning", "", path, f"{what}: {roi.no_contours}", "Export it again")
+    return Finding("structure-empty", "note", "", path, what, _IF_ABSENT)
 
 
 def _note_findings(case: str, file: Path, lines: Iterable[str]) -> list[Finding]:
     findings = []
     for line in lines:
-        severity: Severity = "warning" if any(words in line for words in _LOST) else "note"
-        remedy = _CHECK_SERIES if severity == "warning" else "Look at it on its slices if it matters"
+        severity, remedy = _severity(line)
         findings.append(from_sentence("contours", severity, case, file, line, remedy))
     return findings
+
+
+def _severity(line: str) -> tuple[Severity, str]:
+    """How grave it is what a line says, and what to do."""
+    for remedy, several in ((_CHECK_SERIES, _LOST), (_FILL, _SKIPPED), (_LOOK, _DOUBTFUL)):
+        if any(words in line for words in several):
+            return "warning", remedy
+    return "note", f"{_LOOK} if it matters"

@@ -46,6 +46,7 @@ def annotation_mask(
     on_note: NoteCallback | None = None,
     *,
     content: Content | None = None,
+    fill_between: bool = False,
 ) -> np.ndarray:
     """Label values (z, y, x) on the grid of a series.
 
@@ -54,20 +55,35 @@ def annotation_mask(
         series: The scan.
         names: ``NAME=label`` for each structure that is wanted.
         labels: Value of each label.
-        on_note: Is given a line about everything that was passed over.
+        on_note: Is given a line about everything that was passed over or read by a rule.
         content: The file, where it has been read already.
+        fill_between: Fill in slices that were skipped between contoured ones.
 
     Raises:
         DataError: The file cannot be read, or its structures cannot be turned into voxels.
     """
-    from lnsegfm.imaging.dicom.structure_masks import structures_mask
+    from lnsegfm.imaging.dicom.structure_masks import image_heights, structures_mask
 
     numbers = {structure.number for structure in annotation.structures}
     content = content or read_content(annotation)
     if isinstance(content, Segmentation):
-        content = segmentation_on_slices(content, series)
-        mask = segments_mask(content, slice_grid(series), names, labels, numbers=numbers, on_note=on_note)
+        content, grid = segmentation_on_slices(content, series), slice_grid(series)
+        mask = segments_mask(content, grid, names, labels, numbers=numbers, fill_between=fill_between, on_note=on_note)
         return mask_on_planes(mask, series)
-    kept = replace(content, rois=tuple(roi for roi in content.rois if roi.number in numbers))
-    kept = structures_on_slices(kept, series)
-    return mask_on_planes(structures_mask(kept, slice_grid(series), names, labels, on_note=on_note), series)
+    others = [roi for roi in content.rois if roi.number not in numbers]
+    of_others = {note for roi in others for note in roi.notes}
+    kept = replace(
+        content,
+        rois=tuple(roi for roi in content.rois if roi.number in numbers),
+        notes=tuple(note for note in content.notes if note not in of_others),
+    )
+    mask = structures_mask(
+        structures_on_slices(kept, series),
+        slice_grid(series),
+        names,
+        labels,
+        images=image_heights(series),
+        fill_between=fill_between,
+        on_note=on_note,
+    )
+    return mask_on_planes(mask, series)

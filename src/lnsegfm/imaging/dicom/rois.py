@@ -17,6 +17,9 @@ from lnsegfm.imaging.dicom.dicom_errors import DicomError
 
 _SHOWN = 40  # names that a message lists
 
+NO_VOXEL = "has no voxel: "
+"""In a line about a structure or segment without voxels, what stands before the reason."""
+
 NoteCallback = Callable[[str], None]
 """Is given one line about each thing that a user should know."""
 

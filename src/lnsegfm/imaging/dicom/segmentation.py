@@ -16,9 +16,10 @@ import numpy as np
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.dicom.codes import Code
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.rois import NoteCallback, labels_by_priority, match_rois, overlap_notes
+from lnsegfm.imaging.dicom.rois import NO_VOXEL, NoteCallback, labels_by_priority, match_rois, overlap_notes
 from lnsegfm.imaging.dicom.seg_geometry import FramePlane, Indices, Placement, place_on_grid
 from lnsegfm.imaging.dicom.seg_pixels import Pixels
+from lnsegfm.imaging.dicom.skipped_slices import read_skipped_slices
 from lnsegfm.imaging.grid import Grid
 
 THRESHOLD = 0.5
@@ -124,6 +125,8 @@ def segment_mask(
     *,
     threshold: float = THRESHOLD,
     frame_of_reference_uid: str = "",
+    fill_between: bool = False,
+    on_note: NoteCallback | None = None,
 ) -> np.ndarray:
     """One segment on a grid, bool (z, y, x), whatever overlaps it.
 
@@ -133,16 +136,22 @@ def segment_mask(
         grid: Where to; its slices may be in any order and its axes may run either way.
         threshold: Of a fractional segmentation: the part of its maximum from which a pixel belongs to the segment.
         frame_of_reference_uid: Of the scan that the grid is of; compared where both are known.
+        fill_between: Fill in slices that were skipped between frames that hold an object (``skipped_slices``).
+        on_note: Is given a line about skipped slices.
 
     Raises:
         DicomError: No such segment, a frame of reference that differs, a grid that differs (nothing is resampled), or
             frames that contradict each other or do not decode.
         ConfigError: A threshold that is not within (0, 1].
     """
-    segments.segment(number)
+    title = f"Segment {segments.segment(number).label!r}"
     mask = np.zeros(grid.shape, dtype=bool)
     for numbers, where in frame_voxels(segments, grid, {number}, threshold, frame_of_reference_uid):
         mask[tuple(axis[numbers == number] for axis in where)] = True
+    across = _across_frames(segments, grid)
+    for line in read_skipped_slices(title, mask, grid.spacing_mm, axis=across, fill=fill_between):
+        if on_note is not None:
+            on_note(line)
     return mask
 
 
@@ -157,6 +166,7 @@ def segments_mask(
     frame_of_reference_uid: str = "",
     numbers: Set[int | None] | None = None,
     strict: bool = True,
+    fill_between: bool = False,
     on_note: NoteCallback | None = None,
 ) -> np.ndarray:
     """Segments merged into one mask of labels, uint8 (z, y, x).
@@ -172,7 +182,9 @@ def segments_mask(
         frame_of_reference_uid: As in ``segment_mask``.
         numbers: Of the segments that come into question; all unless given.
         strict: Refuse a pattern that matches no name; otherwise it is reported.
-        on_note: Is given a line about everything that was passed over or overlaps.
+        fill_between: As in ``segment_mask``, for all segments of a label together.
+        on_note: Is given a line about everything that was passed over, skipped or overlaps, and about each segment that
+            has no voxel.
 
     Raises:
         DicomError: As ``segment_mask``, or a label without a value.
@@ -186,6 +198,8 @@ def segments_mask(
     mask = np.zeros(grid.shape, dtype=np.uint8)
     overlaps: dict[tuple[str, str], int] = {}
     done: list[str] = []
+    drawn: set[int] = set()
+    across = _across_frames(segments, grid)
     for label in labels_by_priority(matched, labels, priority):
         wanted = {s.number for s, given in zip(asked, matched.labels, strict=True) if given == label}
         for found, where in frame_voxels(segments, grid, wanted, threshold, frame_of_reference_uid):
@@ -196,7 +210,19 @@ def segments_mask(
                 if several := int(np.count_nonzero(taken == labels[other])):
                     overlaps[other, label] = overlaps.get((other, label), 0) + several
             mask[place] = np.where(taken == 0, labels[label], taken)
+            drawn.update(np.unique(found[own]).tolist())
+        own_voxels = mask == labels[label]
+        title = f"{segments.title}: label {label}"
+        for line in read_skipped_slices(title, own_voxels, grid.spacing_mm, axis=across, fill=fill_between):
+            on_note(line)
+        if fill_between:
+            mask[own_voxels & (mask == 0)] = labels[label]
         done.append(label)
+    framed = {frame.segment for frame in segments.frames}
+    for segment, given in zip(asked, matched.labels, strict=True):
+        if given is not None and segment.number not in drawn:
+            why = "no pixel of its frames is its own" if framed & {segment.number, None} else "no frame is of it"
+            on_note(f"Segment {segment.label!r} {NO_VOXEL}{why}.")
     for line in overlap_notes(overlaps):
         on_note(line)
     return mask
@@ -216,7 +242,6 @@ def frame_voxels(
     if frame_of_reference_uid and stated and stated != frame_of_reference_uid:
         why = f"its frame of reference is {stated} and the scan's is {frame_of_reference_uid}"
         raise DicomError(f"{segments.title}: {why}. Give the scan that it was drawn on, or register the two.")
-    _refuse_wider_slices(segments, grid)
     known = [s.number for s in segments.segments]
     contents: dict[tuple[int | None, Placement], bytes] = {}
     for k, frame in enumerate(segments.frames):
@@ -257,25 +282,10 @@ def _outside(inside: np.ndarray, place: Placement, grid: Grid) -> int:
     return int(np.count_nonzero(inside) - np.count_nonzero(inside[fits[0]][:, fits[1]]))
 
 
-def _refuse_wider_slices(segments: Segmentation, grid: Grid) -> None:
-    """Frames 2 mm apart lie on a grid of 1 mm slices, but every other slice would stay empty: refuse that.
-
-    It takes three planes, none of them closer to another than is stated: a writer that leaves out empty frames may
-    state the distance of two nodes.
-    """
-    stated = segments.slice_distance_mm
-    if stated is None:
-        return
-    normal = segments.frames[0].plane.normal
+def _across_frames(segments: Segmentation, grid: Grid) -> int:
+    """The axis of arrays (z, y, x) that runs across the frames."""
     axes = np.array(grid.direction).reshape(3, 3)
-    slices_mm = grid.spacing_mm[2 - int(np.argmax(np.abs(axes.T @ normal)))]
-    places = np.unique([np.round(float(normal @ np.array(f.plane.position_mm)), 3) for f in segments.frames])
-    if len(places) < 3:
-        return
-    apart = min(stated, float(np.diff(places).min()))
-    if apart > 1.5 * slices_mm:
-        why = f"its frames lie {apart:.4g} mm apart and the grid's slices {slices_mm:.4g} mm"
-        raise DicomError(f"{segments.title}: {why}. {_NOT_RESAMPLED}.")
+    return 2 - int(np.argmax(np.abs(axes.T @ segments.frames[0].plane.normal)))
 
 
 def segments_with_voxels(segments: Segmentation, threshold: float = THRESHOLD) -> frozenset[int]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from lnsegfm.imaging.box import bounding_box
+
 LARGEST_GAP_MM = 20.0
 """Outlines farther apart than this are taken as two objects: nothing is filled in between."""
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
@@ -48,18 +50,24 @@ class SliceGap:
         return range(self.before + 1, self.after)
 
 
-def find_slice_gaps(voxels: np.ndarray, slice_mm: float, connected: Set[int] = frozenset()) -> list[SliceGap]:
+def find_slice_gaps(
+    voxels: np.ndarray, spacing_mm: tuple[float, float, float], connected: Set[int] = frozenset()
+) -> list[SliceGap]:
     """Slices that were skipped between outlines of an object.
+
+    Where more than one slice is missing, outlines narrower than half the distance between them are fragments of their
+    own and no gap.
 
     Args:
         voxels: A structure, boolean (z, y, x).
-        slice_mm: Distance of slices.
+        spacing_mm: Of its voxels (z, y, x).
         connected: Slices whose voxels are known to be one object, which need no search for several.
     """
     filled = [k for k in range(len(voxels)) if voxels[k].any()]
     gaps: list[SliceGap] = []
     begun: dict[int, np.ndarray] = {}
-    reach = int(LARGEST_GAP_MM / slice_mm + 1e-6)
+    reach = int(LARGEST_GAP_MM / spacing_mm[0] + 1e-6)
+    pixel_mm2 = spacing_mm[1] * spacing_mm[2]
     for number, k in enumerate(filled[:-1]):
         ended = _apart_from(voxels[k], voxels[k + 1], k in connected)
         following = filled[number + 1]
@@ -73,6 +81,9 @@ def find_slice_gaps(voxels: np.ndarray, slice_mm: float, connected: Set[int] = f
                     k > 0 and (upper & voxels[k - 1]).any(),
                     after + 1 < len(voxels) and (lower & voxels[after + 1]).any(),
                 )
+                area_mm2 = pixel_mm2 * max(np.count_nonzero(upper), np.count_nonzero(lower))
+                if after > k + 2 and area_mm2**0.5 < 0.5 * (after - k) * spacing_mm[0]:
+                    continue
                 two = after > k + reach or (after > k + 2 and all(goes_on))
                 gaps.append(SliceGap(k, after, upper, lower, bool(two)))
                 ended = ended & ~upper
@@ -140,7 +151,9 @@ def _signed_distance(plane: np.ndarray, pixel_mm: tuple[float, float]) -> np.nda
     return distance
 
 
-def gap_notes(title: str, voxels: np.ndarray, gaps: Sequence[SliceGap], first: int, slice_mm: float) -> list[str]:
+def gap_notes(
+    title: str, voxels: np.ndarray, gaps: Sequence[SliceGap], first: int, slice_mm: float, *, noun: str = "contours"
+) -> list[str]:
     """Lines about skipped slices.
 
     Args:
@@ -149,13 +162,14 @@ def gap_notes(title: str, voxels: np.ndarray, gaps: Sequence[SliceGap], first: i
         gaps: Of ``find_slice_gaps``.
         first: Number of the array's first slice in the series.
         slice_mm: Distance of slices.
+        noun: What was drawn.
     """
     drawn = np.flatnonzero(voxels.any(axis=(1, 2)))
     steps = np.unique(np.diff(drawn))
     if len(drawn) >= 3 and len(steps) == 1 and steps[0] >= 2:
         n = int(steps[0])
         nth = _ORDINALS.get(n, f"{n}th")
-        return [f"{title}: contours on every {nth} slice ({n * slice_mm:.4g} mm apart, slices {slice_mm:.4g} mm)."]
+        return [f"{title}: {noun} on every {nth} slice ({n * slice_mm:.4g} mm apart, slices {slice_mm:.4g} mm)."]
     lines = []
     if skipped := sorted({k for gap in gaps if not gap.two_objects for k in gap.skipped}):
         lines.append(f"{title}: {slices_in_words(skipped, first)} skipped between contoured slices.")
@@ -163,6 +177,32 @@ def gap_notes(title: str, voxels: np.ndarray, gaps: Sequence[SliceGap], first: i
         if gap.two_objects:
             between = f"{gap.before + first} and {gap.after + first}"
             lines.append(f"{title}: nothing between slices {between}, whose outlines overlap: taken as two objects.")
+    return lines
+
+
+def read_skipped_slices(
+    title: str, mask: np.ndarray, spacing_mm: tuple[float, float, float], *, axis: int = 0, fill: bool = False
+) -> list[str]:
+    """Lines about slices that frames of a segmentation skip; fills them in where that is wanted.
+
+    Args:
+        title: What the lines begin with.
+        mask: Boolean (z, y, x); what is filled in is added to it.
+        spacing_mm: Of its voxels (z, y, x).
+        axis: Across the frames.
+        fill: Fill them in.
+    """
+    turned, spacing = np.moveaxis(mask, axis, 0), (spacing_mm[axis], *np.delete(spacing_mm, axis).tolist())
+    box = bounding_box(turned)
+    if box is None:
+        return []
+    part = turned[box]
+    gaps = find_slice_gaps(part, (spacing[0], spacing[1], spacing[2]))
+    lines = gap_notes(title, part, gaps, box[0].start, spacing[0], noun="frames")
+    if fill and gaps:
+        filled, added = filled_gaps(part, gaps, (spacing[1], spacing[2]))
+        part[...] = filled
+        lines += [fill_note(title, added, box[0].start)] if added else []
     return lines
 
 

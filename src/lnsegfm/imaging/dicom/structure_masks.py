@@ -8,7 +8,7 @@ import numpy as np
 
 from lnsegfm.imaging.dicom.contour_planes import to_index
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.rois import NoteCallback, labels_by_priority, match_rois, overlap_notes
+from lnsegfm.imaging.dicom.rois import NO_VOXEL, NoteCallback, labels_by_priority, match_rois, overlap_notes
 from lnsegfm.imaging.dicom.structure_set import Contour, ImageOfSeries, Roi, StructureSet, mismatch
 from lnsegfm.imaging.dicom.structure_voxels import RoiVoxels, image_heights, roi_voxels
 from lnsegfm.imaging.grid import Grid
@@ -17,9 +17,6 @@ __all__ = [
     "Contour", "Roi", "RoiVoxels", "StructureSet", "image_heights", "mismatch", "roi_mask", "roi_voxels",
     "structures_mask", "to_index",
 ]  # fmt: skip
-
-NO_VOXEL = "has no voxel: "
-"""In a line about a structure without voxels, what stands before the reason."""
 
 
 def roi_mask(
@@ -90,6 +87,8 @@ def structures_mask(
     """
     matched = match_rois(structures.names, patterns, strict=strict)
     _report_notes((f"Pattern {p}: no structure has such a name." for p in matched.unused), on_note)
+    of_structures = {note for roi in structures.rois for note in roi.notes}
+    _report_notes((note for note in structures.notes if note not in of_structures), on_note)
     order = labels_by_priority(matched, labels, priority)
     mask = np.zeros(grid.shape, dtype=np.uint8)
     overlaps: dict[tuple[str, str], int] = {}
@@ -97,7 +96,7 @@ def structures_mask(
     wanted = [(label, roi) for label, roi in zip(matched.labels, structures.rois, strict=True) if label is not None]
     for label, roi in sorted(wanted, key=lambda pair: order.index(pair[0])):
         roi_part = _voxels_in_frame(roi, grid, frame_of_reference_uid, images, fill_between)
-        _report_notes(_all_notes(roi, roi_part), on_note)
+        _report_notes((*roi.notes, *_all_notes(roi, roi_part)), on_note)
         if roi_part.box is None:
             continue
         part, value = mask[roi_part.box], labels[label]

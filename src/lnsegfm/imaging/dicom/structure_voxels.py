@@ -54,7 +54,10 @@ class RoiVoxels:
 
 def image_heights(series: Series) -> dict[ImageOfSeries, float]:
     """Where each image of a series lies on its grid, in slices: what ``roi_voxels`` compares contours with."""
-    places = to_index(np.array([each.position_mm for each in series.slices]), series.grid)[:, 2]
+    if series.uneven:  # what was drawn on slice k is moved to plane k
+        places = np.arange(len(series.slices), dtype=float)
+    else:
+        places = to_index(np.array([each.position_mm for each in series.slices]), series.grid)[:, 2]
     return {
         (each.sop_instance_uid, each.frame or 0): float(place)
         for each, place in zip(series.slices, places, strict=True)
@@ -103,7 +106,7 @@ def roi_voxels(
     if not voxels.any():
         return _without_voxels(notes, tally.reason)
     single = {k - box[0].start for k, groups in planes.items() if sum(len(each.contours) for each in groups) == 1}
-    gaps = find_slice_gaps(voxels, grid.spacing_mm[0], single)
+    gaps = find_slice_gaps(voxels, grid.spacing_mm, single)
     notes += tally.empty_slices() + gap_notes(tally.title, voxels, gaps, box[0].start, grid.spacing_mm[0])
     if fill_between and gaps:
         voxels, added = filled_gaps(voxels, gaps, grid.spacing_mm[1:])
