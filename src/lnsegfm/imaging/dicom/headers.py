@@ -27,6 +27,7 @@ from lnsegfm.imaging.dicom.values import (
     read_dataset,
     read_start,
     text,
+    unreadable_syntax,
     value_of,
 )
 
@@ -197,7 +198,8 @@ def read_header(path: Path, modalities: tuple[str, ...]) -> FileHeader:
         return FileHeader("segmentation", modality)
     rows, columns = integer(data, "Rows"), integer(data, "Columns")
     if not (rows and columns) and "CT" in modalities and _may_be_ct(data, sop_class, modality):
-        raise DicomError(f"File {path.name} is cut short or damaged (its header ends early). Copy or export it again.")
+        early = f"File {path.name} is cut short or damaged (its header ends early). Copy or export it again."
+        raise DicomError(unreadable_syntax(path) or early)
     if modality not in modalities or not rows or not columns:
         series_uid = text(data, "SeriesInstanceUID")
         return FileHeader("image" if rows and columns else "other", modality, series_uid=series_uid)

@@ -10,7 +10,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from lnsegfm.imaging.dicom.decoder_process import decoding_fault
 from lnsegfm.imaging.dicom.decoding import DEFLATED_FRAMES, ENCAPSULATED, Rescale, decode_frame
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.transfer_syntaxes import is_known, is_video, syntax_title
+from lnsegfm.imaging.dicom.transfer_syntaxes import not_readable
 from lnsegfm.imaging.dicom.values import integer, quiet, text
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -48,6 +48,16 @@ def stored_frame(data: Dataset, which: str, index: int, rescale: Rescale | None)
         raise DicomError(f"{which} cannot be decoded ({why}). Export it again, uncompressed.") from None
 
 
+def _require_plain_bits(data: Dataset, which: str) -> None:
+    allocated, stored, high = (integer(data, k) for k in ("BitsAllocated", "BitsStored", "HighBit"))
+    if stored is not None and high is not None and high != stored - 1:
+        raise DicomError(f"{which} keeps its values in unusual bits (HighBit {high} of {stored}). Export it again.")
+    if allocated not in (8, _PACKED, 16, 32):
+        raise DicomError(f"{which} has {allocated} bits a pixel, and 8, 12, 16 and 32 can be read. Export it again.")
+    if stored is not None and not 1 <= stored <= allocated:
+        raise DicomError(f"{which} keeps its values in {stored} bits of {allocated}. Export it again.")
+
+
 def require_readable(syntax: UID, which: str) -> None:
     """Refuse a transfer syntax that is not read, by its name.
 
@@ -65,25 +75,8 @@ def require_readable(syntax: UID, which: str) -> None:
             available = get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
-    if available:
-        return
-    title, plain = syntax_title(syntax), "Export it uncompressed (explicit VR little endian)"
-    if is_video(syntax):
-        raise DicomError(f"{which} is in a format that is no image ({title}). {plain}.")
-    if not is_known(syntax):
-        kind = "private" if syntax.is_private else "unknown"
-        raise DicomError(f"{which} is in the {kind} transfer syntax {syntax}, which cannot be read. {plain}.")
-    raise DicomError(f"{which} is compressed as {title}, which cannot be read. {plain}.")
-
-
-def _require_plain_bits(data: Dataset, which: str) -> None:
-    allocated, stored, high = (integer(data, k) for k in ("BitsAllocated", "BitsStored", "HighBit"))
-    if stored is not None and high is not None and high != stored - 1:
-        raise DicomError(f"{which} keeps its values in unusual bits (HighBit {high} of {stored}). Export it again.")
-    if allocated not in (8, _PACKED, 16, 32):
-        raise DicomError(f"{which} has {allocated} bits a pixel, and 8, 12, 16 and 32 can be read. Export it again.")
-    if stored is not None and not 1 <= stored <= allocated:
-        raise DicomError(f"{which} keeps its values in {stored} bits of {allocated}. Export it again.")
+    if not available:
+        raise DicomError(not_readable(syntax, which))
 
 
 def _packed(data: Dataset, syntax: UID, which: str, index: int) -> np.ndarray:

@@ -13,6 +13,7 @@ _NEWER = {
     "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
 }
 _VIDEO = ("MPEG", "HEVC", "SMPTE", "JPIP")
+_PLAIN = "Export it uncompressed (explicit VR little endian)"
 
 
 def syntax_title(syntax: UID) -> str:
@@ -25,6 +26,17 @@ def is_known(syntax: UID) -> bool:
     return syntax_title(syntax) != syntax
 
 
-def is_video(syntax: UID) -> bool:
-    """Whether its pixels are a film, or lie elsewhere, and are no frames of an image."""
-    return any(word in syntax_title(syntax) for word in _VIDEO)
+def not_readable(syntax: UID, which: str) -> str:
+    """The line about pixels in a transfer syntax that is not read: a film, private, unknown, or without a decoder.
+
+    Args:
+        syntax: TransferSyntaxUID.
+        which: What the line calls the file.
+    """
+    title = syntax_title(syntax)
+    if not is_known(syntax):
+        kind = "private" if syntax.is_private else "unknown"
+        return f"{which} is in the {kind} transfer syntax {syntax}, which cannot be read. {_PLAIN}."
+    if any(word in title for word in _VIDEO):  # a film, or pixels that lie elsewhere
+        return f"{which} is in a format that is no image ({title}). {_PLAIN}."
+    return f"{which} is compressed as {title}, which cannot be read. {_PLAIN}."

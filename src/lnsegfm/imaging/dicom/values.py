@@ -15,9 +15,12 @@ from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.sequence import Sequence
+from pydicom.uid import UID
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.transfer_syntaxes import is_known, not_readable
 
 _PIXEL_DATA, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
 MAX_INFLATED = 1 << 30
@@ -184,5 +187,17 @@ def _ends_early(data: Dataset, raised: list[warnings.WarningMessage]) -> bool:
 
 
 def _damaged(path: Path, error: BaseException) -> DicomError:
+    if (line := unreadable_syntax(path)) is not None:
+        return DicomError(line)
     kind = type(error).__name__
     return DicomError(f"File {path.name} is cut short or damaged ({kind}). Export or copy it again.")
+
+
+def unreadable_syntax(path: Path) -> str | None:
+    """The line about a file in a transfer syntax that is not the standard's; None where it is, or none can be read."""
+    try:
+        with quiet():
+            syntax = UID(text(read_file_meta_info(path), "TransferSyntaxUID"))
+    except Exception:  # damaged there as well
+        return None
+    return not_readable(syntax, f"File {path.name}") if syntax.is_valid and not is_known(syntax) else None
