@@ -178,6 +178,7 @@ SERIES: dict[str, Build] = {
     "no-permission": series(),
     "undecodable": rewritten(compressed(JPEG2000Lossless, b"\xff\x4f\xff\x51" + b"\0" * 60)),
     "unknown-compression": rewritten(compressed(HTJ2KLossless, b"nothing.")),
+    "video": rewritten(compressed("1.2.840.10008.1.2.4.100", b"nothing.")),
     "no-slope": rewritten(no_slope),
     "electron-density": rewritten(electron_density),
     "odd-bits": rewritten(odd_bits),

@@ -25,6 +25,7 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 
 from lnsegfm.imaging.dicom import decoder_process
@@ -60,6 +61,8 @@ def decode_frame(data: Dataset, syntax: UID, index: int, rescale: Rescale | None
         return _decoded(encoded_frame(data, index), syntax, data, rescale)
     if syntax in (DEFLATED_FRAMES, ENCAPSULATED):
         return _words(data, syntax, index)
+    if syntax == RLELossless:
+        _require_size(encoded_frame(data, index), data)
     return np.asarray(get_decoder(syntax).as_array(data, index=index, raw=True)[0])
 
 
@@ -134,6 +137,13 @@ def _stored(samples: np.ndarray, stream: CodeStream, syntax: UID, data: Dataset,
         if stream.precision < bits or ends.min() > HIGHEST_AIR_HU or ends.max() > HIGHEST_HU:
             return samples
     return values
+
+
+def _require_size(frame: bytes, data: Dataset) -> None:
+    """Refuse run lengths that are longer than what they stand for: they may unpack to 64 times their size."""
+    rows, columns, allocated = (integer(data, k) or 0 for k in ("Rows", "Columns", "BitsAllocated"))
+    if len(frame) > 1024 + rows * columns * allocated // 4:
+        raise ValueError("more than a frame")
 
 
 def _words(data: Dataset, syntax: UID, index: int) -> np.ndarray:
