@@ -127,12 +127,12 @@ def redact(line: str, private_words: Iterable[str] = ()) -> str:
         line: The message.
         private_words: Words of the source to remove; short ones, which occur in every sentence, stay.
     """
-    if "/" in line or "\\" in line or ".dcm" in line.lower():
-        return "shown on the terminal: the message holds a path, which can hold a name"
     line = re.sub(r"\d+(\.\d+){4,}", "UID", line)
     words = {word.strip() for word in private_words}
     for word in sorted((w for w in words if len(w) >= (6 if w.isdigit() else 3)), key=len, reverse=True):
         line = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "...", line)
+    if "/" in line or "\\" in line or ".dcm" in line.lower():
+        return "shown on the terminal: the message holds a path, which can hold a name"
     return re.sub(r"""(?<!\w)(?:'[^']*'|"[^"]*")(?!\w)""", "'...'", line)
 
 
