@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsegfm.cli.shared_options import AcceptAutomatic, AsJson, Labels, PairByGeometry, print_json
+from lnsegfm.cli.shared_options import AcceptAutomatic, AsJson, Labels, PairByGeometry, SeriesSelectors, print_json
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.messages import counted, printable
 
@@ -37,6 +37,7 @@ def check(
     ] = None,
     accept_automatic: AcceptAutomatic = False,
     pair_by_geometry: PairByGeometry = False,
+    series: SeriesSelectors = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with a picture of each case.")] = None,
     fix: Annotated[
         list[str] | None,
@@ -68,7 +69,7 @@ def check(
             raise ConfigError(f"--fix {fix[0]}: DICOM is not fixed. Convert it first: lnsegfm data convert.")
         require_fixable(dataset, fix, out)
     with console() as progress:
-        diagnosis = _diagnosed(data, dataset, roi or [], (accept_automatic, pair_by_geometry), progress)
+        diagnosis = _diagnosed(data, dataset, roi or [], (accept_automatic, pair_by_geometry), series or [], progress)
         if fix and out is not None and dataset is not None:
             progress.stage("Writing the fixed copy")
             record = write_fixed_copy(dataset, diagnosis, fix, out, progress=progress)
@@ -114,12 +115,17 @@ def _dataset(data: Path, label: list[str]) -> Dataset | None:
 
 
 def _diagnosed(
-    data: Path, dataset: Dataset | None, roi: list[str], pairing: tuple[bool, bool], progress: Progress
+    data: Path,
+    dataset: Dataset | None,
+    roi: list[str],
+    pairing: tuple[bool, bool],
+    series: list[str],
+    progress: Progress,
 ) -> Diagnosis:
     if dataset is not None:
-        if roi or any(pairing):
+        if roi or any(pairing) or series:
             raise ConfigError(
-                f"{data}: a dataset has labels. --roi, --accept-automatic and --pair-by-geometry: for DICOM."
+                f"{data}: a dataset has labels. --roi, --series, --accept-automatic and --pair-by-geometry: for DICOM."
             )
         from lnsegfm.datasets.doctor import diagnose
 
@@ -129,7 +135,7 @@ def _diagnosed(
 
     automatic, by_geometry = pairing
     options = PairingOptions(accept_automatic=automatic, by_geometry=by_geometry)
-    return diagnose_tree(data, patterns=roi, options=options, progress=progress)
+    return diagnose_tree(data, patterns=roi, options=options, selectors=series, progress=progress)
 
 
 def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:

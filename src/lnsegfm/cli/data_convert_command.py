@@ -18,6 +18,7 @@ from lnsegfm.cli.shared_options import (
     FillBetween,
     PairByGeometry,
     ResampleUneven,
+    SeriesSelectors,
     Straighten,
     print_json,
 )
@@ -73,6 +74,7 @@ def convert(
     pair_by_geometry: PairByGeometry = False,
     resample_uneven: ResampleUneven = False,
     fill_between: FillBetween = False,
+    series: SeriesSelectors = None,
     listing: Annotated[
         bool, typer.Option("--list", help="Print what a DICOM tree holds and which ROI match; write nothing.")
     ] = False,
@@ -103,6 +105,7 @@ def convert(
         pair_by_geometry=pair_by_geometry,
         resample_uneven=resample_uneven,
         fill_between=fill_between,
+        series=tuple(series or ()),
     )
     require_meaning(card, options)
     if source is None:
@@ -114,7 +117,12 @@ def convert(
                 f"--list: it looks through DICOM trees, not {name}. Say `data convert dicom SOURCE --list`."
             )
         tree = list_tree(
-            source, options.roi, straighten=straighten, resample_uneven=resample_uneven, options=options.pairing
+            source,
+            options.roi,
+            straighten=straighten,
+            resample_uneven=resample_uneven,
+            options=options.pairing,
+            selectors=options.series,
         )
         print_json(tree) if as_json else _print_tree(tree)
         return
@@ -211,6 +219,7 @@ def _print_tree(tree: dict[str, Any]) -> None:
         shape, spacing = ("x".join(f"{v:.4g}" for v in series[key]) for key in ("shape", "spacing_mm"))
         described = f" ({series['description']})" if series["description"] else ""
         print(f"CT series {series['series'] or 'without UID'}{described}: {shape} voxels, {spacing} mm")
+        _print_wrapped(f"  {series['what']}; {series['choice']}")
         for structures in series["structures"]:
             _print_file(structures)
         for each in series["refused"] if series["without_reference"] else ():

@@ -16,6 +16,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.dicom.pairing_evidence import PairingOptions
 from lnsegfm.imaging.dicom.rois import match_rois
+from lnsegfm.imaging.dicom.series_selector import parse_selector
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.storage import content_hash
 
@@ -42,6 +43,8 @@ class ConversionOptions:
         accept_automatic: What an algorithm drew may be a reference.
         pair_by_geometry: Structures that no UID pairs belong to the only series on whose slices they lie.
         resample_uneven: Series of uneven slice distances are interpolated onto a grid of one distance, likewise.
+        series: Selectors of DICOM series (`lnsegfm.imaging.dicom.series_choice`); unless given, those with structures
+            and one of each other scan.
 
     Raises:
         ConfigError: A value that cannot be.
@@ -60,8 +63,11 @@ class ConversionOptions:
     accept_automatic: bool = False
     pair_by_geometry: bool = False
     resample_uneven: bool = False
+    series: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for text in self.series:
+            parse_selector(text)
         for pattern in self.roi:
             name, _, label = (text.strip() for text in pattern.rpartition("="))
             if not name or not label:
@@ -98,6 +104,7 @@ class ConversionOptions:
             "accept_automatic": self.accept_automatic,
             "pair_by_geometry": self.pair_by_geometry,
             "resample_uneven": self.resample_uneven,
+            **({"series": list(self.series)} if self.series else {}),
         }
 
 
@@ -226,6 +233,7 @@ class ConversionPlan:
         left_out: What is in the source and is not converted, with the reason, one line each.
         failed: What is in the source and cannot be read, one line each.
         notes: Remarks about the whole source, one line each.
+        passed_over: Of series that are not taken, what the dataset may say: kind and reason, plane, thickness, kernel.
 
     Raises:
         DataError: Two cases have the same name.
@@ -239,6 +247,7 @@ class ConversionPlan:
     left_out: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    passed_over: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(scan.name for scan in self.scans).items() if n > 1]

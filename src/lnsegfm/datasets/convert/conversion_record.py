@@ -54,7 +54,8 @@ def require_same_conversion(out: Path, identity: Mapping[str, Any]) -> None:
     else:
         options = existing.get("options")
         before = options if isinstance(options, dict) else {}
-        changed = [name for name, value in identity["options"].items() if before.get(name) != value]
+        names = dict.fromkeys((*identity["options"], *before))
+        changed = [name for name in names if before.get(name) != identity["options"].get(name)]
         what = f"a conversion with another {', '.join(changed) or 'version of this software'}"
     raise DataError(f"{out}: the folder holds {what}. Give another folder.")
 
@@ -98,10 +99,12 @@ def write_descriptions(
             "duplicates": len(records) - len(used),
             "failed": len(failed) + len(plan.failed),
             "left_out": len(plan.left_out),
+            "passed_over": len(plan.passed_over),
             **(plan.counts or {}),
         },
         "missing": list(plan.missing),
         "left_out": list(plan.left_out) if show else None,
+        "passed_over": [dict(facts) for facts in plan.passed_over],
         "failed": [
             *(plan.failed if show else map(_without_identity, plan.failed)),
             *(f"Case {name}: {why}" for name, (_, why) in failed.items()),

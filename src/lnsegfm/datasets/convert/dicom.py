@@ -29,7 +29,13 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, read_annotated_tree
 from lnsegfm.imaging.dicom.reference_choice import ReferenceChoice
-from lnsegfm.imaging.dicom.tree_references import SeriesReference, TreeReferences, tree_references
+from lnsegfm.imaging.dicom.tree_choice import choose_of_tree, passed_over_facts, passed_over_line
+from lnsegfm.imaging.dicom.tree_references import (
+    SeriesReference,
+    TreeReferences,
+    annotated_places,
+    tree_references,
+)
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
@@ -50,10 +56,13 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
         source, straighten=options.straighten, resample_uneven=options.resample_uneven, options=options.pairing
     )
     references = tree_references(tree, options.roi)
+    choice = choose_of_tree(tree.index.series, options.series, annotated=annotated_places(references))
     names = case_names(options)
     scans, left_out = [], []
     patients: dict[str, set[str]] = {}
     for series, reference in zip(tree.index.series, references.on, strict=True):
+        if not choice.takes(series):
+            continue
         if reference.why and not reference.fault and not options.unlabelled:
             left_out.append(f"Series {series.name}: {reference.why}.")
             continue
@@ -64,9 +73,10 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
         labels=labels,
         scans=tuple(sorted(scans, key=lambda scan: scan.name)),
         counts={"ct_series": len(tree.index.series), "structure_files": structure_files(tree)},
-        left_out=(*left_out, *passed_over(tree, references)),
+        left_out=(*left_out, *map(passed_over_line, choice.passed_over), *passed_over(tree, references)),
         failed=unreadable(tree, references),
         notes=(*_require_labels(options.roi, references), *_issuers(patients)),
+        passed_over=tuple(map(passed_over_facts, choice.passed_over)),
     )
 
 
@@ -229,6 +239,7 @@ CARD = SetCard(
             "fill_between",
             "accept_automatic",
             "pair_by_geometry",
+            "series",
         }
     ),
     checks=(

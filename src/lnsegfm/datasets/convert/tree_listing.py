@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, PairingOptions
 from lnsegfm.imaging.dicom.annotation import Annotation
 from lnsegfm.imaging.dicom.pairing_evidence import Pairing
 from lnsegfm.imaging.dicom.reference_choice import Candidate
-from lnsegfm.imaging.dicom.tree_references import SeriesReference, tree_references
+from lnsegfm.imaging.dicom.series_words import describe
+from lnsegfm.imaging.dicom.tree_choice import choose_of_tree
+from lnsegfm.imaging.dicom.tree_references import SeriesReference, annotated_places, tree_references
 
 
 def list_tree(
@@ -19,6 +22,7 @@ def list_tree(
     straighten: bool = False,
     resample_uneven: bool = False,
     options: PairingOptions | None = None,
+    selectors: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Series, structures and what becomes of each, as a table that JSON can hold.
 
@@ -30,18 +34,24 @@ def list_tree(
         straighten: Take sheared series too.
         resample_uneven: Take series of uneven slice distances too.
         options: What pairs structures with series beyond their UIDs, and whether what an algorithm drew is taken.
+        selectors: Which series are taken (`lnsegfm.imaging.dicom.series_choice.choose_series`).
 
     Raises:
         DataError: The folder cannot be read.
     """
     tree = read_annotated_tree(source, straighten=straighten, resample_uneven=resample_uneven, options=options)
     references = tree_references(tree, roi)
+    choice = choose_of_tree(tree.index.series, selectors, annotated=annotated_places(references))
     series = []
     for place, (each, reference) in enumerate(zip(tree.index.series, references.on, strict=True)):
         series.append({
             "series": each.uid,
             "part": each.part,
             "description": each.description,
+            "number": each.number,
+            "what": describe(each),
+            "taken": choice.takes(each),
+            "choice": choice.why(each),
             "shape": list(each.grid.shape),
             "spacing_mm": list(each.grid.spacing_mm),
             "notes": list(each.notes),

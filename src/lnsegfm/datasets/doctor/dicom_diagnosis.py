@@ -20,6 +20,8 @@ from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence, or
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotated_series import PairingOptions
 from lnsegfm.imaging.dicom.series import Refusal, Series, SeriesIndex, find_series, read_series
+from lnsegfm.imaging.dicom.series_choice import PassedOver, SeriesChoice
+from lnsegfm.imaging.dicom.tree_choice import choose_of_tree
 from lnsegfm.progress import Progress
 
 
@@ -28,14 +30,17 @@ def diagnose_tree(
     *,
     patterns: Sequence[str] = (),
     options: PairingOptions | None = None,
+    selectors: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Diagnose a folder tree, a file or a zip of DICOM: every series is read, and a bad one stops nothing.
+    """Diagnose a folder tree, a file or a zip of DICOM: every series that is taken is read; a bad one stops nothing.
 
     Args:
         root: Where it is.
         patterns: ``NAME=label`` of the structures that are wanted; all of them unless given.
         options: What pairs structures with series beyond their UIDs, and whether what an algorithm drew is taken.
+        selectors: Which series are taken (`lnsegfm.imaging.dicom.series_choice`); unless given, those with structures
+            and one of each other scan.
         progress: Reported to after each series.
 
     Raises:
@@ -47,25 +52,25 @@ def diagnose_tree(
         raise DataError(f"{root}: no CT in it ({held}). Give a dataset, or a folder tree or zip with DICOM CT series.")
     findings = [_refused(refusal, among=bool(index.series)) for refusal in index.refused]
     annotations = read_annotations(index, findings, patterns, options)
+    choice = choose_of_tree(index.series, selectors, annotated=[k for k, on in enumerate(annotations.on) if on])
+    findings += [_passed_over(each, among=bool(choice.taken)) for each in choice.passed_over]
+    taken = [(s, on) for s, on in zip(index.series, annotations.on, strict=True) if choice.takes(s)]
     cohort = Cohort(None)
-    for done, (series, structures) in enumerate(zip(index.series, annotations.on, strict=True), start=1):
+    for done, (series, structures) in enumerate(taken, start=1):
         findings += [
             from_sentence("series-note", "note", series.name, None, note, "Nothing needs doing")
             for note in series.notes
         ]
         _add_series(series, structures, cohort, findings)
         if progress is not None:
-            progress.advance(done, len(index.series), series.name)
+            progress.advance(done, len(taken), series.name)
         if not structures and any(annotations.on):
             what = "no structure set and no segmentation was drawn on it, as on other series here"
             remedy = "Nothing if it is not to be trained on"
             findings.append(Finding("not-annotated", "note", series.name, None, what, remedy))
-    cases = tuple(
-        DiagnosedCase(series.name, series.grid, _reader(series, structures))
-        for series, structures in zip(index.series, annotations.on, strict=True)
-    )
+    cases = tuple(DiagnosedCase(series.name, series.grid, _reader(series, structures)) for series, structures in taken)
     every = ordered([*findings, *cohort.finish()])
-    return Diagnosis(Path(root), every, cases, _facts(index, annotations), dicom=True)
+    return Diagnosis(Path(root), every, cases, _facts(index, choice, annotations), dicom=True)
 
 
 def _add_series(
@@ -100,10 +105,17 @@ def _refused(refusal: Refusal, *, among: bool = True) -> Finding:
     return from_sentence("series", severity, refusal.series, None, refusal.reason)
 
 
-def _facts(index: SeriesIndex, annotations: TreeAnnotations) -> dict[str, object]:
-    spacings = [series.grid.spacing_mm for series in index.series]
+def _passed_over(passed_over: PassedOver, *, among: bool) -> Finding:
+    severity: Severity = "note" if among else "error"
+    remedy = "Nothing, or take it with --series"
+    return Finding("passed-over", severity, passed_over.series.name, None, passed_over.reason, remedy)
+
+
+def _facts(index: SeriesIndex, choice: SeriesChoice, annotations: TreeAnnotations) -> dict[str, object]:
+    spacings = [series.grid.spacing_mm for series in choice.series]
     return {
-        "cases": len(index.series),
+        "cases": len(choice.taken),
+        "passed_over": len(choice.passed_over),
         "refused": len(index.refused),
         "structures": {str(path): annotations.names[path] for path in index.structures},
         "segmentations": {str(path): annotations.names[path] for path in index.segmentations},

@@ -82,6 +82,18 @@ class SeriesChoice:
         """Those that are taken."""
         return tuple(each.series for each in self.taken)
 
+    def takes(self, series: Series) -> bool:
+        """Whether a series, one of those that were chosen among, is taken."""
+        return any(each.series is series for each in self.taken)
+
+    def why(self, series: Series) -> str:
+        """What decided about a series, in a few words: ``taken: ...`` or ``passed over: ...``."""
+        for taken in self.taken:
+            if taken.series is series:
+                return f"taken: {taken.why}"
+        left = next(each for each in self.passed_over if each.series is series)
+        return f"passed over: {left.what}" + (f" of {short_name(left.instead)}" if left.instead is not None else "")
+
 
 def choose_series(
     series: Sequence[Series],

@@ -79,6 +79,12 @@ class TreeReferences:
         return not failed and any(not each.why for each in self.on)
 
 
+def annotated_places(references: TreeReferences) -> list[int]:
+    """Positions of the series that a structure set or segmentation belongs to, or was refused for."""
+    by_series = references.tree.by_series
+    return [k for k, reference in enumerate(references.on) if by_series.get(k) or reference.annotations]
+
+
 def tree_references(tree: AnnotatedTree, patterns: Sequence[str] = (), *, mirrored: bool = True) -> TreeReferences:
     """Choose the reference of every series of a tree.
 
