@@ -106,7 +106,7 @@ def test_the_listing_says_of_each_series_what_becomes_of_it(tmp_path, study):
         "thick": "taken: it has structures",
         "cor": 'passed over: coronal reformat of 3 "thick"',
         "mip": 'passed over: maximum intensity projection of 3 "thick"',
-        "late soft": "taken: first of the 2 series of its scan (axial, 3 mm, B31f)",
+        "late soft": "taken: first of the 2 series of its scan",
         "late lung": 'passed over: second kernel B70f of 6 "late soft"',
     }
     assert listed(study, "number=4")["cor"] == "taken: selected by --series number=4"

@@ -160,7 +160,7 @@ def with_reason(taken: Taken) -> Series:
     """The series, with a note about why it was taken where others of its scan were not."""
     if not taken.alternatives:
         return taken.series
-    return replace(taken.series, notes=(*taken.series.notes, f"taken: {taken.why}"))
+    return replace(taken.series, notes=(*taken.series.notes, f"taken: {taken.why} ({describe(taken.series)})"))
 
 
 def _selected(taken: Taken, selector: SeriesSelector) -> Taken:
@@ -211,7 +211,7 @@ def _one_of_each_scan(
 def _reasoned(series: Sequence[Series], k: int, why: str, aside: dict[int, PassedOver]) -> Taken:
     others = [each for each in aside.values() if each.instead is series[k]]
     if not why:
-        why = f"first of the {len(others) + 1} series of its scan ({describe(series[k])})" if others else "a scan"
+        why = f"first of the {len(others) + 1} series of its scan" if others else "a scan"
     if sharpness_of(series[k]) == SHARP and any(_is_softer(each.series, series[k]) for each in others):
         why += "; a softer kernel is there in thicker slices: --series kernel=soft"
     return Taken(series[k], why, len(others))
