@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from lnsegfm.imaging.dicom.slice_steps import (
     group_by_position,
     same_position_mm,
     step_tolerance_mm,
-    unevenness,
     usual_step_mm,
 )
 from lnsegfm.imaging.dicom.stack import moves_sideways
@@ -40,6 +39,9 @@ LEAST_SLICES = 3
 
 Digests = Callable[[Sequence[ImagePlane]], list[str]]
 """Gives the same text for planes that hold the same pixels, and different ones for others."""
+
+
+_Candidate = tuple[tuple[str, ...], np.ndarray, np.ndarray]  # values of hints, every plane, one a position
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,13 @@ class _Explanation:
         shared = [k for same in self.positions if len(same) > 1 for k in same]
         marks = digests([group.planes[k] for k in shared])
         self.mark: dict[int, str] = dict(zip(shared, marks, strict=True))
+        self.lattice = False
         self.coded = {hint: _coded(group.planes, hint) for hint in HINTS}
 
     def parts(self) -> list[Part] | Conflict:
         every = np.arange(len(self.group.planes))
         whole = self._distinct(every)
+        self.lattice = whole is not None and self._is_lattice(whole)
         if whole is not None and self._is_even(whole):
             return self._interleaved(whole) or [self._part(every, whole)]
         if split := self._split():
@@ -118,10 +122,15 @@ class _Explanation:
             kept.append(min(members, key=lambda k: self.group.planes[k].order))
         return np.array(kept)
 
+    def _is_lattice(self, distinct: np.ndarray) -> bool:
+        """Whether all slices have places of one even stack, even if it lacks some."""
+        steps = np.diff(self.group.heights_mm[distinct])
+        least = float(steps.min(initial=np.inf))
+        return bool((np.abs(steps - np.rint(steps / least) * least) <= step_tolerance_mm(least)).all())
+
     def _is_even(self, distinct: np.ndarray) -> bool:
-        if len(distinct) < 2 or unevenness(self.group.heights_mm[distinct]) is not None:
-            return False
-        return not moves_sideways(self.group.part(distinct))
+        stack = self.group.part(distinct)
+        return len(distinct) > 1 and stack.unevenness() is None and not moves_sideways(stack)
 
     def _part(self, every: np.ndarray, distinct: np.ndarray, hint: str = "") -> Part:
         return Part(self.group.part(distinct), tuple(self.group.planes[k] for k in sorted(every.tolist())), hint)
@@ -142,7 +151,7 @@ class _Explanation:
 
     def _interleaved(self, whole: np.ndarray) -> list[Part]:
         """Acquisitions that interleave to the even stack that all of them are; none where it is one acquisition."""
-        step = usual_step_mm(self.group.heights_mm[whole])
+        step = _mean_step_mm(self.group.heights_mm[whole])
         for hint in ACQUISITION_HINTS:
             values, codes = self.coded[hint]
             if not 2 <= len(values) <= len(whole) // FEW_SLICES:
@@ -157,7 +166,7 @@ class _Explanation:
         """Whether a stack is even at several times the distance of slices."""
         if len(distinct) < FEW_SLICES or not self._is_even(distinct):
             return False
-        times = usual_step_mm(self.group.heights_mm[distinct]) / step_mm
+        times = _mean_step_mm(self.group.heights_mm[distinct]) / step_mm
         return times > 1.5 and abs(times - round(times)) * step_mm <= step_tolerance_mm(step_mm)
 
     def _split(self) -> list[Part]:
@@ -177,7 +186,7 @@ class _Explanation:
         return []
 
     def _even_parts(self, hints: tuple[str, ...], values: list[tuple[str, ...]], codes: np.ndarray) -> list[Part]:
-        stacks: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] = []
+        stacks: list[_Candidate] = []
         for k in range(len(values)):
             every = np.flatnonzero(codes == k)
             distinct = self._distinct(every)
@@ -185,15 +194,15 @@ class _Explanation:
                 return []
             stacks.append((values[k], every, distinct))
         joined = self._joined(stacks)
+        if self.lattice and joined is not None and _overlap(joined) and not set(hints) <= set(ACQUISITION_HINTS):
+            return []  # a time or a frame of reference does not split an even stack, nor one that lacks slices
         if joined is None or not self._believable([distinct for _, _, distinct in joined], len(joined) == len(values)):
             return []
         return [self._part(every, distinct, _words(hints, value)) for value, every, distinct in joined]
 
-    def _joined(
-        self, stacks: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]]
-    ) -> list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] | None:
+    def _joined(self, stacks: list[_Candidate]) -> list[_Candidate] | None:
         """Stacks that continue each other as one; None where a stack continues several."""
-        done: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] = []
+        done: list[_Candidate] = []
         for value, every, distinct in stacks:
             at = [n for n, (_, _, other) in enumerate(done) if self._continues(other, distinct)]
             if len(at) > 1:
@@ -217,6 +226,16 @@ class _Explanation:
         if min(map(len, heights)) < LEAST_SLICES and any(not _same_heights(heights[0], h) for h in heights):
             return False
         return not any(_lacks_slices(one, other, as_stated) for one, other in combinations(heights, 2))
+
+
+def _overlap(stacks: Sequence[_Candidate]) -> bool:
+    """Whether two stacks, of planes in ascending order, have a range in common."""
+    ends = sorted((int(distinct.min()), int(distinct.max())) for _, _, distinct in stacks)
+    return any(before[1] > after[0] for before, after in pairwise(ends))
+
+
+def _mean_step_mm(heights_mm: np.ndarray) -> float:
+    return float(heights_mm[-1] - heights_mm[0]) / (len(heights_mm) - 1)
 
 
 def _same_heights(one: np.ndarray, other: np.ndarray) -> bool:

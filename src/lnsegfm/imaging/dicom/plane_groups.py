@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.imaging.dicom.headers import ImagePlane
+from lnsegfm.imaging.dicom.slice_steps import ROUNDED_MM, unevenness
 
 SAME_GEOMETRY_PIXELS = 0.5
 """Corners of two planes of one geometry may lie this far apart, in pixels, where their first pixels coincide."""
@@ -49,6 +50,15 @@ class PlaneGroup:
     def positions_mm(self) -> np.ndarray:
         """(n, 3) ImagePositionPatient, LPS."""
         return np.array([plane.position_mm for plane in self.planes], dtype=float)
+
+    @property
+    def rounded_mm(self) -> float:
+        """What rounding positions to a tenth of a millimetre along each axis makes of a step along the normal."""
+        return ROUNDED_MM * float(np.abs(self.axes[:, 2]).sum())
+
+    def unevenness(self) -> str | None:
+        """Why its planes, one a position, are not evenly spaced (`slice_steps.unevenness`); None where they are."""
+        return unevenness(self.heights_mm, self.rounded_mm)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ SHARE_OF_STEP = 0.1
 _FLOAT_MM = 1e-4  # what is left over when rounded numbers are subtracted
 
 
-def step_tolerance_mm(step_mm: float) -> float:
+def step_tolerance_mm(step_mm: float, rounded_mm: float = ROUNDED_MM) -> float:
     """How far a slice may be off its even place: 1 % of the distance or 0.1 mm, at most a quarter of the distance."""
-    return min(max(ROUNDED_MM, 0.01 * step_mm), 0.25 * step_mm) + _FLOAT_MM
+    return min(max(rounded_mm, 0.01 * step_mm), 0.25 * step_mm) + _FLOAT_MM
 
 
 def same_position_mm(heights_mm: np.ndarray) -> float:
@@ -43,18 +43,23 @@ def usual_step_mm(heights_mm: np.ndarray) -> float:
     return float(steps[(len(steps) - 1) // 2])
 
 
-def unevenness(heights_mm: np.ndarray) -> str | None:
+def unevenness(heights_mm: np.ndarray, rounded_mm: float = ROUNDED_MM) -> str | None:
     """Why slices at these ascending heights are not evenly spaced, as a clause; None where they are.
 
-    They are where every step is the usual one or the mean one to within ``step_tolerance_mm``, and no slice is farther
-    than that from its place between the first and the last one.
+    They are where every step is the usual one, or that midway between the quartiles of all, to within
+    ``step_tolerance_mm``, and no slice is farther than that from its place between the first and the last one.
+
+    Args:
+        heights_mm: Ascending, at least two.
+        rounded_mm: What rounding to a tenth of a millimetre makes of a step: 0.1 mm, more along an oblique normal.
     """
     steps = np.diff(heights_mm)
     expected = usual_step_mm(heights_mm)
-    tolerance = step_tolerance_mm(expected)
+    tolerance = step_tolerance_mm(expected, rounded_mm)
     uneven = np.flatnonzero(np.abs(steps - expected) > tolerance)
-    mean = float(steps.mean())
-    if uneven.size and (np.abs(steps - mean) > step_tolerance_mm(mean)).any():
+    low, high = np.percentile(steps, 25, method="lower"), np.percentile(steps, 75, method="higher")
+    middle = float(low + high) / 2
+    if uneven.size and (np.abs(steps - middle) > step_tolerance_mm(middle, rounded_mm)).any():
         k = int(uneven[np.argmax(steps[uneven])])
         more = f", and {uneven.size - 1} more uneven steps" if uneven.size > 1 else ""
         kind = "a" if steps[k] > expected else "only a"

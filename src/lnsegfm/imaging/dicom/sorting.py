@@ -14,7 +14,7 @@ from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
 from lnsegfm.imaging.dicom.passed_over import TINY, VOLUME, Aside, aside, is_placed
 from lnsegfm.imaging.dicom.plane_groups import MAX_GEOMETRIES, PlaneGroup, group_planes
 from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesOptions
-from lnsegfm.imaging.dicom.slice_steps import group_by_position, same_position_mm, unevenness
+from lnsegfm.imaging.dicom.slice_steps import group_by_position, same_position_mm
 from lnsegfm.imaging.dicom.stack import moves_sideways, stack_as_series
 from lnsegfm.imaging.dicom.torn_series import torn
 
@@ -217,7 +217,7 @@ def _stacked(part: Part, options: SeriesOptions) -> _Stacked:
 
 def _united(part: Part) -> list[str]:
     """A line for each hint that would have told several acquisitions, where the slices are one even stack."""
-    if len(part.stack.planes) < 2 or unevenness(part.stack.heights_mm) is not None:
+    if len(part.stack.planes) < 2 or part.stack.unevenness() is not None:
         return []
     notes = []
     for k, keyword in enumerate(DISTINGUISHING_KEYWORDS):
@@ -268,4 +268,4 @@ def extends(stacks: Sequence[PlaneGroup], planes: Sequence[ImagePlane]) -> bool:
     heights = groups[0].heights_mm
     if np.diff(heights).min(initial=np.inf) <= same_position_mm(heights):
         return False
-    return unevenness(heights) is None and not moves_sideways(groups[0])
+    return groups[0].unevenness() is None and not moves_sideways(groups[0])

@@ -16,7 +16,7 @@ from lnsegfm.imaging.dicom.plane_groups import PlaneGroup
 from lnsegfm.imaging.dicom.rescale_type import rescale_type_notes
 from lnsegfm.imaging.dicom.series_index import Series, SeriesOptions
 from lnsegfm.imaging.dicom.series_traits import series_traits
-from lnsegfm.imaging.dicom.slice_steps import SAME_POSITION_MM, unevenness
+from lnsegfm.imaging.dicom.slice_steps import SAME_POSITION_MM
 from lnsegfm.imaging.dicom.uneven_stack import MOST_STEPS, even_planes
 from lnsegfm.imaging.grid import Grid
 
@@ -48,7 +48,7 @@ def stack_as_series(stack: PlaneGroup, notes: tuple[str, ...], options: SeriesOp
         raise DicomError(f"Series {stack.name} has 1 slice: {why}. Give the complete series.")
     _check_identity(stack)
     extent = float(stack.heights_mm[-1] - stack.heights_mm[0])
-    uneven = unevenness(stack.heights_mm)
+    uneven = stack.unevenness()
     if uneven and not options.resample_uneven:
         raise DicomError(
             f"Series {stack.name} {uneven}. Export the complete series again, or each evenly spaced part as a series "

@@ -38,12 +38,14 @@ def torn(groups: Sequence[PlaneGroup]) -> tuple[list[PlaneGroup], list[Refusal]]
 
 def _is_one_stack(groups: Sequence[PlaneGroup], normal: np.ndarray) -> bool:
     heights = np.sort(np.concatenate([group.positions_mm @ normal for group in groups]))
-    return bool(np.diff(heights).min() > same_position_mm(heights)) and unevenness(heights) is None
+    return (
+        bool(np.diff(heights).min() > same_position_mm(heights)) and unevenness(heights, groups[0].rounded_mm) is None
+    )
 
 
 def _told_apart(groups: Sequence[PlaneGroup]) -> bool:
     """Whether they are acquisitions that interleave: each an even stack of its own, with a value of its own."""
-    if any(len(group.planes) < FEW_SLICES or unevenness(group.heights_mm) is not None for group in groups):
+    if any(len(group.planes) < FEW_SLICES or group.unevenness() is not None for group in groups):
         return False
     low, high = max(group.heights_mm[0] for group in groups), min(group.heights_mm[-1] for group in groups)
     if low >= high:
