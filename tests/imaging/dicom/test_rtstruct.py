@@ -18,8 +18,8 @@ from hypothesis.extra.numpy import arrays
 from pydicom.dataset import Dataset
 from skimage.draw import polygon2mask
 
-from lnsegfm.imaging.dicom import rtstruct_write
-from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom import rtstruct_contours
+from lnsegfm.imaging.dicom.dicom_errors import DicomError, EmptyStructureSet
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.series import series_of
@@ -139,14 +139,14 @@ def test_a_mask_comes_back_to_the_voxel_in_every_orientation(name: str, series: 
 def test_any_mask_comes_back(name: str, series: Any, tmp_path: Path, drawn: st.DataObject) -> None:
     source = series(name)
     mask = np.zeros(source.grid.shape, dtype=np.uint8)
-    part = drawn.draw(arrays(np.uint8, (3, 5, 6), elements=st.integers(0, 2)))
+    part = drawn.draw(arrays(np.uint8, (3, 5, 6), elements=st.integers(0, 2)).filter(np.any))
     z, y, x = (drawn.draw(st.integers(0, n - m)) for n, m in zip(mask.shape, part.shape, strict=True))
     mask[z : z + 3, y : y + 5, x : x + 6] = part
 
     write_rtstruct(tmp_path / "rs.dcm", mask, LABELS, source)
 
-    read = read_rtstruct(tmp_path / "rs.dcm")
-    assert np.array_equal(structures_mask(read, source.grid, ["lymph_node=a", "tumour=b"], {"a": 1, "b": 2}), mask)
+    read, patterns = read_rtstruct(tmp_path / "rs.dcm"), ["lymph_node=a", "tumour=b"]
+    assert np.array_equal(structures_mask(read, source.grid, patterns, {"a": 1, "b": 2}, strict=False), mask)
 
 
 @pytest.mark.parametrize("diameter", [3, 5, 8, 10, 20])
@@ -333,13 +333,27 @@ def test_one_structure_a_node_and_what_is_left_of_a_label(series: Any, tmp_path:
     assert "lymph_node" not in read_rtstruct(tmp_path / "rs.dcm").names
 
 
-def test_a_label_without_a_voxel_is_a_structure_without_contours(series: Any, tmp_path: Path) -> None:
+def test_a_label_without_a_voxel_has_no_structure(series: Any, tmp_path: Path) -> None:
+    """Readers fail on a structure without contours: rt-utils 1.2.7 where the sequence is absent (its issue 67)."""
     source = series("axial")
-    write_rtstruct(tmp_path / "rs.dcm", np.zeros(source.grid.shape, np.uint8), LABELS, source)
+    mask = (nodes(source.grid) == 2).astype(np.uint8) * 2
+    written = write_rtstruct(tmp_path / "rs.dcm", mask, LABELS, source)
 
-    structures = read_rtstruct(tmp_path / "rs.dcm")
-    assert [(roi.name, roi.contours) for roi in structures.rois] == [("lymph_node", ()), ("tumour", ())]
-    assert not roi_mask(structures.rois[0], source.grid).any()
+    assert read_rtstruct(tmp_path / "rs.dcm").names == ("tumour",)
+    assert [
+        (item.ROINumber, item.ROIName) for item in pydicom.dcmread(tmp_path / "rs.dcm").StructureSetROISequence
+    ] == [(1, "tumour")]
+    assert (written.left_out, written.notes) == (
+        ("lymph_node",),
+        ("Nothing was found of 'lymph_node': it has no structure.",),
+    )
+
+
+def test_of_a_mask_without_a_voxel_no_structure_set_is_written(series: Any, tmp_path: Path) -> None:
+    source = series("axial")
+    with pytest.raises(EmptyStructureSet, match="Nothing was found of 'lymph_node', 'tumour'"):
+        write_rtstruct(tmp_path / "rs.dcm", np.zeros(source.grid.shape, np.uint8), LABELS, source)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_says_whose_it_is_what_it_refers_to_and_what_it_is_not_for(series: Any, tmp_path: Path) -> None:
@@ -353,6 +367,7 @@ def test_the_file_says_whose_it_is_what_it_refers_to_and_what_it_is_not_for(seri
     assert data.SeriesInstanceUID != source.uid
     assert data.StructureSetDescription == "Not for clinical use. Model m1."
     assert (data.Manufacturer, data.ApprovalStatus) == ("lnsegfm", "UNAPPROVED")
+    assert (data.SeriesNumber, data.InstanceNumber) == (2003, 1)  # the source's is 3
     assert data.SoftwareVersions
     of_series = data.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
     assert of_series.SeriesInstanceUID == source.uid
@@ -360,7 +375,10 @@ def test_the_file_says_whose_it_is_what_it_refers_to_and_what_it_is_not_for(seri
         s.sop_instance_uid for s in source.slices
     ]
     assert {r.ROIGenerationAlgorithm for r in data.StructureSetROISequence} == {"AUTOMATIC"}
-    assert [o.RTROIInterpretedType for o in data.RTROIObservationsSequence] == ["ORGAN", "ORGAN"]
+    assert [(o.RTROIInterpretedType, o.ROIObservationLabel) for o in data.RTROIObservationsSequence] == [
+        ("ORGAN", "lymph_node"),
+        ("ORGAN", "tumour"),
+    ]
     assert len({tuple(item.ROIDisplayColor) for item in data.ROIContourSequence}) == 2
     places = {s.sop_instance_uid: s.position_mm for s in source.slices}
     for contour in (c for item in data.ROIContourSequence for c in item.ContourSequence):
@@ -445,9 +463,9 @@ def test_a_file_that_would_lose_a_voxel_is_not_written(
 ) -> None:
     source, mask, path = series("axial"), nodes(PLAIN), tmp_path / "rs.dcm"
     path.write_bytes(b"before")
-    honest = rtstruct_write.trace_outlines
+    honest = rtstruct_contours.trace_outlines
     forgetful = lambda plane: honest(plane)[1:] if plane.sum() == 1 else honest(plane)  # noqa: E731
-    monkeypatch.setattr(rtstruct_write, "trace_outlines", forgetful)
+    monkeypatch.setattr(rtstruct_contours, "trace_outlines", forgetful)
 
     with pytest.raises(DicomError, match=r"voxels of structure 'lymph_node' differ\. Nothing was written"):
         write_rtstruct(path, mask, LABELS, source)

@@ -14,3 +14,7 @@ class DicomError(DataError):
 
     def __init__(self, *problems: str) -> None:
         super().__init__(*(" ".join(problem.split()) for problem in problems))
+
+
+class EmptyStructureSet(DicomError):
+    """A mask without a voxel: a structure set has a structure, and none without contours is safe for every reader."""

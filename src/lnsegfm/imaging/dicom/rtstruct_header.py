@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.series_numbers import RTSTRUCT, number_after
 from lnsegfm.imaging.dicom.values import quiet, read_dataset, value_of
 
 NOT_CLINICAL = "Not for clinical use."
@@ -36,16 +37,15 @@ def dataset_with_identity(series: Series, stamp: datetime, seed: str | None) -> 
                 _copy(source, keyword, data)
             elif keyword in _IDENTITY:
                 setattr(data, keyword, "")
-    data.SOPClassUID, data.SOPInstanceUID = RTStructureSetStorage, _uid(seed, "instance")
-    data.StudyInstanceUID, data.SeriesInstanceUID = series.study_uid, _uid(seed, "series")
+    data.SOPClassUID, data.SOPInstanceUID = RTStructureSetStorage, new_uid(seed, "instance")
+    data.StudyInstanceUID, data.SeriesInstanceUID = series.study_uid, new_uid(seed, "series")
     data.FrameOfReferenceUID = series.frame_of_reference_uid
-    data.Modality, data.SeriesNumber, data.InstanceNumber = "RTSTRUCT", None, 1
+    data.Modality, data.InstanceNumber = "RTSTRUCT", 1
+    data.SeriesNumber = number_after(series.number, RTSTRUCT)
     data.SeriesDescription = f"lnsegfm structures ({NOT_CLINICAL[:-1].lower()})"
     data.Manufacturer, data.ManufacturerModelName = "lnsegfm", "lnsegfm"
     data.OperatorsName = ""
-    day, time = stamp.strftime("%Y%m%d"), stamp.strftime("%H%M%S")
-    data.InstanceCreationDate = data.SeriesDate = data.StructureSetDate = day
-    data.InstanceCreationTime = data.SeriesTime = data.StructureSetTime = time
+    stamp_series(data, stamp)
     data.ApprovalStatus = "UNAPPROVED"
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID, data.file_meta.MediaStorageSOPInstanceUID = (
@@ -55,6 +55,13 @@ def dataset_with_identity(series: Series, stamp: datetime, seed: str | None) -> 
     # implicit, because an explicit ContourData ends at 65534 bytes: some 1500 points
     data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     return data
+
+
+def stamp_series(data: Dataset, stamp: datetime) -> None:
+    """Set the dates and times of series, instance and structure set."""
+    day, time = stamp.strftime("%Y%m%d"), stamp.strftime("%H%M%S")
+    data.InstanceCreationDate = data.SeriesDate = data.StructureSetDate = day
+    data.InstanceCreationTime = data.SeriesTime = data.StructureSetTime = time
 
 
 def _copy(source: Dataset, keyword: str, data: Dataset) -> None:
@@ -68,6 +75,7 @@ def _copy(source: Dataset, keyword: str, data: Dataset) -> None:
     data.add(DataElement(keyword, dictionary_VR(keyword), text, validation_mode=IGNORE))
 
 
-def _uid(seed: str | None, of: str) -> str:
+def new_uid(seed: str | None, of: str) -> str:
+    """A UID; the same for the same seed."""
     value = uuid.uuid4() if seed is None else uuid.uuid5(uuid.NAMESPACE_OID, f"lnsegfm {of} {seed}")
     return f"2.25.{value.int}"

@@ -19,6 +19,7 @@ from lnsegfm.imaging.dicom.codes import Code, LabelCodes
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.seg_geometry import TOLERANCE_VOXELS
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.series_numbers import SEG, number_after
 from lnsegfm.imaging.dicom.uneven_stack import slice_heights_mm
 from lnsegfm.imaging.dicom.values import first_item, integer, read_dataset, text
 
@@ -27,7 +28,6 @@ SHORT = TEXT = 64
 CONTENT_LABEL = "LNSEGFM"
 NOT_CLINICAL = "Not for clinical use"
 _UTF_8 = "ISO_IR 192"
-_LARGEST = (1 << 31) - 1  # of an integer string (IS)
 _IDENTITY = (
     "PatientID",
     "PatientName",
@@ -121,7 +121,7 @@ def encode(
     now = provenance.now or datetime.datetime.now()
     name = series.uid or series.name
     sop_uid = provenance.uid("instance", name)
-    after_source = min((series.number or 0) + 1000, _LARGEST)
+    after_source = number_after(series.number, SEG)
     version = provenance.version or _version()
     try:
         data = hd.seg.Segmentation(
