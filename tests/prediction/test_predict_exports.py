@@ -209,8 +209,11 @@ def test_an_empty_mask_gives_files_that_say_so(exports, mask, tmp_path):
     write_mask(mask, np.zeros(SHAPE, dtype=np.uint8), GRID)
     for per_node in (False, True):
         exports(per_node=per_node).complete(CASE)
-        drawn = read_rtstruct(tmp_path / "out" / "a.rtstruct.dcm")
-        assert [(roi.name, len(roi.contours)) for roi in drawn.rois] == [("lymph_node", 0), ("vessel", 0)]
+        assert not (tmp_path / "out" / "a.rtstruct.dcm").exists()  # a structure set has a structure with contours
+        assert record(tmp_path)["exports"] == ["a.seg.dcm"]
+        assert record(tmp_path)["export_notes"]["rtstruct"]["nothing_found"] is True
+        assert "Nothing was found" in exports().export_notes("a")[0]
+        assert not lacks(exports(per_node=per_node))
         segments = read_seg(tmp_path / "out" / "a.seg.dcm")
         assert segments.names == ("lymph_node", "vessel")
         assert not segments_mask(segments, GRID, ["*=lymph_node"], LABELS.names).any()

@@ -26,6 +26,8 @@ from lnsegfm.cli.shared_options import (
     require_folder,
 )
 from lnsegfm.errors import ConfigError
+from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions, Thinning
+from lnsegfm.imaging.dicom.rtstruct_profiles import PROFILES as RTSTRUCT_PROFILES
 from lnsegfm.inference.speed_presets import PRESETS
 from lnsegfm.messages import counted, printable
 from lnsegfm.prediction.predict_options import PredictOptions
@@ -57,6 +59,31 @@ def predict(
     per_node: Annotated[
         bool, typer.Option("--per-node", help="A structure or segment for each node, numbered as --nodes does.")
     ] = False,
+    profile: Annotated[
+        str, typer.Option(help=f"The planning system that an rtstruct is for, untried: {', '.join(RTSTRUCT_PROFILES)}.")
+    ] = "generic",
+    holes: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="Holes in an rtstruct: separate contours, or a keyhole a contour."),
+    ] = None,
+    thin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MM[,SHARE]",
+            help="Fewer points in an rtstruct: contours leave the mask's edges by at most MM, volumes change by at "
+            "most SHARE (0.01).",
+        ),
+    ] = None,
+    short_names: Annotated[
+        bool, typer.Option("--short-names", help="Names of at most 16 characters in an rtstruct.")
+    ] = False,
+    add_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RTSTRUCT",
+            help="A structure set of the scan, or a folder of them, that an rtstruct continues; it stays as it is.",
+        ),
+    ] = None,
     names: Annotated[
         str,
         typer.Option(
@@ -125,6 +152,13 @@ def predict(
         series=tuple(series or ()),
         resample_uneven=resample_uneven,
         model_axes=model_axes,
+        rtstruct=RtstructOptions(
+            profile=profile,
+            holes=holes,
+            thin=Thinning.of(thin) if thin is not None else None,
+            short_names=short_names,
+            add_to=add_to,
+        ),
     )
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.models.model_folder import ModelChoice, read_model
@@ -169,6 +203,8 @@ def predict(
             reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
             print(printable(f"Review {case}: {reasons}"))
         print_passed_over(done.passed_over)
+        for case, note in done.notes:
+            print(printable(f"{case}: {note}"))
         print("Not for clinical use.")
     for failure in done.failed:
         print(f"lnsegfm: {printable(str(failure))}", file=sys.stderr)

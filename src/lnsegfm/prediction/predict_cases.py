@@ -52,6 +52,7 @@ class Predictions:
         failed: Cases that could not be predicted, or whose mask could not be measured.
         flags: Reasons to review cases, done now or before; none where flags were not asked for.
         passed_over: DICOM series that were not taken, and why.
+        notes: Case, and what differs between its mask and its exports.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Predictions:
     failed: tuple[Failure, ...]
     flags: tuple[Flag, ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def predict_cases(
@@ -119,6 +121,7 @@ def predict_cases(
         failed=(*scans.refused, *cohort.failed),
         flags=tuple(flag for name in names for flag in outputs.flags(name)) if options.flags else (),
         passed_over=scans.passed_over,
+        notes=tuple((name, note) for name in names for note in outputs.export_notes(name)),
     )
 
 
@@ -280,4 +283,5 @@ def as_json(predictions: Predictions) -> Mapping[str, Any]:
         "failed": failed,
         "flags": [flag.to_json() for flag in predictions.flags],
         "passed_over": [describe_passed_over(each) for each in predictions.passed_over],
+        "notes": [{"case": case, "note": note} for case, note in predictions.notes],
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.axis_code import require_axes
+from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.inference.speed_presets import InferenceSetting, choose_setting
 
 GB = 10**9
@@ -102,6 +103,7 @@ class PredictOptions(SessionOptions):
         formats: ``nifti``, and for scans from DICOM also ``rtstruct`` and ``seg``.
         per_node: A structure or segment for each node instead of one for each label.
         names: What masks of DICOM series are called: ``code``, ``series`` or ``patient``.
+        rtstruct: How structure sets are written.
     """
 
     overwrite: bool = False
@@ -110,6 +112,7 @@ class PredictOptions(SessionOptions):
     formats: tuple[str, ...] = ("nifti",)
     per_node: bool = False
     names: str = "code"
+    rtstruct: RtstructOptions = field(default_factory=RtstructOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()

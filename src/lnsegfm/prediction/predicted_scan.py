@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap, nodes_among
+from lnsegfm.errors import DataError
 from lnsegfm.evaluation.domain_ranges import TrainedAxes, TrainingDomain
 from lnsegfm.evaluation.flags import Flag, Overlap, flags_of
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.evaluation.nodes import Node, measure_nodes
+from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.imaging.files import write_mask
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import Volume
@@ -98,19 +100,28 @@ class Prediction:
         write_mask(Path(path), self.array, self.grid)
         return Path(path)
 
-    def to_rtstruct(self, path: str | Path, series: Series | None = None, *, per_node: bool = False) -> Path:
+    def to_rtstruct(
+        self,
+        path: str | Path,
+        series: Series | None = None,
+        *,
+        per_node: bool = False,
+        options: RtstructOptions | None = None,
+    ) -> Path:
         """Write a DICOM structure set, read back before it is put in place; give the file.
 
         Args:
             path: The file.
             series: The scan; a prediction of DICOM knows it.
             per_node: A structure for each node instead of one for each label.
+            options: Profile, holes, thinning, names, and a structure set to add to; the defaults unless given.
 
         Raises:
-            DataError: No series, one that the mask is not of, or a file that does not give the mask back.
+            DataError: No series, one that the mask is not of, a mask without a voxel, or a file that does not give the
+                mask back.
             ConfigError: A label that is no name in DICOM.
         """
-        return self._write(RtstructWriter(), Path(path), series, per_node)
+        return self._write(RtstructWriter(), Path(path), series, per_node, options)
 
     def to_dicom_seg(self, path: str | Path, series: Series | None = None, *, per_node: bool = False) -> Path:
         """Write a DICOM segmentation, read back before it is put in place; give the file.
@@ -126,7 +137,14 @@ class Prediction:
         """
         return self._write(SegWriter(), Path(path), series, per_node)
 
-    def _write(self, writer: MaskWriter, path: Path, series: Series | None, per_node: bool) -> Path:
+    def _write(
+        self,
+        writer: MaskWriter,
+        path: Path,
+        series: Series | None,
+        per_node: bool,
+        options: RtstructOptions | None = None,
+    ) -> Path:
         labels = LabelMap(self.labels)
         writer.check_labels(labels, per_node)
         series = series if series is not None else self.series
@@ -140,8 +158,11 @@ class Prediction:
             instances=instances,
             instance_names=names,
             model=self.model,
+            rtstruct=options or RtstructOptions(),
         )
-        writer.write(export, path)
+        said = writer.write(export, path)
+        if said is not None and said.nothing_found:
+            raise DataError(f"{path}: {' '.join(said.notes)} Write a segmentation, which may be empty, or the mask.")
         return path
 
     def _repr_html_(self) -> str:

@@ -97,7 +97,9 @@ def speckled() -> np.ndarray:
     ids=["shifted", "swapped", "speckled", "absent"],
 )
 def test_what_is_odd_about_what_was_drawn(tree, way, voxels, expected):
-    if way == "structures":
+    if way == "structures" and expected[0][0] == "structure-empty":  # ours leave such a structure out
+        diagnosis = draw(tree, mask(), lambda data: delattr(data.ROIContourSequence[2], "ContourSequence"))
+    elif way == "structures":
         diagnosis = draw(tree, voxels)
     else:
         write_seg(tree / "seg.dcm", voxels, LABELS, series_of(tree / "ct"))

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from lnsegfm.imaging.dicom import rtstruct_write
+from lnsegfm.imaging.dicom import rtstruct_contours
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
@@ -171,12 +171,12 @@ def test_what_comes_back_otherwise_is_not_put_in_place(ct, tmp_path, monkeypatch
     with quiet():
         spaced = replace(ct, frame_of_reference_uid="1.2 ")
         refused(tmp_path, "read back, its contours are in frame", MASK, labels, spaced)
-    monkeypatch.setattr(rtstruct_write, "trace_outlines", lambda _: [])
+    monkeypatch.setattr(rtstruct_contours, "trace_outlines", lambda _: [])
     count = np.count_nonzero(MASK == 1)
     refused(tmp_path, f"{count} voxels of structure 'a' differ", MASK, labels, ct)
     monkeypatch.undo()
-    honest, beside = rtstruct_write.trace_outlines, np.array([(-9, -3), (-7, -3), (-7, -1), (-9, -1)]) - 0.5
-    monkeypatch.setattr(rtstruct_write, "trace_outlines", lambda plane: [*honest(plane), beside])
+    honest, beside = rtstruct_contours.trace_outlines, np.array([(-9, -3), (-7, -3), (-7, -1), (-9, -1)]) - 0.5
+    monkeypatch.setattr(rtstruct_contours, "trace_outlines", lambda plane: [*honest(plane), beside])
     refused(tmp_path, r"voxels of structure '.' differ", MASK, labels, ct)
 
 

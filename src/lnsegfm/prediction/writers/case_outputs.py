@@ -74,7 +74,9 @@ class CaseOutputs:
         self, out: Path, origin: MaskOrigin, scans: Scans, options: PredictOptions, *, measure: bool = True
     ) -> None:
         self.out, self.origin, self.scans, self.options = out, origin, scans, options
-        self.exports = MaskExports(out, origin.labels, scans, options.formats, options.per_node, origin.title)
+        self.exports = MaskExports(
+            out, origin.labels, scans, options.formats, options.per_node, origin.title, options.rtstruct
+        )
         self._measure = measure
         self._owners = read_series_index(out)
 
@@ -161,9 +163,9 @@ class CaseOutputs:
             if record.mask_sha256:
                 remove_nodes(self.out, case.name)  # their numbers would not be those of the structures
                 record = replace(record, edited=True)
-            record = replace(record, nodes=None, exports=())
+            record = replace(record, nodes=None, exports=(), export_notes={})
         if record.exports and self.exports.stale(record):
-            record = replace(record, exports=())
+            record = replace(record, exports=(), export_notes={})
         if not record.exports:
             self.exports.remove(case.name, read_record(self.out, case.name))
         if self._lacks_flags(record):
@@ -196,11 +198,18 @@ class CaseOutputs:
         record = read_record(self.out, case)
         return record.flags or () if record is not None else ()
 
+    def export_notes(self, case: str) -> tuple[str, ...]:
+        """What differs between the mask of a case and its exports in the formats that are wanted, a line each."""
+        record = read_record(self.out, case)
+        said = record.export_notes if record is not None else {}
+        return tuple(note for name in self.options.formats for note in said.get(name, {}).get("notes", ()))
+
     def _export(self, record: CaseRecord, mask: np.ndarray, grid: Grid) -> None:
         if not self.exports.missing(record):
             return
-        written, problems = self.exports.write(record, mask, grid)
-        write_record(self.out, replace(record, exports=written, per_node=self.options.per_node))
+        written, notes, problems = self.exports.write(record, mask, grid)
+        changed = replace(record, exports=written, export_notes=notes, per_node=self.options.per_node)
+        write_record(self.out, changed)
         if problems:
             raise DataError(" ".join(problems))
 

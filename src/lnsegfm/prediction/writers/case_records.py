@@ -7,7 +7,7 @@ A record is written whole and never changed, only replaced by another whole one,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,9 @@ class CaseRecord:
         flags: Reasons to review the mask; None where nobody looked for any.
         sidecars: Tables of nodes and probabilities of the mask.
         exports: The mask in other formats.
+        export_notes: By format what its writer says: ``notes``, a line each, names that were changed, labels that were
+            left out, points and volumes of thinned contours, the options it was written with, and ``nothing_found``
+            where there is no file because the mask has no voxel.
         per_node: Whether a structure there is a node, instead of a label.
         series: The DICOM series that it is the mask of; None of an image.
     """
@@ -68,6 +71,7 @@ class CaseRecord:
     flags: tuple[Flag, ...] | None = None
     sidecars: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
+    export_notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     per_node: bool = False
     series: Mapping[str, Any] | None = None
 
@@ -89,17 +93,18 @@ class CaseRecord:
         """
         if not isinstance(content, dict) or content.get("format") != CASE_FORMAT:
             raise DataError(f"Record of a case: not of the format {CASE_FORMAT}. Run the same command again.")
-        known = {field.name: content.get(field.name, field.default) for field in fields(cls)}
+        known = {each.name: content.get(each.name, each.default) for each in fields(cls)}
         try:
             for name in ("shape", "spacing_mm", "sidecars", "exports"):
                 known[name] = tuple(known[name])
+            known["export_notes"] = {name: dict(said) for name, said in content.get("export_notes", {}).items()}
             if known["flags"] is not None:
                 known["flags"] = tuple(map(Flag.from_json, known["flags"]))
             if not isinstance(known["case"], str) or not isinstance(known["generation"], int):
                 raise TypeError("its case or generation is of another kind")
             if known["series"] is not None and not isinstance(known["series"]["identity"], str):
                 raise TypeError("its series has no identity")
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise DataError(f"Record of a case: damaged ({error}). Run the same command again.") from None
         return cls(**known)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.inputs import Scans, one_line
 from lnsegfm.prediction.writers.case_records import CaseRecord
 from lnsegfm.prediction.writers.mask_writer import MaskExport, MaskWriter
 from lnsegfm.prediction.writers.node_instances import number_nodes
+from lnsegfm.prediction.writers.rtstruct_writer import RtstructWriter
 from lnsegfm.prediction.writers.writer_table import MASK, WRITERS, formats_named
 
 
@@ -27,10 +30,11 @@ class MaskExports:
         formats: Names of formats; the mask itself is always written.
         per_node: A structure for each node, numbered as in the table of nodes, instead of one for each label.
         model: What files call the model.
+        rtstruct: How structure sets are written.
 
     Raises:
         ConfigError: A format that is not known, that refers to a DICOM series where no scan is one, or that has no
-            room for the labels.
+            room for the labels; or settings of structure sets where none is written.
     """
 
     def __init__(
@@ -41,7 +45,9 @@ class MaskExports:
         formats: Iterable[str] = (),
         per_node: bool = False,
         model: str = "",
+        rtstruct: RtstructOptions | None = None,
     ) -> None:
+        self.rtstruct = rtstruct or RtstructOptions()
         self.out, self.labels, self.scans, self.per_node, self.model = out, labels, scans, per_node, model
         self._known, _ = WRITERS.usable()  # a plugin that cannot be loaded is no matter while nobody names it
         self._writers = tuple(WRITERS[name] for name in formats_named(formats) if name != MASK)
@@ -50,13 +56,20 @@ class MaskExports:
             raise ConfigError(
                 f"--format {','.join(of_series)}: it refers to a DICOM series, and no scan is one. Give DICOM scans."
             )
+        given = self.rtstruct.to_json()
+        if given and RtstructWriter.name not in (writer.name for writer in self._writers):
+            option, value = next(iter(given.items()))
+            named = f"--{option.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise ConfigError(f"{named}: no structure set is written. Add --format rtstruct.")
+        if self.rtstruct.add_to is not None and not self.rtstruct.add_to.exists():
+            raise ConfigError(f"--add-to {self.rtstruct.add_to}: no such file or folder. Check the path.")
         for writer in self._writers:  # now, and not after hours of predicting
             writer.check_labels(labels, per_node)
 
     def missing(self, record: CaseRecord) -> tuple[MaskWriter, ...]:
         """The formats that are wanted of a case and not there, or there otherwise than wanted."""
         wanted = [w for w in self._writers if not w.needs_series or record.case in self.scans.series]
-        return tuple(w for w in wanted if record.per_node != self.per_node or not self._is_there(w, record))
+        return tuple(w for w in wanted if record.per_node != self.per_node or not self._stands(w, record))
 
     def stale(self, record: CaseRecord) -> bool:
         """Whether what is there has a structure a node where now one a label is wanted, or the other way."""
@@ -69,11 +82,14 @@ class MaskExports:
         for name in ours | {name for name in named if name.startswith(f"{case}.") and Path(name).name == name}:
             (self.out / name).unlink(missing_ok=True)
 
-    def write(self, record: CaseRecord, mask: np.ndarray, grid: Grid) -> tuple[tuple[str, ...], list[str]]:
+    def write(
+        self, record: CaseRecord, mask: np.ndarray, grid: Grid
+    ) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]], list[str]]:
         """Write the formats of a mask that are missing.
 
         Returns:
-            The names of all exports that are there now, and what is wrong with those that are not, a line each.
+            The names of all exports that are there now, what their writers say of each format, and what is wrong with
+            those that are not there, a line each.
         """
         missing = self.missing(record)
         there = [w.file_name(record.case) for w in self._known.values() if self._is_there(w, record)]
@@ -87,16 +103,20 @@ class MaskExports:
             instances=instances,
             instance_names=names,
             model=self.model,
+            rtstruct=self.rtstruct,
         )
-        problems: list[str] = []
+        notes, problems = dict(record.export_notes), list[str]()
         for writer in missing:
             try:
-                writer.write(export, self.out / writer.file_name(record.case))
-                there.append(writer.file_name(record.case))
+                said = writer.write(export, self.out / writer.file_name(record.case))
+                notes[writer.name] = (said.to_json() if said is not None else {}) | self._settings(writer)
+                if not notes[writer.name].get("nothing_found"):
+                    there.append(writer.file_name(record.case))
             except Exception as error:  # whatever is wrong with one file, the others are wanted
                 problems.append(one_line(error))
         order = [writer.file_name(record.case) for writer in self._known.values()]
-        return tuple(sorted(there, key=order.index)), list(dict.fromkeys(problems))
+        said_of = {name: said for name, said in notes.items() if said}
+        return tuple(sorted(set(there), key=order.index)), said_of, list(dict.fromkeys(problems))
 
     def require_series(self, case: str, mask_file: Path, grid: Grid) -> None:
         """Refuse a mask that lies on another grid than its series.
@@ -107,6 +127,16 @@ class MaskExports:
         series = self.scans.series.get(case)
         if series is not None and (difference := grid.difference(series.grid)):
             raise DataError(f"{mask_file.name}: it is not the mask of this series ({difference}). Name another --out.")
+
+    def _stands(self, writer: MaskWriter, record: CaseRecord) -> bool:
+        """Whether a format is there, or known to have no file of this mask, as it would be written now."""
+        noted = record.export_notes.get(writer.name, {})
+        complete = noted.get("nothing_found", False) or self._is_there(writer, record)
+        return complete and noted.get("options", {}) == self._settings(writer).get("options", {})
+
+    def _settings(self, writer: MaskWriter) -> dict[str, Any]:
+        given = self.rtstruct.to_json() if writer.name == RtstructWriter.name else {}
+        return {"options": dict(given)} if given else {}
 
     def _is_there(self, writer: MaskWriter, record: CaseRecord) -> bool:
         name = writer.file_name(record.case)

@@ -13,7 +13,7 @@ of its own, an entry point of the group ``lnsegfm.writers`` that names an instan
         def check_labels(self, labels: LabelMap, per_node: bool) -> None:
             pass  # every label has a name in this format
 
-        def write(self, export: MaskExport, destination: Path) -> None:
+        def write(self, export: MaskExport, destination: Path) -> None:  # or ExportNotes
             write_mask(destination, export.mask, export.grid)
 
 ``lnsegfm predict`` calls ``check_labels`` once, before the first scan is read, and ``write`` once for each mask, after
@@ -23,13 +23,14 @@ the mask itself is in place. A file that is there is not written again unless it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.imaging.grid import Grid
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class MaskExport:
         instances: Number of the node that a voxel belongs to (z, y, x), 0 for none; None where a structure is a label.
         instance_names: What each number of ``instances`` is called, such as ``lymph_node 3``.
         model: What files call the model; "" where it is not known.
+        rtstruct: How structure sets are written.
     """
 
     case: str
@@ -59,6 +61,27 @@ class MaskExport:
     instances: np.ndarray | None = None
     instance_names: Mapping[int, str] | None = None
     model: str = ""
+    rtstruct: RtstructOptions = field(default_factory=RtstructOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportNotes:
+    """What a writer says of a file, for the record of the case.
+
+    Args:
+        notes: What differs between mask and file, one line each.
+        details: More of it, plainly.
+        nothing_found: There is no file, because the format has none of a mask without a voxel.
+    """
+
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    nothing_found: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """What there is to say, plainly; empty where nothing is."""
+        said = {"notes": list(self.notes), **self.details, "nothing_found": self.nothing_found}
+        return {name: value for name, value in said.items() if value}
 
 
 class MaskWriter(Protocol):
@@ -86,8 +109,8 @@ class MaskWriter(Protocol):
             ConfigError: A label that cannot be written.
         """
 
-    def write(self, export: MaskExport, destination: Path) -> None:
-        """Write a mask, or raise.
+    def write(self, export: MaskExport, destination: Path) -> ExportNotes | None:
+        """Write a mask, or raise; say what differs between mask and file, if anything does.
 
         The file appears whole or not at all: `lnsegfm.storage` has what that takes. A format that can be read should
         be, and compared with the mask, before it is put in place.
