@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import pydicom
 import pytest
 
 from lnsegfm.imaging.dicom import dicom_zip as archive
@@ -32,6 +33,7 @@ LIMIT = 1 << 20  # instead of 1 and 32 GiB
 REQUESTS = {
     "no-such-format", "format-without-dicom", "out-within-input", "out-is-a-file", "out-not-writable", "two-channels",
     "key-public", "key-damaged", "key-in-out", "no-roi", "no-uids", "long-label",
+    "no-such-profile", "no-such-thinning", "holes-without-rtstruct", "add-to-nothing", "add-to-another",
 }  # fmt: skip
 
 
@@ -204,6 +206,14 @@ def test_lists(lnsegfm_here, model, tmp_path, kind, how):
         assert len(json.loads((out / "summary.json").read_text())["refused"]) == 1
 
 
+def drawn_of_another(folder: Path, place: Path) -> Path:
+    """The structure set of a scan, as if it were another patient's."""
+    data = pydicom.dcmread(folder / "rs.dcm")
+    data.PatientID = "another"
+    data.save_as(place)
+    return place
+
+
 @pytest.mark.parametrize("kind", sorted(REQUESTS))
 def test_requests(lnsegfm_here, model, tmp_path, monkeypatch, kind):
     row, folder, out = TABLE[kind], tmp_path / "in", tmp_path / "out"
@@ -234,6 +244,16 @@ def test_requests(lnsegfm_here, model, tmp_path, monkeypatch, kind):
         monkeypatch.setenv("LNSEGFM_HOME", str(out / "home"))
     elif kind == "no-uids":
         more = ("--format", "rtstruct")
+    elif kind == "no-such-profile":
+        more = ("--format", "rtstruct", "--profile", "pinnacle")
+    elif kind == "no-such-thinning":
+        more = ("--format", "rtstruct", "--thin", "much")
+    elif kind == "holes-without-rtstruct":
+        more = ("--format", "seg", "--holes", "keyhole")
+    elif kind == "add-to-nothing":
+        more = ("--format", "rtstruct", "--add-to", tmp_path / "none.dcm")
+    elif kind == "add-to-another":
+        more = ("--format", "rtstruct", "--add-to", drawn_of_another(folder, tmp_path / "other.dcm"))
     elif kind == "long-label":
         model, more = write_machine(tmp_path / "long"), ("--format", "rtstruct")
         told = json.loads((model / "dataset.json").read_text()) | {"labels": {"background": 0, "n" * 70: 1}}
@@ -245,7 +265,7 @@ def test_requests(lnsegfm_here, model, tmp_path, monkeypatch, kind):
         done = asked(lnsegfm_here, command, model, source, out, *more)
 
     assert_told(done, row, row.alone)
-    if kind == "no-uids":  # the mask is there, and what refers to the series is not
+    if kind in ("no-uids", "add-to-another"):  # the mask is there, and what refers to the series is not
         assert [name.rpartition(".nii.gz")[1] for name in results(out)] == [".nii.gz"]
     else:
         assert results(out) == []

@@ -105,10 +105,16 @@ def _cross(polygons: Sequence[np.ndarray]) -> bool:
     if len(starts) > _MOST_EDGES:
         return True
 
-    def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
-        """On which side of p to q each r lies."""
-        (a, b), (c, d) = (q - p)[:, None].transpose(2, 0, 1), (r[None] - p[:, None]).transpose(2, 0, 1)
-        return np.sign((a * d - b * c).round(9))
+    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
+    near = (low[:, None, 1] < high[None, :, 1]) & (low[None, :, 1] < high[:, None, 1])
+    near &= (low[:, None, 0] < high[None, :, 0]) & (low[None, :, 0] < high[:, None, 0])
+    one, other = np.nonzero(np.triu(near, 1))
+    return bool((_parted(starts, ends, one, other) & _parted(starts, ends, other, one)).any())
 
-    across = side(starts, ends, starts) * side(starts, ends, ends) < 0
-    return bool((across & across.T).any())
+
+def _parted(starts: np.ndarray, ends: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether each side of ``other`` has its ends on both sides of the line through the side of ``one``."""
+    (a, b), (c, d) = (ends[one] - starts[one]).T, (starts[other] - starts[one]).T
+    e, f = (ends[other] - starts[one]).T
+    parted: np.ndarray = (a * d - b * c).round(9) * (a * f - b * e).round(9) < 0
+    return parted

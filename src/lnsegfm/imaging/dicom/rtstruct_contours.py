@@ -59,15 +59,13 @@ def roi_contours(
     volume = int(np.count_nonzero(new.voxels))
     for level in _LEVELS if thin is not None else ():
         assert thin is not None
-        fitting = []
         for middles in (True, False):
             planes = _contours(new, profile, (thin.mm * level, spacing_mm, middles))
+            if (thinned_points := _number_of_points(planes)) >= points:
+                continue
             changes = [abs(_filled_voxels(planes, shift) - volume) / volume for shift in _SHIFTS]
             if max(changes) <= thin.share:
-                fitting.append(RoiContours(planes, _number_of_points(planes), points))
-        if fitting:
-            best = min(fitting, key=lambda each: each.points)
-            return best if best.points < points else RoiContours(exact, points, points)
+                return RoiContours(planes, thinned_points, points)
     return RoiContours(exact, points, points)
 
 

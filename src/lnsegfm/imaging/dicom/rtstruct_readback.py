@@ -26,7 +26,7 @@ _REPORT = "Nothing was written; please report it with the series' spacing and or
 
 
 @dataclass(frozen=True)
-class Difference:
+class RoiDifference:
     """How a structure that was read back differs from its mask.
 
     Args:
@@ -40,7 +40,7 @@ class Difference:
 
 def require_same_structures(
     place: Path, path: Path, rois: Sequence[NewRoi], series: Series, thin: Thinning | None
-) -> Mapping[str, Difference]:
+) -> Mapping[str, RoiDifference]:
     """Refuse a file that does not give back what it was made of; give how each structure differs.
 
     Args:
@@ -57,7 +57,7 @@ def require_same_structures(
     if (why := mismatch(read, series)) is not None:
         raise DicomError(f"{path}: read back, {why}. Nothing was written.")
     read_rois = {roi.number: roi for roi in read.rois}
-    differences: dict[str, Difference] = {}
+    differences: dict[str, RoiDifference] = {}
     for new in rois:
         roi = read_rois.get(new.number)
         if roi is None or roi.name != new.name:
@@ -66,7 +66,7 @@ def require_same_structures(
         again = roi_voxels(roi, series.grid)
         different = _differing(new, again.box, again.voxels)
         volume, count = int(np.count_nonzero(new.voxels)), int(np.count_nonzero(again.voxels))
-        differences[new.name] = Difference(different, (count - volume) / max(1, volume))
+        differences[new.name] = RoiDifference(different, (count - volume) / max(1, volume))
         if thin is None and different:
             raise DicomError(f"{path}: read back, {different} voxels of structure {new.name!r} differ. {_REPORT}")
         if thin is not None and new.box is not None:

@@ -17,7 +17,7 @@ from lnsegfm.imaging.dicom.rtstruct_contours import RoiContours, contours_item, 
 from lnsegfm.imaging.dicom.rtstruct_header import NOT_CLINICAL, dataset_with_identity
 from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.imaging.dicom.rtstruct_profiles import EXPLICIT_POINTS, RtstructProfile
-from lnsegfm.imaging.dicom.rtstruct_readback import Difference, require_same_structures
+from lnsegfm.imaging.dicom.rtstruct_readback import RoiDifference, require_same_structures
 from lnsegfm.imaging.dicom.rtstruct_rois import NewRoi, new_rois, require_writable
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.structure_names import fitted_names
@@ -44,7 +44,7 @@ class WrittenStructures:
     names: Mapping[str, str]
     left_out: tuple[str, ...] = ()
     contours: Mapping[str, RoiContours] = field(default_factory=dict, repr=False)
-    differences: Mapping[str, Difference] = field(default_factory=dict)
+    differences: Mapping[str, RoiDifference] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
