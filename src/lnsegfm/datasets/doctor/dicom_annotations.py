@@ -107,7 +107,8 @@ def read_annotations(
             if path in unreadable:
                 raise DataError(unreadable[path])
         except DataError as error:
-            findings.append(_unusable("structure" if is_structure_set else "segment", "", path, error))
+            taken = path in unreadable or references.needs(path)
+            findings.append(_unusable("structure" if is_structure_set else "segment", "", path, error, taken))
             continue
         names[path] = list(content.names)
         if isinstance(content, StructureSet):
@@ -127,7 +128,12 @@ def read_annotations(
 
 
 def judge_structures(
-    case: str, structures: Sequence[AnnotatedStructure], image: tuple[np.ndarray, Grid] | None, grid: Grid
+    case: str,
+    structures: Sequence[AnnotatedStructure],
+    image: tuple[np.ndarray, Grid] | None,
+    grid: Grid,
+    *,
+    has_reference: bool = False,
 ) -> Iterator[Finding]:
     """What is suspicious about the structures and segments of a series.
 
@@ -136,7 +142,9 @@ def judge_structures(
         structures: Those of the series.
         image: Its HU (z, y, x) and grid; None where its values are no HU, so that air and body cannot be found.
         grid: Of the series.
+        has_reference: Some of them are taken as its reference, which must then have a voxel.
     """
+    empty, failed = has_reference, False
     body = find_body(*image) if structures and image is not None else None
     centres: dict[Path, dict[str, float]] = {}
     for structure in structures:
@@ -145,7 +153,9 @@ def judge_structures(
             mask = structure.mask(notes.append)
         except DataError as error:
             yield _unusable(structure.noun, case, structure.file, error, structure.taken)
+            failed = failed or structure.taken
             continue
+        empty = empty and not (structure.taken and mask.any())
         reasons = [note for note in notes if NO_VOXEL in note]
         yield from _note_findings(case, structure.file, [note for note in notes if note not in reasons])
         if not mask.any():
@@ -156,6 +166,9 @@ def judge_structures(
                 centres.setdefault(structure.file, {})[structure.name] = x
     for file, own in centres.items():
         yield from judge_sides(case, file, "structure", swapped(own, side_pairs(own)))
+    if empty and not failed:
+        what = "its reference is empty: nothing that is taken as reference has a voxel within the scan"
+        yield Finding("reference-empty", "error", case, None, what, "Leave the case out, or outline it")
 
 
 def is_whole_patient(structure: AnnotatedStructure) -> bool:

@@ -61,7 +61,8 @@ def diagnose_tree(
             from_sentence("series-note", "note", series.name, None, note, "Nothing needs doing")
             for note in series.notes
         ]
-        _add_series(series, structures, cohort, findings)
+        has_reference = annotations.references.of(series).chosen is not None
+        _add_series(series, structures, cohort, findings, has_reference)
         if progress is not None:
             progress.advance(done, len(taken), series.name)
         if not structures and any(annotations.on):
@@ -74,7 +75,11 @@ def diagnose_tree(
 
 
 def _add_series(
-    series: Series, structures: Sequence[AnnotatedStructure], cohort: Cohort, findings: list[Finding]
+    series: Series,
+    structures: Sequence[AnnotatedStructure],
+    cohort: Cohort,
+    findings: list[Finding],
+    has_reference: bool,
 ) -> None:
     try:
         volume = read_series(series)
@@ -83,14 +88,14 @@ def _add_series(
         return
     hu = cohort.add_image(series.name, None, volume, series.grid)
     image = (volume, series.grid) if holds_hu(hu) else None
-    findings += judge_structures(series.name, structures, image, series.grid)
+    findings += judge_structures(series.name, structures, image, series.grid, has_reference=has_reference)
 
 
 def _reader(series: Series, structures: Sequence[AnnotatedStructure]) -> Callable[[], CaseArrays]:
     def read() -> CaseArrays:
         mask = np.zeros(series.grid.shape, bool)
         for structure in structures:
-            if not is_whole_patient(structure):
+            if structure.taken and not is_whole_patient(structure):
                 try:
                     mask |= structure.mask(lambda _: None)
                 except DataError:

@@ -56,16 +56,16 @@ def structures_of(data: Dataset) -> AnnotationContents:
     """
     from lnsegfm.imaging.dicom.values import integer, text
 
-    rois = list(_items(data, "StructureSetROISequence"))
+    rois = list(items_of(data, "StructureSetROISequence"))
     own = [text(roi, "ReferencedFrameOfReferenceUID") for roi in rois]
-    listed = [_listed_frame(item) for item in _items(data, "ReferencedFrameOfReferenceSequence")]
+    listed = [_listed_frame(item) for item in items_of(data, "ReferencedFrameOfReferenceSequence")]
     stated = _unique([text(data, "FrameOfReferenceUID"), *(each.uid for each in listed)])
     frames = _unique(own) or stated
     unlisted = not {each.uid for each in listed} & set(own)
     images, with_contours = _images_of_contours(data)
     interpreters = {
         integer(item, "ReferencedROINumber"): text(item, "ROIInterpreter")
-        for item in _items(data, "RTROIObservationsSequence")
+        for item in items_of(data, "RTROIObservationsSequence")
     }
     structures = []
     for roi, frame in zip(rois, own, strict=True):
@@ -100,12 +100,12 @@ def segments_of(path: Path, data: Dataset) -> AnnotationContents:
     """
     from lnsegfm.imaging.dicom.values import integer, text
 
-    listed = list(_items(data, "ReferencedSeriesSequence"))
+    listed = list(items_of(data, "ReferencedSeriesSequence"))
     series = _unique(text(item, "SeriesInstanceUID") for item in listed)
-    of_list = dict(_references(image for item in listed for image in _items(item, "ReferencedInstanceSequence")))
+    of_list = dict(_references(image for item in listed for image in items_of(item, "ReferencedInstanceSequence")))
     frames = _unique([text(data, "FrameOfReferenceUID")])
     images = _images_of_frames(data)
-    segments = list(_items(data, "SegmentSequence"))
+    segments = list(items_of(data, "SegmentSequence"))
     drawn = _drawn_segments(path)
     structures = []
     for segment in segments:
@@ -128,18 +128,28 @@ def segments_of(path: Path, data: Dataset) -> AnnotationContents:
     return AnnotationContents(tuple(structures), series, frames)
 
 
+def items_of(data: Dataset, keyword: str) -> Iterator[Dataset]:
+    """The items of a sequence; nothing where a damaged file holds something else."""
+    from pydicom.dataset import Dataset
+
+    from lnsegfm.imaging.dicom.values import value_of
+
+    items = value_of(data, keyword)
+    return (item for item in items if isinstance(item, Dataset)) if isinstance(items, Iterable) else iter(())
+
+
 def _listed_frame(item: Dataset) -> _ListedFrame:
     from lnsegfm.imaging.dicom.values import text
 
     series = [
         each
-        for study in _items(item, "RTReferencedStudySequence")
-        for each in _items(study, "RTReferencedSeriesSequence")
+        for study in items_of(item, "RTReferencedStudySequence")
+        for each in items_of(study, "RTReferencedSeriesSequence")
     ]
     return _ListedFrame(
         text(item, "FrameOfReferenceUID"),
         _unique(text(each, "SeriesInstanceUID") for each in series),
-        tuple(_references(image for each in series for image in _items(each, "ContourImageSequence"))),
+        tuple(_references(image for each in series for image in items_of(each, "ContourImageSequence"))),
     )
 
 
@@ -149,11 +159,11 @@ def _images_of_contours(data: Dataset) -> tuple[dict[int | None, dict[str, str]]
 
     images: dict[int | None, dict[str, str]] = defaultdict(dict)
     with_contours = set()
-    for item in _items(data, "ROIContourSequence"):
+    for item in items_of(data, "ROIContourSequence"):
         number = integer(item, "ReferencedROINumber")
-        for contour in _items(item, "ContourSequence"):
+        for contour in items_of(item, "ContourSequence"):
             with_contours.add(number)
-            images[number].update(_references(_items(contour, "ContourImageSequence")))
+            images[number].update(_references(items_of(contour, "ContourImageSequence")))
     return images, with_contours
 
 
@@ -163,11 +173,11 @@ def _images_of_frames(data: Dataset) -> dict[int | None, dict[str, str]]:
 
     shared = first_item(data, "SharedFunctionalGroupsSequence")
     images: dict[int | None, dict[str, str]] = defaultdict(dict)
-    for frame in _items(data, "PerFrameFunctionalGroupsSequence"):
+    for frame in items_of(data, "PerFrameFunctionalGroupsSequence"):
         segment = group_item(frame, shared, "SegmentIdentificationSequence")
         number = integer(segment, "ReferencedSegmentNumber") if segment is not None else None
-        for derivation in _items(frame, "DerivationImageSequence"):
-            images[number].update(_references(_items(derivation, "SourceImageSequence")))
+        for derivation in items_of(frame, "DerivationImageSequence"):
+            images[number].update(_references(items_of(derivation, "SourceImageSequence")))
     return images
 
 
@@ -189,16 +199,6 @@ def _references(items: Iterable[Dataset]) -> Iterator[tuple[str, str]]:
     for item in items:
         if uid := text(item, "ReferencedSOPInstanceUID"):
             yield uid, _MODALITIES.get(text(item, "ReferencedSOPClassUID"), "")
-
-
-def _items(data: Dataset, keyword: str) -> Iterator[Dataset]:
-    """The items of a sequence; nothing where a damaged file holds something else."""
-    from pydicom.dataset import Dataset
-
-    from lnsegfm.imaging.dicom.values import value_of
-
-    items = value_of(data, keyword)
-    return (item for item in items if isinstance(item, Dataset)) if isinstance(items, Iterable) else iter(())
 
 
 def _unique(uids: Iterable[str]) -> tuple[str, ...]:

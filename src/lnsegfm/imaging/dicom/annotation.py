@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.annotated_images import segments_of, structures_of
+from lnsegfm.imaging.dicom.annotated_images import items_of, segments_of, structures_of
 from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.storage import sha256
 
@@ -39,6 +39,7 @@ class Annotation:
         operators: OperatorsName. It is left out of ``repr``, as the next two are.
         reviewer: ReviewerName.
         creator: ContentCreatorName.
+        contributors: Manufacturer of each item of ContributingEquipmentSequence: programs that changed the file.
         approval: ApprovalStatus: APPROVED, UNAPPROVED, REJECTED, or empty.
         structures: Its structures or segments, in the file's order.
         digest: SHA-256 of the file: it tells when somebody has changed it.
@@ -62,6 +63,7 @@ class Annotation:
     operators: str = field(default="", repr=False)
     reviewer: str = field(default="", repr=False)
     creator: str = field(default="", repr=False)
+    contributors: tuple[str, ...] = ()
     approval: str = ""
 
     @property
@@ -114,6 +116,7 @@ def read_annotation(path: Path) -> Annotation:
         operators=text(data, "OperatorsName"),
         reviewer=text(data, "ReviewerName"),
         creator=text(data, "ContentCreatorName"),
+        contributors=tuple(text(item, "Manufacturer") for item in items_of(data, "ContributingEquipmentSequence")),
         approval=text(data, "ApprovalStatus").upper(),
     )
 

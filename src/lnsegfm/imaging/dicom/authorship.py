@@ -37,7 +37,8 @@ def author_of(annotation: Annotation, structure: DrawnStructure) -> Author:
     2. this software wrote it and OperatorsName, ReviewerName, ROIInterpreter or ContentCreatorName, which it leaves
        empty, is filled in: somebody edited the file;
     3. this software's algorithm drew it (ROIGenerationDescription, SegmentAlgorithmName) and another program wrote the
-       file (Manufacturer): somebody opened and stored it there.
+       file (Manufacturer): somebody opened and stored it there. Not so where this software only added its structures to
+       the file of another one, which ContributingEquipmentSequence says.
 
     Everything else is a person's, also where the type is left empty, as most planning systems leave it.
     """
@@ -58,9 +59,10 @@ def author_of(annotation: Annotation, structure: DrawnStructure) -> Author:
         if filled := [keyword for keyword, name in signed.items() if name.strip("^ ")]:
             return Author(True, f"drawn by {SOFTWARE} and edited since ({filled[0]})")
         return Author(False, f"drawn by {SOFTWARE}")
-    if _is_ours(structure.algorithm_name) and annotation.manufacturer.strip():
+    added = any(_is_ours(each) for each in annotation.contributors)
+    if _is_ours(structure.algorithm_name) and annotation.manufacturer.strip() and not added:
         return Author(True, f"drawn by {SOFTWARE} and stored by another program since (Manufacturer)")
-    return Author(False, AUTOMATIC)
+    return Author(False, f"drawn by {SOFTWARE}" if _is_ours(structure.algorithm_name) else AUTOMATIC)
 
 
 def written_by_us(annotation: Annotation) -> bool:

@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 
+import numpy as np
+
+from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotation import Annotation
-from lnsegfm.imaging.dicom.authorship import Author, author_of, corrected_copy
+from lnsegfm.imaging.dicom.annotation_masks import annotation_mask
+from lnsegfm.imaging.dicom.authorship import AUTOMATIC, Author, author_of, corrected_copy
 from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.imaging.dicom.mirrored_structures import Mirrored, mirrored_structures
 from lnsegfm.imaging.dicom.rois import match_rois, normalise_name
@@ -107,7 +111,7 @@ def weigh_structures(
     notes: list[str] = []
     for label in dict.fromkeys(each.label for each in candidates if each.label is not None):
         own = [k for k, each in enumerate(candidates) if each.label == label]
-        for k, verdict in _resolved({k: candidates[k] for k in own}, notes).items():
+        for k, verdict in _resolved({k: candidates[k] for k in own}, notes, series).items():
             candidates[k] = verdict
     return ReferenceChoice(tuple(candidates), (*notes, *_refusal_notes(candidates)))
 
@@ -149,7 +153,7 @@ def _unless_mirrored(one: Candidate, mirrored: Mirrored | None) -> Candidate:
     return replace(one, taken=False, why=str(mirrored), fault=True)
 
 
-def _resolved(own: Mapping[int, Candidate], notes: list[str]) -> dict[int, Candidate]:
+def _resolved(own: Mapping[int, Candidate], notes: list[str], series: Series | None) -> dict[int, Candidate]:
     """The candidates of one label, of which those that conflict give way to another."""
     verdicts = dict(own)
     taken = {k: each for k, each in own.items() if each.taken}
@@ -170,14 +174,40 @@ def _resolved(own: Mapping[int, Candidate], notes: list[str]) -> dict[int, Candi
     for places in by_name.values():
         best = max(places, key=lambda k: _rank(own[k]))
         for k in places:
-            if own[k].annotation is not own[best].annotation:
-                why = _what_decided(own[best], own[k])
-                verdicts[k] = replace(own[k], taken=False, why=why)
+            if own[k].annotation is own[best].annotation:
+                continue
+            files = f"{own[best].annotation.path.name} and {own[k].annotation.path.name}"
+            if series is not None and _of_one_time(own[best], own[k]) and _apart(own[best], own[k], series):
                 notes.append(
-                    f"Structure {own[k].structure.name!r}: {own[best].annotation.path.name} gives it and not "
-                    f"{own[k].annotation.path.name}: {why}"
+                    f"Structure {own[k].structure.name!r}: {files} are of one date and time and have no voxel in "
+                    "common: taken together"
                 )
+                continue
+            why = _what_decided(own[best], own[k])
+            verdicts[k] = replace(own[k], taken=False, why=why)
+            notes.append(
+                f"Structure {own[k].structure.name!r}: {own[best].annotation.path.name} gives it and not "
+                f"{own[k].annotation.path.name}: {why}"
+            )
     return verdicts
+
+
+def _of_one_time(one: Candidate, other: Candidate) -> bool:
+    """Whether nothing tells which of two is the later version."""
+    alike = one.annotation.approval == other.annotation.approval
+    return alike and one.annotation.age == other.annotation.age
+
+
+def _apart(one: Candidate, other: Candidate, series: Series) -> bool:
+    """Whether two structures have no voxel in common: parts of one, in files of their own."""
+    try:
+        first, second = (
+            annotation_mask(replace(each.annotation, structures=(each.structure,)), series, ["*=any"], {"any": 1})
+            for each in (one, other)
+        )
+    except DataError:
+        return False
+    return not bool(np.logical_and(first, second).any())
 
 
 def _newest(taken: Mapping[int, Candidate]) -> dict[int, Candidate]:
@@ -205,12 +235,18 @@ def _what_decided(best: Candidate, other: Candidate) -> str:
 def _refusal_notes(candidates: Sequence[Candidate]) -> list[str]:
     """A line for each file of which wanted structures are refused, however they were drawn."""
     lines: dict[tuple[str, str], list[str]] = defaultdict(list)
+    lines_taken: dict[tuple[str, str], list[str]] = defaultdict(list)
     for each in candidates:
         refused = not each.taken and each.label is not None and each.structure.drawn
         if refused and (each.fault or not each.author.person or each.annotation.approval == "REJECTED"):
             lines[each.annotation.path.name, each.why].append(each.structure.name)
+    for each in candidates:
+        if each.taken and each.author.person and each.structure.algorithm == AUTOMATIC:
+            why = f"AUTOMATIC, and taken as a person's: {each.author.why}"
+            lines_taken[each.annotation.path.name, why].append(each.structure.name)
     empty = {each.annotation.path.name for each in candidates if each.why == UNDRAWN and each.label is not None}
     return [
+        *(f"{file}: {', '.join(dict.fromkeys(names))}: {why}" for (file, why), names in lines_taken.items()),
         *(f"{file}: not taken ({', '.join(dict.fromkeys(names))}): {why}" for (file, why), names in lines.items()),
         *(f"{file}: passed over where nothing is drawn in it" for file in sorted(empty)),
     ]

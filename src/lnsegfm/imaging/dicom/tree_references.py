@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lnsegfm.imaging.dicom.annotated_series import AnnotatedTree, PairedAnnotation
 from lnsegfm.imaging.dicom.annotation import Annotation
 from lnsegfm.imaging.dicom.pairing_evidence import Pairing
 from lnsegfm.imaging.dicom.reference_choice import ACCEPT_AUTOMATIC, ReferenceChoice, weigh_structures
 from lnsegfm.imaging.dicom.rois import match_rois
+from lnsegfm.imaging.dicom.series_index import Series
 
 _SHOWN = 12  # structure names that a line lists
 
@@ -72,11 +74,14 @@ class TreeReferences:
         uids = {uid for annotation in self.on_unusable for uid in annotation.series_uids}
         return tuple(str(r) for r in self.tree.index.refused if set(r.series.split()[:1]) & uids)
 
-    @property
-    def complete(self) -> bool:
-        """Whether a series has a reference, and nothing is wrong with another one's."""
-        failed = any(each.fault for each in self.on) or self.on_unusable or self.tree.unreadable
-        return not failed and any(not each.why for each in self.on)
+    def of(self, series: Series) -> SeriesReference:
+        """The reference of a series of the tree."""
+        return self.on[next(k for k, each in enumerate(self.tree.index.series) if each is series)]
+
+    def needs(self, path: Path) -> bool:
+        """Whether a reference is taken from a file, or the file holds nothing that could tell."""
+        own = [each for on in self.on for each in on.choice.candidates if each.annotation.path == path]
+        return not own or any(each.taken for each in own)
 
 
 def annotated_places(references: TreeReferences) -> list[int]:
