@@ -202,6 +202,8 @@ def _sources(series: Series, planes: Sequence[int]) -> tuple[list[Dataset], Data
         if keyword in sources[0]:
             identity[keyword] = deepcopy(sources[0][keyword])
     for sop_uid, data in zip(files.values(), sources, strict=True):
+        if len(series.frames_of_reference) > 1:  # highdicom takes images of one
+            data.FrameOfReferenceUID = series.frame_of_reference_uid
         for keyword in _IDENTITY:
             setattr(data, keyword, "")
         for keyword, value in (
