@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lnsegfm
+from lnsegfm.cli.series_lines import print_choice
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.prediction.case_names import Names
 from lnsegfm.prediction.inputs import Scans, find_inputs
@@ -49,6 +50,8 @@ def test_one_mask_a_scan_and_a_line_for_each_other_series(lnsegfm_here, world: W
     assert "2 series passed over (--series takes others):" in done.stdout
     assert '  3 "lung": second kernel B70f of 2 "soft"\n' in done.stdout
     assert '  4 "cor": coronal reformat of 2 "soft"\n' in done.stdout
+    (case,) = (mask.name.removesuffix(".nii.gz") for mask in out.glob("*.nii.gz"))
+    assert f'  {case} is series 2 "soft": axial, 3 mm, B31f\n' in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80 + len(str(out))
     for name in ("series.json", "summary.json"):
         told = json.loads((out / name).read_text())["passed_over"]
@@ -94,6 +97,27 @@ def test_a_selector_that_fits_nothing_is_a_wrong_request(lnsegfm_here, world: Wo
     (told,) = done.stderr.splitlines()
     assert told.startswith(line)
     assert not (tmp_path / "out").exists()
+
+
+def test_lines_of_a_terminal(study, capsys):
+    add(study, "other", SeriesNumber=4, SeriesDescription="cor", plane="sagittal", ImageType=MPR, PatientPosition="FFP")
+    with find_inputs(study, 1, names=Names.SERIES, series=["plane=sagittal"]) as inputs:
+        print_choice(inputs.series, inputs.passed_over)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said[0]) == 80  # the UID is the case's name here
+    assert said[1] == "3 series passed over (--series takes others):"
+    assert set(said[2:]) == {
+        f'  4 "cor" ...{uid("cor")[-6:]}: not selected by --series',
+        '  3 "lung": not selected by --series',
+        '  2 "soft": not selected by --series',
+    }
+    with find_inputs(study / "soft", 1, names=Names.SERIES) as inputs:
+        print_choice(inputs.series, inputs.passed_over)
+    assert capsys.readouterr().out == ""  # one series, as all are: nothing to say
+    with find_inputs(study / "other", 1) as inputs:
+        (series,) = inputs.series.values()
+        print_choice({"C-1": series}, inputs.passed_over)
+    assert capsys.readouterr().out == '  C-1 is series 4 "cor": sagittal, 3 mm, B31f, feet first, prone\n'
 
 
 def test_selectors_of_a_tree(study):

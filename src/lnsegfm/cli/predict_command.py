@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.console import console
+from lnsegfm.cli.series_lines import print_choice
 from lnsegfm.cli.shared_options import (
     AsJson,
     Configuration,
@@ -22,7 +23,6 @@ from lnsegfm.cli.shared_options import (
     SeriesSelectors,
     Straighten,
     print_json,
-    print_passed_over,
     require_folder,
 )
 from lnsegfm.errors import ConfigError
@@ -202,7 +202,7 @@ def predict(
         for case in dict.fromkeys(flag.case for flag in done.flags):
             reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
             print(printable(f"Review {case}: {reasons}"))
-        print_passed_over(done.passed_over)
+        print_choice(inputs.series, done.passed_over)
         for case, note in done.notes:
             print(printable(f"{case}: {note}"))
         print("Not for clinical use.")

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.messages import printable
-
-if TYPE_CHECKING:
-    from lnsegfm.imaging.dicom.series_choice import PassedOver
-
-_SHOWN = 12  # series that the terminal gets
-_WIDTH = 80
 
 Data = Annotated[
     Path, typer.Argument(help="Labelled scans: an nnU-Net raw dataset, or a folder with images/ and labels/.")
@@ -139,18 +132,3 @@ def print_json(content: Mapping[str, Any]) -> None:
     """Print for a program."""
     json.dump(content, sys.stdout, indent=2, ensure_ascii=False, default=str)
     print()
-
-
-def print_passed_over(passed_over: Sequence[PassedOver]) -> None:
-    """Print which DICOM series were not taken and why, a short line each."""
-    from lnsegfm.imaging.dicom.series_words import short_name
-
-    if not passed_over:
-        return
-    print(f"{len(passed_over)} series passed over (--series takes others):")
-    for each in passed_over[:_SHOWN]:
-        of = f" of {short_name(each.instead)}" if each.instead is not None else ""
-        line = printable(f"  {short_name(each.series)}: {each.what}{of}")
-        print(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}...")
-    if len(passed_over) > _SHOWN:
-        print(f"  {len(passed_over) - _SHOWN} more: --json")

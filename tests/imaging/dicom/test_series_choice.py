@@ -182,6 +182,15 @@ def test_a_reformat_of_a_scan_that_is_not_there_is_taken(tmp_path):
     assert taken(tmp_path) == {"native", "venous cor"}
 
 
+def test_a_reformat_with_a_frame_of_reference_of_its_own_belongs_to_the_scan_of_its_time(tmp_path):
+    add(tmp_path, "axial")
+    add(tmp_path, "cor", plane="coronal", ImageType=MPR, frame="other")
+    assert taken(tmp_path) == {"axial"}
+    add(tmp_path, "late cor", plane="coronal", ImageType=MPR, frame="other", AcquisitionTime="103000")
+    add(tmp_path, "timeless cor", plane="coronal", ImageType=MPR, frame="another", AcquisitionTime=None)
+    assert taken(tmp_path) == {"axial", "late cor", "timeless cor"}
+
+
 def test_a_series_that_shows_more_of_the_patient_is_taken(tmp_path):
     add(tmp_path, "chest", step=3, height=30)
     add(tmp_path, "chest and abdomen", step=6, height=60)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from lnsegfm.imaging.dicom.series_extent import extent_mm, normal_axis
+from lnsegfm.imaging.dicom.series_extent import extent_mm, missing_mm, normal_axis
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
@@ -31,7 +31,8 @@ _PHASES = {
 def same_acquisition(first: Series, second: Series) -> bool:
     """Whether two series show one acquisition.
 
-    They have to be CT, of one patient and study, and share a frame of reference. Then, in this order:
+    They have to be CT, of one patient and study, and share a frame of reference; of a derived series, to which some
+    workstations give a frame of its own, a common time or irradiation event will do. Then, in this order:
 
     1. Different temporal positions, tube voltages, or phases named in the descriptions (arterial and venous, 10 % and
        50 %) are different scans.
@@ -47,7 +48,7 @@ def same_acquisition(first: Series, second: Series) -> bool:
         return False
     if (first.patient_id, first.study_uid) != (second.patient_id, second.study_uid):
         return False
-    if not set(first.frames_of_reference) & set(second.frames_of_reference):
+    if not set(first.frames_of_reference) & set(second.frames_of_reference) and not _cut_from(first, second):
         return False
     phases = phases_named(first.description), phases_named(second.description)
     if _disjoint(one.temporal_positions, two.temporal_positions) or _disjoint(*phases):
@@ -73,6 +74,13 @@ def surely_same_acquisition(first: Series, second: Series) -> bool:
     one, two = first.traits, second.traits
     events = bool(one.irradiation_events and two.irradiation_events)
     return events or (one.acquired_s is not None and two.acquired_s is not None)
+
+
+def _cut_from(first: Series, second: Series) -> bool:
+    """Whether one of two series of different frames of reference is derived from the other, by time and place."""
+    if not (first.traits.derived or second.traits.derived) or not surely_same_acquisition(first, second):
+        return False
+    return 0 in (missing_mm(first, [second]), missing_mm(second, [first]))
 
 
 def phases_named(description: str) -> frozenset[str]:

@@ -50,7 +50,8 @@ def quantity(series: Series) -> str:
 
 def is_average(series: Series) -> bool:
     """Whether it is an average of images (AVERAGE, MEAN): over a slab, or over the phases of a 4D scan."""
-    return bool({"AVERAGE", "MEAN", "AVG", "AVERAGE_CT"} & set(series.traits.image_type[2:]))
+    stated = {"AVERAGE", "MEAN", "AVG", "AVERAGE_CT"} & set(series.traits.image_type[2:])
+    return bool(stated) or bool(_text(series, ((r"AVERAGE|AVG|AVE ?IP|AIP|MEAN ?IP", "average"),)))
 
 
 def is_reformat(series: Series) -> bool:
