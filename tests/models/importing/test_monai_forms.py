@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import LnSegFmError
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.image_objects import affine_of
 from lnsegfm.models.importing.swin_plans import DEFAULTS
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import SWIN
@@ -70,7 +72,7 @@ def test_a_swin_unetr(v2, container, tmp_path, take):
 
 
 def test_a_monai_network_sees_here_what_it_saw_there(tmp_path, take):
-    """The same voxels, in MONAI's order of axes, in its window of intensities, give MONAI's own mask."""
+    """The same scan, turned to RAS by MONAI, in its order of axes and window of intensities, gives MONAI's own mask."""
     network = monai()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     take(tmp_path / "model.pt", labels=NODE, patch_size=(32, 32, 64), **SAID)
@@ -85,18 +87,26 @@ def test_a_monai_network_sees_here_what_it_saw_there(tmp_path, take):
     )
     assert done.failed == ()
 
-    from monai.transforms import ScaleIntensityRange
+    from monai.data.meta_tensor import MetaTensor
+    from monai.transforms import Orientation, ScaleIntensityRange
 
-    def in_monai(*axes: int) -> np.ndarray:
-        seen = ScaleIntensityRange(-175, 250, 0.0, 1.0, clip=True)(scan.transpose(axes))
+    def in_monai(*axes: int, turned: bool = True) -> np.ndarray:
+        affine = torch.as_tensor(affine_of(Grid.from_image(image)))
+        orientation = Orientation(axcodes="RAS" if turned else "LPS", labels=None)
+        whole = orientation(MetaTensor(torch.as_tensor(scan.transpose(2, 1, 0))[None], affine=affine))
+        seen = ScaleIntensityRange(-175, 250, 0.0, 1.0, clip=True)(whole)[0]  # x, y, z
+        order = [2 - axis for axis in axes]
         with torch.no_grad():
-            voxels = network(torch.as_tensor(np.asarray(seen))[None, None]).argmax(1)[0].numpy()
-        return voxels.transpose(np.argsort(axes))
+            voxels = network(torch.as_tensor(np.asarray(seen)).permute(order)[None, None]).argmax(1)[0]
+        back = MetaTensor(voxels.permute(*np.argsort(order).tolist())[None].float(), meta=whole.meta)
+        back.applied_operations = whole.applied_operations[:1]
+        return np.asarray(orientation.inverse(back))[0].transpose(2, 1, 0)
 
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "scan.nii.gz")))
     assert 0.05 < mask.mean() < 0.95
     assert (mask == in_monai(2, 1, 0)).mean() > 0.99  # nnU-Net adds its logits up in half precision
     assert (mask == in_monai(0, 1, 2)).mean() < 0.95
+    assert (mask == in_monai(2, 1, 0, turned=False)).mean() < 0.95
 
 
 def older(weights: Any) -> dict[str, Tensor]:
