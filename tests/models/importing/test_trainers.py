@@ -111,6 +111,7 @@ def test_a_totalsegmentator_folder(trainer, tmp_path, take):
     assert stored.source.form == "TotalSegmentator model folder, 3d_fullres, PlainConvUNet, 1 channel, labels spleen=1"
     assert stored.card.architecture == "nnunet"
     assert model.first.mirroring_axes is None
+    assert model.axes == "RAS"
     assert model.first.trainer_name == ("nnUNetTrainer" if "Nobody" in trainer else trainer)
     assert len(stored.notes) == ("Nobody" in trainer)
     assert weights_hash(model.first.weights) == weights_hash(checkpoint.weights)
