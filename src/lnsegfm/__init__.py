@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lnsegfm.evaluation.scores import Evaluation
     from lnsegfm.imaging.dicom.series import series_of
     from lnsegfm.imaging.grid import Grid
+    from lnsegfm.models.model_layout import ModelChoice
     from lnsegfm.prediction.predict_options import PredictOptions, SessionOptions
     from lnsegfm.prediction.predicted_scan import Prediction
     from lnsegfm.prediction.session import Session, load
@@ -53,6 +54,7 @@ _LAZY = {
     "PretrainRun": "lnsegfm.workflows.pretrain",
     "Evaluation": "lnsegfm.evaluation.scores",
     "Grid": "lnsegfm.imaging.grid",
+    "ModelChoice": "lnsegfm.models.model_layout",
     "PredictOptions": "lnsegfm.prediction.predict_options",
     "Prediction": "lnsegfm.prediction.predicted_scan",
     "Progress": "lnsegfm.progress",
@@ -83,6 +85,7 @@ __all__ = [
     "Grid",
     "Head",
     "LoRA",
+    "ModelChoice",
     "PredictOptions",
     "Prediction",
     "PretrainRun",

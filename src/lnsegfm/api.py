@@ -9,7 +9,7 @@ from typing import Any
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import load_method
-from lnsegfm.models.model_folder import read_model
+from lnsegfm.models.model_folder import ModelChoice, read_model, read_models
 from lnsegfm.nnunet.environment import kept_randomness
 from lnsegfm.notebook_progress import default_progress
 from lnsegfm.prediction import predict_cases as predicting
@@ -38,6 +38,7 @@ def finetune(
     labels: dict[str, int] | None = None,
     plans: PathLike | None = None,
     source_data: PathLike | None = None,
+    choice: ModelChoice | None = None,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -56,6 +57,7 @@ def finetune(
         labels: Name to value, where the data do not name their labels.
         plans: nnU-Net plans to adapt into instead of the base's own.
         source_data: Labelled scans of the base's own task, on which forgetting is measured.
+        choice: Which model, where ``model`` is a folder of several.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
         progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
@@ -76,9 +78,19 @@ def finetune(
     if isinstance(data, str | Path):
         folder = Path(data)
     else:
-        folder = keep_data(data, Path(out), read_model(Path(model), whole=False).channel_names)
+        base = read_model(Path(model), whole=False, choice=choice or ModelChoice())
+        folder = keep_data(data, Path(out), base.channel_names)
     with kept_randomness():
-        planned = plan(folder, Path(model), settled, labels=named, plans=own, source_data=kept, progress=progress)
+        planned = plan(
+            folder,
+            Path(model),
+            settled,
+            labels=named,
+            plans=own,
+            source_data=kept,
+            choice=choice or ModelChoice(),
+            progress=progress,
+        )
         return tuning.finetune(planned, Path(out), device=device, workers=workers, progress=progress)
 
 
@@ -116,10 +128,11 @@ def pretrain(
 
 
 def predict(
-    model: PathLike,
+    model: PathLike | Sequence[PathLike],
     scans: PathLike,
     out: PathLike,
     *,
+    choice: ModelChoice | None = None,
     options: PredictOptions | None = None,
     progress: Progress | None = None,
     **fields: Any,
@@ -127,9 +140,11 @@ def predict(
     """Predict a scan, a folder of scans, DICOM or a list of these; masks that are there already are left alone.
 
     Args:
-        model: A model folder, the folder of a run, or the name of an imported model.
+        model: A model folder, the folder of a run, or the name of an imported model; or several of these, whose
+            probabilities are averaged.
         scans: An image; a folder of images; a DICOM file, folder, tree or zip; or a CSV with the column ``path``.
         out: Folder of the masks, each named as its case.
+        choice: Which configuration, folds and stage before of a cascade, where there are several.
         options: How, and what is written besides; the defaults unless given.
         progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
         fields: Fields of `PredictOptions` that differ from ``options``: ``device``, ``mirroring``, ``nodes``, ...
@@ -140,7 +155,10 @@ def predict(
     options, progress = (options or PredictOptions()).with_fields(**fields), progress or default_progress()
     dicom = refers_to_dicom(formats_named(options.formats, "formats"))
     naming, place = one_of(Names, options.names, "names"), Path(out)
-    loaded = read_model(Path(model))
+    models = [model] if isinstance(model, str | Path) else model
+    loaded = read_models([Path(each) for each in models], choice or ModelChoice())
+    for note in loaded.notes:
+        progress.stage(f"Model: {note}")
     with find_inputs(
         Path(scans),
         loaded.channels,

@@ -34,7 +34,8 @@ from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.memory_budget import LATE, room, scan_bytes, tile_bytes
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import GB, PredictOptions
-from lnsegfm.prediction.predictor import Predictor, ready
+from lnsegfm.prediction.predictor import Predictor
+from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.workflows.preset_benchmark import FILE, benchmark_presets, preset_summary, preset_table
 from tests.cli.machines import write_machine
 from tests.conftest import Result

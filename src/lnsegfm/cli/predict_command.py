@@ -48,6 +48,20 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
     configuration: Configuration = None,
     fold: Folds = None,
+    previous_stage: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="For the later stage of a cascade the model of its first, where it is not found."
+        ),
+    ] = None,
+    with_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="MODEL",
+            help="A further model, whose probabilities are averaged with MODEL's as nnUNetv2_ensemble does; repeat.",
+        ),
+    ] = None,
     format_: Annotated[
         str,
         typer.Option(
@@ -161,7 +175,7 @@ def predict(
         ),
     )
     from lnsegfm.datasets.labels import node_labels
-    from lnsegfm.models.model_folder import ModelChoice, read_model
+    from lnsegfm.models.model_folder import ModelChoice, read_models
     from lnsegfm.nnunet.environment import choose_device
     from lnsegfm.prediction.case_names import Names, one_of
     from lnsegfm.prediction.inputs import find_inputs
@@ -170,11 +184,12 @@ def predict(
     from lnsegfm.prediction.writers.writer_table import formats_named, refers_to_dicom
     from lnsegfm.workflows.preset_benchmark import preset_summary
 
+    choice = ModelChoice(configuration=configuration, folds=tuple(fold or ()), previous_stage=previous_stage)
     dicom = refers_to_dicom(formats_named(options.formats))
     naming = one_of(Names, names, "--names")
     with console() as progress, ExitStack() as unpacked:
         choose_device(device)
-        loaded = read_model(model, choice=ModelChoice(configuration=configuration, folds=tuple(fold or ())))
+        loaded = read_models((model, *(with_ or ())), choice)
         for note in loaded.notes:
             progress.stage(f"Model: {note}")
         inputs = unpacked.enter_context(

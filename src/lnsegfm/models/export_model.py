@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -96,16 +97,37 @@ def export_model(
         )
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"--out {out}: nnunet-zip writes a zip. Name a file that ends in .zip.")
-    if not re.fullmatch(CONFIGURATION_NAME, read.configuration, flags=re.ASCII):
-        raise ModelError(f"Model {model}: configuration {read.configuration!r}: no folder could have that name.")
-    dataset, trainer, planned = (name_of(read, part) for part in ("dataset", "trainer", "plans"))
-    inner = f"{dataset}/{trainer}__{planned}__{read.configuration}"
+    for stage in _stages(read):
+        if not re.fullmatch(CONFIGURATION_NAME, stage.configuration, flags=re.ASCII):
+            raise ModelError(f"Model {model}: configuration {stage.configuration!r}: no folder could have that name.")
     with staging_folder(out) as work:
-        _write_folder(work, read, folds)
-        _write_zip(out, work, inner)
-    options = f"-d {dataset} -c {read.configuration} -tr {trainer} -p {planned} -f {' '.join(folds)} -chk {CHECKPOINT}"
-    commands = (f"nnUNetv2_install_pretrained_model_from_zip {out}", f"nnUNetv2_predict -i IN -o OUT {options}")
-    return ExportResult(out, commands, _notes(read))
+        for stage in _stages(read):
+            inner = "{dataset}/{trainer}__{plans}__{configuration}".format(**_names(stage))
+            _write_folder(work / inner, stage, dict(zip(stage.fold_names, stage.folds, strict=True)))
+        _write_zip(out, work)
+    predict = _predict_commands(read)
+    return ExportResult(out, (f"nnUNetv2_install_pretrained_model_from_zip {out}", *predict), _notes(read))
+
+
+def _stages(model: Model) -> tuple[Model, ...]:
+    """The stages of a cascade, the first first; any other model alone."""
+    return (*_stages(model.previous), model) if model.previous is not None else (model,)
+
+
+def _names(model: Model) -> dict[str, str]:
+    return {part: name_of(model, part) for part in ("dataset", "trainer", "plans")} | {
+        "configuration": model.configuration
+    }
+
+
+def _predict_commands(model: Model) -> Iterator[str]:
+    """nnU-Net's commands, one for each stage: the later one takes the masks of the one before."""
+    stages = _stages(model)
+    for number, stage in enumerate(stages):
+        before = f" -prev_stage_predictions OUT{number - 1}" if number else ""
+        out = f"OUT{number}" if number < len(stages) - 1 else "OUT"
+        words = "-d {dataset} -c {configuration} -tr {trainer} -p {plans}".format(**_names(stage))
+        yield f"nnUNetv2_predict -i IN -o {out} {words} -f {' '.join(stage.fold_names)} -chk {CHECKPOINT}{before}"
 
 
 def name_of(model: Model, part: str) -> str:
@@ -150,10 +172,10 @@ def _write_safetensors(folder: Path, model: Model, folds: dict[str, Checkpoint])
     write_json(folder / DESCRIPTION, exported.as_json())
 
 
-def _write_zip(out: Path, folder: Path, inner: str) -> None:
+def _write_zip(out: Path, folder: Path) -> None:
     with atomic_write(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-            member = zipfile.ZipInfo(f"{inner}/{file.relative_to(folder).as_posix()}")  # of 1980, whatever the time
+            member = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # of 1980, whatever the time
             member.external_attr = 0o644 << 16
             member.create_system = 3  # as Unix, wherever it is written
             member.file_size = file.stat().st_size  # beyond 2 GB it tells the format to make room for the size
@@ -168,6 +190,9 @@ def _notes(model: Model) -> tuple[str, ...]:
             f"Stock nnU-Net turns no scan to {model.axes}, the axes that it was trained on: give it scans stored so, "
             "or predict here."
         )
+    if model.stage_before is not None:
+        where = model.previous.folder if model.previous is not None else "the one it was trained with"
+        notes.append(f"It takes the masks of {model.stage_before} ({where}): only nnunet-zip has both stages in it.")
     if model.network_class == SWIN:
         notes.append("Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.")
     if not knows_trainer(model.first.trainer_name):

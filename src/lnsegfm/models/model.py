@@ -13,7 +13,7 @@ from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.domain_ranges import TrainedAxes
 from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.nnunet.plan_axes import RAS, axes_of_plans, with_axes
-from lnsegfm.nnunet.plan_configuration import network_class
+from lnsegfm.nnunet.plan_configuration import network_class, previous_stage
 from lnsegfm.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class Model:
         stored: What an imported model says of itself: licence, citation, source; None for any other.
         fold_names: ``0``, ``1``, ... or ``all``, in the order of the folds.
         notes: What had to be done to read it, one line each.
+        previous: Of a cascade's later stage the model of the stage before, whose masks it takes; None of any other
+            model, and where it was not found.
+        companions: Further models whose probabilities are averaged with this one's.
     """
 
     folder: Path
@@ -44,11 +47,30 @@ class Model:
     stored: Stored | None = None
     fold_names: tuple[str, ...] = ("0",)
     notes: tuple[str, ...] = ()
+    previous: Model | None = None
+    companions: tuple[Model, ...] = ()
 
     @property
     def first(self) -> Checkpoint:
         """The fold that is adapted."""
         return self.folds[0]
+
+    @property
+    def weights_sha256(self) -> tuple[str, ...]:
+        """Hash of the weights of each fold."""
+        return tuple(fold.weights_sha256 for fold in self.folds)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Hashes of all that its masks depend on: its folds, its stage before and its companions."""
+        before = {"previous_stage": self.previous.identity} if self.previous is not None else {}
+        others = {"averaged_with": [other.identity for other in self.companions]} if self.companions else {}
+        return {"model": list(self.weights_sha256), **before, **others}
+
+    @property
+    def stage_before(self) -> str | None:
+        """Name of the configuration whose masks it takes; None unless it is the later stage of a cascade."""
+        return previous_stage(self.plans, self.configuration)
 
     @property
     def configuration(self) -> str:
@@ -99,7 +121,7 @@ class Model:
         return TrainedAxes(codes, source, mirrored=set(self.first.mirroring_axes or ()) == {0, 1, 2})
 
     def with_axes(self, axes: str | None) -> Model:
-        """The model with its axes stated; itself for None.
+        """The model with its axes stated, its stage before and what of its companions knows none; itself for None.
 
         Raises:
             ConfigError: Not an axis code.
@@ -107,7 +129,13 @@ class Model:
         if axes is None:
             return self
         plans = with_axes(self.plans, require_axes(axes, "--model-axes"), self.file_ending)
-        return replace(self, folds=tuple(replace(fold, plans=plans) for fold in self.folds), plans=plans)
+        return replace(
+            self,
+            folds=tuple(replace(fold, plans=plans) for fold in self.folds),
+            plans=plans,
+            previous=self.previous.with_axes(axes) if self.previous is not None else None,
+            companions=tuple(other if other.axes is not None else other.with_axes(axes) for other in self.companions),
+        )
 
     @property
     def channel_names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,13 @@ from lnsegfm.models.model_layout import (
     chosen_folds,
     files_of_weights,
     fold_files,
+    later_stage,
     model_folders,
     of_configuration,
     stage_before,
     unfinished,
 )
 from lnsegfm.nnunet.plan_axes import axes_of_plans
-from lnsegfm.nnunet.plan_configuration import previous_stage
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.registry.home import CARD
 from lnsegfm.storage import read_json, write_json
@@ -37,7 +37,7 @@ from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
 if TYPE_CHECKING:
     from lnsegfm.registry.stored_model import Stored
 
-__all__ = ["CHECKPOINT", "Model", "ModelChoice", "locate_model", "read_model", "write_model"]
+__all__ = ["CHECKPOINT", "Model", "ModelChoice", "locate_model", "read_model", "read_models", "write_model"]
 
 WANTED = "Give a folder with plans.json, dataset.json and fold_0/"
 ANY = ModelChoice()
@@ -125,15 +125,8 @@ def _choose(given: Path, folders: Sequence[Path], choice: ModelChoice) -> Path:
     fitting = of_configuration(folders, choice.configuration)
     if len(fitting) == 1:
         return fitting[0]
-    names = {folder: FolderName.of(folder) for folder in fitting}
-    stages = [folder for folder, name in names.items() if name is not None and "cascade" in name.configuration]
-    if len(stages) == 1 and len(fitting) == 2:
-        stage, (other,) = stages[0], [folder for folder in fitting if folder != stages[0]]
-        named = names[stage]
-        assert named is not None
-        before = previous_stage(read_json(stage / DESCRIPTIONS[0]), named.configuration)
-        if before is not None and stage_before(stage, before) == other.resolve():
-            return stage
+    if (later := later_stage(fitting)) is not None:
+        return later
     shown = ", ".join(str(folder.relative_to(given) if folder.is_relative_to(given) else folder) for folder in folders)
     if choice.configuration is not None and not fitting:
         raise ConfigError(f"--configuration {choice.configuration}: {given} has none of it. It holds {shown}.")
@@ -208,7 +201,69 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
         )
         if not model.channels or not (model.covers or model.labels):
             raise KeyError("channel_names")
-    return model
+    return with_stage_before(model, choice.previous_stage) if whole else model
+
+
+def with_stage_before(model: Model, given: Path | None) -> Model:
+    """A later stage of a cascade with the model of its stage before; any other model as it is.
+
+    Args:
+        model: The model.
+        given: The stage before; None looks for it next to the model's folder.
+
+    Raises:
+        ConfigError: A stage before that is not the one, or of a model that has none.
+    """
+    before = model.stage_before
+    if before is None:
+        if given is not None:
+            raise ConfigError(
+                f"--previous-stage {given}: {model.folder} is of {model.configuration}, which takes no other model's "
+                "masks. Leave it out."
+            )
+        return model
+    place = given if given is not None else stage_before(model.folder, before)
+    if place is None:
+        return model
+    found = read_model(place, choice=ModelChoice(configuration=before if FolderName.of(place) is None else None))
+    named = f"--previous-stage {place}" if given is not None else f"Model {place}"
+    if found.configuration != before:
+        raise ConfigError(f"{named}: it is of {found.configuration}, and {model.folder} takes masks of {before}.")
+    if (found.labels, found.channel_names) != (model.labels, model.channel_names):
+        raise ConfigError(
+            f"{named}: it knows {found.labels} on {', '.join(found.channel_names)}, and {model.folder} "
+            f"{model.labels} on {', '.join(model.channel_names)}. Give the stage that it was trained with."
+        )
+    told = () if given is not None else (f"Its masks of {before} are made by {found.folder}.",)
+    return replace(model, previous=found, notes=(*model.notes, *told, *found.notes))
+
+
+def read_models(paths: Sequence[Path], choice: ModelChoice = ANY) -> Model:
+    """Read one model, or several whose probabilities are averaged.
+
+    Args:
+        paths: Folders or names (`locate_model`), at least one.
+        choice: Which model, folds and stage before, of the first.
+
+    Raises:
+        ModelError: A part is missing or not what it should be.
+        ConfigError: They are not of the same labels and channels, or one is given twice.
+        UnsafeFile: A checkpoint would have to execute something to be read.
+    """
+    first, *others = (read_model(path, choice=choice if not number else ANY) for number, path in enumerate(paths))
+    seen = [first.identity]
+    for other in others:
+        if (other.labels, other.channel_names) != (first.labels, first.channel_names):
+            raise ConfigError(
+                f"Model {other.folder}: it knows {other.labels} on {', '.join(other.channel_names)}, and "
+                f"{first.folder} {first.labels} on {', '.join(first.channel_names)}. Average models of the same "
+                "labels and channels."
+            )
+        if other.identity in seen:
+            raise ConfigError(f"Model {other.folder}: it is there twice. Name each model once.")
+        seen.append(other.identity)
+    notes = tuple(note for model in (first, *others) for note in model.notes)
+    return replace(first, companions=tuple(others), notes=notes)
 
 
 def _read_folds(

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.nnunet.plan_configuration import previous_stage
+from lnsegfm.storage import read_json
 
 CHECKPOINT = "checkpoint_final.pth"
 CHECKPOINTS = (CHECKPOINT, "checkpoint_best.pth", "checkpoint_latest.pth")
@@ -129,6 +131,25 @@ def of_configuration(folders: Sequence[Path], configuration: str | None) -> tupl
         for folder, name in names.items()
         if configuration is None or (name.configuration if name is not None else folder.name) == configuration
     )
+
+
+def later_stage(folders: Sequence[Path]) -> Path | None:
+    """Of two models that are the stages of one cascade the folder of the later one; None of any other models."""
+    named = {folder: name.configuration for folder in folders if (name := FolderName.of(folder)) is not None}
+    if len(folders) != 2 or len(named) != 2:
+        return None
+    for folder, other in (tuple(folders), tuple(reversed(folders))):
+        before = _previous_stage(folder, named[folder])
+        if before is not None and stage_before(folder, before) == other.resolve():
+            return folder
+    return None
+
+
+def _previous_stage(folder: Path, configuration: str) -> str | None:
+    try:
+        return previous_stage(read_json(folder / DESCRIPTIONS[0]), configuration)
+    except (DataError, KeyError, TypeError, AttributeError):  # what is wrong with it is said when it is read
+        return None
 
 
 def stage_before(folder: Path, previous: str) -> Path | None:

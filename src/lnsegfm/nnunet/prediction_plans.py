@@ -63,7 +63,7 @@ class PredictionPlans:
         manager = PlansManager(dict(plans))
         stated = manager.get_configuration(configuration)
         labels = manager.get_label_manager(dict(dataset_json))
-        default = stated.preprocessor_class is DefaultPreprocessor
+        default = stated.preprocessor_class is DefaultPreprocessor and stated.previous_stage_name is None
         bound: dict[str, Any] = {} if memory is None else {"max_bytes": min(MAX_BYTES, max(1, memory // 2))}
         default_export = not exact and is_default(stated.configuration)
         return cls(

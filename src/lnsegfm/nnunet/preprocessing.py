@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
@@ -47,6 +48,7 @@ def prepare(
     ct: int | None,
     bound: float | None,
     axes: str | None = None,
+    previous: np.ndarray | None = None,
 ) -> PreprocessedScan:
     """Bring a scan, from files or memory, to the network's grid. Safe to run beside other threads.
 
@@ -58,6 +60,8 @@ def prepare(
         ct: The channel that holds HU, if one does.
         bound: CT's lower bound after normalisation (`air_value`), to which voxels just above it are set.
         axes: The axis code that the network was trained on, to which the scan is turned; None leaves it as stored.
+        previous: The mask of a cascade's stage before, as that stage's export gives it; each of its labels becomes a
+            channel behind the image's.
 
     Raises:
         DataError: A scan that cannot be read, is no volume, or whose channels differ in their grid.
@@ -68,11 +72,15 @@ def prepare(
     scan, grid, turn = scans[ct].array if ct is not None else None, scans[0].grid, arrays.turn
     del scans
     with nnunet_environment():
-        volume, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
-            arrays.data, None, arrays.properties, plans, configuration, dict(dataset_json)
+        before = None if previous is None else arrays.turn.forth(previous)[None].astype(np.float32)  # as of a file
+        volume, resampled, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
+            arrays.data, before, arrays.properties, plans, configuration, dict(dataset_json)
         )
     if bound is not None:
         volume[volume <= bound + NEAR_BOUND * (float(volume.max()) - bound)] = bound
+    if previous is not None:
+        labels = plans.get_label_manager(dict(dataset_json)).foreground_labels
+        volume = np.vstack([volume, convert_labelmap_to_one_hot(resampled[0], labels, volume.dtype)])
     return PreprocessedScan(tuple(images), torch.from_numpy(volume), properties, scan, grid, turn)
 
 

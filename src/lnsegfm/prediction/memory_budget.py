@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,9 @@ def room(
     Raises:
         ConfigError: The program, the model and the largest scan hold more than that.
     """
-    network = sum(tensor.numel() * tensor.element_size() for tensor in model.first.weights.values())
+    network = sum(
+        tensor.numel() * tensor.element_size() for one in _networks(model) for tensor in one.first.weights.values()
+    )
     alone = (
         resident() + LATE + network + tile_bytes(model)
     )  # a copy on the device; the weights themselves are there already
@@ -80,8 +82,21 @@ def room(
     return Room(overlap, rest=max(1, memory - alone - (_AT_ONCE if overlap else 1) * largest))
 
 
+def _networks(model: Model) -> Iterator[Model]:
+    """The models that a model's masks are made by: itself, its stage before, its companions with theirs."""
+    yield model
+    if model.previous is not None:
+        yield from _networks(model.previous)
+    for other in model.companions:
+        yield from _networks(other)
+
+
 def tile_bytes(model: Model) -> int:
-    """What the network holds while it evaluates one tile, about: its widest layers, in and out, and a skip."""
+    """What networks hold while they evaluate one tile, about: the widest layers of one, in and out, and a skip."""
+    return max(_tile_bytes(one) for one in _networks(model))
+
+
+def _tile_bytes(model: Model) -> int:
     stated = resolve_configuration(model.plans, model.configuration)
     features = stated["architecture"]["arch_kwargs"].get("features_per_stage", [_FEATURES])
     widest = features[0] if isinstance(features, list | tuple) else features
@@ -100,14 +115,20 @@ def scan_bytes(model: Model, grid: Grid, probabilities: bool = False) -> int:
         probabilities: Whether each class's probability is there, too.
     """
     grid = turn_to(grid, model.axes).grid(grid)
+    if model.companions:  # the sum of the probabilities, and what the model holds whose turn it is
+        alone = (replace(model, companions=()), *model.companions)
+        total = 4 * (1 + len(model.label_names)) * math.prod(grid.shape)
+        return total + max(scan_bytes(one, grid, probabilities=True) for one in alone)
+    before = scan_bytes(model.previous, grid) if model.previous is not None else 0
+    channels = model.channels + (len(model.label_names) if model.stage_before is not None else 0)
     here = in_plan_order(model.plans, grid.spacing_mm)
     stated = list(resolve_configuration(model.plans, model.configuration)["spacing"])
     spacing = stated if len(stated) == len(here) else [here[0], *stated]  # slices keep their distance
     on_scan = math.prod(grid.shape)
     resampled = on_scan * math.prod(a / b for a, b in zip(here, spacing, strict=True))
     classes = 1 + len(model.label_names)
-    bytes_a_voxel = 4 * (1 + 2 * model.channels) + 8 + (4 * classes if probabilities else 0)
-    return round(on_scan * bytes_a_voxel + resampled * 4 * (2 * model.channels + classes))
+    bytes_a_voxel = 4 * (1 + 2 * channels) + 8 + (4 * classes if probabilities else 0)
+    return max(before, round(on_scan * bytes_a_voxel + resampled * 4 * (2 * channels + classes)))
 
 
 def resident() -> int:

@@ -24,8 +24,9 @@ from lnsegfm.prediction.inputs import Failure, Scans, one_line
 from lnsegfm.prediction.memory_budget import room
 from lnsegfm.prediction.pipeline import Passed, Steps, attempt, each, worthwhile
 from lnsegfm.prediction.predict_options import PredictOptions
-from lnsegfm.prediction.predictor import Predictor, ready
+from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.prediction.results import RawPrediction
+from lnsegfm.prediction.scan_predictor import ScanPredictor
 from lnsegfm.prediction.shared_folder import joined, take_case
 from lnsegfm.prediction.writers.case_outputs import CaseOutputs, Need
 from lnsegfm.prediction.writers.case_records import describe_passed_over
@@ -137,7 +138,7 @@ class _Cohort:
         self.foreign: list[Failure] = []
         """Those of the failed whose masks are another series': their records are not this process's."""
         self._needs: dict[str, Need] = {}
-        self._predictor: Predictor | None = None
+        self._predictor: ScanPredictor | None = None
         self._overlap = False
 
     def prepare(self) -> None:
@@ -231,7 +232,7 @@ class _Cohort:
         with self._held(case, Need.COMPLETE, generation):
             self.outputs.complete(case)
 
-    def _steps(self, predictor: Predictor, generation: int) -> Steps[PreprocessedScan, RawPrediction]:
+    def _steps(self, predictor: ScanPredictor, generation: int) -> Steps[PreprocessedScan, RawPrediction]:
         # pydicom's settings are the whole process's: two threads that change them would put back each other's
         dicom = threading.Lock()
 

@@ -1,8 +1,8 @@
-"""One model, ready to predict one scan after the other: prepare, run, write."""
+"""One model of one stage, ready to predict one scan after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError, DataError
-from lnsegfm.imaging.files import write_mask
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.inference.coarse_to_fine import coarse_to_fine
 from lnsegfm.inference.logits_to_mask import (
@@ -23,21 +22,21 @@ from lnsegfm.inference.logits_to_mask import (
 )
 from lnsegfm.inference.mirror_agreement import MirrorAgreement
 from lnsegfm.inference.sliding_window import Air, sliding_window
-from lnsegfm.inference.speed_presets import CoarsePass, InferenceSetting
+from lnsegfm.inference.speed_presets import CoarsePass
 from lnsegfm.inference.tile_forward import SliceNetwork
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
-from lnsegfm.prediction.results import PredictedMask, RawPrediction
-from lnsegfm.storage import atomic_write
+from lnsegfm.prediction.results import RawPrediction
+from lnsegfm.prediction.scan_predictor import ScanPredictor
 from lnsegfm.weights.state import load_weights
 
-__all__ = ["Predictor", "ready"]
+__all__ = ["Predictor"]
 
 
-class Predictor:
+class Predictor(ScanPredictor):
     """A model ready to predict.
 
     Masks are those of stock nnU-Net 2.8.1's ``nnUNetv2_predict`` but for roundings:
@@ -109,11 +108,12 @@ class Predictor:
         self._axes = tuple(model.first.mirroring_axes or ()) if mirroring else ()
         self._watch = watch and bool(self._axes)
 
-    def prepare(self, images: Sequence[Path | Volume]) -> PreprocessedScan:
+    def prepare(self, images: Sequence[Path | Volume], previous: np.ndarray | None = None) -> PreprocessedScan:
         """Read and prepare a scan; may run in another thread than the rest.
 
         Args:
             images: One file, or volume in memory, a channel.
+            previous: The mask of a cascade's stage before, in memory as `run` gives it.
 
         Raises:
             DataError: The scan cannot be read, or its channels are not the model's.
@@ -131,6 +131,7 @@ class Predictor:
             ct=self._ct,
             bound=plans.air,
             axes=self.model.axes,
+            previous=previous,
         )
 
     def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:
@@ -149,42 +150,6 @@ class Predictor:
         mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
         likely = None if likely is None else prepared.turn.back(likely)
         return RawPrediction(prepared, prepared.turn.back(mask), mirrored, likely)
-
-    def write(self, made: RawPrediction, out: Path, *, first: Callable[[PredictedMask], None] | None = None) -> None:
-        """Write a mask.
-
-        Args:
-            made: The prediction.
-            out: The mask's file; its ending chooses the format.
-            first: Called before the mask gets its name, so that what it writes is there once the mask is.
-        """
-        prepared = made.prepared
-        with atomic_write(out) as partial:
-            write_mask(partial, made.mask, prepared.grid)
-            if first is not None:
-                first(PredictedMask(partial, prepared.scan, made.mirrored, made.probabilities))
-
-    def predict(
-        self,
-        images: Sequence[Path],
-        out: Path,
-        *,
-        probabilities: bool = False,
-        first: Callable[[PredictedMask], None] | None = None,
-    ) -> None:
-        """Predict one scan and write its mask: `prepare`, `run` and `write` in turn.
-
-        Args:
-            images: One file a channel.
-            out: The mask's file; its ending chooses the format.
-            probabilities: Compute them, too, for ``first``.
-            first: Called before the mask gets its name, so that what it writes is there once the mask is.
-
-        Raises:
-            DataError: The scan cannot be read, or its channels are not the model's.
-            ModelError: Logits that are not finite.
-        """
-        self.write(self.run(self.prepare(images), probabilities=probabilities), out, first=first)
 
     @torch.inference_mode()
     def _logits(self, volume: Tensor, agreement: MirrorAgreement | None) -> Tensor:
@@ -236,18 +201,3 @@ class Predictor:
         way = InversePreprocessing.read(plans.plans, plans.export, prepared.properties)
         mask = mask_from_logits(logits, way, limit_bytes=limit)
         return mask, probabilities_from_logits(logits, way, limit_bytes=limit) if probabilities else None
-
-
-def ready(model: Model, setting: InferenceSetting, **settings: Any) -> Predictor:
-    """A predictor with a setting.
-
-    Args:
-        model: The model.
-        setting: What its masks depend on.
-        settings: What they do not: ``device``, ``watch``, ``air``, ``memory`` of `Predictor`.
-
-    Raises:
-        ConfigError: The setting is not for this model.
-    """
-    on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")}
-    return Predictor(model, **on, **settings)

@@ -16,7 +16,7 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import ending, image_files
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import KINDS, Volume, as_volumes
-from lnsegfm.models.model_folder import Model, read_model
+from lnsegfm.models.model_folder import Model, ModelChoice, read_models
 from lnsegfm.models.training_domain import training_domains
 from lnsegfm.nnunet.environment import choose_device, without_warnings
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
@@ -25,7 +25,7 @@ from lnsegfm.prediction.memory_budget import room, scan_bytes
 from lnsegfm.prediction.pipeline import prepared_ahead, worthwhile
 from lnsegfm.prediction.predict_options import GB, SessionOptions
 from lnsegfm.prediction.predicted_scan import Prediction
-from lnsegfm.prediction.predictor import ready
+from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.prediction.writers.mask_origin import model_title
 
 if TYPE_CHECKING:
@@ -215,14 +215,21 @@ class Session:
 
 
 def load(
-    model: str | Path | Model, device: str | None = None, *, options: SessionOptions | None = None, **fields: Any
+    model: str | Path | Model | Sequence[str | Path],
+    device: str | None = None,
+    *,
+    choice: ModelChoice | None = None,
+    options: SessionOptions | None = None,
+    **fields: Any,
 ) -> Session:
     """Load a model to predict with: it is read, and its network built, once.
 
     Args:
-        model: A model folder, the folder of a run, the name of an imported model, or a model that was read.
+        model: A model folder, the folder of a run, the name of an imported model, or a model that was read; or several
+            folders or names, whose probabilities are averaged.
         device: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda`` or ``mps``; that of the options
             unless given.
+        choice: Which configuration, folds and stage before of a cascade, where there are several.
         options: How it predicts; the defaults unless given.
         fields: Fields of `SessionOptions` that differ from ``options``: ``mirroring``, ``step``, ``fast``, ...
 
@@ -230,7 +237,10 @@ def load(
         LnSegFmError: A model, a device or settings that cannot be used.
     """
     settled = (options or SessionOptions()).with_fields(**fields, **({"device": device} if device is not None else {}))
-    return Session(model if isinstance(model, Model) else read_model(Path(model)), settled)
+    if isinstance(model, Model):
+        return Session(model, settled)
+    models = [model] if isinstance(model, str | Path) else model
+    return Session(read_models([Path(each) for each in models], choice or ModelChoice()), settled)
 
 
 def _is_dicom(place: Path) -> bool:

@@ -24,7 +24,8 @@ from lnsegfm.inference.speed_presets import FULL, PRESETS, InferenceSetting
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.nnunet.environment import choose_device
-from lnsegfm.prediction.predictor import Predictor, ready
+from lnsegfm.prediction.ready_predictor import ready
+from lnsegfm.prediction.scan_predictor import ScanPredictor
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import locked, read_json, write_json
 from lnsegfm.workflows.held_out_comparison import score_masks
@@ -129,7 +130,7 @@ def preset_summary(model: Model, name: str) -> str:
 
 def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress) -> dict[str, Any]:
     settings: dict[str, InferenceSetting] = {FULL: InferenceSetting(), **PRESETS}
-    predictors: dict[str, Predictor] = {}
+    predictors: dict[str, ScanPredictor] = {}
     for name, setting in settings.items():
         try:
             predictors[name] = ready(held.model, setting, device=device)
@@ -157,7 +158,7 @@ _PLAIN = Scoring(surfaces=False)
 
 
 def _timed(
-    held: HeldOutCases, predictors: Mapping[str, Predictor], work: Path, progress: Progress
+    held: HeldOutCases, predictors: Mapping[str, ScanPredictor], work: Path, progress: Progress
 ) -> dict[str, list[float]]:
     names, seconds = list(predictors), {name: list[float]() for name in predictors}
     for name in names:

@@ -17,7 +17,7 @@ from lnsegfm.models.importing.model_source import ModelSource
 from lnsegfm.models.importing.normalise import normalise_fold
 from lnsegfm.models.importing.recognised import RecognisedModel
 from lnsegfm.models.importing.safetensors_io import write_tensors
-from lnsegfm.models.model_layout import CHECKPOINT
+from lnsegfm.models.model_layout import CHECKPOINT, PREVIOUS_STAGE
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, SWIN
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.plan_axes import axes_of_plans, with_axes
@@ -59,6 +59,31 @@ def store(
     Raises:
         ModelError: A fold cannot be used, or folds differ in plans.
     """
+    first, hashes, notes = _write_folds(source, found, folder, options, progress)
+    if found.previous is not None:
+        before = ImportOptions(axes=options.axes)
+        _write_folds(source, found.previous, folder / PREVIOUS_STAGE, before, progress)
+    described, said = _card(source, found, first, name, options, card)
+    return Stored(
+        card=described,
+        source=source_of(source, found, sentence(found, first)),
+        parts="encoder" if found.covers else "all",
+        covers=found.covers,
+        notes=tuple(_line(note) for note in (*notes, *said)),
+        files=hash_files(folder),
+        weights_sha256=hashes,
+        installed_at=datetime.now(UTC).date(),
+    )
+
+
+def _write_folds(
+    source: ModelSource,
+    found: RecognisedModel,
+    folder: Path,
+    options: ImportOptions,
+    progress: Progress,
+) -> tuple[Checkpoint, tuple[str, ...], list[str]]:
+    """Write nnU-Net's files of a model; gives its first fold without weights, hashes and notes."""
     hashes: list[str] = []
     notes = list(found.notes)
     first: Checkpoint | None = None
@@ -83,17 +108,7 @@ def store(
         raise ModelError(f"{source.path}: it has no folds. Copy the whole model.")
     write_json(folder / "plans.json", first.plans)
     write_json(folder / "dataset.json", first.dataset_json)
-    described, said = _card(source, found, first, name, options, card)
-    return Stored(
-        card=described,
-        source=source_of(source, found, sentence(found, first)),
-        parts="encoder" if found.covers else "all",
-        covers=found.covers,
-        notes=tuple(_line(note) for note in (*notes, *said)),
-        files=hash_files(folder),
-        weights_sha256=tuple(hashes),
-        installed_at=datetime.now(UTC).date(),
-    )
+    return first, tuple(hashes), notes
 
 
 def _with_axes(fold: Checkpoint, found: RecognisedModel, given: str | None) -> tuple[Checkpoint, str]:
@@ -119,8 +134,9 @@ def sentence(found: RecognisedModel, fold: Checkpoint) -> str:
     words = [f"{name}={value}" for name, value in labels[:SHOWN]]
     words += [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
     folds = f", {len(found.folds)} folds" if len(found.folds) > 1 else ""
+    network = _architecture(fold)["network_class_name"].rpartition(".")[2]
     return _line(
-        f"{found.form}, {fold.configuration}, {_architecture(fold)['network_class_name'].rpartition('.')[2]}, "
+        f"{found.form}, {fold.configuration}, {network}, "
         f"{len(channels)} channel{'s' * (len(channels) > 1)}, "
         f"{'encoder only' if found.covers else 'labels ' + ' '.join(words)}{folds}"
     )
@@ -131,7 +147,9 @@ def source_of(source: ModelSource, found: RecognisedModel, form: str) -> StoredS
     path = source.path
     if path.is_file():
         return StoredSource(file=_line(path.name), sha256=sha256(path), bytes=path.stat().st_size, form=form)
-    files = {_place(file, path): file for file in (*found.files, *(fold.file for fold in found.folds))}
+    stages = (found, found.previous) if found.previous is not None else (found,)
+    parts = [file for stage in stages for file in (*stage.files, *(fold.file for fold in stage.folds))]
+    files = {_place(file, path): file for file in parts}
     table = {name: sha256(file) for name, file in files.items()}
     size = sum(file.stat().st_size for file in files.values())
     return StoredSource(file=_line(path.resolve().name), sha256=content_hash(table), bytes=size, form=form)

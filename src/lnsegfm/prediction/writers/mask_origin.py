@@ -47,7 +47,7 @@ class MaskOrigin:
         return cls(
             labels=model.labels,
             title=model_title(model),
-            made_by={"model": [fold.weights_sha256 for fold in model.folds]} | options.setting.to_json() | stated,
+            made_by=model.identity | options.setting.to_json() | stated,
             mask_ending=str(model.dataset_json.get("file_ending", ".nii.gz")),
             ct=ct_channel(model.plans, model.configuration),
             domains=tuple(training_domains(model)) if options.flags else (),
@@ -57,7 +57,8 @@ class MaskOrigin:
 
 def model_title(model: Model) -> str:
     """What files that a model made call it: the hash of its weights, and its name where it has one."""
-    hashes = [fold.weights_sha256 for fold in model.folds]
-    weights = hashes[0] if len(hashes) == 1 else content_hash(hashes)
+    alone, hashes = len(model.identity) == 1, list(model.weights_sha256)
+    weights = content_hash(hashes if alone else model.identity)
+    weights = hashes[0] if alone and len(hashes) == 1 else weights
     named = f" ({model.stored.card.name})" if model.stored is not None else ""
     return f"weights {weights[:12]}{named}"

@@ -14,8 +14,17 @@ from lnsegfm.models.importing.model_source import ModelSource, SourceKind
 from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.validate_plans import read_table
-from lnsegfm.models.model_layout import chosen_folds, model_folders, of_configuration, unfinished
+from lnsegfm.models.model_layout import (
+    FolderName,
+    chosen_folds,
+    later_stage,
+    model_folders,
+    of_configuration,
+    stage_before,
+    unfinished,
+)
 from lnsegfm.nnunet.plan_axes import RAS
+from lnsegfm.nnunet.plan_configuration import previous_stage
 from lnsegfm.registry.home import CARD
 from lnsegfm.registry.stored_model import Stored, stored_in, verify
 from lnsegfm.weights.checkpoint import load_safely
@@ -37,25 +46,50 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     folders = model_folders(source.place)
     if not folders:
         raise NotThisForm("no folder in it holds plans.json, dataset.json and fold_X/checkpoint_final.pth")
-    folder = _chosen(source, folders, options)
+    found = _recognised(source, _chosen(source, folders, options), options)
+    of_total = "TotalSegmentator" in f"{_dataset_name(found)}{found.files[0].parent}"
+    form = "TotalSegmentator model folder" if of_total else "nnU-Net model folder"
+    axes = RAS if of_total else None
+    before = replace(found.previous, form="stage before", axes=axes) if found.previous is not None else None
+    form = f"{form}, from an archive" if source.unpacked else form
+    return replace(found, form=form, axes=axes, previous=before)
+
+
+def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> RecognisedModel:
+    """The model of a folder, and that of its stage before where it is the later one of a cascade."""
     files = (folder / "plans.json", folder / "dataset.json")
     stored = _stored(folder)
     plans, dataset_json = (read_table(file) for file in files)
     folds = chosen_folds(folder, options.folds)
-    of_total = "TotalSegmentator" in f"{plans.get('dataset_name') if isinstance(plans, dict) else ''}{folder}"
-    form = "TotalSegmentator model folder" if of_total else "nnU-Net model folder"
+    name = FolderName.of(folder)
+    configuration = name.configuration if name is not None else options.configuration
+    before = previous_stage(plans, configuration) if configuration and isinstance(plans, dict) else None
+    place = stage_before(folder, before) if before is not None else None
+    notes = unfinished(folds)
+    if before is not None:
+        said = (
+            f"stored with it, from {place.name}"
+            if place is not None
+            else "not there: predict asks for --previous-stage"
+        )
+        notes = (*notes, f"The stage before it, {before}, is {said}.")
     return RecognisedModel(
-        form=f"{form}, from an archive" if source.unpacked else form,
+        form="",
         folds=tuple(
-            RecognisedFold(name, file, partial(_read, file, plans, dataset_json, options))
-            for name, file in folds.items()
+            RecognisedFold(fold, file, partial(_read, file, plans, dataset_json, options))
+            for fold, file in folds.items()
         ),
         files=files,
-        notes=unfinished(folds),
+        notes=notes,
         covers=stored.covers if stored is not None else (),
         card=stored.card if stored is not None else None,
-        axes=RAS if of_total else None,
+        previous=_recognised(source, place, ImportOptions()) if place is not None else None,
     )
+
+
+def _dataset_name(found: RecognisedModel) -> str:
+    plans = read_table(found.files[0])
+    return str(plans.get("dataset_name")) if isinstance(plans, dict) else ""
 
 
 def _stored(folder: Path) -> Stored | None:
@@ -73,6 +107,8 @@ def _chosen(source: ModelSource, folders: Sequence[Path], options: ImportOptions
     fitting = of_configuration(folders, options.configuration)
     if len(fitting) == 1:
         return fitting[0]
+    if (later := later_stage(fitting)) is not None:
+        return later
     listed = ", ".join(str(folder.relative_to(source.place)) for folder in fitting or folders)
     if source.unpacked:
         remedy = "Choose with --configuration, or unpack it and give one of them."

@@ -1,0 +1,41 @@
+"""The predictor of a model: of one stage, of both stages of a cascade, or of several models that are averaged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from lnsegfm.errors import ModelError
+from lnsegfm.inference.speed_presets import InferenceSetting
+from lnsegfm.models.model import Model
+from lnsegfm.prediction.cascade_predictor import CascadePredictor
+from lnsegfm.prediction.ensemble_predictor import EnsemblePredictor
+from lnsegfm.prediction.predictor import Predictor
+from lnsegfm.prediction.scan_predictor import ScanPredictor
+
+
+def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredictor:
+    """A predictor with a setting.
+
+    Args:
+        model: The model.
+        setting: What its masks depend on.
+        settings: What they do not: ``device``, ``watch``, ``air``, ``memory`` of `Predictor`.
+
+    Raises:
+        ConfigError: The setting is not for this model.
+        ModelError: The stage before of a cascade is missing; a network cannot be built.
+    """
+    if model.companions:
+        alone = (replace(model, companions=()), *model.companions)
+        return EnsemblePredictor([ready(one, setting, **settings) for one in alone])
+    on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")} | settings
+    if model.stage_before is None:
+        return Predictor(model, **on)
+    if model.previous is None:
+        raise ModelError(
+            f"Model {model.folder}: configuration {model.configuration} takes the masks of {model.stage_before}, and "
+            "no model of that is next to it. Give it with --previous-stage FOLDER."
+        )
+    before = ready(model.previous, replace(setting, coarse=None), **{**settings, "watch": False})
+    return CascadePredictor(before, Predictor(model, **{**on, "coarse": None}), setting.coarse)
