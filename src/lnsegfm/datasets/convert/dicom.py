@@ -60,9 +60,9 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
     names = case_names(options)
     scans, left_out = [], []
     patients: dict[str, set[str]] = {}
-    for series, reference in zip(tree.index.series, references.on, strict=True):
-        if not choice.takes(series):
-            continue
+    pairs = zip(tree.index.series, references.on, strict=True)
+    taken = [(series, reference) for series, reference in pairs if choice.takes(series)]
+    for series, reference in taken:
         if reference.why and not reference.fault and not options.unlabelled:
             left_out.append(f"Series {series.name}: {reference.why}.")
             continue
@@ -75,7 +75,7 @@ def plan(source: Path, options: ConversionOptions) -> ConversionPlan:
         counts={"ct_series": len(tree.index.series), "structure_files": structure_files(tree)},
         left_out=(*left_out, *map(passed_over_line, choice.passed_over), *passed_over(tree, references)),
         failed=unreadable(tree, references),
-        notes=(*_require_labels(options.roi, references), *_issuers(patients)),
+        notes=(*_require_labels(options.roi, taken, tree), *_issuers(patients)),
         passed_over=tuple(map(passed_over_facts, choice.passed_over)),
     )
 
@@ -106,18 +106,20 @@ def _refuse(line: str) -> LoadedScan:
     raise DataError(line)
 
 
-def _require_labels(patterns: Sequence[str], references: TreeReferences) -> tuple[str, ...]:
+def _require_labels(
+    patterns: Sequence[str], taken: Sequence[tuple[Series, SeriesReference]], tree: AnnotatedTree
+) -> tuple[str, ...]:
     """A line for each pattern that matches no structure, where there is a reference at all.
 
     Raises:
         DataError: No structure gives a label any voxel: a network would learn that it does not exist.
     """
-    candidates = [each for reference in references.on for each in reference.choice.candidates]
+    candidates = [each for _, reference in taken for each in reference.choice.candidates]
     if not any(each.taken for each in candidates):
         return ()
-    notes = require_matched(patterns, references.tree.names)
-    taken = {each.label for each in candidates if each.taken}
-    refused = {each.label: each for each in candidates if each.label is not None and each.label not in taken}
+    notes = require_matched(patterns, tree.names)
+    given = {each.label for each in candidates if each.taken}
+    refused = {each.label: each for each in candidates if each.label is not None and each.label not in given}
     if refused:
         raise DataError(*(
             f"Label {label}: no structure of any scan may give it. {each.structure.name!r} of "

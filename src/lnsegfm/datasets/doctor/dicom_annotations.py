@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.datasets.doctor.body import Body, find_body
-from lnsegfm.datasets.doctor.dicom_references import reference_findings
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence
 from lnsegfm.datasets.doctor.mask_checks import judge_air, judge_fragments, judge_place, judge_sides
 from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
@@ -84,7 +83,7 @@ def read_annotations(
     patterns: Sequence[str] = (),
     options: PairingOptions | None = None,
 ) -> TreeAnnotations:
-    """Read structure sets and segmentations; add to ``findings`` what is wrong with them, and those without a series.
+    """Read structure sets and segmentations; add to ``findings`` what is wrong with their files.
 
     They belong to the series that a conversion would give them to, and a reference is taken from those that it would
     take it from (`tree_references`). What a conversion fails at is an error.
@@ -123,7 +122,6 @@ def read_annotations(
                 on[k] += _rois(content, path, index.series[k], verdicts)
             else:
                 on[k] += _segments(content, path, index.series[k], verdicts)
-    findings += reference_findings(references)
     return TreeAnnotations(tuple(map(tuple, on)), names, references)
 
 

@@ -16,12 +16,14 @@ from lnsegfm.datasets.doctor.dicom_annotations import (
     judge_structures,
     read_annotations,
 )
+from lnsegfm.datasets.doctor.dicom_references import reference_findings
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence, ordered
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotated_series import PairingOptions
 from lnsegfm.imaging.dicom.series import Refusal, Series, SeriesIndex, find_series, read_series
 from lnsegfm.imaging.dicom.series_choice import PassedOver, SeriesChoice
 from lnsegfm.imaging.dicom.tree_choice import choose_of_tree
+from lnsegfm.imaging.dicom.tree_references import annotated_places
 from lnsegfm.progress import Progress
 
 
@@ -52,7 +54,8 @@ def diagnose_tree(
         raise DataError(f"{root}: no CT in it ({held}). Give a dataset, or a folder tree or zip with DICOM CT series.")
     findings = [_refused(refusal, among=bool(index.series)) for refusal in index.refused]
     annotations = read_annotations(index, findings, patterns, options)
-    choice = choose_of_tree(index.series, selectors, annotated=[k for k, on in enumerate(annotations.on) if on])
+    choice = choose_of_tree(index.series, selectors, annotated=annotated_places(annotations.references))
+    findings += reference_findings(annotations.references, choice)
     findings += [_passed_over(each, among=bool(choice.taken)) for each in choice.passed_over]
     taken = [(s, on) for s, on in zip(index.series, annotations.on, strict=True) if choice.takes(s)]
     cohort = Cohort(None)

@@ -6,19 +6,26 @@ from collections.abc import Iterator
 
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence
 from lnsegfm.imaging.dicom.reference_choice import ACCEPT_AUTOMATIC
+from lnsegfm.imaging.dicom.series_choice import SeriesChoice
 from lnsegfm.imaging.dicom.tree_references import SeriesReference, TreeReferences, sentence_about
 
 _LOOK = "Nothing if that is as it should be"
 
 
-def reference_findings(references: TreeReferences) -> Iterator[Finding]:
+def reference_findings(references: TreeReferences, choice: SeriesChoice) -> Iterator[Finding]:
     """What is wrong or odd about who drew what on which series.
 
     Errors are what a conversion fails at: a series whose structures are refused, structures of a series that cannot be
     used, and a tree with structures of which no series gets a reference. The rest is reported as notes and warnings.
+
+    Args:
+        references: Those of all series of the tree.
+        choice: Which of the series are taken.
     """
     index = references.tree.index
-    nothing = bool(index.structures or index.segmentations) and all(each.why for each in references.on)
+    pairs = zip(index.series, references.on, strict=True)
+    on = [(series, reference) for series, reference in pairs if choice.takes(series)]
+    nothing = bool(index.structures or index.segmentations) and all(reference.why for _, reference in on)
     on_unusable = {id(annotation) for annotation in references.on_unusable}
     for annotation, why in references.without_series:
         noun = "structure set" if annotation.kind == "RTSTRUCT" else "segmentation"
@@ -26,7 +33,7 @@ def reference_findings(references: TreeReferences) -> Iterator[Finding]:
         severity: Severity = "error" if nothing or id(annotation) in on_unusable else "warning"
         what = f"a {noun} that belongs to no usable series: {why}{named}"
         yield Finding("no-series", severity, "", annotation.path, what, "Add the series it was drawn on")
-    for series, reference in zip(index.series, references.on, strict=True):
+    for series, reference in on:
         yield from _of_series(series.name, reference, nothing)
 
 
