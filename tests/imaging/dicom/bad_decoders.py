@@ -35,7 +35,8 @@ def hangs_in_c(request: FrameRequest, frame: bytes) -> np.ndarray:
 
 
 def swallows_memory(request: FrameRequest, frame: bytes) -> np.ndarray:
-    return np.ones(1 << 36, np.uint8)
+    np.empty(5 << 30, np.uint8)
+    return decode_code_stream(request, frame)
 
 
 def prints(request: FrameRequest, frame: bytes) -> np.ndarray:

@@ -177,6 +177,19 @@ def test_a_fork_has_its_own(tmp_path):
     assert np.array_equal(read_series(series), HU)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_fork_takes_no_part_in_the_decoder_of_its_parent(with_decoder):
+    of_parent = decoder_of_this_process(with_decoder("gives_its_process"))
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert of_parent not in pool.map(decoder_of_this_process, [None] * 8, chunksize=1)
+    assert decoder_of_this_process() == of_parent
+
+
+def decoder_of_this_process(_: object = None) -> int:
+    return int(decoder_process.SHARED.decode(REQUEST, FRAME)[0, 0])
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLSLossless, RLELossless
 
+from lnsegfm.imaging.dicom import decoder_process
 from lnsegfm.imaging.dicom.decoding import DEFLATED_FRAMES, ENCAPSULATED
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.series import find_series, read_series
@@ -153,6 +154,30 @@ def test_a_frame_that_was_cut_is_refused_not_filled(tmp_path, syntax, part, ende
 
     write_series(tmp_path, np.zeros(GRID.shape), GRID, SeriesInstanceUID="1.2.3", change=change)
     with pytest.raises(DicomError, match=r"^File 0000\.dcm of series 1\.2\.3 cannot be decoded"):
+        read_series(find_series(tmp_path).series[0])
+
+
+def test_a_frame_without_its_end_reaches_no_decoder(tmp_path, monkeypatch):
+    def change(data, k):
+        put(data, ENCODERS[JPEGLSLossless](WORDS[k], 16).replace(b"\xff\xd9", b""), JPEGLSLossless)
+
+    monkeypatch.setattr(decoder_process, "SHARED", None)
+    write_series(tmp_path, np.zeros(GRID.shape), GRID, change=change)
+    with pytest.raises(DicomError, match=r"cannot be decoded \(JPEG-LS Lossless Image Compression; ValueError\)"):
+        read_series(find_series(tmp_path).series[0])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG of 12 bits", "lossy JPEG 2000"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_lossy_frame_that_was_cut(tmp_path, kind, ended):
+    syntax, encode = FRAMES[kind]
+
+    def change(data, k):
+        frame = bytes(encode(WORDS[k]))
+        put(data, frame if k else frame[: int(len(frame) * 0.7)] + b"\xff\xd9" * ended, syntax)
+
+    write_series(tmp_path, np.zeros(GRID.shape), GRID, change=change)
+    with pytest.raises(DicomError, match="cannot be decoded"):
         read_series(find_series(tmp_path).series[0])
 
 
