@@ -118,7 +118,13 @@ class DecoderProcess:
         if self._child is not None and self._child.poll() is not None:
             self.close()
         if self._child is None:
-            command = [sys.executable or "python3", "-c", _START, json.dumps(sys.path), self.decode_name]
+            command = [
+                sys.executable or "python3",
+                "-c",
+                _START,
+                json.dumps([str(place) for place in sys.path]),
+                self.decode_name,
+            ]
             try:
                 self._child = subprocess.Popen(
                     command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
