@@ -74,6 +74,9 @@ EQUIVALENT = {
 }  # fmt: skip
 
 
+IN_TURN = ("times in turn", "frames of reference in turn")
+
+
 def hinted(p, **hints):
     values = dict(zip(DISTINGUISHING_KEYWORDS, p.distinguishing, strict=True)) | hints
     return replace(p, distinguishing=tuple(values.values()))
@@ -90,6 +93,7 @@ def test_a_series_written_in_an_equivalent_way_is_the_same_volume(how, step, cou
     assert series.grid.shape == first.grid.shape
     assert series.grid.difference(first.grid, tolerance_mm=0.06) is None
     assert not series.uneven
+    assert any("interleave in it" in note for note in series.notes) == (how in IN_TURN and count > 7)
     if how == "files twice, as other instances":
         assert "occur twice with the same pixels" in series.notes[-1]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -52,11 +52,13 @@ class Part:
         stack: One plane at each position.
         every: Every plane of it, repeated ones too, by position.
         hint: What tells it from the other volumes of its series, in words; "" where it is the only one.
+        alternating: Hints that are no evidence of two acquisitions, but whose values interleave in it.
     """
 
     stack: PlaneGroup
     every: tuple[ImagePlane, ...] = field(repr=False)
     hint: str = ""
+    alternating: tuple[str, ...] = ()
 
     @property
     def repeats(self) -> int:
@@ -106,7 +108,11 @@ class _Explanation:
         whole = self._distinct(every)
         self.lattice = whole is not None and self._is_lattice(whole)
         if whole is not None and self._is_even(whole):
-            return self._interleaved(whole) or [self._part(every, whole)]
+            for hint in ACQUISITION_HINTS:
+                if parts := self._interleaved(whole, hint):
+                    return parts
+            others = [hint for hint in HINTS if hint not in ACQUISITION_HINTS and self._interleaved(whole, hint)]
+            return [replace(self._part(every, whole), alternating=tuple(others))]
         if split := self._split():
             return split
         return [self._part(every, whole)] if whole is not None else self._conflict()
@@ -149,18 +155,20 @@ class _Explanation:
 
     # ------------------------------------------------------------------------------------------------- partitions
 
-    def _interleaved(self, whole: np.ndarray) -> list[Part]:
-        """Acquisitions that interleave to the even stack that all of them are; none where it is one acquisition."""
+    def _interleaved(self, whole: np.ndarray, hint: str) -> list[Part]:
+        """The acquisitions that interleave to the even stack that they are together; none where a hint tells of one."""
         step = _mean_step_mm(self.group.heights_mm[whole])
-        for hint in ACQUISITION_HINTS:
-            values, codes = self.coded[hint]
-            if not 2 <= len(values) <= len(whole) // FEW_SLICES:
-                continue
-            parts = [(k, np.flatnonzero(codes == k)) for k in range(len(values))]
-            stacks = [(k, every, self._distinct(every)) for k, every in parts]
-            if all(s is not None and self._is_sparse_stack(s, step) for _, _, s in stacks):
-                return [self._part(every, s, _words((hint,), (values[k],))) for k, every, s in stacks if s is not None]
-        return []
+        values, codes = self.coded[hint]
+        if not 2 <= len(values) <= len(whole) // FEW_SLICES:
+            return []
+        parts = []
+        for k, value in enumerate(values):
+            every = np.flatnonzero(codes == k)
+            distinct = self._distinct(every)
+            if distinct is None or not self._is_sparse_stack(distinct, step):
+                return []
+            parts.append(self._part(every, distinct, _words((hint,), (value,))))
+        return parts
 
     def _is_sparse_stack(self, distinct: np.ndarray, step_mm: float) -> bool:
         """Whether a stack is even at several times the distance of slices."""

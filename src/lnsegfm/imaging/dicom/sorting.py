@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from lnsegfm.imaging.dicom.beside_volumes import Doubtful, StackedSeries, beside_volumes, extends, small_stack
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.evidence import ACQUISITION_HINTS, Conflict, Digests, Part, explained
 from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
@@ -15,7 +14,7 @@ from lnsegfm.imaging.dicom.passed_over import TINY, VOLUME, Aside, aside, is_pla
 from lnsegfm.imaging.dicom.plane_groups import MAX_GEOMETRIES, PlaneGroup, group_planes
 from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesOptions
 from lnsegfm.imaging.dicom.slice_steps import group_by_position, same_position_mm
-from lnsegfm.imaging.dicom.stack import moves_sideways, stack_as_series
+from lnsegfm.imaging.dicom.stack import stack_as_series
 from lnsegfm.imaging.dicom.torn_series import torn
 
 PERFUSION = 4
@@ -40,40 +39,16 @@ def sorted_series(
         The complete series in a fixed order, and one refusal for everything else.
     """
     pools = [_sorted_pool(group, digests, options) for group in _by_series(planes)]
-    volumes: dict[Any, list[_Stacked]] = {}
+    studies: dict[Any, list[StackedSeries]] = {}
     for pool in pools:
-        volumes.setdefault(pool.study, []).extend(s for s in pool.stacks if len(s.stack.planes) >= VOLUME)
+        studies.setdefault(pool.study, []).extend(pool.stacks)
     series: list[Series] = []
     refused: list[Refusal] = []
     for pool in pools:
-        kept, passed = _beside_volumes(pool, volumes[pool.study])
+        kept, passed = beside_volumes(pool.stacks, pool.doubtful, studies[pool.study])
         refused += [*pool.refused, *passed]
         series += [replace(part, part=k) for k, part in enumerate(kept, 1)] if len(kept) > 1 else kept
     return series, refused
-
-
-@dataclass(frozen=True, eq=False)
-class _Stacked:
-    """A stack of slices that is a series."""
-
-    stack: PlaneGroup
-    series: Series
-    images: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Doubtful:
-    """What is no volume: a fault, or one of the images that a study has besides, where a volume is there.
-
-    Args:
-        refusal: For where there is none.
-        beside: What it is otherwise, a clause.
-        planes: One a position.
-    """
-
-    refusal: Refusal
-    beside: str
-    planes: PlaneGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +56,8 @@ class _Pool:
     """What the planes of one series are."""
 
     study: Any
-    stacks: tuple[_Stacked, ...]
-    doubtful: tuple[_Doubtful, ...]
+    stacks: tuple[StackedSeries, ...]
+    doubtful: tuple[Doubtful, ...]
     refused: tuple[Refusal, ...]
 
 
@@ -109,16 +84,19 @@ def _sorted_pool(planes: list[ImagePlane], digests: Digests, options: SeriesOpti
     if groups is None:
         what = f"more than {MAX_GEOMETRIES} sizes, spacings and orientations, which is no volume"
         line = f"Series {first.name}: its images have {what}. Give the original slices."
-        return _Pool(study, (), (), (*refused, Refusal(first.name, line, images=count - len(set_aside))))
+        views = _views(Refusal(first.name, line, images=count - len(set_aside)))
+        return _Pool(study, (), (views,), tuple(refused))
     groups, more = torn(groups)
-    groups, strays = _strays(groups, count)
-    stacks: list[_Stacked] = []
-    doubtful: list[_Doubtful] = []
+    groups, strays, doubtful = _strays(groups, count)
+    stacks: list[StackedSeries] = []
     for group in groups:
         parts = explained(group, digests)
         if isinstance(parts, Conflict):
             doubt = _conflicting(group, parts)
-            (doubtful if isinstance(doubt, _Doubtful) else more).append(doubt)  # type: ignore[arg-type]
+            if isinstance(doubt, Doubtful):
+                doubtful.append(doubt)
+            else:
+                more.append(doubt)
             continue
         for part in parts:
             try:
@@ -126,7 +104,7 @@ def _sorted_pool(planes: list[ImagePlane], digests: Digests, options: SeriesOpti
             except DicomError as error:
                 refusal = Refusal(part.stack.name, str(error), images=len(part.every))
                 if len(part.stack.planes) < TINY:
-                    doubtful.append(_Doubtful(refusal, _small(part.stack), part.stack))
+                    doubtful.append(small_stack(part.stack, refusal))
                 else:
                     more.append(refusal)
     return _Pool(study, tuple(stacks), tuple(doubtful), (*refused, *more, *strays))
@@ -139,7 +117,7 @@ def _set_aside(
     slices: list[str] = []
     number: dict[Aside, int] = {}
     for plane, reason in planes:
-        if largest is not None and reason.harmless and is_placed(plane) and extends([largest], [plane]):
+        if largest is not None and reason.harmless and is_placed(plane) and extends(largest, [plane]):
             slices.append(reason.reason)
         else:
             number[reason] = number.get(reason, 0) + 1
@@ -157,25 +135,31 @@ def _which(number: int, count: int) -> str:
     return "all its images" if number == count else f"{number} of its {count} images"
 
 
-def _strays(groups: list[PlaneGroup], count: int) -> tuple[list[PlaneGroup], list[Refusal]]:
+def _views(refusal: Refusal) -> Doubtful:
+    """Images each in a plane of its own, such as rotated views of a volume."""
+    return Doubtful(refusal, f"{refusal.images} images, each in another plane (such as rotated views)", (), 1)
+
+
+def _strays(groups: list[PlaneGroup], count: int) -> tuple[list[PlaneGroup], list[Refusal], list[Doubtful]]:
     """Without the images in planes, sizes or spacings of their own."""
     if len(groups) < 2:
-        return groups, []
+        return groups, [], []
     most = len(groups[0].planes)
     few = TINY - 1 if most >= VOLUME else 1
     strays, kept = [g for g in groups if len(g.planes) <= few], [g for g in groups if len(g.planes) > few]
     number = sum(len(group.planes) for group in strays)
     if not number:
-        return groups, []
+        return groups, [], []
     name = groups[0].name
     whole = f"its {most} slices" if most > 1 else "each other"
     what = f"{number} of its {count} images set aside: in another plane, of another size or spacing than {whole}"
     remedy = "Nothing to do for localisers; if they are slices of the scan, export it again"
     harmless = most > 1 and 2 * number <= sum(len(group.planes) for group in kept)
-    return kept, [Refusal(name, f"Series {name}: {what}. {remedy}.", harmless, number)]
+    refusal = Refusal(name, f"Series {name}: {what}. {remedy}.", harmless, number)
+    return (kept, [refusal], []) if kept else (kept, [], [_views(refusal)])
 
 
-def _conflicting(group: PlaneGroup, found: Conflict) -> Refusal | _Doubtful:
+def _conflicting(group: PlaneGroup, found: Conflict) -> Refusal | Doubtful:
     line = (
         f"Series {group.name} has {len(found.planes)} different images at {found.conflicting} of its {found.positions} "
         f"positions (the first at {found.height_mm:.1f} mm along the normal{_difference(found.planes)}). "
@@ -183,15 +167,16 @@ def _conflicting(group: PlaneGroup, found: Conflict) -> Refusal | _Doubtful:
     )
     refusal = Refusal(group.name, line, images=found.images)
     places = group_by_position(group.heights_mm, same_position_mm(group.heights_mm))
-    one_each = group.part([same[0] for same in places])
+    one_each = group.part([same[0] for same in places]).planes
     if found.positions == 1:
         what = f"{found.images} images at one position (monitoring, such as bolus tracking)"
-        return _Doubtful(refusal, what, one_each)
+        return Doubtful(refusal, what, one_each, 1)
     if found.images >= PERFUSION * found.positions:
         what = f"{found.images} images at {found.positions} positions (a time series, such as a perfusion)"
-        return _Doubtful(refusal, what, one_each)
+        return Doubtful(refusal, what, one_each, found.positions)
     if found.positions < TINY:
-        return _Doubtful(refusal, f"{found.images} images at {found.positions} positions (a test scan)", one_each)
+        what = f"{found.images} images at {found.positions} positions (a test scan)"
+        return Doubtful(refusal, what, one_each, found.positions)
     return refusal
 
 
@@ -204,7 +189,7 @@ def _difference(planes: Sequence[ImagePlane]) -> str:
     return ""
 
 
-def _stacked(part: Part, options: SeriesOptions) -> _Stacked:
+def _stacked(part: Part, options: SeriesOptions) -> StackedSeries:
     notes = [f"distinguished from others of its UID by {part.hint}"] if part.hint else _united(part)
     if part.repeats:
         notes.append(f"{part.repeats} slices occur twice with the same pixels: one of each is used")
@@ -212,7 +197,7 @@ def _stacked(part: Part, options: SeriesOptions) -> _Stacked:
     repeated = [plane for plane in part.every if (plane.path, plane.frame) not in used]
     frames = [plane.frame_of_reference_uid for plane in (*part.stack.planes, *repeated)]
     series = stack_as_series(part.stack, tuple(notes), options, frames)
-    return _Stacked(part.stack, series, len(part.every))
+    return StackedSeries(part.stack, series, len(part.every))
 
 
 def _united(part: Part) -> list[str]:
@@ -224,48 +209,6 @@ def _united(part: Part) -> list[str]:
         number = len({plane.distinguishing[k] for plane in part.stack.planes})
         if keyword in ACQUISITION_HINTS and number > 1:
             notes.append(f"its slices state {number} values of {keyword} and are one even stack: read as one series")
+    for hint in part.alternating:
+        notes.append(f"values of {hint} interleave in it: if they are two acquisitions, export each on its own")
     return notes
-
-
-def _small(stack: PlaneGroup) -> str:
-    count = len(stack.planes)
-    return "1 slice (such as a premonitoring image)" if count == 1 else f"{count} slices (such as a test scan)"
-
-
-def _beside_volumes(pool: _Pool, volumes: Sequence[_Stacked]) -> tuple[list[Series], list[Refusal]]:
-    """The series of a pool, and what is passed over because a volume of the study is there."""
-    small = [s for s in pool.stacks if len(s.stack.planes) < TINY] if volumes else []
-    kept = [s.series for s in pool.stacks if s not in small]
-    if not volumes:
-        return kept, [doubt.refusal for doubt in pool.doubtful]
-    passed = []
-    doubtful = [
-        *pool.doubtful,
-        *(_Doubtful(Refusal(s.stack.name, "", images=s.images), _small(s.stack), s.stack) for s in small),
-    ]
-    for doubt in doubtful:
-        name, images = doubt.planes.name, doubt.refusal.images
-        whole = next((v.series for v in volumes if extends([v.stack], doubt.planes.planes)), None)
-        if whole is not None:
-            what = f"which continue the slices of series {whole.name}, and belong to it"
-            line = f"Series {name}: it holds {doubt.beside}, {what}. Export the two as one series."
-            passed.append(Refusal(name, line, images=images))
-        else:
-            what = "beside a whole volume of its study"
-            line = f"Series {name}: passed over, for it holds {doubt.beside} {what}. Nothing needs doing."
-            passed.append(Refusal(name, line, harmless=True, images=images))
-    return kept, passed
-
-
-def extends(stacks: Sequence[PlaneGroup], planes: Sequence[ImagePlane]) -> bool:
-    """Whether planes and a stack are one even stack of one geometry, none at the place of another."""
-    every = [*(plane for stack in stacks for plane in stack.planes), *planes]
-    if len({(plane.rows, plane.columns) for plane in every}) > 1:
-        return False
-    groups = group_planes(every)
-    if groups is None or len(groups) > 1:
-        return False
-    heights = groups[0].heights_mm
-    if np.diff(heights).min(initial=np.inf) <= same_position_mm(heights):
-        return False
-    return groups[0].unevenness() is None and not moves_sideways(groups[0])
