@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from lnsegfm.imaging.dicom.structure_set import CLOSED_TYPES, XOR_TYPE, ImageOfSeries
 from lnsegfm.imaging.dicom.values import integer, text, value_of
 
 _FARTHEST_MM = 1e5  # no patient is a hundred metres away
-_CONTOUR_DATA = 0x30060050
+_CONTOUR_DATA, _COUNT, _IMAGES = 0x30060050, 0x30060046, 0x30060016
+_INSTANCE, _FRAME = b"\x08\x00\x55\x11", b"\x08\x00\x60\x11"  # ReferencedSOPInstanceUID, ReferencedFrameNumber
 _SPELLED = {"CLOSEDPLANAR": CLOSED_TYPES[0], "CLOSEDPLANARXOR": XOR_TYPE}
 
 
@@ -41,7 +43,7 @@ def read_points(contour: Dataset) -> ContourPoints:
         return ContourPoints(none)
     # the bytes of the file: pydicom would make an object of each number
     words: list[Any] = value.rstrip(b"\0 ").split(b"\\") if isinstance(value, bytes) else _words(value)
-    stated = integer(contour, "NumberOfContourPoints")
+    stated = _stated(contour)
     odd = ""
     try:
         numbers = np.array([float(word) for word in words])
@@ -62,6 +64,15 @@ def read_points(contour: Dataset) -> ContourPoints:
     if stated is not None and stated * 3 != len(numbers):
         odd = odd or "state another number of points than they have"
     return ContourPoints(numbers.reshape(-1, 3), odd=odd)
+
+
+def _stated(contour: Dataset) -> int | None:
+    """NumberOfContourPoints; None where there is none."""
+    element = contour.get_item(_COUNT)
+    if element is not None and isinstance(element.value, bytes):
+        number = element.value.strip(b"\0 ")
+        return int(number) if number.isdigit() else None
+    return integer(contour, "NumberOfContourPoints")
 
 
 def _words(value: Any) -> list[Any]:
@@ -90,8 +101,27 @@ def geometric_type(contour: Dataset) -> str:
 
 def image_of(contour: Dataset) -> ImageOfSeries | None:
     """The image that a contour says it was drawn on; None where it names none, or several."""
+    element = contour.get_item(_IMAGES)
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+        quick = _image_in(element.value)
+        if quick is not None:
+            return quick
     items = value_of(contour, "ContourImageSequence")
     images = [item for item in items if isinstance(item, Dataset)] if isinstance(items, Iterable) else []
     if len(images) != 1 or not (uid := text(images[0], "ReferencedSOPInstanceUID")):
         return None
     return uid, max((integer(images[0], "ReferencedFrameNumber") or 1) - 1, 0)
+
+
+def _image_in(value: bytes) -> ImageOfSeries | None:
+    """The image in the bytes of a sequence, little endian; None where they need parsing.
+
+    Parsing takes as long as reading the points, and there are tens of thousands of contours in a structure set.
+    """
+    if value.count(_INSTANCE) != 1 or _FRAME in value:
+        return None
+    start = value.index(_INSTANCE) + len(_INSTANCE)
+    explicit = value[start : start + 2] == b"UI"
+    size = value[start + 2 : start + 4] if explicit else value[start : start + 4]
+    uid = value[start + 4 : start + 4 + int.from_bytes(size, "little")].rstrip(b"\0 ")
+    return (uid.decode("ascii"), 0) if uid and not uid.strip(b"0123456789.") else None

@@ -18,7 +18,7 @@ TOLERANCE_MM = 0.5
 """Outlines that nowhere lie farther from each other are one outline; no wall is drawn so thin. At most half a pixel."""
 MOST_SAMPLES = 2_000_000
 """Points along the outlines of a comparison; longer ones, which no hand draws, are one outline only if identical."""
-MOST_PAIRS = 50_000
+MOST_PAIRS = 20_000
 """Pairs of outlines on one plane that are compared with each other."""
 _SAMPLES_IN_TOLERANCE = 4
 _CLOSE = 1e-6  # voxels: what is left of the rounding of a coordinate that is written twice
@@ -67,14 +67,24 @@ def single_turn(points: np.ndarray, pixel: PixelSize) -> np.ndarray:
     if not len(back):
         return points
     flat = pixel.in_mm(points)
-    for turn in back[:_MOST_TURNS].tolist():
-        first, rest = flat[:turn], flat[turn:]
-        if _boxes_agree(_extent(first), _extent(rest), pixel.tolerance_mm) and _is_same(first, rest, pixel):
+    back = back[np.argsort(np.hypot(*(flat[back] - flat[0]).T), kind="stable")]  # the turn ends where it closes best
+    for turn in back[_turns_of_one_extent(flat, back, pixel.tolerance_mm)][:_MOST_TURNS].tolist():
+        if _is_same(flat[:turn], flat[turn:], pixel):
             return points[:turn]
     return points
 
 
-_MOST_TURNS = 1000  # points at which a turn may end that are tried
+_MOST_TURNS = 3  # points at which a turn may end that are tried
+
+
+def _turns_of_one_extent(outline: np.ndarray, ends: np.ndarray, tolerance: float) -> np.ndarray:
+    """For each point at which a turn may end whether what comes before it and after it has one bounding box."""
+    agree = np.ones(len(ends), dtype=bool)
+    for extreme in (np.minimum, np.maximum):
+        before = extreme.accumulate(outline, axis=0)[ends - 1]
+        after = extreme.accumulate(outline[::-1], axis=0)[::-1][ends]
+        agree &= (np.abs(before - after) <= tolerance).all(axis=1)
+    return agree
 
 
 def unrepeated(outlines: Sequence[np.ndarray], pixel: PixelSize) -> list[int]:
@@ -154,7 +164,3 @@ def _sampled(outline: np.ndarray, step_mm: float) -> np.ndarray:
 
 def _extent(outline: np.ndarray) -> np.ndarray:
     return np.concatenate((outline.min(axis=0), outline.max(axis=0)))
-
-
-def _boxes_agree(first: np.ndarray, second: np.ndarray, tolerance: float) -> bool:
-    return bool((np.abs(first - second) <= tolerance).all())
