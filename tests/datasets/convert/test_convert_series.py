@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -102,32 +103,32 @@ def test_selectors_restrict_a_conversion(tmp_path, study):
 
 def test_the_listing_says_of_each_series_what_becomes_of_it(tmp_path, study):
     assert listed(study) == {
-        "thin": 'passed over: 3 mm instead of 6 mm of 3 "thick"',
+        "thin": 'passed over: 3 mm instead of 6 mm of series 3 "thick"',
         "thick": "taken: it has structures",
-        "cor": 'passed over: coronal reformat of 3 "thick"',
-        "mip": 'passed over: maximum intensity projection of 3 "thick"',
+        "cor": 'passed over: coronal reformat of series 3 "thick"',
+        "mip": 'passed over: maximum intensity projection of series 3 "thick"',
         "late soft": "taken: first of the 2 series of its scan",
-        "late lung": 'passed over: second kernel B70f of 6 "late soft"',
+        "late lung": 'passed over: second kernel B70f of series 6 "late soft"',
     }
     assert listed(study, "number=4")["cor"] == "taken: selected by --series number=4"
     assert listed(study, "number=4")["thick"] == "passed over: not selected by --series"
 
 
 def test_the_listing_fits_a_terminal(lnsegfm_here, study, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((80, 24)))
     done = lnsegfm_here("data", "convert", "dicom", study, "--list", "--roi", ROI[0])
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if "taken: " in line or "passed over: " in line]
-    assert len(said) == 6
+    said = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert len([line for line in said if "; taken: " in line or "; passed over: " in line]) == 6
     assert max(map(len, said)) <= 80
-    assert '  coronal, 3 mm, B31f; passed over: coronal reformat of 3 "thick"' in said
+    assert '  coronal, 3 mm, B31f; passed over: coronal reformat of series 3 "thick"' in said
 
 
 def test_the_doctor_looks_at_what_is_taken_and_names_the_others(study):
     diagnosis = diagnose_tree(study)
     assert {case.case for case in diagnosis.cases} == {uid("thick"), uid("late soft")}
     over = {f.case: f.what for f in diagnosis.findings if f.kind == "passed-over"}
-    assert over[uid("cor")] == f"coronal reformat of series {uid('thick')}"
+    assert over[uid("cor")] == 'coronal reformat of series 3 "thick"'
     assert set(over) == {uid(name) for name in ("thin", "cor", "mip", "late lung")}
     assert {f.severity for f in diagnosis.findings if f.kind == "passed-over"} == {"note"}
     assert {case.case for case in diagnose_tree(study, selectors=["kernel=sharp"]).cases} == {uid("late lung")}

@@ -105,6 +105,21 @@ def test_each_step_of_the_order_decides_where_those_before_are_equal(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"step": 3}, {"step": 1.5, "SliceThickness": 6}),  # thick slices that overlap
+        ({"step": 3}, {"step": 10, "SliceThickness": 1}),  # thin ones with gaps between them
+        ({"step": 1.5, "SliceThickness": 3}, {"step": 3}),
+        ({"step": 3, "SliceThickness": 3.01}, {"step": 6, "SliceThickness": None}),
+    ],
+)
+def test_thin_is_what_resolves_most_along_the_slices(tmp_path, first, second):
+    add(tmp_path, "second", SeriesNumber=1, **second)
+    add(tmp_path, "first", SeriesNumber=2, **first)
+    assert taken(tmp_path) == {"first"}
+
+
+@pytest.mark.parametrize(
     "told",
     [
         {"AcquisitionNumber": (1, 2, 3)},

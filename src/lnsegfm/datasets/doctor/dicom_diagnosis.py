@@ -116,7 +116,7 @@ def _refused(refusal: Refusal, *, among: bool = True) -> Finding:
 def _passed_over(passed_over: PassedOver, *, among: bool) -> Finding:
     severity: Severity = "note" if among else "error"
     remedy = "Nothing, or take it with --series"
-    return Finding("passed-over", severity, passed_over.series.name, None, passed_over.reason, remedy)
+    return Finding("passed-over", severity, passed_over.series.name, None, passed_over.short_reason, remedy)
 
 
 def _facts(index: SeriesIndex, choice: SeriesChoice, annotations: TreeAnnotations) -> dict[str, object]:

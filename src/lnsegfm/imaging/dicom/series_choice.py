@@ -47,6 +47,11 @@ class PassedOver:
         """Why, by UIDs."""
         return f"{self.what} of series {self.instead.name}" if self.instead is not None else self.what
 
+    @property
+    def short_reason(self) -> str:
+        """Why, by number and description."""
+        return f"{self.what} of series {short_name(self.instead)}" if self.instead is not None else self.what
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -92,7 +97,7 @@ class SeriesChoice:
             if taken.series is series:
                 return f"taken: {taken.why}"
         left = next(each for each in self.passed_over if each.series is series)
-        return f"passed over: {left.what}" + (f" of {short_name(left.instead)}" if left.instead is not None else "")
+        return f"passed over: {left.short_reason}"
 
 
 def choose_series(
