@@ -18,6 +18,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.components import components
 from lnsegfm.imaging.dicom import rtstruct_write, seg_write
+from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions, Thinning
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import read_seg
 from lnsegfm.imaging.dicom.segmentation import segments_mask
@@ -81,9 +82,12 @@ def exports(tmp_path):
         folder=None,
         model="weights 0123456789ab",
         overwrite=False,
+        rtstruct=None,
         **how,
     ) -> CaseOutputs:
-        options = PredictOptions(formats=formats, per_node=per_node, overwrite=overwrite, flags=False)
+        options = PredictOptions(
+            formats=formats, per_node=per_node, overwrite=overwrite, flags=False, rtstruct=rtstruct or RtstructOptions()
+        )
         scans = Scans((CASE,), {"a": series_of(folder or source, **how)})
         return CaseOutputs(tmp_path / "out", MaskOrigin(labels=labels, title=model), scans, options)
 
@@ -662,3 +666,75 @@ def test_from_python(world: World, clinic, tmp_path, monkeypatch):
     for wrong in ({"formats": ("pdf",)}, {"names": "mine"}):
         with pytest.raises(ConfigError, match="not known"):
             lnsegfm.predict(world.base, clinic, tmp_path / "out", **wrong)
+
+
+def test_other_settings_of_structure_sets_write_them_anew(exports, mask, tmp_path):
+    file = tmp_path / "out" / "a.rtstruct.dcm"
+    exports().complete(CASE)
+    segments, plain = (tmp_path / "out" / "a.seg.dcm").read_bytes(), file.read_bytes()
+    assert "rtstruct" not in record(tmp_path)["export_notes"]
+
+    short = RtstructOptions(short_names=True, holes="keyhole", thin=Thinning(1.5, 0.02))
+    assert lacks(exports(rtstruct=short))
+    exports(rtstruct=short).complete(CASE)
+
+    assert file.read_bytes() != plain
+    assert (tmp_path / "out" / "a.seg.dcm").read_bytes() == segments
+    said = record(tmp_path)["export_notes"]["rtstruct"]
+    assert said["options"] == {"short_names": True, "holes": "keyhole", "thin": "1.5,0.02"}
+    assert set(said["structures"]) == {"lymph_node", "vessel"}
+    assert said["structures"]["vessel"]["points"] <= said["structures"]["vessel"]["exact_points"]
+    assert "volumes change by at most" in said["notes"][-1]
+    assert exports(rtstruct=short).export_notes("a") == tuple(said["notes"])
+    assert exports(("nifti", "seg")).export_notes("a") == ()
+    assert not lacks(exports(rtstruct=short))
+    assert not lacks(exports(("nifti",)))
+    assert lacks(exports())
+    exports().complete(CASE)
+    assert "rtstruct" not in record(tmp_path)["export_notes"]
+    assert not lacks(exports())
+
+
+def test_what_differs_from_the_mask_is_in_the_record(exports, mask, tmp_path):
+    labels = LabelMap({"lymph_node_of_the_mediastinum": 1, "vessel": 2, "absent": 3})
+    outputs = exports(labels=labels, rtstruct=RtstructOptions(profile="eclipse"))
+    outputs.complete(CASE)
+
+    said = record(tmp_path)["export_notes"]["rtstruct"]
+    assert said["names"] == {"lymph_node_of_the_mediastinum": "lymph_node_of_th"}
+    assert said["left_out"] == ["absent"]
+    assert said["notes"] == [
+        "Nothing was found of 'absent': it has no structure.",
+        "Structure 'lymph_node_of_the_mediastinum' is called 'lymph_node_of_th' in the file.",
+    ]
+    assert rois(tmp_path) == ["lymph_node_of_th", "vessel"]
+
+
+def test_a_structure_set_is_continued_case_by_case(exports, mask, tmp_path):
+    exports(("nifti", "rtstruct")).complete(CASE)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "out" / "a.rtstruct.dcm").rename(tmp_path / "theirs" / "rs.dcm")
+    continuing = RtstructOptions(add_to=tmp_path / "theirs")
+
+    exports(rtstruct=continuing).complete(CASE)
+
+    assert rois(tmp_path) == ["lymph_node", "vessel", "lymph_node_2", "vessel_2"]
+    assert "2 structures of rs.dcm come first" in exports(rtstruct=continuing).export_notes("a")[-1]
+    other = ct(tmp_path / "other")
+    (tmp_path / "out" / "a.case.json").unlink()
+    with pytest.raises(DataError, match="no structure set of series"):
+        exports(folder=other, rtstruct=continuing).complete(CASE)
+    assert record(tmp_path)["exports"] == ["a.seg.dcm"]
+
+
+def test_settings_of_structure_sets_need_a_structure_set(exports, tmp_path):
+    for options, named in (
+        (RtstructOptions(holes="keyhole"), "--holes keyhole"),
+        (RtstructOptions(profile="monaco"), "--profile monaco"),
+        (RtstructOptions(short_names=True), "--short-names:"),
+        (RtstructOptions(thin=Thinning(1)), "--thin 1,0.01"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{named}.*no structure set is written"):
+            exports(("nifti", "seg"), rtstruct=options)
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        exports(rtstruct=RtstructOptions(add_to=tmp_path / "none"))
