@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lnsegfm.imaging.dicom import rtstruct_contours
+from lnsegfm.imaging.dicom.contours import fill_polygons
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.rtstruct_contours import plane_contours
 from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions, Thinning
 from lnsegfm.imaging.dicom.rtstruct_profiles import PROFILES
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
+from lnsegfm.imaging.dicom.series import series_of
 from lnsegfm.imaging.dicom.structure_masks import roi_mask
 from tests.imaging.dicom.test_rtstruct import GRIDS, LABELS, ball, nodes, scanned
+from tests.imaging.dicom.test_uneven_stack import uneven
 
 FORMS = {
     f"{profile}, {holes}, {thin or 'exact'}": RtstructOptions(
@@ -169,6 +174,33 @@ def test_contours_have_no_more_points_than_the_profile_takes(series: Any, tmp_pa
         assert np.array_equal(roi_mask(roi, source.grid), comb)
     for item in pydicom.dcmread(tmp_path / "rs.dcm").ROIContourSequence[0].ContourSequence:
         assert len(item.get_item("ContourData").value) <= 65534  # what an explicit transfer syntax holds
+
+
+@given(arrays(np.bool_, (9, 8)), st.integers(4, 14), st.sampled_from(("separate", "keyhole")))
+def test_contours_cut_to_any_number_of_points_hold_the_plane(plane: np.ndarray, points: int, holes: str) -> None:
+    profile = replace(PROFILES["generic"], points=points, holes=holes)
+    made = plane_contours(plane, profile)
+
+    assert all(4 <= len(polygon) <= points for polygon in made)
+    assert np.array_equal(fill_polygons(made, plane.shape), plane)
+
+
+@pytest.mark.parametrize("holes", ["separate", "keyhole"])
+@pytest.mark.parametrize("thin", ["", "0.5"])
+def test_series_of_uneven_slice_distances(holes: str, thin: str, tmp_path: Path) -> None:
+    uneven(tmp_path / "ct", (0.0, 2.0, 4.0, 7.0, 9.0, 14.0))
+    source = series_of(tmp_path / "ct", resample_uneven=True)
+    mask = np.zeros(source.grid.shape, dtype=np.uint8)
+    mask[1:-1, 2:9, 3:9] = 1
+    mask[2:-2, 4:6, 5:7] = 0
+    options = RtstructOptions(holes=holes, thin=Thinning.of(thin) if thin else None)
+    write_rtstruct(tmp_path / "rs.dcm", mask, {"node": 1}, source, options=options)
+    added = RtstructOptions(holes=holes, add_to=tmp_path / "rs.dcm")
+    write_rtstruct(tmp_path / "added.dcm", mask, {"node": 1}, source, options=added)
+
+    heights = {position.position_mm[2] for position in source.slices}
+    for contour in (c for roi in read_rtstruct(tmp_path / "added.dcm").rois for c in roi.contours):
+        assert min(abs(contour.points_mm[0, 2] - height) for height in heights) < 1e-5
 
 
 def test_short_names_are_in_the_file_and_the_full_ones_in_its_description(series: Any, tmp_path: Path) -> None:
