@@ -266,6 +266,22 @@ def test_geometry_finds_no_series_on_whose_slices_it_does_not_lie(tmp_path):
     assert only(tmp_path / "in", GEOMETRY).place is None
 
 
+@pytest.mark.parametrize("options", [None, GEOMETRY])
+def test_geometry_takes_no_structure_of_another_frame_out_of_a_file_that_uids_pair(tmp_path, options):
+    """Heights of an MR that happen to be those of the CT."""
+    heads = scan(tmp_path / "ct")
+    structure_set(tmp_path / "rs.dcm", heads, {"LN": NODE, "LN_MR": SECOND}, edit=in_frame("1.2.3", 1))
+    (paired,) = tree_of(tmp_path, options).paired
+    assert [pairing.place for pairing in paired.pairings] == [0, None]
+    assert "--pair-by-geometry" not in paired.strays[0].why
+
+
+def test_where_geometry_would_pair_the_line_names_the_option(tmp_path):
+    scan(tmp_path / "in" / "ct")
+    structure_set(tmp_path / "in" / "rs.dcm", scan(tmp_path / "away"), {"LN": NODE}, edit=all_uids_differ)
+    assert "--pair-by-geometry pairs the two" in only(tmp_path / "in").why
+
+
 @pytest.mark.parametrize("decimals", [0.0, 0.04, -0.2])
 def test_rounded_heights_lie_on_the_slices(tmp_path, decimals):
     heads = scan(tmp_path / "ct")
@@ -295,7 +311,7 @@ def test_each_cause_of_no_series_has_its_own_words(tmp_path):
     why = {annotation.path.stem: reason for annotation, reason in tree_of(tmp_path / "in").orphans}
     assert why["absent"].startswith("the series that it was drawn on is not there; its frame of reference is")
     assert why["bad"].startswith("the series that it was drawn on is here and cannot be used")
-    assert why["nothing"] == "it names no series, image or frame of reference"
+    assert why["nothing"].startswith("it names no series, image or frame of reference; it lies on the slices of one")
 
 
 def test_identity_is_in_no_repr(tmp_path):

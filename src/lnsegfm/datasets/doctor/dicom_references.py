@@ -32,9 +32,17 @@ def reference_findings(references: TreeReferences, choice: SeriesChoice) -> Iter
         named = f" ({', '.join(annotation.series_uids)})" if annotation.series_uids else ""
         severity: Severity = "error" if nothing or id(annotation) in on_unusable else "warning"
         what = f"a {noun} that belongs to no usable series: {why}{named}"
-        yield Finding("no-series", severity, "", annotation.path, what, "Add the series it was drawn on")
+        yield Finding("no-series", severity, "", annotation.path, what, _remedy(why))
     for series, reference in on:
         yield from _of_series(series.name, reference, nothing)
+
+
+def _remedy(why: str) -> str:
+    if "is not measured on a CT" in why:
+        return "Add structures that were drawn on the CT, or leave it out"
+    if "is here and cannot be used" in why:
+        return "Mend that series, or have it resampled where its line says so"
+    return "Add the series it was drawn on"
 
 
 def _of_series(case: str, reference: SeriesReference, nothing: bool) -> Iterator[Finding]:

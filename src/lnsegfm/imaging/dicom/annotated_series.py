@@ -15,7 +15,6 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotation import Annotation, read_annotation
 from lnsegfm.imaging.dicom.authorship import author_of
 from lnsegfm.imaging.dicom.drawn_geometry import TreeGeometry
-from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.imaging.dicom.pairing_evidence import ABSENT, Pairing, PairingOptions, PairingRules
 
 if TYPE_CHECKING:
@@ -142,9 +141,7 @@ def pair_annotations(index: SeriesIndex, options: PairingOptions | None = None) 
     for path in (*index.structures, *index.segmentations):
         try:
             annotation = read_annotation(path)
-            structures = annotation.structures or (_whole(annotation),)
-            pairings = tuple(rules.pair(annotation, structure) for structure in structures)
-            paired.append(PairedAnnotation(annotation, pairings))
+            paired.append(PairedAnnotation(annotation, rules.pair(annotation)))
         except DataError as error:
             unreadable.append((path, str(error)))
     return AnnotatedTree(index, tuple(_without_foreign(paired)), tuple(unreadable), options)
@@ -153,17 +150,6 @@ def pair_annotations(index: SeriesIndex, options: PairingOptions | None = None) 
 def newest_first(annotations: Sequence[Annotation]) -> list[Annotation]:
     """Annotations by their age; where nothing tells it, by their UID, so that names of files decide nothing."""
     return sorted(sorted(annotations, key=lambda a: a.uid), key=lambda a: a.age, reverse=True)
-
-
-def _whole(annotation: Annotation) -> DrawnStructure:
-    """A file without structures, as one."""
-    return DrawnStructure(
-        None,
-        "",
-        drawn=False,
-        frames_of_reference=annotation.frame_of_reference_uids,
-        series_uids=annotation.series_uids,
-    )
 
 
 def _without_foreign(paired: Sequence[PairedAnnotation]) -> Iterator[PairedAnnotation]:

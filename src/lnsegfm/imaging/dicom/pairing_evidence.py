@@ -7,7 +7,7 @@ frame of reference, and on request geometry.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lnsegfm.imaging.dicom.annotation import Annotation
 from lnsegfm.imaging.dicom.drawn_geometry import TreeGeometry
@@ -45,6 +45,7 @@ class Pairing:
         contradicts: Position of the series that is here, that the structure names and that it contradicts.
         foreign: It names series, and this is none of them.
         drawn_on_unusable: The series that it names is here and was refused.
+        unknown: Nothing that it names is here.
     """
 
     structure: DrawnStructure
@@ -55,6 +56,7 @@ class Pairing:
     contradicts: int | None = None
     foreign: bool = False
     drawn_on_unusable: bool = False
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,46 @@ class PairingRules:
     geometry: TreeGeometry
     options: PairingOptions = field(default_factory=PairingOptions)
 
-    def pair(self, annotation: Annotation, structure: DrawnStructure) -> Pairing:
-        """The series of one structure."""
+    def pair(self, annotation: Annotation) -> tuple[Pairing, ...]:
+        """The series of each structure of a file, in its order; one pairing of no name where it has no structure.
+
+        Geometry pairs structures of a file of which UIDs pair none: in one of which they pair some, the others lie in
+        another frame of reference, and where they seem to lie on a slice it is by chance.
+        """
+        whole = DrawnStructure(
+            None,
+            "",
+            drawn=False,
+            frames_of_reference=annotation.frame_of_reference_uids,
+            series_uids=annotation.series_uids,
+        )
+        paired = tuple(self._by_any_uid(annotation, each) for each in annotation.structures or (whole,))
+        if any(each.place is not None or each.drawn_on_unusable for each in paired):
+            return paired
+        return tuple(self._or_by_geometry(annotation, each) for each in paired)
+
+    def _by_any_uid(self, annotation: Annotation, structure: DrawnStructure) -> Pairing:
         every = range(len(self.index.series))
-        of_patient = [k for k in every if not other_patient(annotation, self.index.series[k])]
+        of_patient = self._of_patient(annotation)
         paired = self._by_uids(annotation, structure, of_patient)
         if paired.place is None and len(of_patient) < len(every):
             others = self._by_uids(annotation, structure, every)
             if others.place is not None:
                 return Pairing(structure, why=OTHER_PATIENT, contradicts=others.place)
-        if paired.place is None and self.options.by_geometry and not paired.drawn_on_unusable:
-            return self._by_geometry(annotation, structure, of_patient) or paired
         return paired
+
+    def _or_by_geometry(self, annotation: Annotation, paired: Pairing) -> Pairing:
+        """A pairing by geometry if that is asked for; else a word about it where it would pair."""
+        fitting = self._by_geometry(annotation, paired.structure, self._of_patient(annotation))
+        if self.options.by_geometry:
+            return fitting or paired
+        if fitting is not None and fitting.place is not None and paired.unknown:
+            why = f"{paired.why}; it lies on the slices of one series that is here: {BY_GEOMETRY} pairs the two"
+            return replace(paired, why=why)
+        return paired
+
+    def _of_patient(self, annotation: Annotation) -> list[int]:
+        return [k for k, series in enumerate(self.index.series) if not other_patient(annotation, series)]
 
     def _by_uids(self, annotation: Annotation, structure: DrawnStructure, places: Sequence[int]) -> Pairing:
         if paired := self._by_images(annotation, structure, places):
@@ -188,8 +218,10 @@ class PairingRules:
             return Pairing(structure, why=f"{why}, and {len(sharing)} share its frame of reference")
         if frames := structure.frames_of_reference:
             here = "no CT that is here lies in it" if self.index.series else "no CT is here"
-            return Pairing(structure, why=f"{why}; its frame of reference is {', '.join(frames)}, and {here}")
-        return Pairing(structure, why=why if foreign else f"{why}, image or frame of reference")
+            why = f"{why}; its frame of reference is {', '.join(frames)}, and {here}"
+        elif not foreign:
+            why = f"{why}, image or frame of reference"
+        return Pairing(structure, why=why, unknown=True)
 
     def _by_geometry(self, annotation: Annotation, structure: DrawnStructure, places: Sequence[int]) -> Pairing | None:
         """The only series on whose slices a structure lies."""
