@@ -19,6 +19,7 @@ from lnsegfm.methods.training_defaults import TrainingDefaults, require_lr_grid,
 
 DEFAULT_METHOD = "dgst"
 AUTO = "auto"
+ALL_FOLDS = "all"
 PRECISIONS = ("fp32", "fp16", "bf16")
 """Numbers that a network can train in, where the device has them."""
 KINDS: dict[str, tuple[type, str]] = {
@@ -75,6 +76,7 @@ class Recipe:
         plans: SHA-256 of nnU-Net plans to adapt into instead of the base's own.
         min_transfer: Share of the parameters that must come from the base; with less the run is refused.
         model_axes: The axis code of the arrays that the base was trained on, where it does not know it itself.
+        folds: ``all`` adapts every fold of the base; None the first.
         precision: Numbers that the network trains in, of `PRECISIONS`; None leaves it to nnU-Net: fp16 on CUDA, fp32
             elsewhere.
     """
@@ -99,6 +101,7 @@ class Recipe:
     min_transfer: float = 0.8
     precision: str | None = None
     model_axes: str | None = None
+    folds: str | None = None
 
     def __post_init__(self) -> None:
         self._fill()
@@ -119,6 +122,8 @@ class Recipe:
             raise ConfigError(f"patch size {self.patch_size}: three lengths in voxels are needed, such as 64 96 96.")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision}: not known. Use {', '.join(PRECISIONS)}, or leave it out.")
+        if self.folds not in (None, ALL_FOLDS):
+            raise ConfigError(f"folds {self.folds}: not known. Use {ALL_FOLDS}, or leave it out for the first.")
         if not 0 <= self.min_transfer <= 1:
             raise ConfigError(f"min transfer {self.min_transfer}: a share is needed. Use a number in [0, 1].")
 
@@ -146,7 +151,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """What of it decides the result, as plain values: what has no effect is left out."""
-        idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes"}
+        idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds"}
         return {key: value for key, value in self.to_json().items() if value or key not in idle}
 
 

@@ -36,7 +36,9 @@ def stock_predict(model: Path, images: Path, out: Path, *flags: object) -> Resul
     return stock("nnUNetv2_predict_from_modelfolder", *words)
 
 
-def stock_predict_here(model: Path, images: Path, out: Path, *, mirroring: bool = True) -> None:
+def stock_predict_here(
+    model: Path, images: Path, out: Path, *, mirroring: bool = True, folds: tuple[int, ...] = (0,)
+) -> None:
     """The same in this process, by nnU-Net's own predictor on files: no process to start, nothing to load anew."""
     out.mkdir(parents=True, exist_ok=True)
     with nnunet_environment():
@@ -45,7 +47,7 @@ def stock_predict_here(model: Path, images: Path, out: Path, *, mirroring: bool 
         predictor = nnUNetPredictor(
             use_mirroring=mirroring, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
         )
-        predictor.initialize_from_trained_model_folder(str(model), (0,), "checkpoint_final.pth")
+        predictor.initialize_from_trained_model_folder(str(model), folds, "checkpoint_final.pth")
         predictor.predict_from_files_sequential(str(images), str(out))
 
 

@@ -93,6 +93,12 @@ def finetune(
         typer.Option(help="An nnUNetPlans.json to adapt into (spacing, intensities, network) instead of the base's."),
     ] = None,
     configuration: Configuration = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            "--folds", metavar="all", help="all: adapt every fold of the base, predictions averaged; else the first."
+        ),
+    ] = None,
     source_data: Annotated[
         Path | None,
         typer.Option(
@@ -144,6 +150,7 @@ def finetune(
         label_names=pairs(map_ or (), "--map", "lymph_node=node"),
         min_transfer=min_transfer,
         precision=precision,
+        folds=folds,
         model_axes=model_axes,
     )
     labels = LabelMap.from_options(label or ())
@@ -228,6 +235,8 @@ def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
         f"Method {planned.method.name}: {trainable.parameters:,} of {trainable.total:,} parameters train, "
         f"one step changes at most {trainable.per_step:,} ({trainable.per_step / trainable.total:.3%})"
     )
+    if planned.further:
+        say(f"Folds: all {1 + len(planned.further)} of the base are adapted, one after the other")
     rates = planned.recipe.lr_grid if planned.method.learns else None
     if rates is not None:
         grid = ", ".join(map(str, rates))

@@ -6,7 +6,7 @@ or written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from lnsegfm.datasets.nnunet_layout import file_ending
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError, RunMismatch, TransferError
 from lnsegfm.models.model_folder import Model, read_model, write_model
+from lnsegfm.models.model_layout import CHECKPOINT, member_folders
 from lnsegfm.models.plans import in_image_order
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.trusted_imports import require_known_imports
@@ -22,7 +23,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import new_folder, write_json
 from lnsegfm.weights.adapter import Adapter, files_of
 from lnsegfm.weights.adapter_groups import adapter_groups
-from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
 from lnsegfm.weights.state import load_weights
 
 ORIGIN = "origin.json"
@@ -140,25 +141,30 @@ def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | No
     progress = progress or Silent()
     progress.stage(f"Reading {place}")
     described = read_adapter(place)
-    there = holds_adapted_model(described, out)
+    further = tuple(read_adapter(member) for member in member_folders(place))
+    there = holds_adapted_model((described, *further), out)
     progress.stage(f"Reading {base}")
     start = read_model(base, whole=False)
-    require_base(described, start, base)
+    bases = [require_base(one, start, base) for one in (described, *further)]
     described = replace(described, terms={**described.terms, **licence_terms(start)})
     if there:
         return AppliedAdapter(out, described, written=False)
-    weights = described.adapter.apply(start.first.weights)
-    adapted = replace(described.model.first, weights=weights)
-    load_weights(build_network(adapted, deep_supervision=True), weights)
+    folds = []
+    for one, fold in zip((described, *further), bases, strict=True):
+        adapted = replace(one.model.first, weights=one.adapter.apply(fold.weights))
+        load_weights(build_network(adapted, deep_supervision=True), adapted.weights)
+        folds.append(adapted)
     progress.stage(f"Writing {out}")
     with new_folder(out) as folder:
-        write_model(folder, adapted)
+        for number, adapted in enumerate(folds[1:], 1):
+            write_checkpoint(folder / f"fold_{number}" / CHECKPOINT, adapted)
+        write_model(folder, folds[0])
         write_json(folder / ORIGIN, origin_record(described))
     return AppliedAdapter(out, described, written=True)
 
 
-def holds_adapted_model(described: AdapterDescription, out: Path) -> bool:
-    """Whether a folder holds the model that an adapter makes; False where it may be written.
+def holds_adapted_model(adapters: Sequence[AdapterDescription], out: Path) -> bool:
+    """Whether a folder holds the model that adapters make, one a fold; False where it may be written.
 
     Raises:
         RunMismatch: It holds something else.
@@ -172,10 +178,9 @@ def holds_adapted_model(described: AdapterDescription, out: Path) -> bool:
         there = read_model(out)
         same = (
             there.folder == out
-            and len(there.folds) == 1
-            and there.plans == described.model.plans
-            and there.dataset_json == described.model.dataset_json
-            and there.first.weights_sha256 == described.adapter.model_sha256
+            and there.plans == adapters[0].model.plans
+            and there.dataset_json == adapters[0].model.dataset_json
+            and there.weights_sha256 == tuple(one.adapter.model_sha256 for one in adapters)
         )
     except LnSegFmError:
         same = False
@@ -184,19 +189,26 @@ def holds_adapted_model(described: AdapterDescription, out: Path) -> bool:
     return True
 
 
-def require_base(described: AdapterDescription, base: Model, given: Path) -> None:
-    """Refuse a base that an adapter was not made from.
+def require_base(described: AdapterDescription, base: Model, given: Path) -> Checkpoint:
+    """The fold of a base that an adapter was made from.
 
     Raises:
         TransferError: Naming both by hash, and by name where they have one.
     """
-    theirs, ours = described.adapter.base_sha256, base.first.weights_sha256
-    if theirs != ours:
+    theirs = described.adapter.base_sha256
+    fold = fold_with(base, theirs)
+    if fold is None:
         name = f"{described.terms['name']}, " if "name" in described.terms else ""
         raise TransferError(
             f"Adapter {described.place}: it belongs to the base {name}hash {theirs[:12]}, "
-            f"and {given} has the hash {ours[:12]}. Give the base it was made from."
+            f"and {given} has the hash {base.first.weights_sha256[:12]}. Give the base it was made from."
         )
+    return fold
+
+
+def fold_with(base: Model, sha256: str) -> Checkpoint | None:
+    """The fold of a base with a hash; None where none has it."""
+    return next((fold for fold in base.folds if fold.weights_sha256 == sha256), None)
 
 
 def licence_terms(model: Model) -> dict[str, str]:
@@ -253,16 +265,17 @@ def describe_adapter(place: Path, base: Path | None = None, *, progress: Progres
             "versions": {key: str(value) for key, value in _of(dict, adapter.card.get("versions", {})).items()},
         }
     description["bytes"] = {part.suffix.lstrip("."): part.stat().st_size for part in files_of(place)}
-    start = None
+    fold = None
     if base is not None:
         progress.stage(f"Reading {base}")
         start = read_model(base, whole=False)
+        fold = fold_with(start, adapter.base_sha256)
         description["given_base"] = {
             "base": str(base),
-            "sha256": start.first.weights_sha256,
-            "fits": start.first.weights_sha256 == adapter.base_sha256,
+            "sha256": (fold or start.first).weights_sha256,
+            "fits": fold is not None,
         }
-    weights = start.first.weights if start is not None and description["given_base"]["fits"] else None
+    weights = fold.weights if fold is not None else None
     with description_errors(file):
         description["module_groups"] = [group.to_json() for group in adapter_groups(adapter, weights)]
     return description

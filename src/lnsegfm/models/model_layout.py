@@ -184,6 +184,21 @@ def _by_number(place: Path) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (10**9, name)
 
 
+def member_folder(run: Path, number: int) -> Path:
+    """Where loss history, adapter and state of a further fold of a run are, which adapts all folds; counted from 1."""
+    return run / MEMBERS / str(number)
+
+
+def member_folders(run: Path) -> tuple[Path, ...]:
+    """The folders of a run's further folds, in their order."""
+    found = [place for place in (run / MEMBERS).glob("*") if place.name.isdecimal()]
+    return tuple(sorted(found, key=lambda place: int(place.name)))
+
+
+MEMBERS = "folds"
+"""Folder in a run's of its further folds."""
+
+
 def files_of_weights(place: Path) -> Iterator[Path]:
     """Files at a place, or in its folds, that may hold weights or a packed model."""
     for pattern in ("*", "fold_*/*"):

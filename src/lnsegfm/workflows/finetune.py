@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from lnsegfm.models.adapter_files import holds_adapter
 from lnsegfm.models.model_folder import Model, read_model
+from lnsegfm.models.model_layout import CHECKPOINT, member_folder
 from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.notebook import HtmlTable, notebook_html
 from lnsegfm.prediction.predict_options import PredictOptions
@@ -16,16 +18,18 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO
 from lnsegfm.report.notebook_tables import means_table
 from lnsegfm.report.run_report import write_run_report
-from lnsegfm.storage import write_json
+from lnsegfm.storage import sha256, write_json
 from lnsegfm.training.precision import require_precision
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.training_job import FACTORS
 from lnsegfm.weights.adapter import Adapter, size_of
+from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.factors import read_factors
 from lnsegfm.weights.state import aliases, raw
 from lnsegfm.workflows.finetune_plan import FinetunePlan
 from lnsegfm.workflows.held_out_comparison import HeldOutComparison, compare_held_out
 from lnsegfm.workflows.lr_search import LrSearch, choose_lr
+from lnsegfm.workflows.member_trainings import train_members
 from lnsegfm.workflows.run_record import finetune_record, versions
 from lnsegfm.workflows.training_run import ChosenSchedule, RunContext, TrainingRun
 
@@ -99,10 +103,12 @@ class FinetuneResult:
     Args:
         adapter: Bytes and entries of its adapter.
         comparison: Base against adapted.
+        further: What ``run.json`` keeps of each further fold.
     """
 
     adapter: Mapping[str, int]
     comparison: HeldOutComparison
+    further: tuple[Mapping[str, Any], ...] = ()
 
 
 class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
@@ -140,6 +146,11 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
         )
         return choose_lr(search, context.out, device=context.device, workers=context.workers, progress=context.progress)
 
+    def train_further(self, chosen: ChosenSchedule) -> None:
+        """Train the further folds of the base, where all are to be adapted."""
+        plan = self.plan
+        self._histories = train_members(plan.further, plan.method, plan.shots, chosen.schedule, self.context)
+
     def base_domain(self) -> dict[str, Any]:
         """The base's training domain comes after this training's."""
         return {"base": self.plan.base, "renamed": self.plan.recipe.label_names}
@@ -148,7 +159,8 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
         """Write the adapter, then compare base and adapted model on the held-out cases and on the source data."""
         plan, context = self.plan, self.context
         adapted = read_model(context.model)
-        adapter = _write_adapter(plan, adapted, context.out)
+        adapter = _write_adapter(plan, adapted, 0, context.out)
+        further = tuple(self._member(adapted, number) for number in range(1, 1 + len(plan.further)))
         comparison = compare_held_out(
             plan.held_out,
             plan.data,
@@ -159,7 +171,21 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             options=PredictOptions(device=context.device, mirroring=plan.recipe.mirroring),
             progress=context.progress,
         )
-        return FinetuneResult(adapter, comparison)
+        return FinetuneResult(adapter, comparison, further)
+
+    def _member(self, adapted: Model, number: int) -> dict[str, Any]:
+        """Write a further fold's adapter, and give what ``run.json`` keeps of the fold."""
+        place, history = member_folder(self.context.out, number), self._histories[number - 1]
+        record = {
+            "fold": number,
+            "base_sha256": self.plan.base.folds[number].weights_sha256,
+            "model": {"sha256": sha256(self.context.model / f"fold_{number}" / CHECKPOINT)},
+            "seed": self.plan.recipe.seed + number,
+            "training": {key: value for key, value in history.items() if key != "losses"},
+            "adapter": _write_adapter(self.plan, adapted, number, place),
+        }
+        shutil.rmtree(place / "work", ignore_errors=True)
+        return record
 
     def record(self, chosen: ChosenSchedule, history: Mapping[str, Any], result: FinetuneResult) -> dict[str, Any]:
         """The content of ``run.json``; the report is drawn from it."""
@@ -171,21 +197,24 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             result.comparison,
             lr=chosen.schedule.lr,
             lr_choice=chosen.lr_choice,
+            further=result.further,
         )
         self.context.progress.stage("Drawing the report")
         write_run_report(self.context.out, record, self.context.progress)
         return record
 
 
-def _write_adapter(planned: FinetunePlan, adapted: Model, out: Path) -> dict[str, int]:
-    """Write the adapter; an existing one stays, because the factors of its weights may be gone."""
-    entries = _moved_entries(planned, adapted)
-    if holds_adapter(out, planned.base.first, adapted.first):
+def _write_adapter(planned: FinetunePlan, adapted: Model, number: int, out: Path) -> dict[str, int]:
+    """Write the adapter of a fold; an existing one stays, because the factors of its weights may be gone."""
+    base, fold = planned.base.folds[number], adapted.folds[number]
+    entries = _moved_entries((planned.start, *planned.further)[number], fold)
+    if holds_adapter(out, base, fold):
         return {"bytes": size_of(out), "entries": entries}
+    terms = {key: value for key, value in planned.base_terms().items() if key != "folder"}
     card = {
         "method": planned.recipe.method,
         "settings": planned.method.settings(),
-        "base": {key: value for key, value in planned.base_terms().items() if key != "folder"},
+        "base": {**terms, "sha256": base.weights_sha256},
         "configuration": adapted.configuration,
         "trainer_name": adapted.first.trainer_name,
         "mirroring_axes": adapted.first.mirroring_axes,
@@ -195,13 +224,13 @@ def _write_adapter(planned: FinetunePlan, adapted: Model, out: Path) -> dict[str
     }
     file = out / FACTORS
     factors = read_factors(file) if file.is_file() else {}
-    adapter = Adapter.between(planned.base.first.weights, adapted.first.weights, card, factors)
+    adapter = Adapter.between(base.weights, fold.weights, card, factors)
     return {"bytes": adapter.save(out), "entries": entries}
 
 
-def _moved_entries(planned: FinetunePlan, adapted: Model) -> int:
-    """Entries in which the model differs from what training started from, each tensor counted once, new ones whole."""
-    before, after = planned.start.weights, adapted.first.weights
+def _moved_entries(start: Checkpoint, adapted: Checkpoint) -> int:
+    """Entries in which a fold differs from what training started from, each tensor counted once, new ones whole."""
+    before, after = start.weights, adapted.weights
     names = sorted(set(aliases(after).values()))
     return sum(
         int((raw(before[name]) != raw(after[name])).any(dim=1).sum()) if name in before else after[name].numel()

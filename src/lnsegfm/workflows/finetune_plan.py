@@ -47,6 +47,7 @@ class FinetunePlan(TrainingPlan):
         transfer: What became of the base's weights.
         trainable: What the method trains, counted.
         source_data: Labelled scans of the base's own task, on which forgetting is measured; None where none are given.
+        further: What the training of each further fold starts from; none where one fold is adapted.
         orientation: On which axes the model is trained and why, in words.
     """
 
@@ -55,6 +56,7 @@ class FinetunePlan(TrainingPlan):
     transfer: Transfer
     trainable: TrainableCounts
     source_data: Dataset | None = None
+    further: tuple[Checkpoint, ...] = ()
     orientation: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class FinetunePlan(TrainingPlan):
             "architecture": configuration.get("architecture", {}).get("network_class_name"),
             "transfer": self.transfer.to_json(),
             "trainable": vars(self.trainable),
+            **({"folds": 1 + len(self.further)} if self.further else {}),
         }
 
     def base_terms(self) -> dict[str, Any]:
@@ -124,7 +127,10 @@ def plan(
     require_adaptable(base)
     for note in base.notes:
         progress.stage(f"Base: {note}")
-    recipe = replace(recipe, plans=sha256(plans) if plans is not None else None)
+    folds = base.folds if recipe.folds is not None else base.folds[:1]
+    recipe = replace(
+        recipe, plans=sha256(plans) if plans is not None else None, folds=recipe.folds if len(folds) > 1 else None
+    )
     dataset = open_dataset(data, labels, default_labels=None if base.covers else base.labels)
     _require_mapped(recipe, dataset)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
@@ -133,12 +139,16 @@ def plan(
     source = open_source_data(source_data, base, progress) if source_data is not None else None
     axes, orientation = _axes(base, dataset)
     base = base.with_axes(axes)
-    start, report, trainable = _start(base, dataset, split, recipe, method, axes, plans, progress)
+    starts = []
+    for number in range(len(folds)):
+        member, own = replace(base, folds=(base.folds[number],)), replace(recipe, seed=recipe.seed + number)
+        starts.append(_start(member, dataset, split, own, method, axes, plans, progress))
+    start, report, trainable = starts[0]
     identity = content_hash(
         {
             "recipe": recipe.identity() | {"settings": method.settings()},
             "data": dataset.content_hash(),
-            "base": base.first.weights_sha256,
+            "base": base.first.weights_sha256 if len(starts) == 1 else list(base.weights_sha256),
         }
     )
     return FinetunePlan(
@@ -152,6 +162,7 @@ def plan(
         trainable=trainable,
         identity=identity,
         source_data=source,
+        further=tuple(further for further, _, _ in starts[1:]),
         orientation=orientation,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def finetune_record(
     *,
     lr: float,
     lr_choice: Mapping[str, Any] | None,
+    further: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The content of a fine-tuning's ``run.json``.
 
@@ -45,6 +46,7 @@ def finetune_record(
         comparison: Base against adapted.
         lr: The learning rate.
         lr_choice: The figures by which it was chosen; None where it was given.
+        further: What is known of the model's further folds; ``training``, ``adapter`` and losses are of its first.
     """
     record = {
         **common,
@@ -59,6 +61,7 @@ def finetune_record(
         "result": to_json(comparison.comparison, out) if comparison.comparison else None,
         "source_data": to_json(comparison.source_data, out) if comparison.source_data else None,
         "flags": {case: [flag.to_json() for flag in flags] for case, flags in comparison.flags.items()},
+        **({"further_folds": list(further)} if further else {}),
     }
     return record | {"facts": _facts(record) | _source_data(comparison)}
 
@@ -84,6 +87,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
         f"stopped by {training['stopped_by']}",
         **_training_facts(record),
+        **_folds_facts(record),
         "Trainable": f"{trainable['parameters']:,} of {trainable['total']:,} parameters "
         f"in {trainable['tensors']} tensors",
         "One step changes": f"at most {trainable['per_step']:,} ({trainable['per_step'] / trainable['total']:.3%})",
@@ -111,6 +115,21 @@ def _training_facts(record: Mapping[str, Any]) -> dict[str, str]:
     if report is not None:
         facts["Sanity check"] = SanityReport.from_json(report).line()
     return facts
+
+
+def _folds_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """That all folds of the base were adapted, and what came of the further ones, where that is so."""
+    further = record.get("further_folds", ())
+    if not further:
+        return {}
+    ends = [
+        f"fold {one['fold']}: {one['training']['iterations']} iterations, {one['adapter']['entries']:,} entries changed"
+        for one in further
+    ]
+    facts = {"Folds": f"all {1 + len(further)} of the base, predictions averaged; fold 0 below, {'; '.join(ends)}"}
+    warnings = [divergence_warning(one["training"].get("divergence")) for one in further]
+    lines = [f"Fold {one['fold']}: {line}" for one, line in zip(further, warnings, strict=True) if line is not None]
+    return facts | ({"Warning of a further fold": " ".join(lines)} if lines else {})
 
 
 def _taken_over(transfer: Mapping[str, Any]) -> dict[str, str]:

@@ -158,6 +158,7 @@ class TrainingRun(ABC, Generic[Plan, Result]):
             on_disk=context.on_disk,
         )
         history = train_model(job, context.progress, processes=context.processes)
+        self.train_further(chosen)
         write_training_domain(
             plan.start,
             plan.shots if plan.method.learns else [],
@@ -175,6 +176,13 @@ class TrainingRun(ABC, Generic[Plan, Result]):
     @abstractmethod
     def schedule(self) -> ChosenSchedule:
         """How long and how fast to train."""
+
+    def train_further(self, chosen: ChosenSchedule) -> None:
+        """Train what comes after the model's first fold; nothing by default.
+
+        Args:
+            chosen: The schedule of the first fold.
+        """
 
     def base_domain(self) -> dict[str, Any]:
         """Whose training domain comes before this training's: arguments of `write_training_domain`; none by default."""
