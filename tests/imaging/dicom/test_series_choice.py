@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.imaging.dicom.same_acquisition import phases_named
 from lnsegfm.imaging.dicom.series import Series, find_series, series_of
 from lnsegfm.imaging.dicom.series_choice import choose_series, require_choice
 from tests.imaging.dicom.studies import MIP, MPR, add
@@ -383,3 +384,34 @@ def test_how_the_patient_lay_is_told(tmp_path):
     series = found(tmp_path)
     with pytest.raises(DataError, match="axial, 2 mm, B31f, feet first, prone"):
         require_choice(series, choose_series(series, ["number=99"]))
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("Thorax nativ 1.0 Br40", {"native"}),
+        ("CHEST W/O", {"native"}),
+        ("Abd_arterial_phase", {"arterial"}),
+        ("Leber portalvenös", {"venous"}),
+        ("Late arterial", {"late", "arterial"}),
+        ("Insp. 1.0", {"inspiration"}),
+        ("4D 30% ex", {"30%"}),
+        ("T 05 %", {"5%"}),
+        ("Chest ASIR 40%", set()),
+        ("Lung ASiR-V 50% venous", {"venous"}),
+        ("Heart, partial, expert, natural, ventral", set()),
+        ("C-Spine, Neck", set()),
+    ],
+)
+def test_phases_that_a_description_names(description, expected):
+    assert phases_named(description) == expected
+
+
+def test_a_time_that_de_identification_left_says_nothing(tmp_path):
+    add(tmp_path, "thin", AcquisitionTime="000000.00", AcquisitionNumber=None)
+    add(tmp_path, "thick venous", step=6, AcquisitionTime="000000.00", AcquisitionNumber=None)
+    assert taken(tmp_path) == {"thin", "thick venous"}
+
+
+def test_one_selector_may_be_a_text(chest):
+    assert series_of(chest, series="kernel=sharp").description == "lung 3"

@@ -66,6 +66,7 @@ class ConversionOptions:
     series: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "series", (self.series,) if isinstance(self.series, str) else tuple(self.series))
         for text in self.series:
             parse_selector(text)
         for pattern in self.roi:

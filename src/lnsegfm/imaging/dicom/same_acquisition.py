@@ -26,6 +26,8 @@ _PHASES = {
     "inspiration": r"insp|inspiration|inspiratory|inspirium",
     "expiration": r"exp|expiration|expiratory|exspiration|exspirium",
 }
+_STRENGTH = r"\b(asi?r|safire|admire|idose|aidr|imr|dlir|qir)[\w-]*[ :=_-]*\d{1,3} ?%"
+"""Of a noise reduction: no phase of breathing."""
 
 
 def same_acquisition(first: Series, second: Series) -> bool:
@@ -85,6 +87,7 @@ def _cut_from(first: Series, second: Series) -> bool:
 
 def phases_named(description: str) -> frozenset[str]:
     """The phases of contrast or of breathing that a description names: ``arterial``, ``50%``, ..."""
+    description = re.sub(_STRENGTH, " ", description, flags=re.IGNORECASE)
     words = re.sub(r"[\s_/.,;:()\[\]]+", " ", description.casefold())
     named = {phase for phase, pattern in _PHASES.items() if re.search(rf"(?<![^\W\d])({pattern})(?![^\W\d])", words)}
     return frozenset(named | {f"{int(percent)}%" for percent in re.findall(r"(\d{1,3}) ?%", words)})

@@ -114,14 +114,14 @@ def choose_series(
 
     Args:
         series: All of them.
-        selectors: As `parse_selector` reads them. Each chooses on its own, by the same order, among those that it fits;
-            what any of them takes is taken. ``all`` takes everything.
+        selectors: As `parse_selector` reads them; one may be given as a text. Each chooses on its own, by the same
+            order, among those that it fits; what any of them takes is taken. ``all`` takes everything.
         annotated: Positions of series with structures of their own. Without selectors they are always taken.
 
     Raises:
         ConfigError: A selector that cannot be read.
     """
-    chosen = [parse_selector(text) for text in selectors]
+    chosen = [parse_selector(text) for text in ([selectors] if isinstance(selectors, str) else selectors)]
     marked = frozenset(annotated)
     if not chosen:
         taken, aside = _one_of_each_scan(series, range(len(series)), marked, by_default=True)

@@ -227,6 +227,8 @@ def _values(value: str) -> tuple[str, ...]:
 
 def _seconds(moment: str) -> float | None:
     """Seconds since 1900 of ``YYYYMMDDHHMMSS.FFFFFF``, as far as it goes to the minute; None where it does not."""
+    if not moment[8:].strip("0.: "):
+        return None  # midnight to the second: what de-identification leaves of a time
     digits, _, fraction = moment.replace(":", "").partition("+")[0].partition("-")[0].partition(".")
     digits = digits.replace(" ", "")
     try:
