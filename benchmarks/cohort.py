@@ -115,8 +115,8 @@ def predicted(folder: Path, scans: int, overlap: bool, settings: dict[str, Any])
 
     from lnsegfm.models.model_folder import read_model
     from lnsegfm.prediction import predict_cases as predicting
-    from lnsegfm.prediction.inputs import find_scans
     from lnsegfm.prediction.predictor import Predictor
+    from lnsegfm.prediction.scans import find_scans
 
     torch.set_num_threads(settings["threads"])
     on_network: list[float] = []
@@ -131,7 +131,7 @@ def predicted(folder: Path, scans: int, overlap: bool, settings: dict[str, Any])
     Predictor._window = timed  # type: ignore[method-assign]
     each = predicting.each
     predicting.each = lambda *a, **_: each(*a, overlap=overlap)  # type: ignore[assignment]
-    model, cases = read_model(folder / "model"), find_scans(folder / "scans", 1)[:scans]
+    model, cases = read_model(folder / "model"), find_scans(folder / "scans", 1).cases[:scans]
     with TemporaryDirectory(dir=folder) as name:
         out, before, start = Path(name), peak_mib(), time.time()
         found = predicting.predict_cases(model, cases, out, PredictOptions(mirroring=settings["mirroring"], nodes=True))

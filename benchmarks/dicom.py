@@ -72,8 +72,8 @@ def part_out(folder: Path) -> Callable[[], None]:
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.imaging.dicom.series import series_of
     from lnsegfm.imaging.files import write_mask
-    from lnsegfm.prediction.inputs import Scans
     from lnsegfm.prediction.predict_options import PredictOptions
+    from lnsegfm.prediction.scans import Scans
     from lnsegfm.prediction.writers.case_outputs import CaseOutputs
     from lnsegfm.prediction.writers.case_records import record_file
     from lnsegfm.prediction.writers.mask_origin import MaskOrigin

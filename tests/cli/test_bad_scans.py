@@ -22,7 +22,7 @@ def label(clinic: Path, case: int = 1) -> Path:
 
 def unreadable(clinic: Path) -> str:
     image(clinic).write_text("not an image")
-    what = "unreadable: it is no .nii.gz image, or it is cut short or empty"
+    what = "unreadable: it is no NIfTI, NRRD or MHA, or it is cut short or empty"
     return f"Case case_1: {image(clinic)}: {what}. Copy or export it again."
 
 
@@ -34,7 +34,7 @@ def cut_short(clinic: Path) -> str:
 
 def unreadable_label(clinic: Path) -> str:
     label(clinic).write_bytes(b"")
-    what = "unreadable: it is no .nii.gz image, or it is cut short or empty"
+    what = "unreadable: it is no NIfTI, NRRD or MHA, or it is cut short or empty"
     return f"Case case_1: {label(clinic)}: {what}. Copy or export it again."
 
 
@@ -72,11 +72,8 @@ def two_dimensional(clinic: Path) -> str:
 
 
 def four_dimensional(clinic: Path) -> str:
-    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(scene(1)[0])]), str(image(clinic)))
-    return (
-        f"Case case_1: {image(clinic)}: it is 4D with an axis of length 1 (28x24x20x1). "
-        "Save it as 3D, without the axis of length 1."
-    )
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(scene(1)[0])] * 2), str(image(clinic)))
+    return f"Case case_1: {image(clinic)}: it is 4D (28x24x20x2). Save each 3D volume in a file of its own."
 
 
 def empty_label(clinic: Path) -> str:
@@ -139,7 +136,7 @@ def test_everything_that_is_wrong_is_told_in_one_go(refused, lnsegfm_here, model
         f"Case case_0: {label(clinic, 0)}: the label is empty. Annotate it or take the case out.",
         nan(clinic),
         *(
-            f"Case case_2: {file}: unreadable: it is no .nii.gz image, or it is cut short or empty. "
+            f"Case case_2: {file}: unreadable: it is no NIfTI, NRRD or MHA, or it is cut short or empty. "
             "Copy or export it again."
             for file in (image(clinic, 2), label(clinic, 2))
         ),

@@ -20,9 +20,9 @@ from lnsegfm.methods.lora import LoRA
 from lnsegfm.models.adapter_files import ORIGIN, apply_adapter, describe_adapter
 from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import CHECKPOINT, read_model
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.training.training_job import FACTORS
 from lnsegfm.weights.adapter import CARD, TENSORS
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
@@ -109,7 +109,7 @@ def test_masks_of_the_applied_model_are_the_runs(method, world, runs, sent, tmp_
     images.mkdir()
     shutil.copy(world.clinic / "imagesTr" / "case_0_0000.nii.gz", images)
     out = apply_adapter(world.base, sent[method], tmp_path / "model").out
-    scans = find_scans(images, 1)
+    scans = find_scans(images, 1).cases
     predict_cases(read_model(runs[method].folder), scans, tmp_path / "theirs", PredictOptions(mirroring=False))
     if method == "lora":
         done = stock_predict(out, images, tmp_path / "made", "--disable_tta")

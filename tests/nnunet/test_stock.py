@@ -19,9 +19,9 @@ from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.nnunet.network_building import build_network
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint
 from lnsegfm.weights.state import raw
 from tests.conftest import Result
@@ -43,7 +43,7 @@ def test_masks_equal_those_of_stock_nnunet(world, run, tmp_path):
     coarser.SetSpacing((2.3, 1.4, 1.1))  # one that has to be resampled on the way in and out
     sitk.WriteImage(coarser, str(images / "coarser_0000.nii.gz"))
 
-    ours = predict_cases(model, find_scans(images, 1), tmp_path / "ours", PredictOptions(exact=True))
+    ours = predict_cases(model, find_scans(images, 1).cases, tmp_path / "ours", PredictOptions(exact=True))
     done = stock_predict(run.model, images, tmp_path / "theirs")
 
     assert done.returncode == 0, done.stderr

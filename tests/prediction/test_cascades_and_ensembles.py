@@ -24,9 +24,9 @@ from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import Model, ModelChoice, read_model, read_models, write_model
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.memory_budget import scan_bytes
 from lnsegfm.prediction.ready_predictor import ready
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.registry.stored_model import verify
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
@@ -114,7 +114,7 @@ def ours(model: Model, case: Case, *, exact: bool = True, probabilities: bool = 
 
 def assert_equal_to_stock(model: Model, scans: Path, expected: Path) -> None:
     """Voxel for voxel with nnU-Net's rounding, and but for near ties without."""
-    for case in find_scans(scans, 1):
+    for case in find_scans(scans, 1).cases:
         theirs = read_mask(expected / f"{case.name}.nii.gz")[0]
         assert len(np.unique(theirs)) > 1, "a mask of one value shows nothing"
         np.testing.assert_array_equal(ours(model, case).mask, theirs)
@@ -144,7 +144,7 @@ def test_both_stages_of_a_cascade(change, scans, tmp_path):
     assert (model.configuration, model.previous.configuration) == ("3d_cascade_fullres", "3d_lowres")
     assert f"Its masks of 3d_lowres are made by {low.resolve()}." in model.notes
     assert_equal_to_stock(model, scans, expected)
-    assert any((read_mask(before / f"{c.name}.nii.gz")[0] > 0).any() for c in find_scans(scans, 1))
+    assert any((read_mask(before / f"{c.name}.nii.gz")[0] > 0).any() for c in find_scans(scans, 1).cases)
 
 
 def test_the_stage_before_changes_the_later_one_s_masks(scans, tmp_path):
@@ -152,7 +152,7 @@ def test_the_stage_before_changes_the_later_one_s_masks(scans, tmp_path):
     write_configuration(tmp_path, "3d_lowres")
     later = write_configuration(tmp_path, "3d_cascade_fullres", seed=11)
     other = write_configuration(tmp_path / "other", "3d_lowres", seed=40)
-    (case, *_) = find_scans(scans, 1)
+    (case, *_) = find_scans(scans, 1).cases
     found = read_model(later)
     given = read_model(later, choice=ModelChoice(previous_stage=other))
     assert (ours(found, case).mask != ours(given, case).mask).any()
@@ -178,7 +178,7 @@ def test_a_cascade_is_imported_and_exported_with_both_stages(scans, tmp_path, mo
         "-prev_stage_predictions OUT0",
     ]
     install(tmp_path / "both.zip", "again", ImportOptions())
-    (case, *_) = find_scans(scans, 1)
+    (case, *_) = find_scans(scans, 1).cases
     expected = ours(read_model(later), case).mask
     for place in (Path("both"), tmp_path / "installed", Path("again")):
         model = read_model(place)
@@ -221,7 +221,7 @@ def test_models_average_their_probabilities(names, scans, tmp_path):
     expected = ensembled(theirs, tmp_path / "ensemble")
     model = read_models(folders)
     assert_equal_to_stock(model, scans, expected)
-    (case, *_) = find_scans(scans, 1)
+    (case, *_) = find_scans(scans, 1).cases
     with np.load(expected / f"{case.name}.npz") as kept:
         np.testing.assert_array_equal(ours(model, case, probabilities=True).probabilities, kept["probabilities"])
     assert ours(model, case).probabilities is None
@@ -242,7 +242,7 @@ def test_a_cascade_may_be_one_of_several(scans, tmp_path):
 def test_a_model_with_itself_alone_is_the_model(scans, tmp_path):
     """A law: the average of one is that one, and the order of two plays no part."""
     one, other = (write_configuration(tmp_path, name, seed=1) for name in ("3d_fullres", "2d"))
-    (case, *_) = find_scans(scans, 1)
+    (case, *_) = find_scans(scans, 1).cases
     both = [ours(read_models(folders), case, exact=False).mask for folders in ([one, other], [other, one])]
     np.testing.assert_array_equal(*both)
     np.testing.assert_array_equal(ours(read_models([one]), case).mask, ours(read_model(one), case).mask)
@@ -260,7 +260,7 @@ def test_models_of_other_labels_are_not_averaged(tmp_path):
 def test_a_stage_before_that_is_missing_or_another_is_named(scans, tmp_path):
     later = write_configuration(tmp_path, "3d_cascade_fullres")
     full = write_configuration(tmp_path / "other", "3d_fullres")
-    (case, *_) = find_scans(scans, 1)
+    (case, *_) = find_scans(scans, 1).cases
     with pytest.raises(ModelError, match=r"takes the masks of 3d_lowres, and .* Give it with --previous-stage"):
         ours(read_model(later), case)
     with pytest.raises(ConfigError, match=r"--previous-stage .*: it is of 3d_fullres, and .* takes masks of 3d_lowres"):
@@ -276,7 +276,7 @@ def test_neither_memory_nor_flags_change_a_mask(scans, tmp_path):
     write_configuration(tmp_path, "3d_lowres")
     later = write_configuration(tmp_path, "3d_cascade_fullres", seed=11)
     slices = write_configuration(tmp_path, "2d", seed=5)
-    (case, *_) = find_scans(scans, 1)
+    (case, *_) = find_scans(scans, 1).cases
     for model in (read_model(later), read_models([later, slices])):
         plain, small, watched = (
             predictor.run(predictor.prepare(case.images))
@@ -302,7 +302,7 @@ def test_the_command_and_python_predict_alike(scans, tmp_path, lnsegfm_here):
     again = lnsegfm.predict([later, slices], scans, tmp_path / "again", device="cpu")
     assert again.failed == ()
     session = lnsegfm.load([later, slices], device="cpu")
-    for case in find_scans(scans, 1):
+    for case in find_scans(scans, 1).cases:
         mask = read_mask(out / f"{case.name}.nii.gz")[0]
         np.testing.assert_array_equal(mask, read_mask(tmp_path / "again" / f"{case.name}.nii.gz")[0])
         np.testing.assert_array_equal(mask, session.predict(case.images[0]).array)

@@ -16,9 +16,9 @@ from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.imaging.files import read_mask, write_mask
 from lnsegfm.models.model_folder import Model
 from lnsegfm.prediction import predict_cases as predicting
-from lnsegfm.prediction.inputs import Failure, Scans, find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import Failure, Scans, find_scans
 from lnsegfm.prediction.writers import writer_table
 from lnsegfm.prediction.writers.case_records import (
     CaseRecord,
@@ -67,7 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def scans(tmp_path: Path) -> tuple[Case, ...]:
     for case in range(3):
         write_image(tmp_path / "scans" / f"case_{case}.nii.gz", scene(case)[0])
-    return find_scans(tmp_path / "scans", 1)
+    return find_scans(tmp_path / "scans", 1).cases
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -17,8 +17,8 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import DataError, Interrupted
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.prediction import pipeline
-from lnsegfm.prediction.inputs import Failure
 from lnsegfm.prediction.pipeline import Passed, Steps, each
+from lnsegfm.prediction.scans import Failure
 
 CASES = [Case(f"case_{n}", ()) for n in range(6)]
 both = pytest.mark.parametrize("overlap", [True, False])

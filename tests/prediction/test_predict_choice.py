@@ -11,8 +11,9 @@ import lnsegfm
 from lnsegfm.cli.series_lines import print_choice
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.prediction.case_names import Names
-from lnsegfm.prediction.inputs import Scans, find_inputs
+from lnsegfm.prediction.inputs import find_inputs
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import Scans
 from tests.imaging.dicom.studies import MIP, MPR, add, uid
 from tests.world import World
 

@@ -27,10 +27,11 @@ from lnsegfm.imaging.dicom.structure_masks import structures_mask
 from lnsegfm.imaging.files import read_mask, write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.case_names import MAX_NAME, Names, identity, namer
-from lnsegfm.prediction.inputs import Failure, Scans, find_inputs
+from lnsegfm.prediction.inputs import find_inputs
 from lnsegfm.prediction.predict_cases import Predictions, as_json
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.results import PredictedMask
+from lnsegfm.prediction.scans import Failure, Scans
 from lnsegfm.prediction.shared_folder import joined
 from lnsegfm.prediction.writers import case_outputs
 from lnsegfm.prediction.writers.case_outputs import CaseOutputs, Need

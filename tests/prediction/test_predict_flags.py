@@ -28,11 +28,11 @@ from lnsegfm.models.training_domain import training_domains, write_training_doma
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.prediction import predict_cases as predicting
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.prediction.results import PredictedMask
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.prediction.writers.case_records import read_record, write_record
 from lnsegfm.progress import Silent
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -73,7 +73,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def scans(tmp_path: Path) -> tuple[Case, ...]:
     for case in range(2):
         write_image(tmp_path / "scans" / f"case_{case}.nii.gz", scene(case)[0])
-    return find_scans(tmp_path / "scans", 1)
+    return find_scans(tmp_path / "scans", 1).cases
 
 
 def names(folder: Path) -> list[str]:
@@ -92,7 +92,7 @@ def test_overlap_is_counted_and_the_masks_are_as_without(model, scans, tmp_path)
     """On a scan of one tile, where plain and averaged prediction can be made by hand."""
     image = scene(5)[0][:16, :16, :16]
     write_image(tmp_path / "one" / "tile.nii.gz", image)
-    images = find_scans(tmp_path / "one", 1)[0].images
+    images = find_scans(tmp_path / "one", 1).cases[0].images
     found: list[PredictedMask] = []
     watched = Predictor(model, watch=True)
     calls = []
@@ -239,7 +239,7 @@ def turned(plans: dict[str, Any]) -> None:
 def test_probabilities_are_those_of_stock_nnunet(change, scans, tmp_path):
     model = write_random(tmp_path / "model", change)
     write_image(tmp_path / "scans" / "framed.nii.gz", np.pad(scene(9)[0], 3))  # zeros around: nnU-Net crops them
-    cases = find_scans(tmp_path / "scans", 1)
+    cases = find_scans(tmp_path / "scans", 1).cases
     predict_cases(model, cases, tmp_path / "ours", PredictOptions(probabilities=True, exact=True))
     with nnunet_environment():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -365,7 +365,7 @@ def test_a_model_with_a_damaged_description_is_refused(model, scans, tmp_path):
 def test_a_scan_unlike_the_training_is_flagged(model, scans, tmp_path):
     image = scene(0)[0] + 1024
     write_image(tmp_path / "odd" / "offset.nii.gz", image)
-    found = predict_cases(model, find_scans(tmp_path / "odd", 1), tmp_path / "out")
+    found = predict_cases(model, find_scans(tmp_path / "odd", 1).cases, tmp_path / "out")
     (flag,) = [flag for flag in found.flags if flag.kind == "hu-scale"]
     assert read_grid(tmp_path / "odd" / "offset.nii.gz").shape == SHAPE
     assert flag.value > 900

@@ -26,9 +26,9 @@ from lnsegfm.models.model_folder import Model, read_model, write_model
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import NEAR_BOUND, air_value, prepare, require_volume
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.prediction.results import PredictedMask
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
 from tests.scenes import scene, small_plans, write_image
@@ -105,7 +105,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
     write_image(folder / "plain.nii.gz", scene(0)[0])
     framed = np.pad(scene(9)[0], 3)  # zeros around: nnU-Net crops them
     write_image(folder / "framed.nii.gz", framed)
-    return find_scans(folder, 1)
+    return find_scans(folder, 1).cases
 
 
 @pytest.fixture(scope="module")

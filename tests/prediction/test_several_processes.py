@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from lnsegfm.models.model_folder import Model, read_model
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import find_scans
 from tests.prediction.test_predict_flags import write_random
 from tests.scenes import scene, write_image
 
@@ -95,7 +95,7 @@ def alone(place: Path) -> dict[str, bytes]:
     """What one process leaves."""
     model: Model = read_model(place / "model")
     options = PredictOptions(nodes=True, mirroring=False, device="cpu")
-    predict_cases(model, find_scans(place / "scans", 1), place / "alone", options, summary=True)
+    predict_cases(model, find_scans(place / "scans", 1).cases, place / "alone", options, summary=True)
     return content(place / "alone")
 
 

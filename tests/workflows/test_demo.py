@@ -8,9 +8,9 @@ import pytest
 
 import lnsegfm.cli.demo_command as demo
 from lnsegfm.models.model_folder import read_model
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import find_scans
 from tests.nnunet.stock import stock_predict
 
 
@@ -49,7 +49,7 @@ def test_the_demo_keeps_its_promise(lnsegfm, tmp_path):
     image = sorted((tmp_path / "phantoms-clinic" / "imagesTr").iterdir())[0]
     (scans / image.name).write_bytes(image.read_bytes())
     predict_cases(
-        read_model(tmp_path / "run"), find_scans(scans, 1), tmp_path / "ours", PredictOptions(mirroring=False)
+        read_model(tmp_path / "run"), find_scans(scans, 1).cases, tmp_path / "ours", PredictOptions(mirroring=False)
     )
     theirs = stock_predict(tmp_path / "run" / "model", scans, tmp_path / "theirs", "--disable_tta")
     assert theirs.returncode == 0, theirs.stderr

@@ -23,9 +23,9 @@ from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.models.planning import RELEASE, plans_for_preset, swin_patch
 from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, SWIN_GB_PER_VOXEL
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.weights.adapter import Adapter
@@ -84,7 +84,7 @@ def test_it_predicts_the_voxels_that_stock_nnunet_predicts(trained: Trained, tmp
     source = sorted((trained.clinic / "imagesTr").glob("*.nii.gz"))[0]
     (images / source.name).write_bytes(source.read_bytes())
     model = read_model(trained.base.folder)
-    predict_cases(model, find_scans(images, 1), tmp_path / "ours", PredictOptions(mirroring=False, exact=True))
+    predict_cases(model, find_scans(images, 1).cases, tmp_path / "ours", PredictOptions(mirroring=False, exact=True))
     if how == "here":
         stock_predict_here(trained.base.model, images, tmp_path / "stock", mirroring=False)
     else:

@@ -30,12 +30,12 @@ from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.prediction import memory_budget as memories
 from lnsegfm.prediction import pipeline
 from lnsegfm.prediction import predict_cases as predicting
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.memory_budget import LATE, room, scan_bytes, tile_bytes
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import GB, PredictOptions
 from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.prediction.ready_predictor import ready
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.workflows.preset_benchmark import FILE, benchmark_presets, preset_summary, preset_table
 from tests.cli.machines import write_machine
 from tests.conftest import Result
@@ -59,7 +59,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def scans(tmp_path: Path) -> tuple[Case, ...]:
     for case in range(3):
         write_image(tmp_path / "scans" / f"case_{case}.nii.gz", scene(case)[0])
-    return find_scans(tmp_path / "scans", 1)
+    return find_scans(tmp_path / "scans", 1).cases
 
 
 # settings
@@ -264,11 +264,11 @@ from pathlib import Path
 from lnsegfm.errors import ConfigError
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.prediction.predict_cases import predict_cases
-from lnsegfm.prediction.inputs import find_scans
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.prediction.predict_options import PredictOptions
 
 model, scans, out = (Path(name) for name in sys.argv[1:])
-model, cases = read_model(model), find_scans(scans, 1)
+model, cases = read_model(model), find_scans(scans, 1).cases
 try:
     predict_cases(model, cases, out, PredictOptions(memory=1e-9))
 except ConfigError as error:

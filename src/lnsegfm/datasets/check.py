@@ -16,6 +16,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_error import ImageError
+from lnsegfm.imaging.orientation import same_voxels, turned_onto
 from lnsegfm.imaging.stored_image import nifti_notes
 from lnsegfm.progress import Progress
 
@@ -71,7 +72,7 @@ class LoadedCase:
     Args:
         case: The case.
         images: File, voxels (z, y, x) and grid of each image that could be read.
-        label: The same of its label, if there is one that could be read.
+        label: The same of its label, if there is one that could be read, on the axes of the first image.
         problems: What is wrong with it.
     """
 
@@ -164,12 +165,15 @@ def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None)
             problems.append(Problem(case.name, path, error.what, error.remedy, error.kind))
             continue
         problems += _non_finite_voxels(case, path, volume)
+        if min(own.shape) < 2:
+            what = f"it is one slice ({'x'.join(map(str, own.shape))} voxels, z, y, x): networks take volumes"
+            problems.append(Problem(case.name, path, what, "Give the whole scan", "single-slice"))
         fingerprints.append(_fingerprint(volume))
         if visit is not None:
             images.append((path, volume, own))
         if grid is None:
             grid, first = own, path
-        elif not grid.same_voxels(own):
+        elif not same_voxels(own, grid):
             what = f"its geometry is not that of {first.name}: {own.difference(grid)}"
             problems.append(Problem(case.name, path, what, "Resample it onto the first channel", "channels"))
     if case.label is None:
@@ -184,6 +188,8 @@ def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None)
         else:
             values = tuple(values_in(label[1]))
             problems += _check_label(case, case.label, label[2], values, labels, grid)
+            if grid is not None:
+                label = (case.label, *turned_onto(label[1], label[2], grid))
     if visit is not None:
         visit(LoadedCase(case, tuple(images), label, tuple(problems)))
     return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints), _notes(case))
@@ -198,7 +204,7 @@ def _check_label(
     case: Case, path: Path, own: Grid, values: Sequence[int], labels: LabelMap, grid: Grid | None
 ) -> list[Problem]:
     problems = []
-    if grid is not None and not grid.same_voxels(own):
+    if grid is not None and not same_voxels(own, grid):
         what = f"its geometry is not its image's: {own.difference(grid)}"
         remedy = "Resample the label onto the image, or copy the image's header where only the header is wrong"
         problems.append(Problem(case.name, path, what, remedy, "label-geometry"))

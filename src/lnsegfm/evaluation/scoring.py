@@ -139,7 +139,7 @@ def score_volumes(
     """
     scoring, grid = scoring or Scoring(), reference.grid
     turned = Volume(*turned_onto(prediction.array, prediction.grid, grid), name=prediction.name)
-    if turned.grid.difference(grid):
+    if not grid.same_voxels(turned.grid):
         difference = prediction.grid.difference(grid)
         raise DataError(
             f"Case {name}: {prediction}: its geometry is not its reference's: {difference}. "

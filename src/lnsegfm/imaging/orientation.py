@@ -109,6 +109,11 @@ def turned_onto(array: np.ndarray, grid: Grid, target: Grid) -> tuple[np.ndarray
     return turn.forth(array), turn.grid(grid)
 
 
+def same_voxels(grid: Grid, target: Grid) -> bool:
+    """Whether two grids hold the same voxels, on whatever axes (`Grid.same_voxels`)."""
+    return target.same_voxels(nearest_turn(grid, target.direction).grid(grid))
+
+
 def axis_codes(grid: Grid) -> str:
     """The axis code nearest to a grid's axes, as `nearest_turn` has it; of equal ones the first of `AXIS_CODES`."""
     own = np.reshape(grid.direction, (3, 3))

@@ -35,8 +35,6 @@ from lnsegfm.imaging.nifti_voxels import (
 from lnsegfm.imaging.sheared_volume import LPS, straightened
 
 _READERS: dict[ImageForm, str] = {"nifti": "NiftiImageIO", "nrrd": "NrrdImageIO", "meta": "MetaImageIO"}
-_ENDINGS: dict[ImageForm, tuple[str, ...]] = {"nifti": (".nii.gz", ".nii"), "nrrd": (".nrrd",), "meta": (".mha",)}
-_NAMES: dict[ImageForm, str] = {"nifti": "NIfTI", "nrrd": "NRRD", "meta": "MetaImage"}
 DIFFERENT_MM = 0.5
 """Two transforms of one file that put a corner this far apart are reported."""
 
@@ -107,6 +105,12 @@ def nifti_notes(path: Path) -> tuple[str, ...]:
     )
 
 
+def is_sheared(path: Path) -> bool:
+    """Whether a file is a NIfTI that is read by axes that are not at right angles; False for whatever is none."""
+    header = read_nifti_header(path) if path.is_file() else None
+    return header is not None and sheared(header)
+
+
 def _taken_transform(path: Path, header: NiftiHeader) -> str:
     """``sform`` or ``qform``: which of the two the grid that is read agrees with."""
     try:
@@ -158,8 +162,7 @@ def _form(path: Path) -> ImageForm:
     except OSError as error:
         raise ImageError(path, f"it cannot be read ({error.strerror})", "Allow reading it") from None
     if form is None:
-        names = ", ".join(_NAMES.values())
-        raise ImageError(path, f"unreadable: it is no {names} image, or it is cut short or empty", COPY_AGAIN)
+        raise ImageError(path, "unreadable: it is no NIfTI, NRRD or MHA, or it is cut short or empty", COPY_AGAIN)
     return form
 
 

@@ -3,87 +3,22 @@
 from __future__ import annotations
 
 import csv
-import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.datasets.nnunet_layout import parse_image_name
 from lnsegfm.errors import DataError, LnSegFmError
-from lnsegfm.imaging.files import ending, image_files, stem, write_volume
+from lnsegfm.imaging.files import ending, image_files
 from lnsegfm.prediction.case_names import Names, namer, numbered, require_name
+from lnsegfm.prediction.scans import Failure, Scans, find_scans
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series import Series
     from lnsegfm.imaging.dicom.series_choice import PassedOver
     from lnsegfm.imaging.dicom.series_index import SeriesOptions
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A case that could not be predicted.
-
-    Args:
-        case: Its name; of a series that was refused, what the refusal calls it.
-        reason: Why, in one line.
-        named: The reason says itself what it is about, as the refusal of a series does.
-    """
-
-    case: str
-    reason: str
-    named: bool = False
-
-    def __str__(self) -> str:
-        if self.named or self.reason.startswith((f"Case {self.case}", f"Series {self.case}")):
-            return self.reason
-        return f"Case {self.case}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Scans:
-    """Scans to predict.
-
-    Args:
-        cases: By name; a case from DICOM has no image file until it is ``opened``.
-        series: The DICOM series of cases that come from one.
-        refused: What looked like a scan and cannot be used.
-        source: Where they come from; "" where that has no name.
-        passed_over: DICOM series that are not taken, since another one of their scan is, or by a selector.
-        unmatched: Selectors that fit no series.
-    """
-
-    cases: tuple[Case, ...]
-    series: Mapping[str, Series] = field(default_factory=dict)
-    refused: tuple[Failure, ...] = ()
-    source: str = ""
-    passed_over: tuple[PassedOver, ...] = ()
-    unmatched: tuple[str, ...] = ()
-
-    @contextmanager
-    def opened(self, case: Case) -> Iterator[Case]:
-        """The case with its image in a file: for DICOM a temporary one, which goes when the block ends.
-
-        Raises:
-            DicomError: The series' pixels cannot be read.
-        """
-        if case.name not in self.series:
-            yield case
-            return
-        from lnsegfm.imaging.dicom.series import read_series
-
-        series = self.series[case.name]
-        with tempfile.TemporaryDirectory(prefix="lnsegfm-") as folder:
-            image = Path(folder) / "scan.nii"
-            write_volume(image, read_series(series), series.grid)
-            try:
-                yield replace(case, images=(image,))
-            except DataError as error:  # nobody knows the temporary file
-                problems = (problem.replace(str(image), f"Series {series.name}") for problem in error.problems)
-                raise DataError(*problems) from None
 
 
 @contextmanager
@@ -105,7 +40,7 @@ def find_inputs(
             these, relative to the CSV) and, if wanted, ``case`` (a name).
         channels: Of the model. DICOM gives one.
         names: What DICOM series are called.
-        straighten: Resample sheared series (gantry tilt) instead of refusing them.
+        straighten: Resample sheared series and NIfTI files (gantry tilt) instead of refusing them.
         resample_uneven: Interpolate series of uneven slice distances onto a grid of one distance, likewise.
         out: Where masks go: the key of the pseudonyms must not lie there.
         dicom: Whether DICOM is meant where a folder holds images as well.
@@ -122,47 +57,14 @@ def find_inputs(
 
         def scans_in(place: Path) -> Scans:
             if _is_images(place) and not (dicom and place.is_dir() and _holds_dicom(place)):
-                return Scans(find_scans(place, channels))
+                return find_scans(place, channels)
             from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree
 
             return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, options, series)
 
         scans = _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
         _require_matched(scans)
-        yield replace(scans, source=str(path.resolve()))
-
-
-def find_scans(path: Path, channels: int) -> tuple[Case, ...]:
-    """The images that a user means: one, or those of a folder.
-
-    A name that ends in ``_0000``, ``_0001``, ... is a channel of the case before it, as nnU-Net has it; a plain name is
-    a case of its own.
-
-    Raises:
-        DataError: Nothing there, no image in it, or channels missing.
-    """
-    if path.is_file():
-        files = [path]
-    elif path.is_dir():
-        files = image_files(path)
-    else:
-        raise DataError(f"{path}: no such file or folder. Give a scan, or a folder of scans.")
-    if not files:
-        raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM.")
-    scans: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file in files:
-        name, channel = parse_image_name(stem(file)) or (stem(file), 0)
-        if channel in scans[name]:
-            raise DataError(f"{file}: {scans[name][channel].name} is the same case. Rename or remove one of the two.")
-        scans[name][channel] = file
-    problems = [
-        f"Case {name} in {path}: channels {sorted(given)} are there, but the model takes {channels}. Add the others."
-        for name, given in scans.items()
-        if sorted(given) != list(range(channels))
-    ]
-    if problems:
-        raise DataError(*problems)
-    return tuple(Case(name, tuple(scans[name][c] for c in range(channels))) for name in sorted(scans))
+        yield replace(scans, source=str(path.resolve()), straighten=straighten)
 
 
 def _is_images(path: Path) -> bool:

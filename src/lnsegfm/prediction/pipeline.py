@@ -16,7 +16,8 @@ from typing import Generic, TypeVar
 from lnsegfm.cores import usable_cores
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import Interrupted
-from lnsegfm.prediction.inputs import Failure, one_line
+from lnsegfm.prediction.inputs import one_line
+from lnsegfm.prediction.scans import Failure
 
 T = TypeVar("T")
 P = TypeVar("P")

@@ -20,13 +20,14 @@ from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.nnunet.environment import choose_device, without_warnings
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
-from lnsegfm.prediction.inputs import Failure, Scans, one_line
+from lnsegfm.prediction.inputs import one_line
 from lnsegfm.prediction.memory_budget import room
 from lnsegfm.prediction.pipeline import Passed, Steps, attempt, each, worthwhile
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.prediction.results import RawPrediction
 from lnsegfm.prediction.scan_predictor import ScanPredictor
+from lnsegfm.prediction.scans import Failure, Scans
 from lnsegfm.prediction.shared_folder import joined, take_case
 from lnsegfm.prediction.writers.case_outputs import CaseOutputs, Need
 from lnsegfm.prediction.writers.case_records import describe_passed_over

@@ -20,12 +20,12 @@ from lnsegfm.models.model_folder import Model, ModelChoice, read_models
 from lnsegfm.models.training_domain import training_domains
 from lnsegfm.nnunet.environment import choose_device, without_warnings
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
-from lnsegfm.prediction.inputs import Scans, find_scans
 from lnsegfm.prediction.memory_budget import room, scan_bytes
 from lnsegfm.prediction.pipeline import prepared_ahead, worthwhile
 from lnsegfm.prediction.predict_options import GB, SessionOptions
 from lnsegfm.prediction.predicted_scan import Prediction
 from lnsegfm.prediction.ready_predictor import ready
+from lnsegfm.prediction.scans import Scans, find_scans
 from lnsegfm.prediction.writers.mask_origin import model_title
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Session:
         return self._predictor.prepare(images)
 
     def _of_files(self, place: Path, name: str | None) -> _Scan:
-        cases = find_scans(place, self.model.channels)
+        cases = find_scans(place, self.model.channels).cases
         if len(cases) != 1:
             raise DataError(f"{place}: it holds {len(cases)} scans. Give one, or all of them to lnsegfm.predict.")
         return _Scan(name or cases[0].name, self._prepared(cases[0].images, cases[0].name))

@@ -125,7 +125,8 @@ class _Arrays:
 
         def turned(path: Path, array: np.ndarray, own: Grid) -> np.ndarray:
             array, own = turned_onto(array, own, grid)
-            if difference := grid.difference(own):
+            if not grid.same_voxels(own):
+                difference = own.difference(grid)
                 raise DataError(f"{path}: not on the grid of {files.reference} ({difference}). Resample it to that.")
             return array
 

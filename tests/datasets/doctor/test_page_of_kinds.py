@@ -7,11 +7,11 @@ from pathlib import Path
 
 import lnsegfm.datasets.check
 import lnsegfm.datasets.doctor
-import lnsegfm.imaging.stored_image
+import lnsegfm.imaging
 from lnsegfm.datasets.doctor import FIXES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text(encoding="utf-8")
-IMAGES = Path(lnsegfm.imaging.stored_image.__file__)
+IMAGES = tuple(Path(lnsegfm.imaging.__file__).parent.glob("*.py"))
 SOURCES = (Path(lnsegfm.datasets.check.__file__), *Path(lnsegfm.datasets.doctor.__file__).parent.glob("*.py"))
 KIND = re.compile(
     r'(?:Finding|from_sentence)\(\s*"([a-z-]+)"|\bkind = "([a-z-]+)"|Problem\([^)]*?"([a-z-]+)"\)', re.DOTALL
@@ -20,8 +20,8 @@ KIND = re.compile(
 
 def kinds() -> set[str]:
     found = {name for path in SOURCES for groups in KIND.findall(path.read_text(encoding="utf-8")) for name in groups}
-    images = re.findall(r'ImageError\(.*, "([a-z-]+)"\)', IMAGES.read_text(encoding="utf-8"))
-    return (found | set(images)) - {""} | {"file"}  # the kind of a problem that states none
+    images = {kind for path in IMAGES for kind in re.findall(r'ImageError\(.*, "([a-z-]+)"\)', path.read_text("utf-8"))}
+    return (found | images) - {""} | {"file"}  # the kind of a problem that states none
 
 
 def listed() -> set[str]:

@@ -107,8 +107,8 @@ def assert_same_files(trained: Trained, results: Path) -> None:
 
 @pytest.mark.parametrize("how", ["here", pytest.param("by its command", marks=pytest.mark.long)])
 def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images, take, tmp_path, how):
-    from lnsegfm.prediction.inputs import find_scans
     from lnsegfm.prediction.predict_cases import predict_cases
+    from lnsegfm.prediction.scans import find_scans
 
     torch.save(monai().state_dict(), tmp_path / "model.pt")
     take(tmp_path / "model.pt", labels=NODE, patch_size=(32, 32, 64), **SAID)
@@ -122,7 +122,7 @@ def test_a_swin_unetr_of_monai_predicts_in_stock_nnunet_what_it_does_here(images
         stocked = stock_predict(tmp_path / "model", images, tmp_path / "stock", "--disable_tta")
         assert stocked.returncode == 0, stocked.stderr
     ours = predict_cases(
-        read_model(Path("it")), find_scans(images, 1), tmp_path / "ours", PredictOptions(mirroring=False)
+        read_model(Path("it")), find_scans(images, 1).cases, tmp_path / "ours", PredictOptions(mirroring=False)
     )
     assert ours.failed == ()
     for name, mask in voxels(tmp_path / "stock").items():

@@ -25,9 +25,9 @@ from lnsegfm.models.importing.swin_plans import DEFAULTS
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.network_building import build_network
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import load_weights, raw, weights_hash
 from tests.models.importing.producers import DATASET_JSON
@@ -83,7 +83,7 @@ def test_a_monai_network_sees_here_what_it_saw_there(tmp_path, take):
     (tmp_path / "in").mkdir()
     sitk.WriteImage(image, str(tmp_path / "in" / "scan_0000.nii.gz"))
     done = predict_cases(
-        read_model(Path("it")), find_scans(tmp_path / "in", 1), tmp_path / "out", PredictOptions(mirroring=False)
+        read_model(Path("it")), find_scans(tmp_path / "in", 1).cases, tmp_path / "out", PredictOptions(mirroring=False)
     )
     assert done.failed == ()
 

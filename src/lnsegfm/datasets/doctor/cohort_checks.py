@@ -76,7 +76,7 @@ class Cohort:
         if self.labels is None or mask.min() < 0 or mask.max() > max(self.labels.allowed):
             return  # the check reports values without a name
         self._labelled += 1
-        same_grid = image is not None and grid.difference(image[2]) is None
+        same_grid = image is not None and image[2].same_voxels(grid)
         scan = image if same_grid and holds_hu(hu) else None
         boxes = ndimage.find_objects(mask)
         centres: dict[str, float] = {}

@@ -18,9 +18,9 @@ from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.case_names import identity
-from lnsegfm.prediction.inputs import Scans
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.results import PredictedMask
+from lnsegfm.prediction.scans import Scans
 from lnsegfm.prediction.writers.case_records import (
     DONE,
     FAILED,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lnsegfm.datasets.labels import LabelMap, node_labels
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.flags import FLAGS, write_flags
-from lnsegfm.prediction.inputs import Failure
+from lnsegfm.prediction.scans import Failure
 from lnsegfm.prediction.writers.case_records import NOTICE, CaseRecord, describe_passed_over, records_in
 from lnsegfm.storage import read_json, write_json, write_text
 

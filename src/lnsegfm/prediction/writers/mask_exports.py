@@ -12,7 +12,8 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.imaging.grid import Grid
-from lnsegfm.prediction.inputs import Scans, one_line
+from lnsegfm.prediction.inputs import one_line
+from lnsegfm.prediction.scans import Scans
 from lnsegfm.prediction.writers.case_records import CaseRecord
 from lnsegfm.prediction.writers.mask_writer import MaskExport, MaskWriter
 from lnsegfm.prediction.writers.node_instances import number_nodes
