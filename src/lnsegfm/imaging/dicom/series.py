@@ -75,11 +75,12 @@ def find_series(
                 continue
             header = read_header(path, wanted)
         except DicomError as error:
-            refused.append(Refusal(path.name, str(error)))
+            refused.append(Refusal(path.name, str(error), images=1))
             continue
         except OSError as error:
             why = error.strerror or type(error).__name__
-            refused.append(Refusal(path.name, f"File {path.name} cannot be read ({why}). Allow reading it."))
+            line = f"File {path.name} cannot be read ({why}). Allow reading it."
+            refused.append(Refusal(path.name, line, images=1))
             continue
         if header.kind == "structures":
             structures.append(path)

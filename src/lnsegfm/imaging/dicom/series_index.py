@@ -111,7 +111,7 @@ class Refusal:
         series: Its UID, or its description where it has none; the file's name for a file that cannot be read.
         reason: One line: what, why not, and what to do.
         harmless: No slice of a volume is lost, as where localisers are set aside: nothing needs doing.
-        images: How many images it is about; 0 where that is not known.
+        images: How many images it is about; 1 for a file that cannot be read.
     """
 
     series: str
