@@ -63,6 +63,7 @@ def test_every_storage_gives_the_same_arrays_bit_for_bit(axes):
         other = AXIS_CODES[(number * 7 + 5) % 48]
         found = ScanArrays.stack([stored(code), stored(other, array=ARRAY + 1)], axes)
         np.testing.assert_array_equal(found.data[0], expected.data[0])
+        assert found.data.flags.c_contiguous  # else sums over it, as of a mean, would round by its storage
         np.testing.assert_array_equal(found.data[1], expected.data[0] + 1)
         assert found.grid.spacing_mm == expected.grid.spacing_mm
         np.testing.assert_array_equal(found.reference(stored(other, array=mask)), reference)

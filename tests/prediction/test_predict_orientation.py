@@ -90,6 +90,7 @@ def test_every_storage_gives_the_same_mask_and_probabilities(model):
         volume = stored(axes)
         found = session.predict(volume, probabilities=True)
         assert found.grid == volume.grid
+        assert found.array.flags.c_contiguous  # torch takes no negative strides
         np.testing.assert_array_equal(in_lps(found.array, found.grid), first.array)
         np.testing.assert_array_equal(in_lps(found.probabilities, found.grid), first.probabilities)
         assert found.flags == first.flags

@@ -61,6 +61,7 @@ def _facts(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "compared with", f"{given['base']}, hash {given['sha256'][:12]}: {answer}"
     yield "labels", ", ".join(f"{name}={value}" for name, value in described["labels"].items())
     yield "channels", ", ".join(described["channels"])
+    yield "orientation", described["axes"] or "not known"
     yield "spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in described["spacing_mm"])
     yield "patch (z, y, x)", " x ".join(map(str, described["patch_size"]))
     yield "network", described["architecture"]

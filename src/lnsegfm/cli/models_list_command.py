@@ -130,10 +130,14 @@ def _whence(card: ModelCard) -> str:
 def _stored_facts(stored: Stored | None, folder: Path) -> list[tuple[str, str]]:
     if stored is None:
         return [("installed", "no")]
+    from lnsegfm.nnunet.plan_axes import axes_of_plans
+    from lnsegfm.storage import read_json
+
     source = stored.source
     return [
         ("installed", f"{stored.installed_at}, in {folder}"),
         ("made of", f"{source.file}, {source.bytes} bytes, SHA-256 {source.sha256}: {source.form}"),
         ("parts", stored.parts if not stored.covers else f"{stored.parts}: {', '.join(stored.covers)}"),
+        ("orientation", axes_of_plans(read_json(folder / "plans.json"))[0] or "not known"),
         *(("note", note) for note in stored.notes),
     ]

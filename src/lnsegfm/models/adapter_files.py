@@ -254,6 +254,7 @@ def describe_adapter(place: Path, base: Path | None = None, *, progress: Progres
         "model_sha256": adapter.model_sha256,
         "labels": dict(model.labels.names),
         "channels": list(model.channel_names),
+        "axes": model.axes,
         "configuration": model.configuration,
     }
     with description_errors(file):

@@ -27,7 +27,7 @@ class ScanArrays:
     """A scan as nnU-Net's preprocessing takes it.
 
     Args:
-        data: (C, z, y, x), float32, on the turned axes.
+        data: (C, z, y, x), float32, on the turned axes and in their order in memory, in which sums are taken.
         grid: Of the turned scan.
         turn: From the axes as the first channel is stored.
     """
@@ -58,7 +58,7 @@ class ScanArrays:
                     "Resample it to that one's grid."
                 )
             channels.append(channel)
-        return cls(np.stack([channel.astype(np.float32) for channel in channels]), grid, turn)
+        return cls(np.stack([np.ascontiguousarray(channel, dtype=np.float32) for channel in channels]), grid, turn)
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -75,4 +75,5 @@ class ScanArrays:
         Args:
             mask: Label values; it may be stored on other axes than the scan.
         """
-        return turned_onto(mask.array, mask.grid, self.grid)[0][None].astype(np.float32)
+        turned, _ = turned_onto(mask.array, mask.grid, self.grid)
+        return np.ascontiguousarray(turned, dtype=np.float32)[None]

@@ -148,8 +148,9 @@ class Predictor(ScanPredictor):
         logits = self._logits(prepared.volume, agreement)
         mask, likely = self._exported(logits, prepared, probabilities)
         mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None
-        likely = None if likely is None else prepared.turn.back(likely)
-        return RawPrediction(prepared, prepared.turn.back(mask), mirrored, likely)
+        mask = np.ascontiguousarray(prepared.turn.back(mask))
+        likely = None if likely is None else np.ascontiguousarray(prepared.turn.back(likely))
+        return RawPrediction(prepared, mask, mirrored, likely)
 
     @torch.inference_mode()
     def _logits(self, volume: Tensor, agreement: MirrorAgreement | None) -> Tensor:

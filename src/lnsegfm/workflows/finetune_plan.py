@@ -137,7 +137,7 @@ def plan(
     require_usable(dataset, progress=progress)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
     source = open_source_data(source_data, base, progress) if source_data is not None else None
-    axes, orientation = _axes(base, dataset)
+    axes, orientation, turned = _axes(base, dataset)
     base = base.with_axes(axes)
     starts = []
     for number in range(len(folds)):
@@ -150,6 +150,7 @@ def plan(
             "data": dataset.content_hash(),
             "base": base.first.weights_sha256 if len(starts) == 1 else list(base.weights_sha256),
         }
+        | ({"axes": axes} if turned else {})
     )
     return FinetunePlan(
         recipe=recipe,
@@ -167,8 +168,8 @@ def plan(
     )
 
 
-def _axes(base: Model, data: Dataset) -> tuple[str, str]:
-    """The axes to train on, and why in words: those of the base, else the commonest of the scans."""
+def _axes(base: Model, data: Dataset) -> tuple[str, str, bool]:
+    """The axes to train on, why in words, and whether a scan is turned: the base's, else the commonest of the scans."""
     stored, known = stored_axes(data.cases), base.trained_axes
     axes = known.codes or commonest_axes(stored)
     if known.codes is not None:
@@ -179,7 +180,7 @@ def _axes(base: Model, data: Dataset) -> tuple[str, str]:
             "are stored. State it with --model-axes"
         )
     turned = turned_words(stored, axes)
-    return axes, f"{words}; {turned}" if turned else words
+    return axes, f"{words}; {turned}" if turned else words, bool(turned)
 
 
 def _require_mapped(recipe: Recipe, data: Dataset) -> None:
