@@ -47,8 +47,9 @@ def write_contours(
     path: Path, series: Series, rois: dict[str, list[tuple[int, np.ndarray]]], kind: str = "CLOSED_PLANAR"
 ) -> Path:
     """A structure set of outlines (slice, points as (x, y) in mm) on a series whose slices are axial."""
-    blank = np.zeros(series.grid.shape, np.uint8)
-    write_rtstruct(path, blank, {name: k for k, name in enumerate(rois, start=1)}, series)
+    voxels = np.zeros(series.grid.shape, np.uint8)
+    voxels[0, 0, : len(rois)] = np.arange(1, len(rois) + 1)  # what is replaced by the outlines
+    write_rtstruct(path, voxels, {name: k for k, name in enumerate(rois, start=1)}, series)
     data = pydicom.dcmread(path)
     for item, outlines in zip(data.ROIContourSequence, rois.values(), strict=True):
         item.ContourSequence = [_contour(series, k, outline, kind) for k, outline in outlines]

@@ -21,6 +21,7 @@ from lnsegfm.imaging.box import bounding_box
 LARGEST_GAP_MM = 20.0
 """Outlines farther apart than this are taken as two objects: nothing is filled in between."""
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
+_FRAGMENT = 1 / 3  # width by gap below which outlines are fragments
 _SHOWN = 12
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -35,7 +36,7 @@ class SliceGap:
         upper: The object on ``before``, booleans (rows, columns).
         lower: The object on ``after``.
         two_objects: It reads as two objects above each other: the outlines are more than ``LARGEST_GAP_MM`` apart, or
-            more than one slice is missing and each side is drawn on neighbouring slices.
+            more than one slice is missing, each side goes on on its other side, and one is narrower than the gap.
     """
 
     before: int
@@ -55,8 +56,8 @@ def find_slice_gaps(
 ) -> list[SliceGap]:
     """Slices that were skipped between outlines of an object.
 
-    Where more than one slice is missing, outlines narrower than half the distance between them are fragments of their
-    own and no gap.
+    Where more than one slice is missing, outlines narrower than a third of the distance between them are fragments
+    of their own and no gap.
 
     Args:
         voxels: A structure, boolean (z, y, x).
@@ -81,10 +82,12 @@ def find_slice_gaps(
                     k > 0 and (upper & voxels[k - 1]).any(),
                     after + 1 < len(voxels) and (lower & voxels[after + 1]).any(),
                 )
-                area_mm2 = pixel_mm2 * max(np.count_nonzero(upper), np.count_nonzero(lower))
-                if after > k + 2 and area_mm2**0.5 < 0.5 * (after - k) * spacing_mm[0]:
+                widths_mm = [(pixel_mm2 * np.count_nonzero(part)) ** 0.5 for part in (upper, lower)]
+                gap_mm = (after - k) * spacing_mm[0]
+                if after > k + 2 and max(widths_mm) < _FRAGMENT * gap_mm:
                     continue
-                two = after > k + reach or (after > k + 2 and all(goes_on))
+                apart = after > k + 2 and all(goes_on) and min(widths_mm) < gap_mm
+                two = after > k + reach or apart
                 gaps.append(SliceGap(k, after, upper, lower, bool(two)))
                 ended = ended & ~upper
     return gaps
