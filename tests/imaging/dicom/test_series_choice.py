@@ -415,3 +415,23 @@ def test_a_time_that_de_identification_left_says_nothing(tmp_path):
 
 def test_one_selector_may_be_a_text(chest):
     assert series_of(chest, series="kernel=sharp").description == "lung 3"
+
+
+@pytest.mark.parametrize("told", [{"AcquisitionTime": None, "AcquisitionNumber": None}])
+def test_where_nothing_is_known_of_the_acquisition(tmp_path, told):
+    add(tmp_path, "a", **told)
+    add(tmp_path, "a thick", step=6, **told)
+    add(tmp_path, "a cor", plane="coronal", ImageType=MPR, **told)
+    add(tmp_path, "a short", step=6, height=30, **told)
+    assert taken(tmp_path) == {"a", "a short"}  # of one range, of another
+    made = ["DERIVED", "SECONDARY"]
+    add(tmp_path, "b", study="2", frame="2", ImageType=made, **told)
+    add(tmp_path, "b thick", study="2", frame="2", step=6, ImageType=made, **told)  # as converters write any scan
+    add(tmp_path, "b cor", study="2", frame="2", plane="coronal", ImageType=made, **told)
+    assert taken(tmp_path) == {"a", "a short", "b", "b thick"}
+
+
+def test_an_original_scan_that_a_planning_system_stored_again_is_original(tmp_path):
+    add(tmp_path, "planning", step=6, ImageType=["ORIGINAL", "SECONDARY", "AXIAL"])
+    add(tmp_path, "mpr", step=3, ImageType=MPR)
+    assert taken(tmp_path) == {"planning"}

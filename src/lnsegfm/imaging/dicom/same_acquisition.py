@@ -42,8 +42,9 @@ def same_acquisition(first: Series, second: Series) -> bool:
     3. Acquisition numbers without a common one are two acquisitions, and so are acquisition times more than
        ``SAME_TIME_S`` apart.
     4. Of two original series one with a contrast agent and one without are two.
-    5. A common number or time is one acquisition. A derived series without either belongs to the scans around it;
-       two original ones do if they have one range and the same phases in their descriptions.
+    5. A common number or time is one acquisition. Where nothing is known, a derived series belongs to the original
+       scans around it and to derived ones in another plane, and two original series are one acquisition if they have
+       one range and the same phases in their descriptions.
     """
     one, two = first.traits, second.traits
     if {first.modality, second.modality} != {"CT"}:
@@ -68,7 +69,11 @@ def same_acquisition(first: Series, second: Series) -> bool:
         return True
     if original and phases[0] != phases[1]:
         return False
-    return bool(one.acquisition_numbers and two.acquisition_numbers) or not original or _one_range(first, second)
+    if one.acquisition_numbers and two.acquisition_numbers:
+        return True
+    if original:
+        return _one_range(first, second)
+    return one.derived != two.derived or one.plane != two.plane
 
 
 def surely_same_acquisition(first: Series, second: Series) -> bool:

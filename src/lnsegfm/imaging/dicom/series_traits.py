@@ -123,8 +123,12 @@ class SeriesTraits:
 
     @property
     def derived(self) -> bool:
-        """Whether it was computed from other images (ImageType DERIVED, or SECONDARY)."""
-        return "DERIVED" in self.image_type[:1] or "SECONDARY" in self.image_type[1:2]
+        """Whether it was computed from other images (ImageType DERIVED, or SECONDARY and not ORIGINAL).
+
+        Planning systems export scans as ORIGINAL and SECONDARY.
+        """
+        first = self.image_type[:1]
+        return first == ("DERIVED",) or (first != ("ORIGINAL",) and self.image_type[1:2] == ("SECONDARY",))
 
 
 def plane_traits(data: Dataset) -> PlaneTraits:
