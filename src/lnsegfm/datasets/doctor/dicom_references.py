@@ -41,7 +41,7 @@ def _remedy(why: str) -> str:
     if "is not measured on a CT" in why:
         return "Add structures that were drawn on the CT, or leave it out"
     if "is here and cannot be used" in why:
-        return "Mend that series, or have it resampled where its line says so"
+        return "Repair that series, or have it resampled where its line says so"
     return "Add the series it was drawn on"
 
 
