@@ -19,6 +19,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
+from lnsegfm.imaging.dicom.series_index import SeriesOptions
 from lnsegfm.imaging.files import read_mask
 from tests.imaging.dicom.planning import (
     GRID,
@@ -307,6 +308,22 @@ def test_check_listing_and_conversion_agree(tmp_path, name):
         (mask,) = masks
         np.testing.assert_array_equal(read_mask(mask)[0] > 0, filled(*made.boxes, grid=GRID))
     assert not any("Doe" in line or "MRN4712" in line for line in (*lines, *found))
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_the_check_takes_uneven_series_as_a_conversion_does(tmp_path, resample):
+    heads = scan(tmp_path / "in" / "ct")
+    (tmp_path / "in" / "ct" / "0007.dcm").unlink()
+    structure_set(tmp_path / "in" / "rs.dcm", heads, {"LN": NODE})
+    options = ConversionOptions(roi=ROI, resample_uneven=resample)
+    works = True
+    try:
+        works = not convert(SETS["dicom"], tmp_path / "in", tmp_path / "out", options).failed
+    except DataError:
+        works = False
+    diagnosis = diagnose_tree(tmp_path / "in", patterns=ROI, stacks=SeriesOptions(resample_uneven=resample))
+    assert works is resample
+    assert bool(diagnosis.with_severity("error")) is not works
 
 
 def test_without_patterns_every_structure_is_wanted(tmp_path):

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsegfm.cli.shared_options import AcceptAutomatic, AsJson, Labels, PairByGeometry, SeriesSelectors, print_json
+from lnsegfm.cli.shared_options import (
+    AcceptAutomatic,
+    AsJson,
+    Labels,
+    PairByGeometry,
+    ResampleUneven,
+    SeriesSelectors,
+    Straighten,
+    print_json,
+)
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.messages import counted, printable
 
@@ -38,6 +48,8 @@ def check(
     accept_automatic: AcceptAutomatic = False,
     pair_by_geometry: PairByGeometry = False,
     series: SeriesSelectors = None,
+    straighten: Straighten = False,
+    resample_uneven: ResampleUneven = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with a picture of each case.")] = None,
     fix: Annotated[
         list[str] | None,
@@ -69,7 +81,10 @@ def check(
             raise ConfigError(f"--fix {fix[0]}: DICOM is not fixed. Convert it first: lnsegfm data convert.")
         require_fixable(dataset, fix, out)
     with console() as progress:
-        diagnosis = _diagnosed(data, dataset, roi or [], (accept_automatic, pair_by_geometry), series or [], progress)
+        tree = _TreeRequest(
+            tuple(roi or ()), tuple(series or ()), accept_automatic, pair_by_geometry, straighten, resample_uneven
+        )
+        diagnosis = _diagnosed(data, dataset, tree, progress)
         if fix and out is not None and dataset is not None:
             progress.stage("Writing the fixed copy")
             record = write_fixed_copy(dataset, diagnosis, fix, out, progress=progress)
@@ -114,28 +129,42 @@ def _dataset(data: Path, label: list[str]) -> Dataset | None:
     return None
 
 
-def _diagnosed(
-    data: Path,
-    dataset: Dataset | None,
-    roi: list[str],
-    pairing: tuple[bool, bool],
-    series: list[str],
-    progress: Progress,
-) -> Diagnosis:
+@dataclass(frozen=True)
+class _TreeRequest:
+    """The options that mean something to a DICOM tree alone."""
+
+    roi: tuple[str, ...]
+    series: tuple[str, ...]
+    accept_automatic: bool
+    pair_by_geometry: bool
+    straighten: bool
+    resample_uneven: bool
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the options that are given."""
+        return [f"--{each.name.replace('_', '-')}" for each in fields(self) if getattr(self, each.name)]
+
+
+def _diagnosed(data: Path, dataset: Dataset | None, tree: _TreeRequest, progress: Progress) -> Diagnosis:
     if dataset is not None:
-        if roi or any(pairing) or series:
-            raise ConfigError(
-                f"{data}: a dataset has labels. --roi, --series, --accept-automatic and --pair-by-geometry: for DICOM."
-            )
+        if tree.given:
+            raise ConfigError(f"{', '.join(tree.given)}: for DICOM trees, and {data} is a dataset. Leave them out.")
         from lnsegfm.datasets.doctor import diagnose
 
         return diagnose(dataset, progress=progress)
     from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
     from lnsegfm.imaging.dicom.annotated_series import PairingOptions
+    from lnsegfm.imaging.dicom.series_index import SeriesOptions
 
-    automatic, by_geometry = pairing
-    options = PairingOptions(accept_automatic=automatic, by_geometry=by_geometry)
-    return diagnose_tree(data, patterns=roi, options=options, selectors=series, progress=progress)
+    return diagnose_tree(
+        data,
+        patterns=tree.roi,
+        options=PairingOptions(accept_automatic=tree.accept_automatic, by_geometry=tree.pair_by_geometry),
+        selectors=tree.series,
+        stacks=SeriesOptions(tree.straighten, tree.resample_uneven),
+        progress=progress,
+    )
 
 
 def _print(dataset: Dataset | None, diagnosis: Diagnosis) -> None:

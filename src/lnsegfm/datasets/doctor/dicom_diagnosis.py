@@ -22,6 +22,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotated_series import PairingOptions
 from lnsegfm.imaging.dicom.series import Refusal, Series, SeriesIndex, find_series, read_series
 from lnsegfm.imaging.dicom.series_choice import PassedOver, SeriesChoice
+from lnsegfm.imaging.dicom.series_index import SeriesOptions
 from lnsegfm.imaging.dicom.tree_choice import choose_of_tree
 from lnsegfm.imaging.dicom.tree_references import annotated_places
 from lnsegfm.progress import Progress
@@ -33,6 +34,7 @@ def diagnose_tree(
     patterns: Sequence[str] = (),
     options: PairingOptions | None = None,
     selectors: Sequence[str] = (),
+    stacks: SeriesOptions | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Diagnose a folder tree, a file or a zip of DICOM: every series that is taken is read; a bad one stops nothing.
@@ -43,12 +45,14 @@ def diagnose_tree(
         options: What pairs structures with series beyond their UIDs, and whether what an algorithm drew is taken.
         selectors: Which series are taken (`lnsegfm.imaging.dicom.series_choice`); unless given, those with structures
             and one of each other scan.
+        stacks: Which series are taken that fit no grid as they are; none unless given.
         progress: Reported to after each series.
 
     Raises:
         DataError: There is no CT series, whole or broken, no structure set and no segmentation.
     """
-    index = find_series(root)
+    stacks = stacks or SeriesOptions()
+    index = find_series(root, straighten=stacks.straighten, resample_uneven=stacks.resample_uneven)
     if not (index.series or index.refused or index.structures or index.segmentations):
         held = ", ".join(f"{count} {modality} images" for modality, count in index.others) or "no DICOM"
         raise DataError(f"{root}: no CT in it ({held}). Give a dataset, or a folder tree or zip with DICOM CT series.")
