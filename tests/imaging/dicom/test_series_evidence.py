@@ -264,6 +264,17 @@ def test_two_acquisitions_that_lack_a_slice_are_refused_or_named(step, count, sh
     assert sum(r.images for r in refused) == 2 * count - 1
 
 
+def test_two_acquisitions_that_lack_slices_are_resampled_each_on_its_own():
+    heights = 3.0 * np.arange(12)
+    planes = two((heights, heights), hints={"AcquisitionNumber": "2"})
+    planes = [replace(p, description=f"{p.description} {k}") for k, p in enumerate(planes) if k not in (4, 18)]
+    assert sort(planes)[0] == []
+    series, refused = sort(planes, resample_uneven=True)
+    assert refused == []
+    assert [heights_of(s) for s in series] == [[h for h in heights if h != gone] for gone in (12.0, 18.0)]
+    assert [s.uneven for s in series] == [True, True]
+
+
 TORN = {
     "Rows": lambda p: replace(p, rows=480),
     "Columns": lambda p: replace(p, columns=480),

@@ -7,14 +7,14 @@ interleave to one even stack are split too, where each is an even stack of sever
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 
 import numpy as np
 
-from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
+from lnsegfm.imaging.dicom.acquisition_hints import ACQUISITION_HINTS, HINTS, coded_values, hint_words
+from lnsegfm.imaging.dicom.headers import ImagePlane
 from lnsegfm.imaging.dicom.plane_groups import PlaneGroup
 from lnsegfm.imaging.dicom.slice_steps import (
     group_by_position,
@@ -24,12 +24,6 @@ from lnsegfm.imaging.dicom.slice_steps import (
 )
 from lnsegfm.imaging.dicom.stack import moves_sideways
 
-FRAME = "FrameOfReferenceUID"
-_BEFORE_FRAME = DISTINGUISHING_KEYWORDS.index("ConvolutionKernel")
-HINTS = (*DISTINGUISHING_KEYWORDS[:_BEFORE_FRAME], FRAME, *DISTINGUISHING_KEYWORDS[_BEFORE_FRAME:])
-"""What headers say of acquisitions and reconstructions, the most telling first."""
-ACQUISITION_HINTS = (*DISTINGUISHING_KEYWORDS[:_BEFORE_FRAME], "ConvolutionKernel")
-"""Hints that split even a stack that is even as a whole; a time alone, or a frame of reference, does not."""
 MAX_PARTS = 512
 """Of a partition: a hint with more values than this tells nothing."""
 FEW_SLICES = 4
@@ -85,9 +79,15 @@ class Conflict:
     images: int
 
 
-def explained(group: PlaneGroup, digests: Digests) -> list[Part] | Conflict:
-    """The volumes that a group of planes is; one that may be uneven where nothing explains it."""
-    return _Explanation(group, digests).parts()
+def explained(group: PlaneGroup, digests: Digests, *, uneven: bool = False) -> list[Part] | Conflict:
+    """The volumes that a group of planes is; one that may be uneven where nothing explains it.
+
+    Args:
+        group: Planes of one geometry.
+        digests: Tells which planes at one position hold the same pixels.
+        uneven: Whether acquisitions that lack slices may be volumes too.
+    """
+    return _Explanation(group, digests).parts(uneven)
 
 
 class _Explanation:
@@ -101,9 +101,9 @@ class _Explanation:
         marks = digests([group.planes[k] for k in shared])
         self.mark: dict[int, str] = dict(zip(shared, marks, strict=True))
         self.lattice = False
-        self.coded = {hint: _coded(group.planes, hint) for hint in HINTS}
+        self.coded = {hint: coded_values(group.planes, hint) for hint in HINTS}
 
-    def parts(self) -> list[Part] | Conflict:
+    def parts(self, uneven: bool) -> list[Part] | Conflict:
         every = np.arange(len(self.group.planes))
         whole = self._distinct(every)
         self.lattice = whole is not None and self._is_lattice(whole)
@@ -115,7 +115,9 @@ class _Explanation:
             return [replace(self._part(every, whole), alternating=tuple(others))]
         if split := self._split():
             return split
-        return [self._part(every, whole)] if whole is not None else self._conflict()
+        if whole is not None:
+            return [self._part(every, whole)]
+        return (self._lacking() if uneven else []) or self._conflict()
 
     def _distinct(self, indices: np.ndarray) -> np.ndarray | None:
         """One plane at each position; None where images at one position differ."""
@@ -167,7 +169,7 @@ class _Explanation:
             distinct = self._distinct(every)
             if distinct is None or not self._is_sparse_stack(distinct, step):
                 return []
-            parts.append(self._part(every, distinct, _words((hint,), (value,))))
+            parts.append(self._part(every, distinct, hint_words((hint,), (value,))))
         return parts
 
     def _is_sparse_stack(self, distinct: np.ndarray, step_mm: float) -> bool:
@@ -193,6 +195,18 @@ class _Explanation:
                 return parts
         return []
 
+    def _lacking(self) -> list[Part]:
+        """The acquisitions by the first hint under which each has one image at each position, even if it lacks some."""
+        for hint in ACQUISITION_HINTS:
+            values, codes = self.coded[hint]
+            if not 2 <= len(values) <= MAX_PARTS or np.bincount(codes).min() < FEW_SLICES:
+                continue
+            every = [np.flatnonzero(codes == k) for k in range(len(values))]
+            stacks = [(v, e, d) for v, e in zip(values, every, strict=True) if (d := self._distinct(e)) is not None]
+            if len(stacks) == len(values):
+                return [self._part(e, d, hint_words((hint,), (v,))) for v, e, d in stacks]
+        return []
+
     def _even_parts(self, hints: tuple[str, ...], values: list[tuple[str, ...]], codes: np.ndarray) -> list[Part]:
         stacks: list[_Candidate] = []
         for k in range(len(values)):
@@ -206,7 +220,7 @@ class _Explanation:
             return []  # a time or a frame of reference does not split an even stack, nor one that lacks slices
         if joined is None or not self._believable([distinct for _, _, distinct in joined], len(joined) == len(values)):
             return []
-        return [self._part(every, distinct, _words(hints, value)) for value, every, distinct in joined]
+        return [self._part(every, distinct, hint_words(hints, value)) for value, every, distinct in joined]
 
     def _joined(self, stacks: list[_Candidate]) -> list[_Candidate] | None:
         """Stacks that continue each other as one; None where a stack continues several."""
@@ -262,32 +276,3 @@ def _lacks_slices(lower: np.ndarray, upper: np.ndarray, as_stated: bool) -> bool
         return False
     times = round(gap / step)
     return times >= 1 and abs(gap - times * step) <= tolerance and (times <= 2 or not as_stated)
-
-
-def _value(plane: ImagePlane, hint: str) -> str:
-    return plane.frame_of_reference_uid if hint == FRAME else plane.distinguishing[_PLACE[hint]]
-
-
-def _coded(planes: Sequence[ImagePlane], hint: str) -> tuple[list[str], np.ndarray]:
-    """The values of a hint, in a fixed order, and for each plane which of them it has."""
-    of_planes = [_value(plane, hint) for plane in planes]
-    values = sorted(set(of_planes), key=_natural)
-    number = {value: k for k, value in enumerate(values)}
-    return values, np.array([number[value] for value in of_planes])
-
-
-def _natural(value: str) -> tuple[float, str]:
-    try:
-        number = float(value)
-    except ValueError:
-        return math.inf, value
-    return (math.inf if math.isnan(number) else number), value
-
-
-def _words(hints: tuple[str, ...], value: tuple[str, ...]) -> str:
-    """Hints and their values for a note; only of those that are numbers or technical, and never a UID."""
-    pairs = zip(hints, value, strict=True)
-    return " and ".join(f"{hint} {text}" if hint in ACQUISITION_HINTS and text else hint for hint, text in pairs)
-
-
-_PLACE = {keyword: k for k, keyword in enumerate(DISTINGUISHING_KEYWORDS)}

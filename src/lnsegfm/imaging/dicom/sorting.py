@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lnsegfm.imaging.dicom.acquisition_hints import ACQUISITION_HINTS
 from lnsegfm.imaging.dicom.beside_volumes import Doubtful, StackedSeries, beside_volumes, extends, small_stack
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.evidence import ACQUISITION_HINTS, Conflict, Digests, Part, explained
+from lnsegfm.imaging.dicom.evidence import Conflict, Digests, Part, explained
 from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
 from lnsegfm.imaging.dicom.passed_over import TINY, VOLUME, Aside, aside, is_placed
 from lnsegfm.imaging.dicom.plane_groups import MAX_GEOMETRIES, PlaneGroup, group_planes
@@ -90,7 +91,7 @@ def _sorted_pool(planes: list[ImagePlane], digests: Digests, options: SeriesOpti
     groups, strays, doubtful = _strays(groups, count)
     stacks: list[StackedSeries] = []
     for group in groups:
-        parts = explained(group, digests)
+        parts = explained(group, digests, uneven=options.resample_uneven)
         if isinstance(parts, Conflict):
             doubt = _conflicting(group, parts)
             if isinstance(doubt, Doubtful):

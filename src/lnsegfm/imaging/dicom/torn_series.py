@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lnsegfm.imaging.dicom.evidence import ACQUISITION_HINTS, FEW_SLICES
+from lnsegfm.imaging.dicom.acquisition_hints import ACQUISITION_HINTS
+from lnsegfm.imaging.dicom.evidence import FEW_SLICES
 from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS
 from lnsegfm.imaging.dicom.plane_groups import PlaneGroup
 from lnsegfm.imaging.dicom.series_index import Refusal
