@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lnsegfm.api import finetune, predict, pretrain
     from lnsegfm.evaluation.folders import evaluate
     from lnsegfm.evaluation.scores import Evaluation
+    from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions, Thinning
     from lnsegfm.imaging.dicom.series import series_of
     from lnsegfm.imaging.grid import Grid
     from lnsegfm.models.model_layout import ModelChoice
@@ -58,10 +59,12 @@ _LAZY = {
     "PredictOptions": "lnsegfm.prediction.predict_options",
     "Prediction": "lnsegfm.prediction.predicted_scan",
     "Progress": "lnsegfm.progress",
+    "RtstructOptions": "lnsegfm.imaging.dicom.rtstruct_options",
     "Run": "lnsegfm.workflows.finetune",
     "Session": "lnsegfm.prediction.session",
     "SessionOptions": "lnsegfm.prediction.predict_options",
     "PretrainSettings": "lnsegfm.workflows.pretrain_plan",
+    "Thinning": "lnsegfm.imaging.dicom.rtstruct_options",
     "evaluate": "lnsegfm.evaluation.folders",
     "finetune": "lnsegfm.api",
     "load": "lnsegfm.prediction.session",
@@ -94,11 +97,13 @@ __all__ = [
     "RandomDynamic",
     "RandomStatic",
     "Recipe",
+    "RtstructOptions",
     "Run",
     "Scratch",
     "Session",
     "SessionOptions",
     "SpatialAdapter",
+    "Thinning",
     "ZeroShot",
     "evaluate",
     "finetune",

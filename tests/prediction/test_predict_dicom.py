@@ -86,6 +86,29 @@ def test_masks_structures_and_segments_say_the_same(lnsegfm_here, world, clinic,
     assert found > 0
 
 
+def test_settings_of_structure_sets_reach_the_file_the_record_and_the_user(lnsegfm_here, world, clinic, tmp_path):
+    first = predict(lnsegfm_here, world, clinic, tmp_path / "out", "--format", "rtstruct", "--short-names",
+                    "--profile", "eclipse", "--holes", "keyhole", "--thin", "2,0.05", "--json")  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    said = json.loads(first.stdout)["notes"]
+    assert len(said) == 2
+    assert all("volumes change by at most" in each["note"] for each in said)
+    records = [json.loads(file.read_text()) for file in sorted((tmp_path / "out").glob("*.case.json"))]
+    options = {"profile": "eclipse", "holes": "keyhole", "thin": "2,0.05", "short_names": True}
+    assert [record["export_notes"]["rtstruct"]["options"] for record in records] == [options] * 2
+
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    for file in (tmp_path / "out").glob("*.rtstruct.dcm"):
+        file.rename(earlier / f"Miller {file.name}")
+    second = predict(lnsegfm_here, world, clinic, tmp_path / "out", "--format", "rtstruct", "--add-to", earlier)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("1 structures of the earlier structure set come first") == 2
+    assert "Miller" not in second.stdout + "".join(p.read_text() for p in (tmp_path / "out").glob("*.json"))
+    for file in (tmp_path / "out").glob("*.rtstruct.dcm"):
+        assert read_rtstruct(file).names == ("node", "node_2")
+
+
 def test_nothing_of_the_patient_is_in_names_records_or_words(lnsegfm_here, world, clinic, tmp_path):
     done = predict(lnsegfm_here, world, clinic, tmp_path / "out", "--format", "rtstruct")
 

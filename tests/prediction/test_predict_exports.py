@@ -720,7 +720,9 @@ def test_a_structure_set_is_continued_case_by_case(exports, mask, tmp_path):
     exports(rtstruct=continuing).complete(CASE)
 
     assert rois(tmp_path) == ["lymph_node", "vessel", "lymph_node_2", "vessel_2"]
-    assert "2 structures of rs.dcm come first" in exports(rtstruct=continuing).export_notes("a")[-1]
+    assert "2 structures of the earlier structure set come first" in exports(rtstruct=continuing).export_notes("a")[-1]
+    assert "theirs" not in (tmp_path / "out" / "a.case.json").read_text()  # a path may hold a patient's name
+    assert not lacks(exports(rtstruct=continuing))
     other = ct(tmp_path / "other")
     (tmp_path / "out" / "a.case.json").unlink()
     with pytest.raises(DataError, match="no structure set of series"):
@@ -734,6 +736,7 @@ def test_settings_of_structure_sets_need_a_structure_set(exports, tmp_path):
         (RtstructOptions(profile="monaco"), "--profile monaco"),
         (RtstructOptions(short_names=True), "--short-names:"),
         (RtstructOptions(thin=Thinning(1)), "--thin 1,0.01"),
+        (RtstructOptions(add_to=tmp_path), f"--add-to {tmp_path}"),
     ):
         with pytest.raises(ConfigError, match=rf"^{named}.*no structure set is written"):
             exports(("nifti", "seg"), rtstruct=options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.flags import read_flags
 from lnsegfm.evaluation.probabilities import read_probabilities
+from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
 from lnsegfm.imaging.dicom.seg_read import read_seg
 from lnsegfm.imaging.dicom.segmentation import segments_mask
@@ -128,6 +129,12 @@ def test_dicom_is_predicted_as_the_command_does_and_knows_its_series(
     assert np.array_equal(segments_mask(segments, series.grid, rules, {"node": 1}), found.array)
     each = read_rtstruct(found.to_rtstruct(tmp_path / "c.dcm", per_node=True))
     assert len(each.rois) == len(found.nodes["node"])
+    short = read_rtstruct(found.to_rtstruct(tmp_path / "f.dcm", options=RtstructOptions(add_to=tmp_path / "a.dcm")))
+    assert short.names == ("node", "node_2")
+    nothing = replace(found, array=np.zeros_like(found.array))
+    with pytest.raises(DataError, match=r"Nothing was found: there is no structure set.*Write a segmentation"):
+        nothing.to_rtstruct(tmp_path / "g.dcm")
+    assert not (tmp_path / "g.dcm").exists()
     with pytest.raises(DataError, match="refers to a DICOM series"):
         session.predict(read_series(series), grid=series.grid).to_rtstruct(tmp_path / "d.dcm")
     other = session.predict(read_series(series), grid=series.grid)

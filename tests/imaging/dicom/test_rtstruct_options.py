@@ -38,5 +38,7 @@ def test_a_profile_and_what_the_user_says_of_it() -> None:
 
 def test_only_what_differs_from_the_defaults_is_recorded() -> None:
     assert RtstructOptions().to_json() == RtstructOptions(holes="separate").to_json() == {}
-    options = RtstructOptions(profile="monaco", thin=Thinning(1), short_names=True, add_to=Path("a"))
-    assert options.to_json() == {"profile": "monaco", "thin": "1,0.01", "short_names": True, "add_to": "a"}
+    options = RtstructOptions(profile="monaco", thin=Thinning(1), short_names=True)
+    assert options.to_json() == {"profile": "monaco", "thin": "1,0.01", "short_names": True}
+    assert "Miller" not in str(RtstructOptions(add_to=Path("Miller.dcm")).to_json())
+    assert RtstructOptions(add_to=Path("a")).to_json() != RtstructOptions(add_to=Path("b")).to_json()

@@ -93,12 +93,9 @@ def predecessor_of(place: Path, series: Series) -> Predecessor:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        names = ", ".join(sorted(each.path.name for each in fitting)[:5])
-        raise DicomError(
-            f"--add-to {place}: {len(fitting)} structure sets of series {series.name} ({names}). Name one."
-        )
+        raise DicomError(f"--add-to: {len(fitting)} structure sets of series {series.name} lie there. Name one.")
     why = f" ({len(reasons)} are of others)" if reasons else ""
-    raise DicomError(f"--add-to {place}: no structure set of series {series.name}{why}. Name the one to add to.")
+    raise DicomError(f"--add-to: no structure set of series {series.name} lies there{why}. Name the one to add to.")
 
 
 def successor(before: Predecessor, series: Series, stamp: datetime, seed: str | None, software: str) -> Dataset:
@@ -141,14 +138,14 @@ def require_kept(place: Path, path: Path, before: Predecessor) -> None:
             old, new = value_of(before.data, keyword) or (), value_of(now, keyword) or ()
             if len(new) < len(old) or not all(_same(a, b) for a, b in zip(old, new, strict=False)):
                 raise DicomError(
-                    f"{path}: read back, {keyword} of {before.path.name} is not as it was. Nothing was written."
+                    f"{path}: read back, {keyword} of the earlier file is not as it was. Nothing was written."
                 )
 
 
 def _read(path: Path, series: Series) -> Predecessor:
     structures = read_rtstruct(path)
     data = read_dataset(path)
-    what = f"--add-to {path.name}"
+    what = "--add-to"  # the file's name may be a patient's
     remedy = "Name the structure set of this series."
     if text(data, "PatientID") != series.patient_id.strip():
         raise DicomError(f"{what}: it is of another patient than series {series.name}. {remedy}")

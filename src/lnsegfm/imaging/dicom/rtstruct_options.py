@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,12 +89,15 @@ class RtstructOptions:
         return replace(profile, holes=self.holes or profile.holes, name_length=length)
 
     def to_json(self) -> Mapping[str, Any]:
-        """What differs from the defaults, plainly; empty for the defaults."""
+        """What differs from the defaults, for a record; empty for the defaults.
+
+        Of a structure set to add to there is a hash of its path, which may hold a patient's name.
+        """
         given = {
             "profile": self.profile if self.profile != "generic" else None,
             "holes": self.settled.holes if self.settled.holes != "separate" else None,
             "thin": str(self.thin) if self.thin is not None else None,
             "short_names": self.short_names or None,
-            "add_to": str(self.add_to) if self.add_to is not None else None,
+            "add_to": sha256(str(self.add_to.absolute()).encode()).hexdigest() if self.add_to is not None else None,
         }
         return {name: value for name, value in given.items() if value is not None}

@@ -101,7 +101,7 @@ def write_rtstruct(
     before = predecessor_of(options.add_to, series) if options.add_to is not None else None
     if before is not None:
         if before.path.resolve() == path.resolve():
-            raise DicomError(f"--add-to {path}: the new structure set would take its place. Write it elsewhere.")
+            raise DicomError("--add-to: the new structure set would take its place. Write it elsewhere.")
         profile = _for_successor(profile, before)
     rois, left_out = _wanted(list(new_rois(mask, labels, instances, names or {})), before)
     _require_names([roi.name for roi in rois], structure_set)
@@ -178,7 +178,7 @@ def _notes(rois: Sequence[NewRoi], left_out: Sequence[str], before: Predecessor 
             yield f"Structure {roi.full_name!r} is called {roi.name!r} in the file."
     if before is not None:
         kept = len(before.structures.rois)
-        yield f"{kept} structures of {before.path.name} come first; the new file refers to it and is not approved."
+        yield f"{kept} structures of the earlier structure set come first; the new one refers to it, unapproved."
 
 
 def _require_names(names: Sequence[str], structure_set: str) -> None:

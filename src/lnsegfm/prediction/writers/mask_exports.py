@@ -60,6 +60,7 @@ class MaskExports:
         given = self.rtstruct.to_json()
         if given and RtstructWriter.name not in (writer.name for writer in self._writers):
             option, value = next(iter(given.items()))
+            value = self.rtstruct.add_to if option == "add_to" else value
             named = f"--{option.replace('_', '-')}" + ("" if value is True else f" {value}")
             raise ConfigError(f"{named}: no structure set is written. Add --format rtstruct.")
         if self.rtstruct.add_to is not None and not self.rtstruct.add_to.exists():
