@@ -121,6 +121,24 @@ def test_a_keyhole_is_a_hole_whichever_way_it_is_walked(shape, size, more, back,
     assert twice.repeats == 1
 
 
+@pytest.mark.parametrize("across", [0, 1])
+@pytest.mark.parametrize("width_mm", [0.0, 0.04, 0.1, -0.1])
+def test_a_slit_that_rounding_opened_or_crossed_loses_no_voxel(across, width_mm):
+    y, x = 30 * PIXEL.row_mm, 30 * PIXEL.column_mm  # both ways run along a row (a column) of centres
+    outer, hole = circle(x, y, 14, 41), circle(x, y, 6, 41)
+    if across:
+        outer, hole = outer[:, ::-1] + (x - y, y - x), hole[:, ::-1] + (x - y, y - x)
+    aside = np.array([width_mm / 2, 0.0] if across else [0.0, width_mm / 2])
+    ways = [np.array([outer[0] - s * aside, hole[0] - s * aside]) for s in (1, -1)]
+    drawn = np.concatenate((ways[0], hole[1:][::-1], ways[1][::-1], outer[1:][::-1]))
+    expected = inside(outer) & ~inside(hole)
+    clear = clear_of([outer, hole], 0.12)
+
+    read = filled(drawn)
+    assert np.array_equal(read.voxels[clear], expected[clear])
+    assert (read.bridged > 0) == (abs(width_mm) > 0)
+
+
 @pytest.mark.parametrize("copies", [2, 3, 4, 7])
 def test_any_number_of_copies_counts_once(copies):
     outline = circle(30, 28, 8)

@@ -37,7 +37,7 @@ def touching_outlines(outlines: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     owner = np.repeat(numbers, [len(outlines[k]) for k in numbers])
     starts = np.concatenate([outlines[k] for k in numbers])
     ends = np.concatenate([np.roll(outlines[k], -1, axis=0) for k in numbers])
-    turning = np.repeat([_turns_at_each_point(outlines[k]) for k in numbers], [len(outlines[k]) for k in numbers])
+    turning = np.repeat([runs_along_edges(outlines[k]) for k in numbers], [len(outlines[k]) for k in numbers])
     pairs = _meeting_owners(starts, ends, owner, turning)
     return overlapping_boxes(boxes) if pairs is None else pairs
 
@@ -70,7 +70,7 @@ def _overlapping_any(boxes: np.ndarray) -> np.ndarray:
     return overlapping
 
 
-def _turns_at_each_point(outline: np.ndarray) -> bool:
+def runs_along_edges(outline: np.ndarray) -> bool:
     """Whether an outline runs along voxel edges, by turns along a row and along a column."""
     moves = np.abs(outline[1:] - outline[:-1]) > _TOUCH
     along_row = moves[:, 0]

@@ -5,10 +5,11 @@ Rules, in this order:
 1. Outlines that repeat another one count once, and so does the second turn of one that goes round twice.
 2. An outline within another one is its hole, one within a hole is an island, and so on: what lies inside an odd number
    of outlines is inside.
-3. Outlines that overlap in part join, and what they share is inside. One of which nearly all (``HOLE_SHARE``) lies in
+3. A slit that leads from an outline to its hole and is narrower than ``SLIT_MM`` is inside: rounding opened it.
+4. Outlines that overlap in part join, and what they share is inside. One of which nearly all (``HOLE_SHARE``) lies in
    the other is a hole all the same where rounding explains the rest: it reaches out by no more than the tolerance, or
    is at most half as large.
-4. Outlines of type CLOSEDPLANAR_XOR combine by exclusive or, whatever their position.
+5. Outlines of type CLOSEDPLANAR_XOR combine by exclusive or, whatever their position.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from lnsegfm.imaging.dicom.contours import fill_polygons
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.outline_contacts import overlapping_boxes, touching_outlines
+from lnsegfm.imaging.dicom.outline_contacts import overlapping_boxes, runs_along_edges, touching_outlines
 from lnsegfm.imaging.dicom.outlines import MOST_PAIRS, PixelSize, plain_outline, single_turn, unrepeated
 
 HOLE_SHARE = 0.95
 """The part of a hole's area that lies within its outline, at least."""
+SLIT_MM = 0.15
+"""Width up to which both ways of a slit are one line: twice what rounding to 0.1 mm moves a point. At most a quarter
+of a pixel."""
 LITTLE_LEFT = 0.2
 """A plane of which holes leave less than this part of the largest outline is reported."""
 _SAMPLES = 128  # along either side of an outline's bounding box, to measure what it shares with another one
@@ -41,6 +46,7 @@ class PlaneVoxels:
         turns: Outlines that go round more than once.
         joined: Voxels that partly overlapping outlines share, or that would otherwise be lost.
         reaching_out: Holes that reach out of their outline.
+        bridged: Voxels within slits.
         little_left: Holes leave less than ``LITTLE_LEFT`` of the largest outline.
     """
 
@@ -49,6 +55,7 @@ class PlaneVoxels:
     turns: int = 0
     joined: int = 0
     reaching_out: int = 0
+    bridged: int = 0
     little_left: bool = False
 
 
@@ -78,6 +85,7 @@ def fill_plane(
     solid = [outline for outline in once if len(outline) >= 3]
     kept = [solid[k] for k in unrepeated(solid, pixel)]
     voxels = fill_polygons(kept, shape, corner)
+    slits = [_within_slits(outline, shape, corner, pixel) for outline in kept if _has_slit(outline, pixel)]
     joined = reaching_out = 0
     if len(kept) > 1 and not exclusive_or:
         overlaps = _PartialOverlaps(kept, pixel)
@@ -85,6 +93,8 @@ def fill_plane(
         if overlaps.found:
             parity, voxels = voxels, _joined(kept, overlaps, shape, corner)
             joined = int(np.count_nonzero(parity != voxels))
+    for slit in slits:
+        voxels ^= slit
     largest = max(map(_area, kept)) if len(kept) > 1 else 0.0
     return PlaneVoxels(
         voxels=voxels,
@@ -92,6 +102,7 @@ def fill_plane(
         turns=turns,
         joined=joined,
         reaching_out=reaching_out,
+        bridged=sum(int(np.count_nonzero(slit)) for slit in slits),
         little_left=largest > 0 and int(np.count_nonzero(voxels)) < LITTLE_LEFT * min(largest, voxels.size),
     )
 
@@ -165,6 +176,36 @@ class _PartialOverlaps:
         small, large = (self.pixel.in_mm(self.outlines[k]) for k in pair)
         outside = small[~_holds(large, small)][:1000]
         return max((_distance(point, large) for point in outside), default=0.0)
+
+
+def _has_slit(outline: np.ndarray, pixel: PixelSize) -> bool:
+    """Whether an outline comes back to where it was, as both ways of a slit do."""
+    if len(outline) < 8 or runs_along_edges(outline):
+        return False
+    flat = pixel.in_mm(outline)
+    pairs = cKDTree(flat).query_pairs(_slit_mm(pixel), output_type="ndarray") if _is_sparse(flat) else np.empty((0, 2))
+    steps = np.abs(pairs[:, 0] - pairs[:, 1])
+    return bool(((steps > 2) & (steps < len(outline) - 2)).any())
+
+
+def _slit_mm(pixel: PixelSize) -> float:
+    return min(SLIT_MM, pixel.tolerance_mm / 2)
+
+
+def _is_sparse(flat: np.ndarray) -> bool:
+    """Whether points lie so far from each other that few of them are near any other."""
+    return len(flat) < 5000 and float(np.median(np.hypot(*(flat[1:] - flat[:-1]).T))) > SLIT_MM / 2
+
+
+def _within_slits(outline: np.ndarray, shape: tuple[int, int], corner: tuple[int, int], pixel: PixelSize) -> np.ndarray:
+    """Voxels outside an outline that have its inside on both sides, closer than half a slit."""
+    outside = ~fill_polygons([outline], shape, corner)
+    within = np.zeros(shape, dtype=bool)
+    half_mm = _slit_mm(pixel) / 2
+    for half in ((half_mm / pixel.column_mm, 0.0), (0.0, half_mm / pixel.row_mm)):
+        moved = [fill_polygons([outline + np.multiply(sign, half)], shape, corner) for sign in (1, -1)]
+        within |= moved[0] & moved[1]
+    return within & outside
 
 
 def _joined(

@@ -24,7 +24,7 @@ from lnsegfm.imaging.dicom.contour_planes import (
 from lnsegfm.imaging.dicom.contours import fill_polygons
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.outlines import PixelSize
-from lnsegfm.imaging.dicom.plane_voxels import LITTLE_LEFT, PlaneVoxels, fill_plane
+from lnsegfm.imaging.dicom.plane_voxels import LITTLE_LEFT, SLIT_MM, PlaneVoxels, fill_plane
 from lnsegfm.imaging.dicom.skipped_slices import fill_note, filled_gaps, find_slice_gaps, gap_notes, slices_in_words
 from lnsegfm.imaging.dicom.structure_set import CLOSED_TYPES, ImageOfSeries, Roi
 from lnsegfm.imaging.grid import Grid
@@ -151,6 +151,8 @@ class _Tally:
             lines.append(f"contours that overlap in part are joined ({joined} voxels; {where.rpartition(' ')[0]}).")
         if reaching := sum(plane.reaching_out for plane in every):
             lines.append(f"{reaching} {of_all} reach a little out of the contour around them: read as holes.")
+        if bridged := sum(plane.bridged for plane in every):
+            lines.append(f"slits narrower than {SLIT_MM:g} mm that lead to holes are closed ({bridged} voxels).")
         if little := [k for k, planes in self.planes.items() if any(plane.little_left for plane in planes)]:
             where = slices_in_words(little).rpartition(" ")[0]
             share = f"less than {100 * LITTLE_LEFT:.0f} %"
