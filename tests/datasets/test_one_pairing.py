@@ -235,7 +235,11 @@ TREES = {
     ),
     "time alone": Made(lambda f: two(f, {"StructureSetTime": "1300"}, {**MOVED}), (NODE,), ("the other is newer",)),
     "instance number": Made(lambda f: two(f, {"InstanceNumber": 2}, {**MOVED, "InstanceNumber": 1}), (NODE,)),
-    "structures of two files": Made(lambda f: two(f, {**EARLY}, {"rois": {"LN_2": SECOND}, **LATE}), (NODE, SECOND)),
+    "structures of two files": Made(
+        lambda f: two(f, {**EARLY}, {"rois": {"LN_2": SECOND}, **LATE}),
+        (NODE, SECOND),
+        ("come together: LN_2 of b.dcm, LN of a.dcm",),
+    ),
     "newer without a contour": Made(lambda f: two(f, {**EARLY}, {"rois": {"LN": None}, **LATE}), (NODE,)),
     "one structure in two files": Made(split, (NODE,), ("taken together",)),
     "one file twice": Made(lambda f: two(f, {}, {}), (NODE,), ("its SOPInstanceUID comes first",)),

@@ -189,6 +189,10 @@ def _resolved(own: Mapping[int, Candidate], notes: list[str], series: Series | N
                 f"Structure {own[k].structure.name!r}: {own[best].annotation.path.name} gives it and not "
                 f"{own[k].annotation.path.name}: {why}"
             )
+    together = [each for each in verdicts.values() if each.taken]
+    if len({id(each.annotation) for each in together}) > 1:
+        parts = dict.fromkeys(f"{each.structure.name} of {each.annotation.path.name}" for each in together)
+        notes.append(f"Label {together[0].label}: structures of several files come together: {', '.join(parts)}")
     return verdicts
 
 
