@@ -18,19 +18,23 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.evaluation.mask_statistics import FOREGROUND
 from lnsegfm.imaging.files import read_mask
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.image_objects import Volume
+from lnsegfm.imaging.orientation import Turn
 from lnsegfm.inference.speed_presets import InferenceSetting, choose_setting
 from lnsegfm.models.export_model import export_model
 from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import Model, ModelChoice, read_model, read_models, write_model
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.prediction.memory_budget import scan_bytes
 from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.prediction.scans import find_scans
 from lnsegfm.registry.stored_model import verify
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
-from tests.scenes import scene, small_plans, write_image
+from tests.scenes import SHAPE, SPACING_XYZ, scene, small_plans, write_image
 
 DATA = "Dataset001_Scenes"
 LABELS = {"background": 0, "node": 1, "vessel": 2}
@@ -248,6 +252,26 @@ def test_a_model_with_itself_alone_is_the_model(scans, tmp_path):
     np.testing.assert_array_equal(ours(read_models([one]), case).mask, ours(read_model(one), case).mask)
     with pytest.raises(ConfigError, match="it is there twice"):
         read_models([one, one])
+
+
+@pytest.mark.parametrize("stored", [Turn((2, 0, 1), (True, False, True)), Turn((1, 2, 0), (False, True, True))])
+def test_masks_in_the_world_do_not_depend_on_storage(stored, tmp_path):
+    """Scans are turned to the models' axes, between a cascade's stages too, and masks turned back before they meet."""
+
+    def known(axes: str) -> Any:
+        return lambda plans: plans.update(with_axes(plans, axes, ".nii.gz"))
+
+    write_configuration(tmp_path, "3d_lowres", change=known("RAS"))
+    later = write_configuration(tmp_path, "3d_cascade_fullres", change=known("RAS"), seed=11)
+    slices = write_configuration(tmp_path, "2d", change=known("LPS"), seed=5)  # its axes are others
+    grid = Grid(SHAPE, SPACING_XYZ[::-1], (-12.5, 4.0, 100.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    plain = Volume(scene(0)[0], grid)
+    turned_scan = Volume(np.ascontiguousarray(stored.forth(plain.array)), stored.grid(grid))
+    for model in (read_model(later), read_models([later, slices])):
+        predictor = ready(model, InferenceSetting())
+        one, other = (predictor.run(predictor.prepare([scan])).mask for scan in (plain, turned_scan))
+        assert len(np.unique(one)) > 1
+        np.testing.assert_array_equal(stored.forth(one), other)
 
 
 def test_models_of_other_labels_are_not_averaged(tmp_path):

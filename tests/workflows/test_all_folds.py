@@ -18,9 +18,9 @@ from lnsegfm.imaging.files import read_mask
 from lnsegfm.models.adapter_files import apply_adapter, describe_adapter
 from lnsegfm.models.export_model import export_model
 from lnsegfm.models.model_folder import ModelChoice, read_model
-from lnsegfm.prediction.inputs import find_scans
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.scans import find_scans
 from lnsegfm.weights.checkpoint import read_checkpoint, write_checkpoint
 from lnsegfm.workflows import member_trainings as trainings
 from lnsegfm.workflows.finetune import Run, finetune

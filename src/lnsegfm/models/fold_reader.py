@@ -14,7 +14,9 @@ from typing import Any
 from lnsegfm.models.importing.match_weights import empty_network
 from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of, is_nnunets
 from lnsegfm.models.importing.normalise import normalise_fold
+from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import finds_trainer
+from lnsegfm.nnunet.plan_configuration import network_class
 from lnsegfm.weights.checkpoint import load_safely
 from lnsegfm.weights.state_dict_names import is_swin, plain_names
 
@@ -45,12 +47,15 @@ def read_fold(
     """
     content = load_safely(file)
     read, notes = fold_of(content, file, plans, dataset_json, configuration)
+    if read.configuration not in plans["configurations"]:
+        return FoldAsRead(read, notes)
     plain = plain_names(read.weights)
     wrapped = list(plain) != list(read.weights)
     own = is_nnunets(content) and finds_trainer(read.trainer_name)
-    if (own and not wrapped) or read.configuration not in plans["configurations"]:
+    swin = is_swin(plain) and network_class(plans, read.configuration) != SWIN  # its trainer built it in code
+    if own and not wrapped and not swin:
         return FoldAsRead(read, notes)
-    if own and set(empty_network(read, computes=is_swin(plain)).state_dict()) == set(read.weights):
+    if own and not swin and set(empty_network(read, computes=is_swin(plain)).state_dict()) == set(read.weights):
         return FoldAsRead(read, notes)  # a network that has such names itself
     fitted, said = normalise_fold(replace(read, weights=plain), file, covers)
     if wrapped:

@@ -65,5 +65,6 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise ModelError(
-            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). Copy the folder again."
+            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). "
+            "Use the plans.json that it was trained with."
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections import OrderedDict
 from dataclasses import replace
@@ -233,6 +234,20 @@ def test_plans_that_say_a_unet_where_the_weights_are_a_swin_unetr(v2, tmp_path, 
     assert plans_of()["architecture"]["arch_kwargs"]["use_v2"] is v2
     assert stored.card.architecture == ("swinunetr-v2" if v2 else "swinunetr")
     assert stored.notes == ("Its plans name another network, but its weights are a SwinUNETR's: the plans now say so.",)
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer_SwinUNETR", "nnUNetTrainer"])
+def test_a_folder_of_such_a_model_is_read_in_place(trainer, tmp_path):
+    file, weights = in_nnunet(tmp_path, [64, 64, 64])
+    there = read_checkpoint(file)
+    folder = tmp_path / "model"
+    write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", replace(there, trainer_name=trainer))
+    (folder / "plans.json").write_text(json.dumps(there.plans))
+    (folder / "dataset.json").write_text(json.dumps(there.dataset_json))
+    model = read_model(folder)
+    assert same(model.first.weights, weights)
+    assert model.network_class == SWIN
+    assert any("its weights are a SwinUNETR's: the plans now say so" in note for note in model.notes)
 
 
 @pytest.mark.parametrize(
