@@ -435,3 +435,10 @@ def test_an_original_scan_that_a_planning_system_stored_again_is_original(tmp_pa
     add(tmp_path, "planning", step=6, ImageType=["ORIGINAL", "SECONDARY", "AXIAL"])
     add(tmp_path, "mpr", step=3, ImageType=MPR)
     assert taken(tmp_path) == {"planning"}
+
+
+def test_a_reconstruction_of_all_phases_does_not_stand_for_them(tmp_path):
+    add(tmp_path, "4D", step=2, ConvolutionKernel="B20f")
+    for percent in (0, 50):
+        add(tmp_path, f"4D {percent}%")
+    assert taken(tmp_path) == {"4D", "4D 0%", "4D 50%"}

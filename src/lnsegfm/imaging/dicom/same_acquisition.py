@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lnsegfm.imaging.dicom.series_extent import extent_mm, missing_mm, normal_axis
@@ -37,7 +38,7 @@ def same_acquisition(first: Series, second: Series) -> bool:
     workstations give a frame of its own, a common time or irradiation event will do. Then, in this order:
 
     1. Different temporal positions, tube voltages, or phases named in the descriptions (arterial and venous, 10 % and
-       50 %) are different scans.
+       50 %, in one plane 10 % and none) are different scans.
     2. A common irradiation event is one acquisition, different ones are two.
     3. Acquisition numbers without a common one are two acquisitions, and so are acquisition times more than
        ``SAME_TIME_S`` apart.
@@ -55,6 +56,8 @@ def same_acquisition(first: Series, second: Series) -> bool:
         return False
     phases = phases_named(first.description), phases_named(second.description)
     if _disjoint(one.temporal_positions, two.temporal_positions) or _disjoint(*phases):
+        return False
+    if one.plane == two.plane and bool(_gated(phases[0])) != bool(_gated(phases[1])):
         return False
     if one.kvp and two.kvp and abs(one.kvp - two.kvp) > 1:
         return False
@@ -90,12 +93,18 @@ def _cut_from(first: Series, second: Series) -> bool:
     return 0 in (missing_mm(first, [second]), missing_mm(second, [first]))
 
 
+@lru_cache(maxsize=4096)  # each series of a study is compared with each other one
 def phases_named(description: str) -> frozenset[str]:
     """The phases of contrast or of breathing that a description names: ``arterial``, ``50%``, ..."""
     description = re.sub(_STRENGTH, " ", description, flags=re.IGNORECASE)
     words = re.sub(r"[\s_/.,;:()\[\]]+", " ", description.casefold())
     named = {phase for phase, pattern in _PHASES.items() if re.search(rf"(?<![^\W\d])({pattern})(?![^\W\d])", words)}
     return frozenset(named | {f"{int(percent)}%" for percent in re.findall(r"(\d{1,3}) ?%", words)})
+
+
+def _gated(phases: frozenset[str]) -> frozenset[str]:
+    """The phases of breathing or of the heart."""
+    return frozenset(phase for phase in phases if phase.endswith("%"))
 
 
 def _disjoint(first: Collection[object], second: Collection[object]) -> bool:

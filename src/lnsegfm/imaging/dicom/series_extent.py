@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from lnsegfm.imaging.grid import Grid
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
@@ -21,7 +24,11 @@ Range = tuple[float, float]
 
 def extent_mm(series: Series) -> tuple[Range, Range, Range]:
     """Range of a series along x, y and z of the patient (LPS), from voxel edge to voxel edge."""
-    grid = series.grid
+    return _extent(series.grid)
+
+
+@lru_cache(maxsize=4096)  # each series of a study is compared with each other one
+def _extent(grid: Grid) -> tuple[Range, Range, Range]:
     steps = np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_mm[::-1])
     ends = [(-0.5, size - 0.5) for size in grid.shape[::-1]]
     corners = np.array([np.array(grid.origin_mm) + steps @ np.array(corner) for corner in product(*ends)])

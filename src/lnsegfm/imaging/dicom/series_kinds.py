@@ -7,10 +7,13 @@ words of their own beside those of DICOM (PS3.3 C.8.15.1.1 and C.8.16.1: MAXIMUM
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
+
+Kinds = tuple[tuple[str, str], ...]
 
 _PROJECTIONS = (
     (r"MIN[ _]?IP|MINIMUM", "minimum intensity projection"),
@@ -40,18 +43,18 @@ _QUANTITY_IN_TEXT = (
 
 def projection(series: Series) -> str:
     """What projection a series holds (over thick slabs of a scan, of the highest or lowest voxels); "" for none."""
-    return _word(series, _PROJECTIONS) or _text(series, _PROJECTION_IN_TEXT)
+    return _kind(series.traits.image_type, series.description, _PROJECTIONS, _PROJECTION_IN_TEXT)
 
 
 def quantity(series: Series) -> str:
     """What a series holds that is no conventional CT, such as monoenergetic images; "" for a conventional one."""
-    return _word(series, _QUANTITIES) or _text(series, _QUANTITY_IN_TEXT)
+    return _kind(series.traits.image_type, series.description, _QUANTITIES, _QUANTITY_IN_TEXT)
 
 
 def is_average(series: Series) -> bool:
     """Whether it is an average of images (AVERAGE, MEAN): over a slab, or over the phases of a 4D scan."""
     stated = {"AVERAGE", "MEAN", "AVG", "AVERAGE_CT"} & set(series.traits.image_type[2:])
-    return bool(stated) or bool(_text(series, ((r"AVERAGE|AVG|AVE ?IP|AIP|MEAN ?IP", "average"),)))
+    return bool(stated) or bool(_text(series.description, ((r"AVERAGE|AVG|AVE ?IP|AIP|MEAN ?IP", "average"),)))
 
 
 def is_reformat(series: Series) -> bool:
@@ -59,11 +62,13 @@ def is_reformat(series: Series) -> bool:
     return any(re.search(r"\b(MPR|REFORMATTED|RESAMPLED)\b", value) for value in series.traits.image_type[2:])
 
 
-def _word(series: Series, kinds: tuple[tuple[str, str], ...]) -> str:
-    values = [value.removeprefix("CSA ") for value in series.traits.image_type[2:]]
-    return next((kind for words, kind in kinds for value in values if re.fullmatch(words, value)), "")
+@lru_cache(maxsize=4096)  # each series of a study is compared with each other one
+def _kind(image_type: tuple[str, ...], description: str, words: Kinds, words_in_text: Kinds) -> str:
+    values = [value.removeprefix("CSA ") for value in image_type[2:]]
+    stated = next((kind for pattern, kind in words for value in values if re.fullmatch(pattern, value)), "")
+    return stated or _text(description, words_in_text)
 
 
-def _text(series: Series, kinds: tuple[tuple[str, str], ...]) -> str:
-    words = re.sub(r"[\s_-]+", " ", series.description.upper())
+def _text(description: str, kinds: Kinds) -> str:
+    words = re.sub(r"[\s_-]+", " ", description.upper())
     return next((kind for pattern, kind in kinds if re.search(rf"(?<![A-Z0-9])({pattern})(?![A-Z0-9])", words)), "")
