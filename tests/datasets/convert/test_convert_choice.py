@@ -97,7 +97,7 @@ def test_structures_that_name_neither_series_nor_a_frame_that_is_here_say_so(tmp
     ct(tmp_path / "in" / "ct", 1)
     rtstruct(tmp_path / "in" / "rs.dcm", {"LN": NODE}, series_uid="", frame_uid="1.2.3")
     ((_, why),) = read_annotated_tree(tmp_path / "in").orphans
-    assert why == "it names no series; its frame of reference is 1.2.3, and no CT that is here lies in it"
+    assert why.startswith("it names no series; its frame of reference is 1.2.3, and no CT that is here lies in it;")
 
 
 def test_stacks_are_counted_without_other_series_that_are_named_too(tmp_path):
