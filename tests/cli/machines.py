@@ -26,7 +26,7 @@ def description(channels: tuple[str, ...] = ("CT",)) -> dict[str, Any]:
 def write_machine(folder: Path, channels: tuple[str, ...] = ("CT",)) -> Path:
     """A model folder as nnU-Net lays it out, for a network of a few thousand random weights."""
     torch.manual_seed(0)
-    plans = small_plans()
+    plans = small_plans() | {"axes": "LPS"}
     configuration = plans["configurations"]["3d_fullres"]
     configuration["normalization_schemes"] = ["CTNormalization"] * len(channels)
     configuration["use_mask_for_norm"] = [False] * len(channels)
