@@ -144,7 +144,7 @@ def predict(
             probabilities are averaged.
         scans: An image; a folder of images; a DICOM file, folder, tree or zip; or a CSV with the column ``path``.
         out: Folder of the masks, each named as its case.
-        choice: Which configuration, folds and stage before of a cascade, where there are several.
+        choice: Which configuration, folds and previous stage of a cascade, where there are several.
         options: How, and what is written besides; the defaults unless given.
         progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
         fields: Fields of `PredictOptions` that differ from ``options``: ``device``, ``mirroring``, ``nodes``, ...

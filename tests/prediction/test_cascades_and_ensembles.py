@@ -25,6 +25,7 @@ from lnsegfm.inference.speed_presets import InferenceSetting, choose_setting
 from lnsegfm.models.export_model import export_model
 from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import Model, ModelChoice, read_model, read_models, write_model
+from lnsegfm.models.plans import require_adaptable
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.plan_axes import with_axes
@@ -125,7 +126,15 @@ def assert_equal_to_stock(model: Model, scans: Path, expected: Path) -> None:
         assert (ours(model, case, exact=False).mask != theirs).mean() < 1e-2  # half precision is worst at the corners
 
 
-@pytest.mark.parametrize(("name", "change"), [("2d", None), ("2d", turned), ("3d_lowres", None), ("3d_lowres", turned)])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("2d", None),
+        ("3d_lowres", None),
+        pytest.param("2d", turned, marks=pytest.mark.long),
+        pytest.param("3d_lowres", turned, marks=pytest.mark.long),
+    ],
+)
 def test_one_configuration_of_several_in_the_plans(name, change, scans, tmp_path):
     folder = write_configuration(tmp_path, name, change=change)
     assert_equal_to_stock(read_model(tmp_path), scans, stock(folder, scans, tmp_path / "theirs"))
@@ -138,7 +147,7 @@ def test_five_folds_average_their_logits(scans, tmp_path):
     assert_equal_to_stock(model, scans, stock(folder, scans, tmp_path / "theirs", folds=5))
 
 
-@pytest.mark.parametrize("change", [None, turned])
+@pytest.mark.parametrize("change", [None, pytest.param(turned, marks=pytest.mark.long)])
 def test_both_stages_of_a_cascade(change, scans, tmp_path):
     low = write_configuration(tmp_path, "3d_lowres", folds=2, change=change)
     later = write_configuration(tmp_path, "3d_cascade_fullres", change=change, seed=11)
@@ -151,7 +160,7 @@ def test_both_stages_of_a_cascade(change, scans, tmp_path):
     assert any((read_mask(before / f"{c.name}.nii.gz")[0] > 0).any() for c in find_scans(scans, 1).cases)
 
 
-def test_the_stage_before_changes_the_later_one_s_masks(scans, tmp_path):
+def test_the_previous_stage_changes_the_later_one_s_masks(scans, tmp_path):
     """A cascade whose first stage is another one predicts something else: its masks are an input."""
     write_configuration(tmp_path, "3d_lowres")
     later = write_configuration(tmp_path, "3d_cascade_fullres", seed=11)
@@ -170,7 +179,7 @@ def test_a_cascade_is_imported_and_exported_with_both_stages(scans, tmp_path, mo
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
     stored = install(tmp_path / DATA, "both", ImportOptions())
     assert (
-        "The stage before it, 3d_lowres, is stored with it, from nnUNetTrainer__nnUNetPlans__3d_lowres." in stored.notes
+        "Its previous stage, 3d_lowres, is stored with it, from nnUNetTrainer__nnUNetPlans__3d_lowres." in stored.notes
     )
     assert verify(tmp_path / "home" / "models" / "both") == ()
     done = export_model(Path("both"), "nnunet-zip", tmp_path / "both.zip")
@@ -191,6 +200,41 @@ def test_a_cascade_is_imported_and_exported_with_both_stages(scans, tmp_path, mo
     export_model(later, "folder", tmp_path / "alone")
     install(tmp_path / "alone", "alone", ImportOptions())
     assert read_model(Path("alone")).previous is None
+
+
+def test_slices_are_imported_and_exported(scans, tmp_path, monkeypatch):
+    folder = write_configuration(tmp_path, "2d", folds=2)
+    monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
+    stored = install(tmp_path, "slices", ImportOptions())
+    assert stored.card.spacing_mm == (2.0, 1.3, 1.2)  # the slices' median distance, and the pixels'
+    export_model(Path("slices"), "nnunet-zip", tmp_path / "slices.zip")
+    export_model(Path("slices"), "safetensors", tmp_path / "plain")
+    install(tmp_path / "slices.zip", "again", ImportOptions())
+    install(tmp_path / "plain", "plain", ImportOptions())
+    install(folder / "fold_1" / "checkpoint_final.pth", "one", ImportOptions())
+    (case, *_) = find_scans(scans, 1).cases
+    expected = ours(read_model(folder), case).mask
+    for name in ("slices", "again", "plain"):
+        np.testing.assert_array_equal(ours(read_model(Path(name)), case).mask, expected)
+    assert read_model(Path("one")).weights_sha256 == read_model(folder).weights_sha256[1:]
+
+
+def test_neither_slices_nor_a_later_stage_is_adapted(tmp_path):
+    """Each in one line, which names what can be."""
+    later = write_configuration(tmp_path, "3d_cascade_fullres")
+    slices = write_configuration(tmp_path, "2d")
+    with pytest.raises(
+        ModelError, match=r"3d_cascade_fullres is the later stage of a cascade, .* Use 3d_"
+    ):
+        require_adaptable(read_model(later))
+    low, full = (write_configuration(tmp_path, name) for name in ("3d_lowres", "3d_fullres"))
+    for folder in (later, slices):
+        with pytest.raises(ModelError) as refused:
+            require_adaptable(read_model(folder))
+        (line,) = str(refused.value).splitlines()
+        assert line.endswith(f"it predicts, and is not fine-tuned. Fine-tune {full.resolve()} or {low.resolve()}.")
+    for folder in (low, full):
+        require_adaptable(read_model(folder))
 
 
 def ensembled(folders: list[Path], out: Path) -> Path:
@@ -215,7 +259,10 @@ def with_descriptions(folder: Path, model: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("names", [("2d", "3d_fullres"), ("3d_fullres", "2d", "3d_lowres")])
+@pytest.mark.parametrize(
+    "names",
+    [("2d", "3d_fullres"), pytest.param(("3d_fullres", "2d", "3d_lowres"), marks=pytest.mark.long)],
+)
 def test_models_average_their_probabilities(names, scans, tmp_path):
     folders = [write_configuration(tmp_path, name, seed=number) for number, name in enumerate(names)]
     theirs = [
@@ -231,6 +278,7 @@ def test_models_average_their_probabilities(names, scans, tmp_path):
     assert ours(model, case).probabilities is None
 
 
+@pytest.mark.long
 def test_a_cascade_may_be_one_of_several(scans, tmp_path):
     low = write_configuration(tmp_path, "3d_lowres")
     later = write_configuration(tmp_path, "3d_cascade_fullres", seed=11)
@@ -281,7 +329,7 @@ def test_models_of_other_labels_are_not_averaged(tmp_path):
         read_models([one, other])
 
 
-def test_a_stage_before_that_is_missing_or_another_is_named(scans, tmp_path):
+def test_a_previous_stage_that_is_missing_or_another_is_named(scans, tmp_path):
     later = write_configuration(tmp_path, "3d_cascade_fullres")
     full = write_configuration(tmp_path / "other", "3d_fullres")
     (case, *_) = find_scans(scans, 1).cases

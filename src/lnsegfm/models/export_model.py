@@ -190,9 +190,10 @@ def _notes(model: Model) -> tuple[str, ...]:
             f"Stock nnU-Net turns no scan to {model.axes}, the axes that it was trained on: give it scans stored so, "
             "or predict here."
         )
-    if model.stage_before is not None:
+    if model.previous_configuration is not None:
         where = model.previous.folder if model.previous is not None else "the one it was trained with"
-        notes.append(f"It takes the masks of {model.stage_before} ({where}): only nnunet-zip has both stages in it.")
+        before = model.previous_configuration
+        notes.append(f"It takes the masks of {before} ({where}): only nnunet-zip has both stages in it.")
     if model.network_class == SWIN:
         notes.append("Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.")
     if not knows_trainer(model.first.trainer_name):

@@ -35,7 +35,7 @@ class Model:
         stored: What an imported model says of itself: licence, citation, source; None for any other.
         fold_names: ``0``, ``1``, ... or ``all``, in the order of the folds.
         notes: What had to be done to read it, one line each.
-        previous: Of a cascade's later stage the model of the stage before, whose masks it takes; None of any other
+        previous: Of a cascade's later stage the model of the previous stage, whose masks it takes; None of any other
             model, and where it was not found.
         companions: Further models whose probabilities are averaged with this one's.
     """
@@ -62,13 +62,13 @@ class Model:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Hashes of all that its masks depend on: its folds, its stage before and its companions."""
+        """Hashes of all that its masks depend on: its folds, its previous stage and its companions."""
         before = {"previous_stage": self.previous.identity} if self.previous is not None else {}
         others = {"averaged_with": [other.identity for other in self.companions]} if self.companions else {}
         return {"model": list(self.weights_sha256), **before, **others}
 
     @property
-    def stage_before(self) -> str | None:
+    def previous_configuration(self) -> str | None:
         """Name of the configuration whose masks it takes; None unless it is the later stage of a cascade."""
         return previous_stage(self.plans, self.configuration)
 
@@ -121,7 +121,7 @@ class Model:
         return TrainedAxes(codes, source, mirrored=set(self.first.mirroring_axes or ()) == {0, 1, 2})
 
     def with_axes(self, axes: str | None) -> Model:
-        """The model with its axes stated, its stage before and what of its companions knows none; itself for None.
+        """The model with its axes stated, its previous stage and what of its companions knows none; itself for None.
 
         Raises:
             ConfigError: Not an axis code.

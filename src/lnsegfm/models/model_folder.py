@@ -25,7 +25,7 @@ from lnsegfm.models.model_layout import (
     later_stage,
     model_folders,
     of_configuration,
-    stage_before,
+    previous_stage_folder,
     unfinished,
 )
 from lnsegfm.nnunet.plan_axes import axes_of_plans
@@ -201,20 +201,20 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
         )
         if not model.channels or not (model.covers or model.labels):
             raise KeyError("channel_names")
-    return with_stage_before(model, choice.previous_stage) if whole else model
+    return with_previous_stage(model, choice.previous_stage) if whole else model
 
 
-def with_stage_before(model: Model, given: Path | None) -> Model:
-    """A later stage of a cascade with the model of its stage before; any other model as it is.
+def with_previous_stage(model: Model, given: Path | None) -> Model:
+    """A later stage of a cascade with the model of its previous stage; any other model as it is.
 
     Args:
         model: The model.
-        given: The stage before; None looks for it next to the model's folder.
+        given: The previous stage; None looks for it next to the model's folder.
 
     Raises:
-        ConfigError: A stage before that is not the one, or of a model that has none.
+        ConfigError: A previous stage that is not the one, or of a model that has none.
     """
-    before = model.stage_before
+    before = model.previous_configuration
     if before is None:
         if given is not None:
             raise ConfigError(
@@ -222,7 +222,7 @@ def with_stage_before(model: Model, given: Path | None) -> Model:
                 "masks. Leave it out."
             )
         return model
-    place = given if given is not None else stage_before(model.folder, before)
+    place = given if given is not None else previous_stage_folder(model.folder, before)
     if place is None:
         return model
     found = read_model(place, choice=ModelChoice(configuration=before if FolderName.of(place) is None else None))
@@ -243,7 +243,7 @@ def read_models(paths: Sequence[Path], choice: ModelChoice = ANY) -> Model:
 
     Args:
         paths: Folders or names (`locate_model`), at least one.
-        choice: Which model, folds and stage before, of the first.
+        choice: Which model, folds and previous stage, of the first.
 
     Raises:
         ModelError: A part is missing or not what it should be.

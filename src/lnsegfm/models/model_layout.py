@@ -32,7 +32,7 @@ class ModelChoice:
     Args:
         configuration: Name of the configuration, such as ``3d_fullres``; None where there is one.
         folds: ``0``, ``1``, ... or ``all``; every numbered one unless given.
-        previous_stage: The model of a cascade's stage before; beside its own folder unless given.
+        previous_stage: The model of a cascade's previous stage; beside its own folder unless given.
 
     Raises:
         ConfigError: A fold that cannot be.
@@ -140,7 +140,7 @@ def later_stage(folders: Sequence[Path]) -> Path | None:
         return None
     for folder, other in (tuple(folders), tuple(reversed(folders))):
         before = _previous_stage(folder, named[folder])
-        if before is not None and stage_before(folder, before) == other.resolve():
+        if before is not None and previous_stage_folder(folder, before) == other.resolve():
             return folder
     return None
 
@@ -152,8 +152,8 @@ def _previous_stage(folder: Path, configuration: str) -> str | None:
         return None
 
 
-def stage_before(folder: Path, previous: str) -> Path | None:
-    """The model folder of a cascade's stage before, beside the folder of its later stage.
+def previous_stage_folder(folder: Path, previous: str) -> Path | None:
+    """The model folder of a cascade's previous stage, beside the folder of its later stage.
 
     The one of the same trainer and plans counts; else the only one of that configuration.
 
@@ -172,7 +172,7 @@ def stage_before(folder: Path, previous: str) -> Path | None:
 
 
 PREVIOUS_STAGE = "previous_stage"
-"""Folder within a stored cascade's that holds the model of its stage before."""
+"""Folder within a stored cascade's that holds the model of its previous stage."""
 
 
 def _same_but_stage(one: FolderName | None, other: FolderName) -> bool:

@@ -234,13 +234,13 @@ def require_patch(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -
     """Refuse a patch that the network's strides do not divide, or of which they leave a single voxel.
 
     Args:
-        patch_size: Voxels (z, y, x).
-        strides: Strides of each stage, (z, y, x).
+        patch_size: Voxels (z, y, x), or (y, x) of slices.
+        strides: Strides of each stage, along the same axes.
 
     Raises:
         ConfigError: With the nearest patch size that fits.
     """
-    factor = [1, 1, 1]
+    factor = [1] * len(patch_size)
     for stride in strides:
         factor = [f * s for f, s in zip(factor, stride, strict=True)]
     nearest = [max(round(p / f), 1) * f for p, f in zip(patch_size, factor, strict=True)]

@@ -60,7 +60,7 @@ def prepare(
         ct: The channel that holds HU, if one does.
         bound: CT's lower bound after normalisation (`air_value`), to which voxels just above it are set.
         axes: The axis code that the network was trained on, to which the scan is turned; None leaves it as stored.
-        previous: The mask of a cascade's stage before, as that stage's export gives it; each of its labels becomes a
+        previous: The mask of a cascade's previous stage, as that stage's export gives it; each of its labels becomes a
             channel behind the image's.
 
     Raises:

@@ -17,11 +17,11 @@ from lnsegfm.prediction.scan_predictor import ScanPredictor
 class CascadePredictor(ScanPredictor):
     """Both stages of a cascade, one after the other: masks are those of ``nnUNetv2_predict`` run for each of them.
 
-    The mask of the stage before goes from memory into the later stage's preprocessing, which crops and resamples it
+    The mask of the previous stage goes from memory into the later stage's preprocessing, which crops and resamples it
     as labels and makes a channel of each.
 
     Args:
-        before: The stage before.
+        before: The previous stage.
         later: The stage whose masks are given.
         coarse: Refused where it is given.
 
@@ -38,11 +38,11 @@ class CascadePredictor(ScanPredictor):
         self.device, self.memory = later.device, later.memory
 
     def prepare(self, images: Sequence[Path | Volume]) -> PreprocessedScan:
-        """The scan as the stage before takes it."""
+        """The scan as the previous stage takes it."""
         return self._before.prepare(images)
 
     def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:
-        """The mask of the stage before, the scan with it, and the later stage's mask."""
+        """The mask of the previous stage, the scan with it, and the later stage's mask."""
         self._before.memory = self._later.memory = self.memory
         first = self._before.run(prepared)
         return self._later.run(self._later.prepare(prepared.images, first.mask), probabilities=probabilities)

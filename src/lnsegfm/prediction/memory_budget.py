@@ -83,7 +83,7 @@ def room(
 
 
 def _networks(model: Model) -> Iterator[Model]:
-    """The models that a model's masks are made by: itself, its stage before, its companions with theirs."""
+    """The models that a model's masks are made by: itself, its previous stage, its companions with theirs."""
     yield model
     if model.previous is not None:
         yield from _networks(model.previous)
@@ -120,7 +120,7 @@ def scan_bytes(model: Model, grid: Grid, probabilities: bool = False) -> int:
         total = 4 * (1 + len(model.label_names)) * math.prod(grid.shape)
         return total + max(scan_bytes(one, grid, probabilities=True) for one in alone)
     before = scan_bytes(model.previous, grid) if model.previous is not None else 0
-    channels = model.channels + (len(model.label_names) if model.stage_before is not None else 0)
+    channels = model.channels + (len(model.label_names) if model.previous_configuration is not None else 0)
     here = in_plan_order(model.plans, grid.spacing_mm)
     stated = list(resolve_configuration(model.plans, model.configuration)["spacing"])
     spacing = stated if len(stated) == len(here) else [here[0], *stated]  # slices keep their distance

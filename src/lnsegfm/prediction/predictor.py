@@ -113,7 +113,7 @@ class Predictor(ScanPredictor):
 
         Args:
             images: One file, or volume in memory, a channel.
-            previous: The mask of a cascade's stage before, in memory as `run` gives it.
+            previous: The mask of a cascade's previous stage, in memory as `run` gives it.
 
         Raises:
             DataError: The scan cannot be read, or its channels are not the model's.

@@ -24,18 +24,19 @@ def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredi
 
     Raises:
         ConfigError: The setting is not for this model.
-        ModelError: The stage before of a cascade is missing; a network cannot be built.
+        ModelError: The previous stage of a cascade is missing; a network cannot be built.
     """
     if model.companions:
         alone = (replace(model, companions=()), *model.companions)
         return EnsemblePredictor([ready(one, setting, **settings) for one in alone])
     on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")} | settings
-    if model.stage_before is None:
+    before = model.previous_configuration
+    if before is None:
         return Predictor(model, **on)
     if model.previous is None:
         raise ModelError(
-            f"Model {model.folder}: configuration {model.configuration} takes the masks of {model.stage_before}, and "
+            f"Model {model.folder}: configuration {model.configuration} takes the masks of {before}, and "
             "no model of that is next to it. Give it with --previous-stage FOLDER."
         )
-    before = ready(model.previous, replace(setting, coarse=None), **{**settings, "watch": False})
-    return CascadePredictor(before, Predictor(model, **{**on, "coarse": None}), setting.coarse)
+    first = ready(model.previous, replace(setting, coarse=None), **{**settings, "watch": False})
+    return CascadePredictor(first, Predictor(model, **{**on, "coarse": None}), setting.coarse)

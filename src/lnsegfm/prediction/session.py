@@ -229,7 +229,7 @@ def load(
             folders or names, whose probabilities are averaged.
         device: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda`` or ``mps``; that of the options
             unless given.
-        choice: Which configuration, folds and stage before of a cascade, where there are several.
+        choice: Which configuration, folds and previous stage of a cascade, where there are several.
         options: How it predicts; the defaults unless given.
         fields: Fields of `SessionOptions` that differ from ``options``: ``mirroring``, ``step``, ``fast``, ...
 

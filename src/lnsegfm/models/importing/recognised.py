@@ -63,7 +63,7 @@ class RecognisedModel:
         citation: What its file asks to cite.
         card: What its file says of itself.
         axes: The axis code that its form was trained on; None where that is not known of the form.
-        previous: Of a cascade's later stage the model of the stage before, where it is there.
+        previous: Of a cascade's later stage the model of the previous stage, where it is there.
     """
 
     form: str

@@ -20,7 +20,7 @@ from lnsegfm.models.model_layout import (
     later_stage,
     model_folders,
     of_configuration,
-    stage_before,
+    previous_stage_folder,
     unfinished,
 )
 from lnsegfm.nnunet.plan_axes import RAS
@@ -50,13 +50,13 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     of_total = "TotalSegmentator" in f"{_dataset_name(found)}{found.files[0].parent}"
     form = "TotalSegmentator model folder" if of_total else "nnU-Net model folder"
     axes = RAS if of_total else None
-    before = replace(found.previous, form="stage before", axes=axes) if found.previous is not None else None
+    before = replace(found.previous, form="previous stage", axes=axes) if found.previous is not None else None
     form = f"{form}, from an archive" if source.unpacked else form
     return replace(found, form=form, axes=axes, previous=before)
 
 
 def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> RecognisedModel:
-    """The model of a folder, and that of its stage before where it is the later one of a cascade."""
+    """The model of a folder, and that of its previous stage where it is the later one of a cascade."""
     files = (folder / "plans.json", folder / "dataset.json")
     stored = _stored(folder)
     plans, dataset_json = (read_table(file) for file in files)
@@ -64,7 +64,7 @@ def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> Re
     name = FolderName.of(folder)
     configuration = name.configuration if name is not None else options.configuration
     before = previous_stage(plans, configuration) if configuration and isinstance(plans, dict) else None
-    place = stage_before(folder, before) if before is not None else None
+    place = previous_stage_folder(folder, before) if before is not None else None
     notes = unfinished(folds)
     if before is not None:
         said = (
@@ -72,7 +72,7 @@ def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> Re
             if place is not None
             else "not there: predict asks for --previous-stage"
         )
-        notes = (*notes, f"The stage before it, {before}, is {said}.")
+        notes = (*notes, f"Its previous stage, {before}, is {said}.")
     return RecognisedModel(
         form="",
         folds=tuple(
