@@ -223,9 +223,7 @@ def test_neither_slices_nor_a_later_stage_is_adapted(tmp_path):
     """Each in one line, which names what can be."""
     later = write_configuration(tmp_path, "3d_cascade_fullres")
     slices = write_configuration(tmp_path, "2d")
-    with pytest.raises(
-        ModelError, match=r"3d_cascade_fullres is the later stage of a cascade, .* Use 3d_"
-    ):
+    with pytest.raises(ModelError, match=r"3d_cascade_fullres is the later stage of a cascade, .* Use 3d_"):
         require_adaptable(read_model(later))
     low, full = (write_configuration(tmp_path, name) for name in ("3d_lowres", "3d_fullres"))
     for folder in (later, slices):
