@@ -60,7 +60,7 @@ def own(model: Path, tmp_path: Path) -> Path:
             ["--label", "node=1", "--label", "vessel=1"],
             "Label option 'vessel=1': its name or value is already taken. Give each label once.",
         ),
-        (["--label", "node=2"], "Label values [2]: they must be 1, 2, 3, ... without a gap. Renumber the masks."),
+        (["--label", "node=70000"], "Label values [70000]: 70000 is not from 1 to 65535. Renumber the masks."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

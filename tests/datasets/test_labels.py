@@ -48,11 +48,11 @@ def test_background_may_be_left_out():
         (["node"], "not a table"),
         (None, "not a table"),
         ({"background": 1, "node": 2}, "background is always 0"),
-        ({"node": 2}, "1, 2, 3, ... without a gap"),
-        ({"node": 1, "vessel": 3}, "without a gap"),
-        ({"node": 1, "vessel": 1}, "without a gap"),
-        ({"node": 1, "ignore": 3}, "Renumber it to 2"),
-        ({"node": 2, "ignore": 1}, "without a gap"),
+        ({"node": 0}, "0 is not from 1 to 65535"),
+        ({"node": -1}, "-1 is not from 1 to 65535"),
+        ({"node": 65536}, "65536 is not from 1 to 65535"),
+        ({"node": 1, "vessel": 1}, "two labels have 1"),
+        ({"node": 1, "ignore": 1}, "two labels have 1"),
         ({"node": "one"}, "not a whole number"),
         ({"node": 1.0}, "not a whole number"),
         ({"node": True}, "not a whole number"),
@@ -63,12 +63,68 @@ def test_background_may_be_left_out():
         ({"two\nlines": 1}, "not a name"),
     ],
 )
-def test_refuses_what_nnunet_would_stumble_over_in_one_line(labels, said):
+def test_refuses_what_cannot_be_in_one_line(labels, said):
     with pytest.raises(DataError) as error:
         LabelMap.from_dataset_json(labels)
 
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+GAPS = LabelMap({"node": 255, "vessel": 3}, ignore=7)
+
+
+def test_values_with_gaps_have_consecutive_ones_in_their_order():
+    assert GAPS.consecutive == LabelMap({"vessel": 1, "node": 2}, ignore=3)
+    assert GAPS.consecutive.consecutive == GAPS.consecutive
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [GAPS, LabelMap({"node": 255}), LabelMap({"a": 65535, "b": 1000}), LabelMap({"node": 1, "vessel": 2}, ignore=3)],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
+def test_masks_become_consecutive_and_back(labels, kind):
+    mask = np.random.default_rng(0).choice(sorted(labels.allowed), (3, 4, 5)).astype(kind)
+
+    there = labels.to_consecutive(mask)
+
+    assert set(np.unique(there)) <= labels.consecutive.allowed
+    for name, value in labels.names.items():
+        np.testing.assert_array_equal(there == labels.consecutive.names[name], mask == value)
+    np.testing.assert_array_equal(labels.from_consecutive(there), mask)
+
+
+def test_a_value_without_a_name_is_never_made_background():
+    with pytest.raises(DataError, match=r"Label values \[4\]"):
+        GAPS.to_consecutive(np.array([0, 255, 4]))
+
+
+def test_a_model_says_both_values():
+    assert GAPS.to_model_json() == {
+        "labels": {"background": 0, "vessel": 1, "node": 2, "ignore": 3},
+        "label_values": {"background": 0, "vessel": 3, "node": 255, "ignore": 7},
+    }
+    assert LabelMap.of_model(GAPS.to_model_json()) == GAPS.consecutive
+    assert LabelMap.of_masks(GAPS.to_model_json()) == GAPS
+    assert LabelMap({"node": 1}).to_model_json() == {"labels": {"background": 0, "node": 1}}
+
+
+@pytest.mark.parametrize(
+    ("description", "said"),
+    [
+        ({"labels": {"node": 2}}, "without a gap"),
+        ({"labels": {"node": 1, "vessel": 3}}, "without a gap"),
+        ({"labels": {"node": 2, "ignore": 1}}, "without a gap"),
+        ({"labels": {"node": 1}, "label_values": {"other": 5}}, "not of the labels node=1"),
+        ({"labels": {"a": 1, "b": 2}, "label_values": {"a": 9, "b": 5}}, "not of the labels a=1, b=2"),
+        ({"labels": {"node": 1}, "label_values": {"node": 5, "ignore": 6}}, "not of the labels node=1"),
+    ],
+)
+def test_refuses_values_that_are_not_of_a_models_outputs(description, said):
+    with pytest.raises(DataError, match=said):
+        LabelMap.of_masks(description)
 
 
 def test_reads_options():

@@ -13,6 +13,10 @@ from lnsegfm.errors import DataError
 
 BACKGROUND = "background"
 IGNORE = "ignore"
+VALUES = "label_values"
+"""Entry of a model's ``dataset.json``: the values that its masks are written with, where they are not consecutive."""
+HIGHEST = 65535
+"""Of a label's value: masks hold 16 bits."""
 NODE_WORDS = frozenset({"node", "nodes", "nodal", "lymph", "lymphnode", "lymphnodes", "ln", "lns", "gtvn", "gtvnd"})
 
 
@@ -20,7 +24,8 @@ NODE_WORDS = frozenset({"node", "nodes", "nodal", "lymph", "lymphnode", "lymphno
 class LabelMap:
     """Foreground labels by name, and the value that marks voxels nobody annotated.
 
-    Values are what nnU-Net demands: 1, 2, 3, ... without a gap, and ``ignore`` the next one. 0 is background.
+    Values are those of the masks, any from 1 to 65535; 0 is background. nnU-Net demands 1, 2, 3, ... without a gap and
+    ``ignore`` the next one: `consecutive` are those values, in the same order.
 
     Args:
         names: Label name to value; kept in ascending order of value.
@@ -42,14 +47,11 @@ class LabelMap:
             if not isinstance(name, str) or not name.strip() or not name.isprintable() or name in (BACKGROUND, IGNORE):
                 raise DataError(f"Label name {name!r}: not a name for a foreground label. Use words like lymph_node.")
         object.__setattr__(self, "names", dict(sorted(self.names.items(), key=lambda item: item[1])))
-        values = list(self.names.values())
-        if values != list(range(1, len(values) + 1)):
-            raise DataError(f"Label values {values}: they must be 1, 2, 3, ... without a gap. Renumber the masks.")
-        if self.ignore is not None and self.ignore != len(values) + 1:
-            raise DataError(
-                f"Ignore value {self.ignore}: it must follow the highest label, which is {len(values)}. "
-                f"Renumber it to {len(values) + 1}."
-            )
+        values = [*self.names.values(), *([self.ignore] if self.ignore is not None else [])]
+        if strange := [value for value in values if not 0 < value <= HIGHEST]:
+            raise DataError(f"Label values {values}: {strange[0]} is not from 1 to {HIGHEST}. Renumber the masks.")
+        if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+            raise DataError(f"Label values {values}: two labels have {twice[0]}. Give each label a value of its own.")
 
     def __hash__(self) -> int:
         return hash((tuple(self.names.items()), self.ignore))
@@ -59,6 +61,75 @@ class LabelMap:
         """Every value that a mask may hold: background, the labels, ignore."""
         return frozenset({0, *self.names.values(), *([self.ignore] if self.ignore is not None else [])})
 
+    @property
+    def consecutive(self) -> LabelMap:
+        """The labels with the values of a network's outputs: 1, 2, 3, ... in their order, ignore the next."""
+        ignore = len(self.names) + 1 if self.ignore is not None else None
+        return LabelMap({name: number for number, name in enumerate(self.names, 1)}, ignore)
+
+    def to_consecutive(self, mask: np.ndarray) -> np.ndarray:
+        """A mask with the values of `consecutive` in the place of these; itself where they are the same.
+
+        Raises:
+            DataError: A value that no label has.
+        """
+        if self == self.consecutive:
+            return mask
+        if strangers := [value for value in values_in(mask) if value not in self.allowed]:
+            raise DataError(f"Label values {strangers}: not among {self}. Name them with --label NAME=VALUE.")
+        table = np.zeros(max(self.allowed) + 1, dtype=np.uint16)
+        table[self._values] = self.consecutive._values
+        replaced: np.ndarray = table[mask]
+        return replaced
+
+    def from_consecutive(self, mask: np.ndarray) -> np.ndarray:
+        """The inverse of `to_consecutive`, in the smallest unsigned type that holds the values."""
+        if self == self.consecutive:
+            return mask
+        kind = np.uint8 if max(self.allowed) <= np.iinfo(np.uint8).max else np.uint16
+        replaced: np.ndarray = np.array([0, *self._values], dtype=kind)[mask]
+        return replaced
+
+    @property
+    def _values(self) -> list[int]:
+        return [*self.names.values(), *([self.ignore] if self.ignore is not None else [])]
+
+    @classmethod
+    def of_model(cls, description: Mapping[str, Any]) -> LabelMap:
+        """The labels of a network's outputs, from the ``dataset.json`` beside a model.
+
+        Raises:
+            DataError: Not such a table, or values that nnU-Net trains with none of: with a gap.
+        """
+        labels = cls.from_dataset_json(description.get("labels"))
+        if labels != labels.consecutive:
+            raise DataError(
+                f"Labels {labels}: a model's values are 1, 2, 3, ... without a gap, ignore last. "
+                f"Write {labels.consecutive}, in the order of its outputs."
+            )
+        return labels
+
+    @classmethod
+    def of_masks(cls, description: Mapping[str, Any]) -> LabelMap:
+        """The labels with the values that a model's masks are written with: its entry ``label_values``, else its own.
+
+        Raises:
+            DataError: As `of_model`, or values of other labels, or in another order.
+        """
+        own, values = cls.of_model(description), description.get(VALUES)
+        if values is None:
+            return own
+        written = cls.from_dataset_json(values)
+        if written.consecutive != own:
+            raise DataError(f"{VALUES} {written}: they are not of the labels {own}. Copy the dataset.json again.")
+        return written
+
+    def to_model_json(self) -> dict[str, Any]:
+        """What a model's ``dataset.json`` says of its labels: ``labels``, and ``label_values`` where they differ."""
+        trained = self.consecutive
+        own = {} if trained == self else {VALUES: self.to_dataset_json()}
+        return {"labels": trained.to_dataset_json(), **own}
+
     @classmethod
     def from_dataset_json(cls, labels: Any) -> LabelMap:
         """Read the ``labels`` of an nnU-Net ``dataset.json``: ``{"background": 0, "lymph_node": 1, "ignore": 2}``.
@@ -66,7 +137,7 @@ class LabelMap:
         ``background`` may be left out, a value may be text or a list of itself alone (`plain_labels`).
 
         Raises:
-            DataError: Not such a table; region-based labels (lists of values); values that leave a gap.
+            DataError: Not such a table; region-based labels (lists of values); values that two labels have.
         """
         if not isinstance(labels, Mapping) or not labels:
             raise DataError(f'Labels {labels!r}: not a table of names and values. Write {{"lymph_node": 1}}.')

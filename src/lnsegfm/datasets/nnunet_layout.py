@@ -51,7 +51,7 @@ def dataset_description(
     """The content of a ``dataset.json``; without labels (an encoder has none) background is all there is."""
     return {
         "channel_names": {str(number): name for number, name in enumerate(channels)},
-        "labels": labels.to_dataset_json() if labels is not None else {BACKGROUND: 0},
+        **(labels.to_model_json() if labels is not None else {"labels": {BACKGROUND: 0}}),
         "numTraining": training_cases,
         "file_ending": ending,
     }

@@ -111,4 +111,5 @@ def _probabilities(prediction: Any) -> dict[str, np.ndarray]:
     kept = getattr(prediction, "probabilities", None)
     if kept is None or not isinstance(getattr(prediction, "grid", None), Grid):
         return {}
-    return {name: kept[value].astype(np.float16) for name, value in prediction.labels.items()}
+    labels = LabelMap(dict(prediction.labels))
+    return {name: share.astype(np.float16) for name, share in zip(labels.names, kept[1:], strict=True)}

@@ -65,7 +65,7 @@ def read_probabilities(path: Path, labels: LabelMap, grid: Grid) -> dict[str, np
         ) from None
     if not (probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING):  # NaN compares false
         raise DataError(f"{path}: its values are not between 0 and 1. Predict again with --probabilities.")
-    return {name: probabilities[value] for name, value in labels.names.items()}
+    return dict(zip(labels.names, probabilities[1:], strict=True))
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:

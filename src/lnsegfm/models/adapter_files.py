@@ -99,7 +99,7 @@ def read_adapter(place: Path) -> AdapterDescription:
         for configuration in checkpoint.plans["configurations"].values():
             require_known_imports(configuration, file)
         model = Model(place, (checkpoint,), checkpoint.plans, checkpoint.dataset_json)
-        if not model.channels or not model.labels:
+        if not model.channels or not model.mask_labels:
             raise KeyError("channel_names")
         file_ending(checkpoint.dataset_json)
         _of(str, card["method"]), _of(dict, card["settings"])
@@ -252,7 +252,7 @@ def describe_adapter(place: Path, base: Path | None = None, *, progress: Progres
         "settings": described.settings,
         "base": {**described.terms, "sha256": adapter.base_sha256},
         "model_sha256": adapter.model_sha256,
-        "labels": dict(model.labels.names),
+        "labels": dict(model.mask_labels.names),
         "channels": list(model.channel_names),
         "axes": model.axes,
         "configuration": model.configuration,

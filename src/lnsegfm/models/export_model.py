@@ -190,6 +190,8 @@ def _notes(model: Model) -> tuple[str, ...]:
             f"Stock nnU-Net turns no scan to {model.axes}, the axes that it was trained on: give it scans stored so, "
             "or predict here."
         )
+    if model.mask_labels != model.labels:
+        notes.append(f"Stock tools write {model.labels} into masks; predicted here they hold {model.mask_labels}.")
     if model.previous_configuration is not None:
         where = model.previous.folder if model.previous is not None else "the one it was trained with"
         before = model.previous_configuration

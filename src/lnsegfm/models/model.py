@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.labels import VALUES, LabelMap
 from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
 from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.domain_ranges import TrainedAxes
@@ -79,8 +79,19 @@ class Model:
 
     @property
     def labels(self) -> LabelMap:
-        """What its mask's numbers mean."""
-        return LabelMap.from_dataset_json(self.dataset_json["labels"])
+        """Its outputs: 1, 2, 3, ..."""
+        return LabelMap.of_model(self.dataset_json)
+
+    @property
+    def mask_labels(self) -> LabelMap:
+        """What the numbers in its masks mean: the values of the data that it was trained on."""
+        return LabelMap.of_masks(self.dataset_json)
+
+    @property
+    def masks_json(self) -> dict[str, Any]:
+        """The ``dataset.json`` beside its masks: its own, with the values that they are written with."""
+        kept = {key: value for key, value in self.dataset_json.items() if key != VALUES}
+        return kept | ({"labels": self.mask_labels.to_dataset_json()} if VALUES in self.dataset_json else {})
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -100,10 +111,11 @@ class Model:
             if theirs not in self.label_names:
                 known = ", ".join(self.label_names) or "none"
                 raise ConfigError(f"--map {theirs}={names[theirs]}: the base has no label {theirs}. It has: {known}.")
-        renamed = {names.get(label, label): value for label, value in self.dataset_json["labels"].items()}
-        if len(renamed) < len(self.dataset_json["labels"]):
+        tables = {key: self.dataset_json[key] for key in ("labels", VALUES) if key in self.dataset_json}
+        renamed = {key: {names.get(label, label): v for label, v in table.items()} for key, table in tables.items()}
+        if len(renamed["labels"]) < len(self.dataset_json["labels"]):
             raise ConfigError(f"--map {names}: two labels of the base would have one name. Map each to its own.")
-        description = {**self.dataset_json, "labels": renamed}
+        description = {**self.dataset_json, **renamed}
         folds = tuple(replace(fold, dataset_json=description) for fold in self.folds)
         return replace(self, folds=folds, dataset_json=description)
 

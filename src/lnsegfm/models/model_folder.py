@@ -199,7 +199,7 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
             fold_names=tuple(located.folds),
             notes=tuple(dict.fromkeys(notes)),
         )
-        if not model.channels or not (model.covers or model.labels):
+        if not model.channels or not (model.covers or model.mask_labels):
             raise KeyError("channel_names")
     return with_previous_stage(model, choice.previous_stage) if whole else model
 
@@ -253,10 +253,10 @@ def read_models(paths: Sequence[Path], choice: ModelChoice = ANY) -> Model:
     first, *others = (read_model(path, choice=choice if not number else ANY) for number, path in enumerate(paths))
     seen = [first.identity]
     for other in others:
-        if (other.labels, other.channel_names) != (first.labels, first.channel_names):
+        if (other.mask_labels, other.channel_names) != (first.mask_labels, first.channel_names):
             raise ConfigError(
-                f"Model {other.folder}: it knows {other.labels} on {', '.join(other.channel_names)}, and "
-                f"{first.folder} {first.labels} on {', '.join(first.channel_names)}. Average models of the same "
+                f"Model {other.folder}: it knows {other.mask_labels} on {', '.join(other.channel_names)}, and "
+                f"{first.folder} {first.mask_labels} on {', '.join(first.channel_names)}. Average models of the same "
                 "labels and channels."
             )
         if other.identity in seen:

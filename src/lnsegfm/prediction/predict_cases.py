@@ -109,10 +109,10 @@ def predict_cases(
     def leaving() -> None:
         write_refusals(out, scans.source, [*scans.refused, *cohort.foreign])
         write_passed_over(out, scans.source, scans.passed_over)
-        write_indexes(out, model.labels, summary=summary)
+        write_indexes(out, model.mask_labels, summary=summary)
 
     with joined(out, outputs.origin.made_by, overwrite=options.overwrite, leaving=leaving) as generation:
-        write_json(out / "dataset.json", dict(model.dataset_json))
+        write_json(out / "dataset.json", model.masks_json)
         cohort.predict(generation)
     lost = {failure.case for failure in cohort.failed}
     names = [case.name for case in scans.cases if case.name not in lost]

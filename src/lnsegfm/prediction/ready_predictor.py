@@ -10,12 +10,13 @@ from lnsegfm.inference.speed_presets import InferenceSetting
 from lnsegfm.models.model import Model
 from lnsegfm.prediction.cascade_predictor import CascadePredictor
 from lnsegfm.prediction.ensemble_predictor import EnsemblePredictor
+from lnsegfm.prediction.mask_values import MaskValues
 from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.prediction.scan_predictor import ScanPredictor
 
 
 def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredictor:
-    """A predictor with a setting.
+    """A predictor with a setting; its masks hold the values of the data that the model was trained on.
 
     Args:
         model: The model.
@@ -26,9 +27,15 @@ def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredi
         ConfigError: The setting is not for this model.
         ModelError: The previous stage of a cascade is missing; a network cannot be built.
     """
+    labels, predictor = model.mask_labels, _by_outputs(model, setting, **settings)
+    return predictor if labels == model.labels else MaskValues(predictor, labels)
+
+
+def _by_outputs(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredictor:
+    """A predictor whose masks hold the numbers of the network's outputs."""
     if model.companions:
         alone = (replace(model, companions=()), *model.companions)
-        return EnsemblePredictor([ready(one, setting, **settings) for one in alone])
+        return EnsemblePredictor([_by_outputs(one, setting, **settings) for one in alone])
     on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")} | settings
     before = model.previous_configuration
     if before is None:
@@ -38,5 +45,5 @@ def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredi
             f"Model {model.folder}: configuration {model.configuration} takes the masks of {before}, and "
             "no model of that is next to it. Give it with --previous-stage FOLDER."
         )
-    first = ready(model.previous, replace(setting, coarse=None), **{**settings, "watch": False})
+    first = _by_outputs(model.previous, replace(setting, coarse=None), **{**settings, "watch": False})
     return CascadePredictor(first, Predictor(model, **{**on, "coarse": None}), setting.coarse)

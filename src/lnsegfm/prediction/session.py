@@ -84,7 +84,7 @@ class Session:
     @property
     def labels(self) -> dict[str, int]:
         """Label name to value."""
-        return dict(self.model.labels.names)
+        return dict(self.model.mask_labels.names)
 
     @property
     def channels(self) -> tuple[str, ...]:

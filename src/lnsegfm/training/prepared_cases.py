@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.image_objects import Volume
@@ -81,7 +82,8 @@ def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str
     if case.label is None:
         raise DataError(f"Case {case.name}: it has no reference. Label it, or leave it out.")
     arrays = ScanArrays.stack([Volume.read(image) for image in case.images], axes_of_plans(plans.plans)[0])
-    reference = arrays.reference(Volume(*read_mask(case.label)))
+    mask, grid = read_mask(case.label)
+    reference = arrays.reference(Volume(LabelMap.of_masks(dataset_json).to_consecutive(mask), grid))
     with nnunet_environment():
         data, labels, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
             arrays.data, reference, arrays.properties, plans, configuration, dataset_json

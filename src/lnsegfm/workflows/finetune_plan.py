@@ -131,7 +131,7 @@ def plan(
     recipe = replace(
         recipe, plans=sha256(plans) if plans is not None else None, folds=recipe.folds if len(folds) > 1 else None
     )
-    dataset = open_dataset(data, labels, default_labels=None if base.covers else base.labels)
+    dataset = open_dataset(data, labels, default_labels=None if base.covers else base.mask_labels)
     _require_mapped(recipe, dataset)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     require_usable(dataset, progress=progress)

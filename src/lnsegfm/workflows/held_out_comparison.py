@@ -91,12 +91,12 @@ def open_source_data(root: Path, base: Model, progress: Progress) -> Dataset:
     Raises:
         DataError: Cases that cannot be used, or labels that the base does not know.
     """
-    data = open_dataset(root, default_labels=None if base.covers else base.labels)
+    data = open_dataset(root, default_labels=None if base.covers else base.mask_labels)
     progress.stage(f"Checking {counted(len(data.cases), 'source case')}")
     require_usable(data, progress=progress)
     if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
         raise DataError(
-            f"--source-data {root}: the base cannot predict it (it knows {base.labels} on "
+            f"--source-data {root}: the base cannot predict it (it knows {base.mask_labels} on "
             f"{', '.join(base.channel_names)}). Name scans of what the base was trained for."
         )
     return data
@@ -180,7 +180,7 @@ def score_masks(
     scoring = scoring or Scoring(node_labels=node_labels(labels.names))
     known = Known(images={case.name: case.images[0] for case in cases if case.images}, subjects=subjects or {})
     scores = (
-        evaluate_case(case.name, masks[case.name], case.label, labels, model.labels, scoring=scoring, known=known)
+        evaluate_case(case.name, masks[case.name], case.label, labels, model.mask_labels, scoring=scoring, known=known)
         for case in cases
         if case.label is not None
     )
@@ -189,7 +189,7 @@ def score_masks(
         tuple(scores),
         tolerance_mm=scoring.tolerance_mm,
         node_labels=scoring.node_labels,
-        prediction_labels=model.labels,
+        prediction_labels=model.mask_labels,
     )
 
 

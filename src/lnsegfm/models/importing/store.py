@@ -130,7 +130,7 @@ def _with_axes(fold: Checkpoint, found: RecognisedModel, given: str | None) -> t
 def sentence(found: RecognisedModel, fold: Checkpoint) -> str:
     """What was recognised, in a line."""
     channels = channel_names(fold.dataset_json)
-    labels = [] if found.covers else list(LabelMap.from_dataset_json(fold.dataset_json["labels"]).names.items())
+    labels = [] if found.covers else list(LabelMap.of_masks(fold.dataset_json).names.items())
     words = [f"{name}={value}" for name, value in labels[:SHOWN]]
     words += [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
     folds = f", {len(found.folds)} folds" if len(found.folds) > 1 else ""
@@ -175,7 +175,7 @@ def _card(
     said = known.as_json() if known is not None else {}
     file = {
         "architecture": architecture_name(fold),
-        "labels": None if found.covers else dict(LabelMap.from_dataset_json(fold.dataset_json["labels"]).names),
+        "labels": None if found.covers else dict(LabelMap.of_masks(fold.dataset_json).names),
         "channels": _channels(fold.dataset_json),
         "spacing_mm": _spacing(fold),
     }

@@ -169,7 +169,7 @@ def _require_labels(dataset_json: Mapping[str, Any], where: str, encoder: bool) 
     if encoder:
         return
     try:
-        LabelMap.from_dataset_json(dataset_json.get("labels"))
+        LabelMap.of_masks(dataset_json)
     except DataError as error:
         raise ModelError(f"{where}: {error}") from None
 

@@ -45,7 +45,7 @@ class MaskOrigin:
         """
         stated = {"model_axes": options.model_axes} if options.model_axes is not None else {}
         return cls(
-            labels=model.labels,
+            labels=model.mask_labels,
             title=model_title(model),
             made_by=model.identity | options.setting.to_json() | stated,
             mask_ending=str(model.dataset_json.get("file_ending", ".nii.gz")),
