@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lnsegfm.models.importing.match_weights import empty_network
 from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of, is_nnunets
 from lnsegfm.models.importing.normalise import normalise_fold
@@ -51,7 +53,8 @@ def read_fold(
         return FoldAsRead(read, notes)
     plain = plain_names(read.weights)
     wrapped = list(plain) != list(read.weights)
-    own = is_nnunets(content) and finds_trainer(read.trainer_name)
+    single = all(tensor.dtype is torch.float32 for tensor in plain.values() if tensor.is_floating_point())
+    own = is_nnunets(content) and single and finds_trainer(read.trainer_name)
     swin = is_swin(plain) and network_class(plans, read.configuration) != SWIN  # its trainer built it in code
     if own and not wrapped and not swin:
         return FoldAsRead(read, notes)

@@ -93,7 +93,7 @@ class Predictor(ScanPredictor):
         self.step, self.memory, self.exact, self.coarse = step, memory, exact, coarse
         self._network = build_network(model.first, deep_supervision=False)
         for fold in reversed(model.folds):  # the first one stays in it
-            load_weights(self._network, fold.weights)
+            load_weights(self._network, fold.weights, f"Model {model.folder}")
         with nnunet_environment():
             from lnsegfm.nnunet.prediction_plans import PredictionPlans
 

@@ -54,8 +54,13 @@ def module_group(name: str) -> str:
     return path[0] if path[0][-1:].isdigit() else ".".join(path[:2])
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str = "Checkpoint") -> None:
     """Load a state dict into its network.
+
+    Args:
+        network: The network.
+        weights: The state dict.
+        what: What it is, for the message.
 
     Raises:
         ModelError: It does not fit the network.
@@ -65,6 +70,6 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise ModelError(
-            f"Checkpoint: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). "
+            f"{what}: its weights do not fit its own plans ({' '.join(lines[1:2]).strip()}). "
             "Use the plans.json that it was trained with."
         ) from None

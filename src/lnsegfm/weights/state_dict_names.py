@@ -17,6 +17,8 @@ BACKBONE = "backbone"
 COMPILED = "_orig_mod"
 TRANSFORMER = "swinViT."
 HEAD = "out.conv.conv.weight"
+VERSION_1 = "conv_blocks_context.0."
+OF_VERSION_1 = "its weights are those of nnU-Net version 1, whose networks nnU-Net 2 does not build"
 DEPTH = 3
 """Tables in tables in which a state dict is looked for; a pickle may hold a table within itself."""
 

@@ -12,7 +12,7 @@ from lnsegfm.datasets.dataset import Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import Split, draw_shots
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.messages import counted
 from lnsegfm.methods.method import Method, TrainableCounts
 from lnsegfm.methods.table import METHODS
@@ -27,6 +27,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.storage import content_hash, read_json, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state import load_weights
 from lnsegfm.weights.transfer import Transfer, transfer
 from lnsegfm.workflows.held_out_comparison import open_source_data
 from lnsegfm.workflows.training_run import TrainingPlan
@@ -219,16 +220,22 @@ def _start(
     )
     seed_everything(recipe.seed)
     network = build_network(checkpoint, deep_supervision=True)
-    report = transfer(
-        base.first.weights,
-        network,
-        base_labels=["background", *base.label_names],
-        labels=["background", *data.labels.names],
-        base_channels=base.channels,
-        channels=len(data.channels),
-        covers=base.covers,
-        minimum=recipe.min_transfer,
-    )
+    try:
+        report = transfer(
+            base.first.weights,
+            network,
+            base_labels=["background", *base.label_names],
+            labels=["background", *data.labels.names],
+            base_channels=base.channels,
+            channels=len(data.channels),
+            covers=base.covers,
+            minimum=recipe.min_transfer,
+        )
+    except TransferError:
+        if not base.covers:  # a base whose weights are not its own plans' fits nothing: that is then what is wrong
+            own = build_network(base.first, deep_supervision=True)
+            load_weights(own, base.first.weights, f"Model {base.folder}")
+        raise
     if method.starts_fresh:
         seed_everything(recipe.seed, 1)  # by the seed alone it would be what a base of the same seed began with
         network = build_network(checkpoint, deep_supervision=True)

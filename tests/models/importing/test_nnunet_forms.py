@@ -301,7 +301,7 @@ def test_half_precision_becomes_float32_and_says_so(trained, tmp_path, take):
     halved = {name: tensor.to(torch.bfloat16) for name, tensor in trained.weights.items()}
     torch.save(halved, tmp_path / "net.pt")
     stored = take(tmp_path / "net.pt", plans=trained.folder / "plans.json", labels=labels("node"))
-    assert "The weights came as bfloat16 and are stored as float32." in stored.notes
+    assert "The weights came as bfloat16 and are taken as float32." in stored.notes
     found = read_model(Path("it")).first.weights
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in halved.items())
 

@@ -86,7 +86,7 @@ def match_weights(
     for names in groups.values():
         tensor = _merge_aliases([(n, weights[n]) for n in sources.get(names[0], ())], state[names[0]], changed)
         matched.update(dict.fromkeys(names, tensor))
-    notes = tuple(f"The weights came as {kind} and are stored as float32." for kind in sorted(changed))
+    notes = tuple(f"The weights came as {kind} and are taken as float32." for kind in sorted(changed))
     return {name: matched[name] for name in state}, notes
 
 

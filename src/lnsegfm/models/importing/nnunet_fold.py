@@ -16,10 +16,11 @@ from lnsegfm.models.model_layout import FolderName
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_configuration import patch_dimensions
 from lnsegfm.weights.checkpoint import Checkpoint, checkpoint_of
-from lnsegfm.weights.state_dict_names import state_dict_in
+from lnsegfm.weights.state_dict_names import OF_VERSION_1, VERSION_1, state_dict_in
 
 __all__ = ["FoldAsRead", "fold_of", "is_nnunets"]
 
+MIRRORING = "inference_allowed_mirroring_axes"
 ALL_AXES = "It does not say along which axes prediction may mirror: all of them were taken."
 
 
@@ -44,11 +45,13 @@ def fold_of(
         ConfigError: It is of another configuration, or nothing says of which it is.
     """
     notes: tuple[str, ...] = ()
+    facts = content if isinstance(content, Mapping) else {}
     if is_nnunets(content):
         read = checkpoint_of(content, file)
+    elif (weights := state_dict_in(content)) is None and "init_args" in facts:
+        read = checkpoint_of(content, file)  # says what is wrong with it
     else:
-        facts = content if isinstance(content, Mapping) else {}
-        read, notes = _bare(facts, state_dict_in(content), file, plans, configuration)
+        read, notes = _bare(facts, weights, file, plans, configuration)
     if configuration not in (None, read.configuration):
         raise ConfigError(
             f"--configuration {configuration}: {file} is of {read.configuration}. Leave it out, or give the folder of "
@@ -71,7 +74,10 @@ def described_plainly(fold: Checkpoint) -> FoldAsRead:
 
 def is_nnunets(content: Any) -> bool:
     """Whether a file's content is a checkpoint with nnU-Net's description of itself."""
-    return isinstance(content, Mapping) and {"network_weights", "init_args"} <= content.keys()
+    if not isinstance(content, Mapping) or not {"network_weights", "init_args", "trainer_name"} <= content.keys():
+        return False
+    weights = content["network_weights"]
+    return isinstance(weights, Mapping) and all(isinstance(tensor, Tensor) for tensor in weights.values())
 
 
 def _bare(
@@ -87,18 +93,21 @@ def _bare(
             f"{file}: it holds no state dict, a table of names and tensors, in none of its entries "
             f"({', '.join(map(str, list(facts)[:8])) or 'it has none'}). Copy the file again."
         )
+    if any(name.startswith(VERSION_1) for name in weights):
+        raise ModelError(f"{file}: {OF_VERSION_1}. Train it with nnU-Net 2, or ask its authors for such a model.")
     folder = FolderName.of(file.parent.parent)
     if not isinstance(plans, Mapping) or not isinstance(plans.get("configurations"), Mapping):
         raise ModelError(f"{file}: plans.json beside it is not nnU-Net's. Copy the folder again.")
     names = list(plans["configurations"])
-    stated = configuration or (folder.configuration if folder is not None else None)
+    arguments = facts.get("init_args")
+    inside = arguments.get("configuration") if isinstance(arguments, Mapping) else None
+    stated = (str(inside) if inside else None) or (folder.configuration if folder is not None else configuration)
     if stated is None and len(names) != 1:
         raise ConfigError(
             f"{file}: it does not say which configuration it is of. Choose with --configuration: {', '.join(names)}."
         )
     trainer = facts.get("trainer_name") or (folder.trainer if folder is not None else STOCK_TRAINER)
-    axes = facts.get("inference_allowed_mirroring_axes")
-    notes = () if isinstance(axes, list | tuple) else (ALL_AXES,)
+    axes, said = facts.get(MIRRORING), MIRRORING in facts
     chosen = stated or names[0]
     every = range(patch_dimensions(plans, chosen) or 3)
     checkpoint = Checkpoint(
@@ -107,6 +116,6 @@ def _bare(
         plans=plans,
         dataset_json={},
         trainer_name=str(trainer),
-        mirroring_axes=tuple(axes if isinstance(axes, list | tuple) else every),
+        mirroring_axes=(None if axes is None else tuple(axes)) if said else tuple(every),
     )
-    return FoldAsRead(checkpoint, notes)
+    return FoldAsRead(checkpoint, () if said else (ALL_AXES,))

@@ -19,11 +19,10 @@ from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state_dict_names import outputs, state_dict_in
+from lnsegfm.weights.state_dict_names import OF_VERSION_1, VERSION_1, outputs, state_dict_in
 
 TAKES = frozenset({"plans", "dataset_json", "labels", "channels", "configuration", "patch_size"})
 PLANS = ("plans.json", "nnUNetPlans.json")
-VERSION_1 = "conv_blocks_context.0."
 
 
 def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
@@ -41,7 +40,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     if weights is None:
         raise NotThisForm("it holds no state dict: a table of names and tensors")
     if any(name.startswith(VERSION_1) for name in weights):
-        raise NotThisForm("its weights are those of nnU-Net version 1, whose networks nnU-Net 2 does not build")
+        raise NotThisForm(OF_VERSION_1)
     file = options.plans or source.beside(*PLANS)
     if file is None:
         heads = outputs(weights)
