@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -208,3 +209,61 @@ def test_the_commands_load_no_array_library_before_they_run_and_never_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["[]", "[]"]
+
+
+def named(folder: str, labels: dict[str, int]) -> None:
+    (Path(folder) / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **labels}}))
+
+
+@pytest.mark.parametrize("name", ["Lymph Node", "lymph-node", "LymphNode"])
+def test_a_label_in_another_spelling_is_refused_with_the_option_that_joins_it(run, folders, name):
+    named(folders[0], {name: 1})
+    named(folders[1], {"lymph_node": 1})
+
+    code, out, err = run(*folders)
+
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"lnsegfm: Label lymph_node: the predictions call it {name}")
+    option = shlex.split(line[line.index("--map") :].rstrip("."))
+    code, out, err = run(*folders, *option)
+    assert (code, err) == (0, "")
+    assert "0.833" in out
+
+
+def test_another_name_is_joined_by_map_and_another_model_beside_it_needs_none(run, folders, tmp_path):
+    named(folders[0], {"other": 7, "LN": 1})
+    named(folders[1], {"lymph_node": 1})
+    write_mask(tmp_path / "beside" / "a.nii.gz", row(4), GRID)
+    write_mask(tmp_path / "beside" / "b.nii.gz", row(4), GRID)
+    write_mask(tmp_path / "beside" / "c.nii.gz", row(0), GRID)
+    named(str(tmp_path / "beside"), {"lymph_node": 1})
+
+    code, out, err = run(*folders, "--map", "LN=lymph_node", "--against", str(tmp_path / "beside"), "--json")
+
+    assert (code, err) == (0, f"Evaluating {tmp_path / 'beside'}\n")
+    judged = json.loads(out)
+    assert judged["adapted"]["summary"]["lymph_node"]["dice"]["mean"] == pytest.approx(5 / 6)
+    assert judged["base"]["summary"]["lymph_node"]["dice"]["mean"] == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("lung=lymph_node", "there is no label lung. There are: LN=1."),
+        ("LN=lung", "the references have no label lung. They have: lymph_node=1."),
+        ("LN", "not NAME=VALUE"),
+    ],
+)
+def test_a_map_that_cannot_be(run, folders, option, said):
+    named(folders[0], {"LN": 1})
+    named(folders[1], {"lymph_node": 1})
+    code, _, err = run(*folders, "--map", option)
+    assert code == 2
+    assert said in err
+
+
+def test_a_map_where_nothing_names_the_predictions_labels(run, folders):
+    code, _, err = run(*folders, *NAMED, "--map", "LN=node")
+    assert code == 2
+    assert "no dataset.json beside the predictions names their labels" in err

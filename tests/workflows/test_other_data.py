@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,19 @@ def test_a_model_by_a_name_that_is_none(tmp_path: Path, monkeypatch: pytest.Monk
         read_model(Path("nobody"))
     with pytest.raises(ModelError, match=r"it is not on this machine\. Run: lnsegfm models pull ln-resencl"):
         read_model(Path("ln-resencl"))
+
+
+@pytest.mark.parametrize("name", ["Node", "NODE", " node", "no-de"])
+def test_a_label_that_differs_in_its_spelling_alone_is_refused_with_the_option_that_joins_it(
+    world: Any, tmp_path: Path, name: str
+) -> None:
+    data = write_scenes(tmp_path / "clinic", 3, seed=7, label=name)
+    with pytest.raises(ConfigError) as refused:
+        plan(data, world.base, world.recipe(shots=1))
+    (said,) = str(refused.value).splitlines()
+    option = shlex.split(said[said.index("--map") :].rstrip("."))
+    assert option == ["--map", f"node={name}"]
+    mapped = plan(data, world.base, world.recipe(shots=1, label_names={"node": name}))
+    assert mapped.transfer.labels_kept == (name,)
+    with pytest.raises(ConfigError, match=r"Give one label one name in both\."):
+        plan(world.clinic, world.base, world.recipe(), source_data=data)

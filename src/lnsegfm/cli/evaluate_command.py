@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, Labels, print_json, require_folder
+from lnsegfm.cli.shared_options import AsJson, Labels, pairs, print_json, require_folder
 from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ def evaluate(
         typer.Option(help="Write report.html, evaluation.json, evaluation.csv and nodes.csv to this folder."),
     ] = None,
     label: Labels = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="THEIRS=OURS",
+            help="A label of the predictions that the references know by another name; repeat.",
+        ),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the scans, for the pictures; a dataset's own unless given.")
     ] = None,
@@ -71,12 +79,16 @@ def evaluate(
     from lnsegfm.cli.console import console
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.evaluation.folders import evaluate as evaluate_masks
+    from lnsegfm.evaluation.references import labels_of_predictions
 
-    def scored(folder: Path) -> Evaluation:
+    names = pairs(map_ or (), "--map", '"Lymph Node=lymph_node"')
+
+    def scored(folder: Path, names: dict[str, str]) -> Evaluation:
         return evaluate_masks(
             folder,
             references,
             labels=LabelMap.from_options(label or []),
+            label_names=names,
             images=images,
             nodes=node or (),
             tolerance_mm=tolerance,
@@ -88,11 +100,13 @@ def evaluate(
         )
 
     with console() as progress:
-        evaluation = scored(predictions)
+        evaluation = scored(predictions, names)
         other = None
         if against is not None:
             progress.stage(f"Evaluating {against}")
-            other = scored(against)
+            known = labels_of_predictions(against)
+            theirs = {name: ours for name, ours in names.items() if known is not None and name in known.names}
+            other = scored(against, theirs)
         if out is not None:
             progress.stage("Drawing the page")
             _write(out, predictions, references, evaluation, against, other, progress)

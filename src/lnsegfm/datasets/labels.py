@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lnsegfm.errors import DataError
+from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.spelling import spelt_alike
 
 BACKGROUND = "background"
 IGNORE = "ignore"
@@ -124,6 +126,23 @@ class LabelMap:
             raise DataError(f"{VALUES} {written}: they are not of the labels {own}. Copy the dataset.json again.")
         return written
 
+    def renamed(self, names: Mapping[str, str]) -> LabelMap:
+        """The labels with some of them under other names.
+
+        Args:
+            names: Its label to the new name.
+
+        Raises:
+            ConfigError: It has no such label, or two labels would have one name.
+        """
+        for theirs, ours in names.items():
+            if theirs not in self.names:
+                raise ConfigError(f"--map {theirs}={ours}: there is no label {theirs}. There are: {self}.")
+        renamed = {names.get(label, label): value for label, value in self.names.items()}
+        if len(renamed) < len(self.names):
+            raise ConfigError(f"--map {dict(names)}: two labels would have one name. Map each to its own.")
+        return LabelMap(renamed, self.ignore)
+
     def to_model_json(self) -> dict[str, Any]:
         """What a model's ``dataset.json`` says of its labels: ``labels``, and ``label_values`` where they differ."""
         trained = self.consecutive
@@ -200,6 +219,27 @@ def _whole(value: Any) -> Any:
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
+def require_same_spelling(theirs: Iterable[str], ours: Iterable[str], whose: str, *, option: bool = True) -> None:
+    """Refuse labels that differ from others in case, blanks, hyphens or underscores alone.
+
+    Args:
+        theirs: Names of the labels of a model or its masks.
+        ours: Names of the data's labels.
+        whose: Whose the first are, for the message.
+        option: Whether the command takes ``--map``.
+
+    Raises:
+        ConfigError: With the options that join them.
+    """
+    alike = spelt_alike(theirs, ours)
+    if not alike:
+        return
+    words = " ".join(f"--map {shlex.quote(f'{name}={other}')}" for name, other in alike.items())
+    remedy = f"Add {words}." if option else "Give one label one name in both."
+    first, other = next(iter(alike.items()))
+    raise ConfigError(f"Label {other}: {whose} {first}, and labels are matched by name, to the letter. {remedy}")
 
 
 def values_in(mask: np.ndarray) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.labels import LabelMap, node_labels
+from lnsegfm.datasets.labels import LabelMap, node_labels, require_same_spelling
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.masks_in_memory import are_folders, as_cases, evaluate_masks, labels_given
 from lnsegfm.evaluation.metric_table import Metric, plugin_metrics
@@ -30,6 +30,7 @@ def evaluate(
     *,
     grid: Grid | None = None,
     labels: LabelMap | dict[str, int] | None = None,
+    label_names: Mapping[str, str] | None = None,
     images: str | Path | None = None,
     nodes: Sequence[str] = (),
     tolerance_mm: float = 1.0,
@@ -49,6 +50,7 @@ def evaluate(
         grid: Where the voxels of arrays lie that come without a grid.
         labels: Name to value in the references, where no ``dataset.json`` or ``labels.json``, and no prediction, says
             it.
+        label_names: Labels of the predictions that the references know by another name: theirs to the references'.
         images: Folder of the scans, for pictures; a dataset's own unless given. Not for masks in memory.
         nodes: Labels whose components are counted as nodes; those that are named so unless given.
         tolerance_mm: Of the normalised surface Dice.
@@ -61,7 +63,8 @@ def evaluate(
 
     Raises:
         DataError: Folders, files, masks or cases that cannot be used.
-        ConfigError: A setting that cannot be.
+        ConfigError: A setting that cannot be, or a label of the predictions that differs from one of the references in
+            its spelling alone.
         UnknownName: A metric that no package brings.
         PluginError: A metric that cannot be used.
     """
@@ -80,7 +83,7 @@ def evaluate(
             theirs,
             named,
             grid=grid,
-            prediction_labels=known,
+            prediction_labels=_matched(known, named, label_names or {}),
             scoring=_scoring(named, **measured),
             subjects=subjects if isinstance(subjects, Mapping) else None,
             partial=partial,
@@ -93,7 +96,7 @@ def evaluate(
         predictions,
         references,
         named,
-        prediction_labels=labels_of_predictions(predictions),
+        prediction_labels=_matched(labels_of_predictions(predictions), named, label_names or {}),
         scoring=_scoring(named, **measured),
         known=Known(
             scans_of(references, named, Path(images) if images is not None else None),
@@ -103,6 +106,27 @@ def evaluate(
         partial=partial,
         progress=progress,
     )
+
+
+def _matched(predicted: LabelMap | None, labels: LabelMap, names: Mapping[str, str]) -> LabelMap | None:
+    """The labels of the predictions under the names of the references.
+
+    Raises:
+        ConfigError: A name that is not there, or spellings that differ.
+    """
+    for theirs, ours in names.items():
+        if predicted is None:
+            raise ConfigError(
+                f"--map {theirs}={ours}: no dataset.json beside the predictions names their labels, so they are the "
+                "references'. Leave it out, or put the model's dataset.json there."
+            )
+        if ours not in labels.names:
+            raise ConfigError(f"--map {theirs}={ours}: the references have no label {ours}. They have: {labels}.")
+    if predicted is None:
+        return None
+    renamed = predicted.renamed(names)
+    require_same_spelling(renamed.names, labels.names, "the predictions call it")
+    return renamed
 
 
 def _scoring(

@@ -9,7 +9,7 @@ from typing import Any
 
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset
-from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.labels import LabelMap, require_same_spelling
 from lnsegfm.datasets.shots import Split, draw_shots
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, TransferError
@@ -133,7 +133,7 @@ def plan(
         recipe, plans=sha256(plans) if plans is not None else None, folds=recipe.folds if len(folds) > 1 else None
     )
     dataset = open_dataset(data, labels, default_labels=None if base.covers else base.mask_labels)
-    _require_mapped(recipe, dataset)
+    _require_mapped(recipe, dataset, base)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     require_usable(dataset, progress=progress)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
@@ -184,11 +184,12 @@ def _axes(base: Model, data: Dataset) -> tuple[str, str, bool]:
     return axes, f"{words}; {turned}" if turned else words, bool(turned)
 
 
-def _require_mapped(recipe: Recipe, data: Dataset) -> None:
+def _require_mapped(recipe: Recipe, data: Dataset, base: Model) -> None:
     for theirs, ours in recipe.label_names.items():
         if ours not in data.labels.names:
             known = ", ".join(data.labels.names)
             raise ConfigError(f"--map {theirs}={ours}: the data have no label {ours}. They have: {known}.")
+    require_same_spelling(base.label_names, data.labels.names, "the base calls it")
 
 
 def _start(

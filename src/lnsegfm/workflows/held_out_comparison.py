@@ -10,7 +10,7 @@ from typing import Any
 
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
-from lnsegfm.datasets.labels import LabelMap, node_labels
+from lnsegfm.datasets.labels import LabelMap, node_labels, require_same_spelling
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
 from lnsegfm.evaluation.flags import Flag, read_flags
@@ -94,6 +94,7 @@ def open_source_data(root: Path, base: Model, progress: Progress) -> Dataset:
     data = open_dataset(root, default_labels=None if base.covers else base.mask_labels)
     progress.stage(f"Checking {counted(len(data.cases), 'source case')}")
     require_usable(data, progress=progress)
+    require_same_spelling(base.label_names, data.labels.names, "the base calls it", option=False)
     if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
         raise DataError(
             f"--source-data {root}: the base cannot predict it (it knows {base.mask_labels} on "

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.dicom.rois import match_rois, normalise_name
+from lnsegfm.imaging.dicom.rois import match_rois
+from lnsegfm.spelling import normalise_name
 
 
 @pytest.mark.parametrize("name", ["GTV n-1", " gtv_N__1 ", "GTV-n - 1", "Gtv N 1"])

@@ -14,8 +14,8 @@ from lnsegfm.imaging.dicom.annotation import Annotation
 from lnsegfm.imaging.dicom.annotation_masks import Content, annotation_mask, read_content
 from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.imaging.dicom.mirrored import Mirror, mirrored_axis
-from lnsegfm.imaging.dicom.rois import normalise_name
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.spelling import normalise_name
 
 _ALL_AXES, _NOT_SIDES = (0, 1, 2), (0, 1)
 

@@ -15,8 +15,9 @@ from lnsegfm.imaging.dicom.annotation_masks import annotation_mask
 from lnsegfm.imaging.dicom.authorship import AUTOMATIC, Author, author_of, corrected_copy
 from lnsegfm.imaging.dicom.drawn_structure import DrawnStructure
 from lnsegfm.imaging.dicom.mirrored_structures import Mirrored, mirrored_structures
-from lnsegfm.imaging.dicom.rois import match_rois, normalise_name
+from lnsegfm.imaging.dicom.rois import match_rois
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.spelling import normalise_name
 
 ACCEPT_AUTOMATIC = "--accept-automatic"
 NO_PATTERN, UNDRAWN = "no pattern matches", "nothing is drawn"

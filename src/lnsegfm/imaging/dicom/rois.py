@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.spelling import normalise_name
 
 _SHOWN = 40  # names that a message lists
 
@@ -55,11 +56,6 @@ class RoiMatch:
         """One line a label with its structures, and one for what is left."""
         lines = [f"{label}: {', '.join(self.named(label)) or 'none'}" for label in dict.fromkeys(self.pattern_labels)]
         return [*lines, f"not matched: {', '.join(self.unmatched) or 'none'}"]
-
-
-def normalise_name(name: str) -> str:
-    """A name without what does not count: ``GTV-n  1`` and ``gtv_N_1`` are the same."""
-    return re.sub(r"[\s_-]+", "_", name.strip()).strip("_").casefold()
 
 
 def match_rois(names: Sequence[str], patterns: Sequence[str], *, strict: bool = True) -> RoiMatch:

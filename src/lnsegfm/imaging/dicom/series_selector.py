@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.dicom.kernels import SHARP, SOFT, sharpness
-from lnsegfm.imaging.dicom.rois import normalise_name
+from lnsegfm.spelling import normalise_name
 
 if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import Series
