@@ -36,6 +36,7 @@ def finetune(
     *,
     method: Method | str = DEFAULT_METHOD,
     labels: dict[str, int] | None = None,
+    allow_empty: bool = False,
     plans: PathLike | None = None,
     source_data: PathLike | None = None,
     choice: ModelChoice | None = None,
@@ -55,6 +56,7 @@ def finetune(
         out: Folder of the run.
         method: How to adapt: a method, or the name of one, which then has the settings of its packaged recipe.
         labels: Name to value, where the data do not name their labels.
+        allow_empty: Keep scans whose label is empty: they hold nothing.
         plans: nnU-Net plans to adapt into instead of the base's own.
         source_data: Labelled scans of the base's own task, on which forgetting is measured.
         choice: Which model, where ``model`` is a folder of several.
@@ -86,6 +88,7 @@ def finetune(
             Path(model),
             settled,
             labels=named,
+            allow_empty=allow_empty,
             plans=own,
             source_data=kept,
             choice=choice or ModelChoice(),
@@ -100,6 +103,7 @@ def pretrain(
     training: PretrainSettings,
     *,
     labels: dict[str, int] | LabelMap | None = None,
+    allow_empty: bool = False,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -111,6 +115,7 @@ def pretrain(
         out: The run's folder.
         training: How.
         labels: Name to value, where the data do not name their labels.
+        allow_empty: Keep scans whose label is empty: they hold nothing.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
         progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
@@ -123,7 +128,14 @@ def pretrain(
     progress = progress or default_progress()
     with kept_randomness():
         return pretraining.pretrain(
-            Path(data), Path(out), training, labels=named, device=device, workers=workers, progress=progress
+            Path(data),
+            Path(out),
+            training,
+            labels=named,
+            allow_empty=allow_empty,
+            device=device,
+            workers=workers,
+            progress=progress,
         )
 
 

@@ -11,6 +11,8 @@ import SimpleITK as sitk
 
 from tests.scenes import scene, write_image
 
+ANNOTATE = "Annotate it, take the case out, or keep every such scan with --allow-empty: it truly holds nothing."
+
 
 def image(clinic: Path, case: int = 1) -> Path:
     return clinic / "imagesTr" / f"case_{case}_0000.nii.gz"
@@ -78,7 +80,7 @@ def four_dimensional(clinic: Path) -> str:
 
 def empty_label(clinic: Path) -> str:
     write_image(label(clinic), np.zeros_like(scene(1)[1]))
-    return f"Case case_1: {label(clinic)}: the label is empty. Annotate it or take the case out."
+    return f"Case case_1: {label(clinic)}: the label is empty. {ANNOTATE}"
 
 
 def no_label(clinic: Path) -> str:
@@ -133,7 +135,7 @@ def test_everything_that_is_wrong_is_told_in_one_go(refused, lnsegfm_here, model
     image(clinic, 2).write_text("not an image")
     label(clinic, 2).write_text("nor a mask")
     said = [
-        f"Case case_0: {label(clinic, 0)}: the label is empty. Annotate it or take the case out.",
+        f"Case case_0: {label(clinic, 0)}: the label is empty. {ANNOTATE}",
         nan(clinic),
         *(
             f"Case case_2: {file}: unreadable: it is no NIfTI, NRRD or MHA, or it is cut short or empty. "

@@ -211,7 +211,7 @@ def test_an_empty_label(folder, values):
     line = only_line(folder)
 
     assert "b.nii.gz: the label is empty" in line
-    assert "Annotate it or take the case out" in line
+    assert "Annotate it, take the case out, or keep every such scan with --allow-empty" in line
 
 
 def test_an_image_without_a_label(folder):

@@ -11,6 +11,7 @@ import typer
 
 from lnsegfm.cli.shared_options import (
     AcceptAutomatic,
+    AllowEmpty,
     AsJson,
     Labels,
     PairByGeometry,
@@ -39,6 +40,7 @@ def check(
         ),
     ],
     label: Labels = None,
+    allow_empty: AllowEmpty = False,
     roi: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,7 +75,7 @@ def check(
     from lnsegfm.cli.console import console
 
     record = None
-    dataset = _dataset(data, label or [])
+    dataset = _dataset(data, label or [], allow_empty)
     if fix and out is not None:
         from lnsegfm.datasets.doctor import require_fixable, write_fixed_copy
 
@@ -117,13 +119,13 @@ def _require_place(html: Path, data: Path) -> None:
         raise ConfigError(f"--html {html}: it lies in the data, which is only read. Name a file elsewhere.")
 
 
-def _dataset(data: Path, label: list[str]) -> Dataset | None:
+def _dataset(data: Path, label: list[str], allow_empty: bool) -> Dataset | None:
     """The dataset in a folder; None where it is no dataset's folder, and so may hold DICOM."""
     from lnsegfm.datasets.dataset import open_dataset
     from lnsegfm.datasets.labels import LabelMap
 
     if data.is_dir() and any((data / name).exists() for name in ("dataset.json", "imagesTr", "images", "labels")):
-        return open_dataset(data, LabelMap.from_options(label))
+        return open_dataset(data, LabelMap.from_options(label), allow_empty=allow_empty)
     if not data.exists():
         raise DataError(f"{data}: no such file or folder. Give a dataset, or a folder tree or zip of DICOM.")
     return None

@@ -10,6 +10,7 @@ import typer
 
 from lnsegfm.cli.console import console
 from lnsegfm.cli.shared_options import (
+    AllowEmpty,
     AsJson,
     Configuration,
     Data,
@@ -113,6 +114,7 @@ def finetune(
         int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
     label: Labels = None,
+    allow_empty: AllowEmpty = False,
     device: Device = "auto",
     precision: Annotated[
         str | None,
@@ -168,6 +170,7 @@ def finetune(
             model,
             settled,
             labels=labels,
+            allow_empty=allow_empty,
             plans=plans,
             source_data=source_data,
             choice=ModelChoice(configuration=configuration),

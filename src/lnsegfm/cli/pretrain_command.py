@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.shared_options import AsJson, Data, Device, Labels, Mirroring, Workers, print_json
+from lnsegfm.cli.shared_options import AllowEmpty, AsJson, Data, Device, Labels, Mirroring, Workers, print_json
 
 if TYPE_CHECKING:
     from lnsegfm.workflows.pretrain import PretrainRun
@@ -61,6 +61,7 @@ def pretrain(
         int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
     label: Labels = None,
+    allow_empty: AllowEmpty = False,
     device: Device = "auto",
     workers: Workers = None,
     mirroring: Mirroring = True,
@@ -93,7 +94,16 @@ def pretrain(
     )
     require_free(out)
     with console() as progress:
-        base = run(data, out, training, labels=labels, device=device, workers=workers, progress=progress)
+        base = run(
+            data,
+            out,
+            training,
+            labels=labels,
+            allow_empty=allow_empty,
+            device=device,
+            workers=workers,
+            progress=progress,
+        )
     if as_json:
         print_json({key: value for key, value in base.record.items() if key != "losses"})
     else:

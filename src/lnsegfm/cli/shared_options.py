@@ -90,6 +90,10 @@ FillBetween = Annotated[
     bool,
     typer.Option("--fill-between", help="Fill slices that were skipped between contoured ones, by interpolation."),
 ]
+AllowEmpty = Annotated[
+    bool,
+    typer.Option("--allow-empty", help="Keep scans whose label is empty: they truly hold nothing."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for a program.")]
 
 

@@ -18,6 +18,7 @@ from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_error import ImageError
 from lnsegfm.imaging.orientation import same_voxels, turned_onto
 from lnsegfm.imaging.stored_image import nifti_notes
+from lnsegfm.messages import counted
 from lnsegfm.progress import Progress
 
 
@@ -55,6 +56,7 @@ class CaseCheck:
         values: Distinct values in its label.
         fingerprints: One per image that could be read: equal for equal voxels, whatever the file's format.
         notes: What a user should know of files that are read nevertheless, a line each.
+        empty: Its label was read and holds nothing.
     """
 
     case: str
@@ -63,6 +65,7 @@ class CaseCheck:
     values: tuple[int, ...]
     fingerprints: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    empty: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +96,11 @@ class DatasetCheck:
     cases: tuple[CaseCheck, ...]
     problems: tuple[Problem, ...]
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Names of the cases whose labels hold nothing."""
+        return tuple(case.case for case in self.cases if case.empty)
+
 
 def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem]:
     """Everything that keeps a dataset from being trained on; empty when nothing is.
@@ -104,10 +112,10 @@ def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem
     return list(examine(dataset, progress=progress).problems)
 
 
-def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> None:
+def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> DatasetCheck:
     """Check a dataset before anything runs.
 
-    Notes on files that are read nevertheless go to ``progress``.
+    Notes on files that are read nevertheless go to ``progress``, and the scans that hold nothing, by name.
 
     Raises:
         DataError: Something is wrong; one line for each thing.
@@ -118,11 +126,15 @@ def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> Non
     if progress is not None:
         for line in (line for case in checked.cases for line in case.notes):
             progress.stage(line)
+        if checked.empty:
+            number = f"{len(checked.empty)} of {counted(len(checked.cases), 'label')}"
+            progress.stage(f"Empty, kept as scans that hold nothing: {number} ({', '.join(checked.empty)})")
+    return checked
 
 
-def check_case(case: Case, labels: LabelMap) -> list[Problem]:
+def check_case(case: Case, labels: LabelMap, *, allow_empty: bool = False) -> list[Problem]:
     """What is wrong with one case by itself: its files, their geometry, their values."""
-    return list(examine_case(case, labels).problems)
+    return list(examine_case(case, labels, allow_empty=allow_empty).problems)
 
 
 def examine(dataset: Dataset, *, progress: Progress | None = None, visit: CaseVisitor | None = None) -> DatasetCheck:
@@ -135,7 +147,7 @@ def examine(dataset: Dataset, *, progress: Progress | None = None, visit: CaseVi
     """
     cases = []
     for done, case in enumerate(dataset.cases, start=1):
-        cases.append(examine_case(case, dataset.labels, visit))
+        cases.append(examine_case(case, dataset.labels, visit, allow_empty=dataset.allow_empty))
         if progress is not None:
             progress.advance(done, len(dataset.cases), case.name)
     problems = [
@@ -147,7 +159,9 @@ def examine(dataset: Dataset, *, progress: Progress | None = None, visit: CaseVi
     return DatasetCheck(tuple(cases), tuple(dict.fromkeys(sorted(problems, key=lambda problem: problem.case))))
 
 
-def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None) -> CaseCheck:
+def examine_case(
+    case: Case, labels: LabelMap, visit: CaseVisitor | None = None, *, allow_empty: bool = False
+) -> CaseCheck:
     """Read one case and check it; see :func:`check_case`."""
     problems: list[Problem] = []
     fingerprints: list[str] = []
@@ -188,11 +202,13 @@ def examine_case(case: Case, labels: LabelMap, visit: CaseVisitor | None = None)
         else:
             values = tuple(values_in(label[1]))
             problems += _check_label(case, case.label, label[2], values, labels, grid)
+            problems += [] if allow_empty and 0 in values else _empty_label(case, case.label, values, labels)
             if grid is not None:
                 label = (case.label, *turned_onto(label[1], label[2], grid))
     if visit is not None:
         visit(LoadedCase(case, tuple(images), label, tuple(problems)))
-    return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints), _notes(case))
+    empty = 0 in values and not set(values) - {0, labels.ignore}
+    return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints), _notes(case), empty)
 
 
 def _notes(case: Case) -> tuple[str, ...]:
@@ -212,10 +228,16 @@ def _check_label(
         what = f"label values {_first_values(unknown)} are not among {labels}"
         remedy = "Name every value (--label NAME=VALUE) or renumber the mask"
         problems.append(Problem(case.name, path, what, remedy, "label-values"))
-    if not set(values) - {0, labels.ignore}:
-        remedy = "Annotate it or take the case out"
-        problems.append(Problem(case.name, path, "the label is empty", remedy, "label-empty"))
     return problems
+
+
+def _empty_label(case: Case, path: Path, values: Sequence[int], labels: LabelMap) -> list[Problem]:
+    if set(values) - {0, labels.ignore}:
+        return []
+    remedy = "Annotate it, take the case out, or keep every such scan with --allow-empty: it truly holds nothing"
+    if 0 not in values:  # ignored throughout
+        remedy = "Annotate it or take the case out"
+    return [Problem(case.name, path, "the label is empty", remedy, "label-empty")]
 
 
 def _non_finite_voxels(case: Case, path: Path, volume: np.ndarray) -> list[Problem]:

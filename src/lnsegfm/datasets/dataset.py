@@ -55,6 +55,7 @@ class Dataset:
         file_ending: Ending of the images; the commonest where they differ.
         labels_from: Where the label map comes from, for people to read.
         subjects: The patient of each case, where the folder's ``subjects.csv`` says it.
+        allow_empty: Labels without a voxel are of scans that hold nothing, not mistakes: the user says so.
     """
 
     root: Path
@@ -64,6 +65,7 @@ class Dataset:
     file_ending: str = DEFAULT_ENDING
     labels_from: str = "the caller"
     subjects: Mapping[str, str] = field(default_factory=dict)
+    allow_empty: bool = False
 
     @property
     def labelled(self) -> tuple[Case, ...]:
@@ -84,7 +86,9 @@ class Dataset:
         )
 
 
-def open_dataset(root: Path, labels: LabelMap | None = None, *, default_labels: LabelMap | None = None) -> Dataset:
+def open_dataset(
+    root: Path, labels: LabelMap | None = None, *, default_labels: LabelMap | None = None, allow_empty: bool = False
+) -> Dataset:
     """Open an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
 
     What the labels mean is taken from the first of these that says it: ``labels``; the folder's ``dataset.json``; its
@@ -94,6 +98,7 @@ def open_dataset(root: Path, labels: LabelMap | None = None, *, default_labels: 
         root: The folder.
         labels: What the user says the labels are.
         default_labels: What they are when nobody says it: the labels of the base model.
+        allow_empty: As of `Dataset`.
 
     Raises:
         DataError: Neither of the two layouts, no case in it, a description that cannot be read, or labels without
@@ -115,6 +120,7 @@ def open_dataset(root: Path, labels: LabelMap | None = None, *, default_labels: 
         file_ending=_file_ending(root, cases, description),
         labels_from=source,
         subjects=subjects_of(root),
+        allow_empty=allow_empty,
     )
 
 

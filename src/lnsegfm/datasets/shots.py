@@ -29,6 +29,23 @@ class Split:
             raise ConfigError(f"Cases {', '.join(twice)}: named twice in one split. Give every case a name of its own.")
 
 
+def require_labelled(split: Split, empty: Sequence[str]) -> None:
+    """Refuse to train on scans none of which holds a label.
+
+    Args:
+        split: The cases that are trained on.
+        empty: Names of those whose labels hold nothing.
+
+    Raises:
+        ConfigError: All of them are.
+    """
+    if set(split.shots) <= set(empty):
+        named = ", ".join(split.shots)
+        raise ConfigError(
+            f"Shots {named}: their labels are empty, so nothing is learned. Use more --shots or another --draw."
+        )
+
+
 def draw_shots(
     names: Sequence[str], shots: int | None, draw: int = 0, subjects: Mapping[str, str] | None = None
 ) -> Split:

@@ -10,7 +10,7 @@ from typing import Any
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap, require_same_spelling
-from lnsegfm.datasets.shots import Split, draw_shots
+from lnsegfm.datasets.shots import Split, draw_shots, require_labelled
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.messages import counted
@@ -99,6 +99,7 @@ def plan(
     recipe: Recipe,
     *,
     labels: LabelMap | None = None,
+    allow_empty: bool = False,
     plans: Path | None = None,
     source_data: Path | None = None,
     choice: ModelChoice = ModelChoice(),  # noqa: B008 - frozen
@@ -111,6 +112,7 @@ def plan(
         model: The base's folder, a run's, or the name of an imported model.
         recipe: The settings.
         labels: What the masks' numbers mean, where the data do not say it themselves.
+        allow_empty: Keep scans whose label is empty: they hold nothing.
         plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
         source_data: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
         choice: Which model, where ``model`` holds several.
@@ -132,12 +134,16 @@ def plan(
     recipe = replace(
         recipe, plans=sha256(plans) if plans is not None else None, folds=recipe.folds if len(folds) > 1 else None
     )
-    dataset = open_dataset(data, labels, default_labels=None if base.covers else base.mask_labels)
+    dataset = open_dataset(
+        data, labels, default_labels=None if base.covers else base.mask_labels, allow_empty=allow_empty
+    )
     _require_mapped(recipe, dataset, base)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    require_usable(dataset, progress=progress)
+    empty = require_usable(dataset, progress=progress).empty
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
-    source = open_source_data(source_data, base, progress) if source_data is not None else None
+    if method.learns:
+        require_labelled(split, empty)
+    source = open_source_data(source_data, base, progress, allow_empty=allow_empty) if source_data is not None else None
     axes, orientation, turned = _axes(base, dataset)
     base = base.with_axes(axes)
     starts = []

@@ -85,13 +85,13 @@ def compare_held_out(
     return HeldOutComparison(comparison, flags, on_source_data)
 
 
-def open_source_data(root: Path, base: Model, progress: Progress) -> Dataset:
+def open_source_data(root: Path, base: Model, progress: Progress, *, allow_empty: bool = False) -> Dataset:
     """The cases on which forgetting is measured, checked.
 
     Raises:
         DataError: Cases that cannot be used, or labels that the base does not know.
     """
-    data = open_dataset(root, default_labels=None if base.covers else base.mask_labels)
+    data = open_dataset(root, default_labels=None if base.covers else base.mask_labels, allow_empty=allow_empty)
     progress.stage(f"Checking {counted(len(data.cases), 'source case')}")
     require_usable(data, progress=progress)
     require_same_spelling(base.label_names, data.labels.names, "the base calls it", option=False)

@@ -54,6 +54,7 @@ def pretrain(
     training: PretrainSettings,
     *,
     labels: LabelMap | None = None,
+    allow_empty: bool = False,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -65,6 +66,7 @@ def pretrain(
         out: The run's folder.
         training: The settings.
         labels: What the masks' numbers mean, where the data do not say it themselves.
+        allow_empty: Keep scans whose label is empty: they hold nothing.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; None takes none on a CPU and a few beside a GPU.
         progress: Where progress is reported.
@@ -77,7 +79,9 @@ def pretrain(
     """
     progress = progress or Silent()
     device = choose_device(device)
-    planned = plan_pretrain(data, training, out.with_name(f".{out.name}-plans"), labels=labels, progress=progress)
+    planned = plan_pretrain(
+        data, training, out.with_name(f".{out.name}-plans"), labels=labels, allow_empty=allow_empty, progress=progress
+    )
     require_processes(training.gpus, planned.sizes["batch_size"], device)
     context = RunContext(
         out=out, device=device, workers=workers, progress=progress, processes=training.gpus, on_disk=True

@@ -10,7 +10,7 @@ from typing import Any
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.datasets.shots import draw_shots
+from lnsegfm.datasets.shots import draw_shots, require_labelled
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted
@@ -149,7 +149,13 @@ class PretrainPlan(TrainingPlan):
 
 
 def plan_pretrain(
-    data: Path, settings: PretrainSettings, work: Path, *, labels: LabelMap | None = None, progress: Progress
+    data: Path,
+    settings: PretrainSettings,
+    work: Path,
+    *,
+    labels: LabelMap | None = None,
+    allow_empty: bool = False,
+    progress: Progress,
 ) -> PretrainPlan:
     """Check data and settings, make the plans and a network with fresh weights.
 
@@ -158,6 +164,7 @@ def plan_pretrain(
         settings: The settings.
         work: A folder for nnU-Net's planner; removed afterwards.
         labels: What the masks' numbers mean, where the data do not say it themselves.
+        allow_empty: Keep scans whose label is empty: they hold nothing.
         progress: Where progress is reported.
 
     Raises:
@@ -166,11 +173,12 @@ def plan_pretrain(
         ConfigError: A setting that does not fit the data.
     """
     method, lr, iterations = settings.recipe()
-    dataset = open_dataset(data, labels)
+    dataset = open_dataset(data, labels, allow_empty=allow_empty)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    require_usable(dataset, progress=progress)
+    empty = require_usable(dataset, progress=progress).empty
     names = [case.name for case in dataset.labelled]
     split = draw_shots(names, len(names) - settings.count_held_out(len(names)))
+    require_labelled(split, empty)
     recipe = _recipe_json(settings, method, lr, iterations)
     data_json = {
         "folder": str(data),

@@ -106,6 +106,7 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
 
     checked = examine(dataset, progress=progress, visit=visit)
     errors = [_as_finding(problem) for problem in checked.problems]
+    errors += _kept_empty(dataset, checked)
     errors += _add_test_images(dataset, cohort)
     reported = {(f.case, f.what.partition(" (")[0].split()[-1]) for f in errors if f.kind == "duplicate-image"}
     rest = [f for f in cohort.finish() if not (f.kind == "duplicate-scan" and (f.case, _duplicate_of(f)) in reported)]
@@ -119,6 +120,14 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
         ),
         _facts(dataset, checked),
     )
+
+
+def _kept_empty(dataset: Dataset, checked: DatasetCheck) -> list[Finding]:
+    """A warning for each label that the user takes for one of a scan that holds nothing: a mistake looks the same."""
+    what, remedy = "the label is empty, kept as a scan that holds nothing", "Make sure that it was looked at"
+    files = {case.name: case.label for case in dataset.cases}
+    empty = checked.empty if dataset.allow_empty else ()
+    return [Finding("label-empty", "warning", name, files[name], what, remedy) for name in empty]
 
 
 def _duplicate_of(finding: Finding) -> str:
