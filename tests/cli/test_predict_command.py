@@ -68,7 +68,14 @@ def test_one_scan_alone_and_as_json(lnsegfm_here, model, scans, out):
     assert done.returncode == 0
     found = json.loads(done.stdout)
     flags = found.pop("flags")
-    assert found == {"folder": str(out), "done": ["case_2"], "skipped": [], "failed": {}, "passed_over": []}
+    assert found == {
+        "folder": str(out),
+        "done": ["case_2"],
+        "skipped": [],
+        "failed": {},
+        "passed_over": [],
+        "notes": [],
+    }
     assert flags == json.loads((out / "flags.json").read_text())["cases"]["case_2"]
     assert masks(out) == ["case_2.nii.gz"]
 
@@ -123,12 +130,22 @@ def test_no_such_scan(refused, model, tmp_path, out):
 
 def test_missing_channels_are_all_named(refused, tmp_path, out):
     two = write_machine(tmp_path / "two", ("CT", "PET"))
-    for name in ("a_0000", "b_0000", "b_0001", "c_0001"):
+    for name in ("a_0000", "c_0001"):
         write_image(tmp_path / "scans" / f"{name}.nii.gz", scene(0)[0])
     assert refused("predict", two, tmp_path / "scans", "--out", out, *QUICK) == [
         f"Case {case} in {tmp_path / 'scans'}: channels [{there}] are there, but the model takes 2. Add the others."
         for case, there in (("a", 0), ("c", 1))
     ]
+
+
+def test_a_case_that_lacks_a_channel_stops_no_other(lnsegfm_here, tmp_path, out):
+    two = write_machine(tmp_path / "two", ("CT", "PET"))
+    for name in ("a_0000", "b_0000", "b_0001"):
+        write_image(tmp_path / "scans" / f"{name}.nii.gz", scene(0)[0])
+    done = lnsegfm_here("predict", two, tmp_path / "scans", "--out", out, *QUICK)
+    assert done.returncode == 1
+    assert f"Case a in {tmp_path / 'scans'}: channels [0] are there, but the model takes 2." in done.stderr
+    assert masks(out) == ["b.nii.gz"]
 
 
 def test_two_files_of_one_scan(refused, model, scans, out):

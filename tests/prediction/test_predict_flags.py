@@ -184,7 +184,7 @@ def test_flags_are_there_once_the_mask_is(model, scans, tmp_path):
 def test_masks_of_before_are_looked_at_without_a_network(model, scans, tmp_path, monkeypatch):
     out = tmp_path / "out"
     predict_cases(model, scans, out, PredictOptions(flags=False))
-    monkeypatch.setattr(predicting, "Predictor", None)
+    monkeypatch.setattr(predicting, "ready", None)
     found = predict_cases(model, scans, out, PredictOptions(nodes=True))
     assert (found.done, found.skipped, found.failed) == ((), ("case_0", "case_1"), ())
     assert sorted(read_flags(out)) == ["case_0", "case_1"]

@@ -19,6 +19,13 @@ def ball(z: float, y: float, x: float, radius_mm: float = 10.0) -> np.ndarray:
     return np.sum(((index - (z, y, x)) * SPACING) ** 2, axis=-1) <= radius_mm**2
 
 
+def disc(z: int, y: float, x: float, radius_mm: float) -> np.ndarray:
+    voxels = np.zeros((14, 64, 64), bool)
+    rows, columns = np.mgrid[:64, :64]
+    voxels[z] = (rows - y) ** 2 + (columns - x) ** 2 <= radius_mm**2
+    return voxels
+
+
 def without(voxels: np.ndarray, *slices: int) -> np.ndarray:
     kept = voxels.copy()
     kept[list(slices)] = False
@@ -44,6 +51,8 @@ NODE, OTHER = ball(6, 20, 20), ball(6, 44, 44)
         (without(NODE, 6) | without(OTHER, 5), ["LN: slices 5, 6 are skipped between contoured slices."]),
         (ball(2, 20, 20, 5) | ball(10, 20, 20, 5), ["LN: nothing between slices 3 and 9, whose outlines overlap: "
                                                    "taken as two objects."]),
+        (disc(4, 20, 20, 8) | disc(5, 20, 20, 8) | disc(7, 20, 32, 7), ["LN: nothing between slices 5 and 7, whose "
+                                                   "outlines overlap: taken as two objects."]),
         (ball(2, 20, 20, 5) | ball(10, 44, 44, 5), []),
         (ball(1, 20, 20, 2) | ball(12, 20, 20, 2), []),  # fragments
     ],

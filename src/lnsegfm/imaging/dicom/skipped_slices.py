@@ -20,6 +20,8 @@ from lnsegfm.imaging.box import bounding_box
 
 LARGEST_GAP_MM = 20.0
 """Outlines farther apart than this are taken as two objects: nothing is filled in between."""
+SHARED = 1 / 3
+"""Of the smaller of two outlines: less than this over the other reads as two objects, such as neighbouring nodes."""
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 _FRAGMENT = 1 / 3  # width by gap below which outlines are fragments
 _SHOWN = 12
@@ -35,8 +37,9 @@ class SliceGap:
         after: Slice of the first outline after them.
         upper: The object on ``before``, booleans (rows, columns).
         lower: The object on ``after``.
-        two_objects: It reads as two objects above each other: the outlines are more than ``LARGEST_GAP_MM`` apart, or
-            more than one slice is missing, each side goes on on its other side, and one is narrower than the gap.
+        two_objects: It reads as two objects above each other: the outlines are more than ``LARGEST_GAP_MM`` apart;
+            less than ``SHARED`` of the smaller lies over the other; or more than one slice is missing, each side goes
+            on on its other side, and one is narrower than the gap.
     """
 
     before: int
@@ -87,7 +90,8 @@ def find_slice_gaps(
                 if after > k + 2 and max(widths_mm) < _FRAGMENT * gap_mm:
                     continue
                 apart = after > k + 2 and all(goes_on) and min(widths_mm) < gap_mm
-                two = after > k + reach or apart
+                shared = np.count_nonzero(upper & lower) / min(np.count_nonzero(upper), np.count_nonzero(lower))
+                two = after > k + reach or apart or shared < SHARED
                 gaps.append(SliceGap(k, after, upper, lower, bool(two)))
                 ended = ended & ~upper
     return gaps

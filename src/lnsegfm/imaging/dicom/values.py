@@ -23,6 +23,7 @@ from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.transfer_syntaxes import is_known, not_readable
 
 _PIXEL_DATA, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
+_META_START = 144  # bytes of preamble, mark and group length
 MAX_INFLATED = 1 << 30
 """Bytes that a deflated file may unpack to."""
 MAX_TEXT = 1024
@@ -197,7 +198,11 @@ def unreadable_syntax(path: Path) -> str | None:
     """The line about a file in a transfer syntax that is not the standard's; None where it is, or none can be read."""
     try:
         with quiet():
-            syntax = UID(text(read_file_meta_info(path), "TransferSyntaxUID"))
+            meta = read_file_meta_info(path)
+            syntax = UID(text(meta, "TransferSyntaxUID"))
+        length = integer(meta, "FileMetaInformationGroupLength") or 0
+        if path.stat().st_size <= _META_START + length:  # it ends there: the UID may be cut
+            return None
     except Exception:  # damaged there as well
         return None
     return not_readable(syntax, f"File {path.name}") if syntax.is_valid and not is_known(syntax) else None
