@@ -22,6 +22,7 @@ RUN_BY = {
     "prediction/pipeline.py": RUN,
     "prediction/predict_options.py": RUN,
     "prediction/predictor.py": RUN,
+    "prediction/scan_predictor.py": RUN,
     "prediction/session.py": RUN,
     "training/in_memory_trainer.py": TRAINING,
     "training/loop.py": RUN,

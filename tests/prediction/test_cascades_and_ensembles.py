@@ -35,6 +35,7 @@ from lnsegfm.prediction.scans import find_scans
 from lnsegfm.registry.stored_model import verify
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
+from tests.nnunet.stock import stock as run_stock_command
 from tests.scenes import SHAPE, SPACING_XYZ, scene, small_plans, write_image
 
 DATA = "Dataset001_Scenes"
@@ -200,6 +201,25 @@ def test_a_cascade_is_imported_and_exported_with_both_stages(scans, tmp_path, mo
     export_model(later, "folder", tmp_path / "alone")
     install(tmp_path / "alone", "alone", ImportOptions())
     assert read_model(Path("alone")).previous is None
+
+
+@pytest.mark.long
+def test_the_commands_that_an_export_of_a_cascade_names_give_its_masks(scans, tmp_path):
+    """Stock nnU-Net's console scripts, one after the other, in processes that know nothing of this package."""
+    write_configuration(tmp_path, "3d_lowres", folds=2)
+    later = write_configuration(tmp_path, "3d_cascade_fullres", seed=11)
+    done = export_model(later, "nnunet-zip", tmp_path / "cascade.zip")
+    places = {"IN": scans, "OUT": tmp_path / "out", "OUT0": tmp_path / "out0"}
+    environment = {f"nnUNet_{part}": str(tmp_path / part) for part in ("raw", "preprocessed", "results")}
+    for line in done.predict:
+        name, *words = (str(places.get(word, word)) for word in line.split())
+        quick = ("-device", "cpu", "-npp", "1", "-nps", "1") if name == "nnUNetv2_predict" else ()
+        ran = run_stock_command(name, *words, *quick, **environment)
+        assert ran.returncode == 0, ran.stderr
+    model = read_model(later)
+    for case in find_scans(scans, 1).cases:
+        expected = read_mask(tmp_path / "out" / f"{case.name}.nii.gz")[0]
+        np.testing.assert_array_equal(ours(model, case).mask, expected)
 
 
 def test_slices_are_imported_and_exported(scans, tmp_path, monkeypatch):
