@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from copy import deepcopy
 from dataclasses import replace
@@ -198,6 +199,13 @@ def test_a_cascade_is_imported_and_exported_with_both_stages(scans, tmp_path, mo
         model = read_model(place)
         assert model.previous.fold_names == ("0", "1")
         np.testing.assert_array_equal(ours(model, case).mask, expected)
+    install(tmp_path / "home" / "models" / "both", "moved", ImportOptions())  # from another machine's, say
+    renamed = Path(shutil.copytree(tmp_path / DATA, tmp_path / "renamed"))
+    mine = later.rename(later.parent / "mine") and (renamed / later.name).rename(renamed / "mine")
+    install(mine, "mine", ImportOptions())
+    for name in ("moved", "mine"):
+        np.testing.assert_array_equal(ours(read_model(Path(name)), case).mask, expected)
+    later = later.parent / "mine"
     export_model(later, "folder", tmp_path / "alone")
     install(tmp_path / "alone", "alone", ImportOptions())
     assert read_model(Path("alone")).previous is None

@@ -229,7 +229,7 @@ def with_previous_stage(model: Model, given: Path | None) -> Model:
     named = f"--previous-stage {place}" if given is not None else f"Model {place}"
     if found.configuration != before:
         raise ConfigError(f"{named}: it is of {found.configuration}, and {model.folder} takes masks of {before}.")
-    if (found.labels, found.channel_names) != (model.labels, model.channel_names):
+    if (found.labels.names, found.channel_names) != (model.labels.names, model.channel_names):
         raise ConfigError(
             f"{named}: it knows {found.labels} on {', '.join(found.channel_names)}, and {model.folder} "
             f"{model.labels} on {', '.join(model.channel_names)}. Give the stage that it was trained with."
@@ -253,7 +253,7 @@ def read_models(paths: Sequence[Path], choice: ModelChoice = ANY) -> Model:
     first, *others = (read_model(path, choice=choice if not number else ANY) for number, path in enumerate(paths))
     seen = [first.identity]
     for other in others:
-        if (other.mask_labels, other.channel_names) != (first.mask_labels, first.channel_names):
+        if (other.mask_labels.names, other.channel_names) != (first.mask_labels.names, first.channel_names):
             raise ConfigError(
                 f"Model {other.folder}: it knows {other.mask_labels} on {', '.join(other.channel_names)}, and "
                 f"{first.folder} {first.mask_labels} on {', '.join(first.channel_names)}. Average models of the same "

@@ -81,7 +81,13 @@ def model_folders(place: Path, depth: int | None = None) -> tuple[Path, ...]:
     else:
         levels = ("*/" * level + DESCRIPTIONS[0] for level in range(depth + 1))
         found = itertools.chain.from_iterable(place.glob(level) for level in levels)
-    return tuple(file.parent for file in sorted(found) if holds_model(file.parent))
+    folders = (file.parent for file in sorted(found))
+    return tuple(folder for folder in folders if holds_model(folder) and not _is_inside(folder))
+
+
+def _is_inside(folder: Path) -> bool:
+    """Whether a folder is that of the previous stage within a stored cascade's."""
+    return folder.name == PREVIOUS_STAGE and holds_model(folder.parent)
 
 
 def holds_model(folder: Path) -> bool:

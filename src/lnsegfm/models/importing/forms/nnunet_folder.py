@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,9 +61,8 @@ def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> Re
     stored = _stored(folder)
     plans, dataset_json = (read_table(file) for file in files)
     folds = chosen_folds(folder, options.folds)
-    name = FolderName.of(folder)
-    configuration = name.configuration if name is not None else options.configuration
-    before = previous_stage(plans, configuration) if configuration and isinstance(plans, dict) else None
+    configuration = _configuration(folder, folds, plans, dataset_json, options)
+    before = previous_stage(plans, configuration) if configuration is not None else None
     place = previous_stage_folder(folder, before) if before is not None else None
     notes = unfinished(folds)
     if before is not None:
@@ -85,6 +84,20 @@ def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> Re
         card=stored.card if stored is not None else None,
         previous=_recognised(source, place, ImportOptions()) if place is not None else None,
     )
+
+
+def _configuration(
+    folder: Path, folds: Mapping[str, Path], plans: Any, dataset_json: Any, options: ImportOptions
+) -> str | None:
+    """Of which configuration a model is, where that may be the later stage of a cascade; None elsewhere."""
+    table = plans.get("configurations") if isinstance(plans, dict) else None
+    stages = [each for each in (table or {}).values() if isinstance(each, dict) and each.get("previous_stage")]
+    if not isinstance(table, dict) or not stages or not isinstance(dataset_json, dict):
+        return None
+    if (name := FolderName.of(folder)) is not None:
+        return name.configuration
+    file = next(iter(folds.values()))
+    return fold_of(load_safely(file), file, plans, dataset_json, options.configuration).checkpoint.configuration
 
 
 def _dataset_name(found: RecognisedModel) -> str:
