@@ -187,7 +187,7 @@ def _print(evaluation: Evaluation) -> None:
         print(f"Case by case there are {rows} rows: --out writes them to evaluation.csv.")
     terminal.print(summary_table(evaluation))
     if any(math.isnan(score.dice) for case in evaluation.cases for score in case.labels.values()):
-        print("Left out: cases in which neither the reference nor the prediction has the label.")
+        print("Left out: cases where neither reference nor prediction has the label, or where it is not annotated.")
     for label in evaluation.node_labels:
         terminal.print(node_table(evaluation, label))
     for line in limits(len(set(evaluation.subjects))):

@@ -202,6 +202,7 @@ def examine_case(
         else:
             values = tuple(values_in(label[1]))
             problems += _check_label(case, case.label, label[2], values, labels, grid)
+            problems += _unlabelled(case, case.label, values, labels)
             problems += [] if allow_empty and 0 in values else _empty_label(case, case.label, values, labels)
             if grid is not None:
                 label = (case.label, *turned_onto(label[1], label[2], grid))
@@ -228,6 +229,19 @@ def _check_label(
         what = f"label values {_first_values(unknown)} are not among {labels}"
         remedy = "Name every value (--label NAME=VALUE) or renumber the mask"
         problems.append(Problem(case.name, path, what, remedy, "label-values"))
+    return problems
+
+
+def _unlabelled(case: Case, path: Path, values: Sequence[int], labels: LabelMap) -> list[Problem]:
+    held = [name for name in labels.names if name in case.unlabelled and labels.names[name] in values]
+    remedy = "Remove its line from unlabelled.csv, or take it out of the mask"
+    problems = [
+        Problem(case.name, path, f"label {name} is said to be unlabelled, and is there", remedy, "unlabelled")
+        for name in held
+    ]
+    if case.unlabelled >= set(labels.names):
+        what, remedy = "all of its labels are said to be unlabelled", "Take the case out"
+        problems.append(Problem(case.name, path, what, remedy, "unlabelled"))
     return problems
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.datasets.nnunet_layout import DEFAULT_ENDING, channel_names, numbers_every_channel, parse_image_name
 from lnsegfm.datasets.subjects import subjects_of
+from lnsegfm.datasets.unlabelled import unlabelled_of
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, image_files, read_mask, readable_endings, stem
 from lnsegfm.storage import content_hash, read_json, sha256
@@ -29,6 +30,7 @@ class Case:
         name: Its name, which is also the stem of the files made from it.
         images: One file per channel; empty where a label has no image.
         label: Its reference, if it has one.
+        unlabelled: Labels that nobody annotated in it; in its reference they are background.
 
     Raises:
         DataError: A name that cannot be a file's name.
@@ -37,6 +39,7 @@ class Case:
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
+    unlabelled: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or self.name.strip(" ") in ("", ".", "..") or set("/\\") & set(self.name):
@@ -77,7 +80,12 @@ class Dataset:
         return content_hash(
             {
                 "cases": [
-                    [case.name, [sha256(image) for image in case.images], sha256(case.label) if case.label else None]
+                    [
+                        case.name,
+                        [sha256(image) for image in case.images],
+                        sha256(case.label) if case.label else None,
+                        *([sorted(case.unlabelled)] if case.unlabelled else []),
+                    ]
                     for case in self.cases
                 ],
                 "channels": self.channels,
@@ -112,6 +120,8 @@ def open_dataset(
     if not cases:
         raise DataError(f"{root}: it holds no images ({', '.join(readable_endings())}). Put labelled scans into it.")
     labels, source = _labels_of(root, cases, labels, default_labels)
+    unlabelled = unlabelled_of(root, {case.name for case in cases}, labels.names)
+    cases = tuple(replace(case, unlabelled=unlabelled.get(case.name, frozenset())) for case in cases)
     return Dataset(
         root=root,
         cases=cases,

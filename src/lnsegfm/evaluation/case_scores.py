@@ -29,6 +29,7 @@ class LabelScore:
         hd95_mm: 95th percentile Hausdorff distance; NaN where one of the masks is empty.
         assd_mm: Average symmetric surface distance; NaN where one of the masks is empty.
         known: Whether the model that predicted knows the label; if not, its prediction counts as empty.
+        annotated: Whether the label was annotated in this case; if not, nothing is measured and every figure is NaN.
         nodes: Its nodes, measured and matched; None where the label is not one of nodes.
         froc: True and false positives at thresholds of the probability, where probabilities were kept.
         plugin_values: Figures of plugins' metrics by key.
@@ -42,9 +43,15 @@ class LabelScore:
     hd95_mm: float = math.nan
     assd_mm: float = math.nan
     known: bool = True
+    annotated: bool = True
     nodes: NodeScore | None = None
     froc: FrocCounts | None = None
     plugin_values: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def unlabelled(cls, *, known: bool = True) -> LabelScore:
+        """The score of a label that nobody annotated in the case."""
+        return cls(math.nan, math.nan, math.nan, math.nan, known=known, annotated=False)
 
     def value(self, metric: str) -> float:
         """A metric by its key; NaN where it is not defined or was not measured."""
@@ -55,7 +62,7 @@ class LabelScore:
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values; what is undefined is None."""
         parts = {key: value for key in ("nodes", "froc") if (value := getattr(self, key)) is not None}
-        apart = ("nodes", "froc", "plugin_values")
+        apart = ("nodes", "froc", "plugin_values", *(("annotated",) if self.annotated else ()))
         plain = nan_to_none({key: value for key, value in vars(self).items() if key not in apart})
         plain |= {"plugin_values": nan_to_none(self.plugin_values)} if self.plugin_values else {}
         return plain | {key: value.to_json() for key, value in parts.items()}

@@ -16,6 +16,7 @@ from lnsegfm.evaluation.references import (
     probabilities_in,
     scans_of,
     subjects_in,
+    unlabelled_in,
 )
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
@@ -102,6 +103,7 @@ def evaluate(
             scans_of(references, named, Path(images) if images is not None else None),
             subjects_in(references, Path(place) if place is not None else None),
             probabilities_in(predictions),
+            unlabelled_in(references, named),
         ),
         partial=partial,
         progress=progress,

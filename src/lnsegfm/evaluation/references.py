@@ -9,6 +9,7 @@ from lnsegfm.datasets.dataset import named_labels, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.nnunet_layout import case_of
 from lnsegfm.datasets.subjects import read_subjects, subjects_of
+from lnsegfm.datasets.unlabelled import UNLABELLED, unlabelled_of
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import image_files, stem
 
@@ -126,6 +127,17 @@ def subjects_in(references: Path, given: Path | None) -> dict[str, str]:
     if given is not None:
         return read_subjects(given)
     return subjects_of(_dataset_of(references) or references)
+
+
+def unlabelled_in(references: Path, labels: LabelMap) -> Mapping[str, frozenset[str]]:
+    """Labels that nobody annotated, by case: from the ``unlabelled.csv`` of the references' folder or dataset.
+
+    Raises:
+        DataError: The file cannot be read, or names what is not there.
+    """
+    root = _dataset_of(references) or references
+    cases = references_in(root, labels) if (root / UNLABELLED).is_file() else {}
+    return unlabelled_of(root, cases, labels.names)
 
 
 def probabilities_in(predictions: Path) -> dict[str, Path]:

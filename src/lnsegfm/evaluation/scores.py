@@ -132,15 +132,16 @@ class Evaluation:
             label: The label.
             iou: Least overlap of a match; 0: any.
         """
-        scores = [case.labels[label].nodes for case in self.cases]
-        counted = [score for score in scores if score is not None]
-        return summarise_nodes(counted, self.subjects, iou) if len(counted) == len(scores) and scores else None
+        judged = [k for k, case in enumerate(self.cases) if case.labels[label].annotated]
+        counted = [score for k in judged if (score := self.cases[k].labels[label].nodes) is not None]
+        subjects = [self.subjects[k] for k in judged]
+        return summarise_nodes(counted, subjects, iou) if len(counted) == len(judged) and judged else None
 
     def froc(self, label: str, iou: float = 0.0) -> tuple[FrocPoint, ...]:
         """True and false positives as the probability's threshold falls; empty unless every case has probabilities."""
-        scores = [case.labels[label].froc for case in self.cases]
+        scores = [case.labels[label].froc for case in self.cases if case.labels[label].annotated]
         counted = [score for score in scores if score is not None]
-        return froc_curve(counted, iou) if len(counted) == len(scores) else ()
+        return froc_curve(counted, iou) if len(counted) == len(scores) and scores else ()
 
     def _repr_html_(self) -> str:
         summary, several = self.summary(), len(self.labels.names) > 1

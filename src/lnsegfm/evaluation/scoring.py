@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial as later
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,11 +67,13 @@ class Known:
         images: The scans, to draw pictures of.
         subjects: The patients.
         probabilities: Files of the labels' probabilities.
+        unlabelled: Labels that nobody annotated in the case.
     """
 
     images: Mapping[str, Path] = field(default_factory=dict)
     subjects: Mapping[str, str] = field(default_factory=dict)
     probabilities: Mapping[str, Path] = field(default_factory=dict)
+    unlabelled: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def evaluate_case(
@@ -107,7 +110,9 @@ def evaluate_case(
     if name in known.probabilities and scoring.node_labels:
         probabilities = later(_probabilities, known.probabilities[name], theirs, predicted.grid, referred.grid)
     files = CaseFiles(known.images.get(name), prediction, reference)
-    score = score_volumes(name, predicted, referred, labels, theirs, scoring=scoring, probabilities=probabilities)
+    unlabelled = known.unlabelled.get(name, frozenset())
+    how: Any = {"scoring": scoring, "probabilities": probabilities, "unlabelled": unlabelled}
+    score = score_volumes(name, predicted, referred, labels, theirs, **how)
     return replace(score, subject=known.subjects.get(name), files=files)
 
 
@@ -120,6 +125,7 @@ def score_volumes(
     *,
     scoring: Scoring | None = None,
     probabilities: Callable[[], Mapping[str, np.ndarray]] | None = None,
+    unlabelled: frozenset[str] = frozenset(),
 ) -> CaseScore:
     """Score one mask in memory against its reference; as `evaluate_case`.
 
@@ -133,6 +139,7 @@ def score_volumes(
         prediction_labels: Labels of the prediction, if they are others.
         scoring: What is measured.
         probabilities: Gives each label's probability (z, y, x), once the masks are found to fit.
+        unlabelled: Labels that nobody annotated in the reference: nothing is measured of them.
 
     Raises:
         DataError: Grids that differ, or values that no label has.
@@ -161,6 +168,8 @@ def score_volumes(
             probability=likely.get(label),
             scoring=scoring,
         )
+        if label not in unlabelled
+        else LabelScore.unlabelled(known=label in of_prediction.names)
         for label, value in labels.names.items()
     }
     return CaseScore(name, scores)

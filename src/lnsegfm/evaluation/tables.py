@@ -39,8 +39,8 @@ def cases_csv(evaluation: Evaluation) -> str:
             case.subject or "",
             label,
             *(_cell(score.value(metric)) for metric in evaluation.metrics),
-            score.reference_ml,
-            score.prediction_ml,
+            _cell(score.reference_ml),
+            _cell(score.prediction_ml),
             str(score.known).lower(),
         ]
         for case in evaluation.cases

@@ -214,8 +214,11 @@ class Comparison:
             label: The label.
             iou: Least overlap of a match; 0: any.
         """
-        counts = []
+        counts, judged = [], list[str]()
         for case in self.cases:
+            if not self.adapted_score(case, label).annotated:
+                continue
+            judged.append(case)
             scores = [f(case, label).nodes for f in (self.base_score, self.adapted_score)]
             if scores[0] is None or scores[1] is None:
                 return None
@@ -226,8 +229,11 @@ class Comparison:
                     *(len(score.false_positives(iou)) for score in scores if score is not None),
                 )
             )
+        if not judged:
+            return None
         nodes, base_matched, adapted_matched, base_false, adapted_false = np.array(counts).reshape(-1, 5).T
-        subjects = self.adapted.subjects
+        of_case = dict(zip((score.case for score in self.adapted.cases), self.adapted.subjects, strict=True))
+        subjects = [of_case[case] for case in judged]
         return NodeDifference(
             iou=iou,
             nodes=int(nodes.sum()),

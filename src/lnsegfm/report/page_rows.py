@@ -13,6 +13,7 @@ from lnsegfm.evaluation.metric_table import METRICS
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.messages import counted
 from lnsegfm.report.picture_selection import ScoredModel
+from lnsegfm.report.verdict import ml_text
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ def score_rows(name: str, models: Sequence[ScoredModel]) -> list[dict[str, objec
                     "model": model.name,
                     "known": score.known,
                     "values": [m.text(score.value(key)) for key, m in models[-1].evaluation.metrics.items()],
-                    "reference_ml": f"{score.reference_ml:.2f}",
-                    "prediction_ml": f"{score.prediction_ml:.2f}",
+                    "reference_ml": ml_text(score.reference_ml),
+                    "prediction_ml": ml_text(score.prediction_ml),
                 }
             )
     return rows
@@ -168,7 +169,7 @@ def _node_row(label: str, of: str, node: Node) -> dict[str, object]:
         "centre": ", ".join(f"{round(v, 1) + 0.0:.1f}" for v in node.centre_mm),
         "short": f"{node.short_axis_mm:.1f}",
         "long": f"{node.long_axis_mm:.1f}",
-        "volume": f"{node.volume_ml:.2f}",
+        "volume": ml_text(node.volume_ml),
         "category": node.category + (", at the border" if node.touches_border else ""),
     }
 

@@ -148,7 +148,10 @@ def _volume_plots(models: Sequence[ScoredModel]) -> Iterator[Plot]:
     if len(models) == 1:
         groups = [[(label, models[0], label) for label in labels]]
     for group in groups:
-        scores = {name: [case.labels[label] for case in m.evaluation.cases] for name, m, label in group}
+        scores = {
+            name: [score for case in m.evaluation.cases if (score := case.labels[label]).annotated]
+            for name, m, label in group
+        }
         reference = {name: [score.reference_ml for score in column] for name, column in scores.items()}
         prediction = {name: [score.prediction_ml for score in column] for name, column in scores.items()}
         if any(s.reference_ml > 0 and s.prediction_ml > 0 for column in scores.values() for s in column):
@@ -189,6 +192,8 @@ def limits(evaluation: Evaluation) -> list[str]:
             sentences.append(
                 f"{label}: the model does not know it ({counted(without, 'case')}): its mask counts as empty."
             )
+        if left_out := sum(not case.labels[label].annotated for case in evaluation.cases):
+            sentences.append(f"{label}: not annotated in {counted(left_out, 'case')}, which say nothing of it.")
     if evaluation.failures:
         sentences.append(f"Not every case could be scored: {' '.join(evaluation.failures)}")
     return sentences

@@ -16,7 +16,7 @@ from lnsegfm.evaluation.detection import IOU_CRITERIA
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.messages import printable
 from lnsegfm.report.comparison import Comparison, Difference
-from lnsegfm.report.verdict import dice_text, interval_text, notes
+from lnsegfm.report.verdict import dice_text, interval_text, ml_text, notes
 
 
 def case_table(evaluation: Evaluation) -> Table:
@@ -34,11 +34,12 @@ def case_table(evaluation: Evaluation) -> Table:
     for case in evaluation.cases:
         for label, score in case.labels.items():
             cells = [metric.text(score.value(key)) for key, metric in evaluation.metrics.items()]
-            cells.append(f"{score.reference_ml:.2f}")
+            cells.append(ml_text(score.reference_ml))
             if nodes and score.nodes is not None:
                 cells.append(f"{len(score.nodes.matched())} of {len(score.nodes.reference)}")
                 cells.append(str(len(score.nodes.false_positives())))
             named = label if score.known else f"{label} (not known)"
+            named = named if score.annotated else f"{named} (not annotated)"
             table.add_row(_plain(case.case), *([_plain(named)] if several or not score.known else []), *cells)
     return table
 
@@ -128,9 +129,9 @@ def comparison_table(comparison: Comparison) -> Table:
                 dice_text(base.dice) + ("*" if label in comparison.unknown else ""),
                 dice_text(adapted.dice),
                 dice_text(adapted.dice - base.dice, signed=True),
-                f"{adapted.reference_ml:.2f}",
-                f"{base.prediction_ml:.2f}",
-                f"{adapted.prediction_ml:.2f}",
+                ml_text(adapted.reference_ml),
+                ml_text(base.prediction_ml),
+                ml_text(adapted.prediction_ml),
             )
         if several:
             table.add_section()

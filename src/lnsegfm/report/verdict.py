@@ -206,6 +206,11 @@ def dice_text(value: float | None, *, signed: bool = False) -> str:
     return METRICS["dice"].text(value, signed=signed)
 
 
+def ml_text(value: float) -> str:
+    """A volume with two decimals, ``n/a`` where it was not measured."""
+    return METRICS["volume_difference_ml"].text(value)
+
+
 def interval_text(interval: Interval | None, metric: str = "dice") -> str:
     """An interval of differences, ``n/a`` where there is none."""
     if interval is None:

@@ -16,6 +16,7 @@ from lnsegfm.nnunet.augmentation_settings import augmentation_settings
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.training.nnunet_trainer import MethodTrainer
+from lnsegfm.training.partial_loss import PartialLoss
 from lnsegfm.training.precision import autocast_to, needs_scaling
 from lnsegfm.training.schedule import Schedule, WarmUp
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
@@ -30,6 +31,7 @@ class InMemoryTrainer(MethodTrainer):
     start: Checkpoint
     warm_up: int
     precision: str | None
+    partial_loss: PartialLoss | None = None
 
     @classmethod
     def ready(cls, start: Checkpoint, method: Method, schedule: Schedule, device: str) -> Self:
@@ -80,7 +82,19 @@ class InMemoryTrainer(MethodTrainer):
         )
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.network.train()
+        self._judge_annotated(shots)
         return batches
+
+    def _judge_annotated(self, shots: Sequence[PreparedCase]) -> None:
+        """Leave labels out of the loss of the scans in which nobody annotated them."""
+        if not any(shot.unlabelled for shot in shots):
+            return
+        deep = self.enable_deep_supervision
+        self.partial_loss = PartialLoss(self.loss.loss if deep else self.loss)
+        if deep:
+            self.loss.loss = self.partial_loss
+        else:
+            self.loss = self.partial_loss
 
     @property
     def rank(self) -> int | None:
@@ -94,6 +108,8 @@ class InMemoryTrainer(MethodTrainer):
         """
         self.lr_scheduler.step(iteration)
         seed_everything(seed, iteration, self.rank or 0, 1)
+        if self.partial_loss is not None:
+            self.partial_loss.unlabelled = batch["unlabelled"]
         with quick_layers(self.network), autocast_to(self.precision):
             return float(self.train_step(batch)["loss"])
 

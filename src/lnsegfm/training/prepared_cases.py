@@ -6,6 +6,7 @@ Before that each is turned, exactly, to the axes that the plans state.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,9 @@ def prepare_cases(
             if not (folder / f"{case.name}.npz").is_file():
                 _keep(folder, _prepared(case, plans, fast, dataset_json))
             found.append(_kept(folder, case.name))
+        if case.unlabelled:
+            outputs = LabelMap.of_model(dataset_json).names
+            found[-1] = replace(found[-1], unlabelled=tuple(sorted(outputs[name] for name in case.unlabelled)))
         progress.advance(done, len(cases), case.name)
     return tuple(sorted(found, key=lambda shot: shot.name))
 

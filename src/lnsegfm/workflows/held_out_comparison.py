@@ -179,7 +179,11 @@ def score_masks(
 ) -> Evaluation:
     """Score a model's masks against the references, labels matched by name."""
     scoring = scoring or Scoring(node_labels=node_labels(labels.names))
-    known = Known(images={case.name: case.images[0] for case in cases if case.images}, subjects=subjects or {})
+    known = Known(
+        images={case.name: case.images[0] for case in cases if case.images},
+        subjects=subjects or {},
+        unlabelled={case.name: case.unlabelled for case in cases},
+    )
     scores = (
         evaluate_case(case.name, masks[case.name], case.label, labels, model.mask_labels, scoring=scoring, known=known)
         for case in cases
@@ -198,6 +202,8 @@ def _without_predictions(evaluation: Evaluation) -> Evaluation:
     """The scores of a model that knows none of the labels: its masks count as empty."""
 
     def nothing(found: LabelScore) -> LabelScore:
+        if not found.annotated:
+            return LabelScore.unlabelled(known=False)
         overlap = 0.0 if found.reference_ml else math.nan
         nodes = replace(found.nodes, prediction=(), pairs=(), unjudged=()) if found.nodes is not None else None
         volume = found.reference_ml

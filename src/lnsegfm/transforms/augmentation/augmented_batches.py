@@ -81,7 +81,10 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
         self._seed, self._scales, self._rank = seed, scales, rank
 
     def __getitem__(self, iteration: int) -> dict[str, Any]:
-        """Data (B, C, z, y, x), target (B, 1, z, y, x), a list where deep supervision is on, and the cases' names."""
+        """Data (B, C, z, y, x), target (B, 1, z, y, x), a list where deep supervision is on, and what the cases are.
+
+        ``keys`` are their names, ``unlabelled`` the values of the labels that nobody annotated in them.
+        """
         drawn = draw_batch_parameters(self._settings, self._shots, self._size, self._seed, iteration, self._rank)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums over several threads differ in the last bit
@@ -94,7 +97,9 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
                 target = labels if self._scales is None else downsample_labels(labels, self._scales)
         finally:
             torch.set_num_threads(threads)
-        return {"data": data, "target": target, "keys": [self._shots[parameters.case].name for parameters in drawn]}
+        shots = [self._shots[parameters.case] for parameters in drawn]
+        about = {"keys": [shot.name for shot in shots], "unlabelled": [shot.unlabelled for shot in shots]}
+        return {"data": data, "target": target, **about}
 
     def over(self, iterations: range, workers: int, *, pin: bool) -> Iterable[dict[str, Any]]:
         """Give the batches of these iterations in their order, made here or by worker processes.

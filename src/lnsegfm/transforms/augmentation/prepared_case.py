@@ -23,12 +23,14 @@ class PreparedCase:
         image: (C, Z, Y, X) in float32.
         labels: (Z, Y, X) in int16; -1 where the scan has no data.
         locations: Some voxels of each label, (N, 4): channel, z, y, x.
+        unlabelled: Values of the labels that nobody annotated in it, ascending.
     """
 
     name: str
     image: Tensor
     labels: Tensor
     locations: Mapping[Any, np.ndarray]
+    unlabelled: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4 or self.image.shape[1:] != self.labels.shape:
