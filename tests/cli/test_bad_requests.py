@@ -286,10 +286,8 @@ def test_weights_of_another_network(refused, own, clinic, out):
         file, Checkpoint(weights, there.configuration, there.plans, there.dataset_json, there.trainer_name, None)
     )
     (said,) = refused("finetune", clinic, "--model", own, "--out", out, "--device", "cpu")
-    assert said.startswith(
-        "The base does not fit the network: 0 % of the parameters come from it, at least 80 % should"
-    )
-    assert said.endswith(" more. Use the architecture and the plans that the base was trained with.")
+    assert said.startswith(f"Model {own}: its weights do not fit its own plans (size mismatch for encoder.stages.0")
+    assert said.endswith("). Use the plans.json that it was trained with.")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lnsegfm.inference.logits_to_mask import InversePreprocessing, mask_from_logits, probabilities_from_logits
 from lnsegfm.inference.mirror_agreement import MirrorAgreement
 from lnsegfm.inference.sliding_window import BATCH, Air, sliding_window
+from lnsegfm.inference.tile_forward import SliceNetwork
 from lnsegfm.inference.tile_positions import tile_positions
 from tests.simulated_gpu import SimulatedGPU, simulated_gpu
 
@@ -55,6 +56,17 @@ def test_logits_are_those_of_the_cpu(sums_on: str) -> None:
     found, _ = predicted(16, sums_on)
 
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_slices_are_those_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    planar = SliceNetwork(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1)))
+    how = {"step": (1.0, 0.5, 0.5), "mirror_axes": (1, 2), "air": Air(AIR)}
+    expected = sliding_window(planar, volume(6), (1, 8, 8), quick=False, **how)
+    with simulated_gpu():
+        found = sliding_window(planar, volume(6), (1, 8, 8), device="cuda", accumulate_on="cuda", **how)
+        assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_host_waits_as_often_for_many_tiles_as_for_few() -> None:
