@@ -57,7 +57,10 @@ def test_background_may_be_left_out():
         ({"node": 1.0}, "not a whole number"),
         ({"node": True}, "not a whole number"),
         ({"node": 1, "ignore": "two"}, "not a whole number"),
-        ({"whole": [1, 2], "node": 2}, "region-based labels are not supported"),
+        ({"whole": [1, 2]}, "Add regions_class_order"),
+        ({"whole": [1, 2], "other": [1, 3]}, "Add regions_class_order"),
+        ({"whole": [1, "two"], "core": 2}, "not a whole number"),
+        ({"whole": [1, 2], "core": 2, "ignore": [3, 4]}, "not a whole number"),
         ({"0": "background", "1": "node"}, "Turn them round"),
         ({"": 1}, "not a name"),
         ({"two\nlines": 1}, "not a name"),
@@ -125,6 +128,59 @@ def test_a_model_says_both_values():
 def test_refuses_values_that_are_not_of_a_models_outputs(description, said):
     with pytest.raises(DataError, match=said):
         LabelMap.of_masks(description)
+
+
+NESTED = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+
+
+def test_regions_cover_several_values_and_keep_the_order_of_the_outputs():
+    labels = LabelMap.from_dataset_json(NESTED, [1, 2, 3])
+    kidney = {"kidney": [1, 2, 3], "masses": [2, 3], "tumour": 2}
+
+    assert labels.names == {"whole": 1, "core": 2, "enhancing": 3}
+    assert labels.covered == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    assert labels.allowed == {0, 1, 2, 3, 4}
+    assert labels.consecutive == labels == LabelMap.from_dataset_json(NESTED)
+    assert labels.to_dataset_json() == NESTED
+    assert str(labels) == "whole=1+2+3, core=2+3, enhancing=3, ignore=4"
+    assert list(LabelMap.from_dataset_json(kidney, [1, 3, 2]).names.items()) == [
+        ("kidney", 1),
+        ("masses", 3),
+        ("tumour", 2),
+    ]
+    assert LabelMap.from_dataset_json(kidney).names == {"kidney": 1, "masses": 3, "tumour": 2}
+    mask = np.array([0, 1, 2, 3, 4])
+    assert [labels.voxels(mask, name).tolist() for name in ("whole", "core", "enhancing")] == [
+        [False, True, True, True, False],
+        [False, False, True, True, False],
+        [False, False, False, True, False],
+    ]
+
+
+def test_regions_of_any_values_are_those_of_the_consecutive_ones():
+    labels = LabelMap.from_dataset_json({"whole": [5, 9], "core": 9, "ignore": 2})
+    mask = np.array([0, 5, 9, 2, 5])
+    there = labels.to_consecutive(mask)
+    assert there.tolist() == [0, 1, 2, 3, 1]
+    for name in labels.names:
+        np.testing.assert_array_equal(labels.consecutive.voxels(there, name), labels.voxels(mask, name))
+    np.testing.assert_array_equal(labels.from_consecutive(there), mask)
+    assert LabelMap.of_masks(labels.to_model_json()) == labels
+    assert labels.to_model_json()["regions_class_order"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ([1], "a value for each of"),
+        ([2, 1], "none of its values"),
+        ([2, 2], "two labels have one"),
+        ("12", "for each of"),
+    ],
+)
+def test_an_order_of_other_regions_is_refused(order, said):
+    with pytest.raises(DataError, match=said):
+        LabelMap.from_dataset_json({"whole": [1, 2], "core": 2}, order)
 
 
 def test_reads_options():

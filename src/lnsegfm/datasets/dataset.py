@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.datasets.labels import ORDER, LabelMap, values_in
 from lnsegfm.datasets.nnunet_layout import DEFAULT_ENDING, channel_names, numbers_every_channel, parse_image_name
 from lnsegfm.datasets.subjects import subjects_of
 from lnsegfm.datasets.unlabelled import unlabelled_of
@@ -148,7 +148,8 @@ def named_labels(root: Path) -> tuple[LabelMap, str] | None:
         if table is None:
             continue
         try:
-            return LabelMap.from_dataset_json(table), name
+            order = content.get(ORDER) if name == "dataset.json" else None
+            return LabelMap.from_dataset_json(table, order), name
         except DataError as error:
             raise DataError(f"{root / name}: {error}") from None
     return None

@@ -15,6 +15,7 @@ from lnsegfm.spelling import spelt_alike
 
 BACKGROUND = "background"
 IGNORE = "ignore"
+ORDER = "regions_class_order"
 VALUES = "label_values"
 """Entry of a model's ``dataset.json``: the values that its masks are written with, where they are not consecutive."""
 HIGHEST = 65535
@@ -32,6 +33,9 @@ class LabelMap:
     Args:
         names: Label name to value; kept in ascending order of value.
         ignore: Value of voxels that neither train nor count, if there are any.
+        regions: Of region-based labels the values that each covers, in the order of the network's outputs, which
+            ``names`` then keeps: there the value is the one that a voxel gets in a predicted mask (nnU-Net's
+            ``regions_class_order``). Regions may overlap. Empty for labels of one value each.
 
     Raises:
         DataError: Names or values that cannot be.
@@ -39,6 +43,7 @@ class LabelMap:
 
     names: Mapping[str, int]
     ignore: int | None = None
+    regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -48,26 +53,54 @@ class LabelMap:
         for name in self.names:
             if not isinstance(name, str) or not name.strip() or not name.isprintable() or name in (BACKGROUND, IGNORE):
                 raise DataError(f"Label name {name!r}: not a name for a foreground label. Use words like lymph_node.")
-        object.__setattr__(self, "names", dict(sorted(self.names.items(), key=lambda item: item[1])))
-        values = [*self.names.values(), *([self.ignore] if self.ignore is not None else [])]
+        order = [name for name, _ in self.regions] or sorted(self.names, key=lambda name: self.names[name])
+        object.__setattr__(self, "names", {name: self.names[name] for name in order})
+        values = self._values
+        if self.regions:
+            self._require_covered()
         if strange := [value for value in values if not 0 < value <= HIGHEST]:
             raise DataError(f"Label values {values}: {strange[0]} is not from 1 to {HIGHEST}. Renumber the masks.")
         if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
             raise DataError(f"Label values {values}: two labels have {twice[0]}. Give each label a value of its own.")
 
     def __hash__(self) -> int:
-        return hash((tuple(self.names.items()), self.ignore))
+        return hash((tuple(self.names.items()), self.ignore, self.regions))
+
+    def _require_covered(self) -> None:
+        written = list(self.names.values())
+        if len(set(written)) < len(written):
+            raise DataError(f"Label values {written}: two labels have one. Give each label a value of its own.")
+        for name, values in self.regions:
+            if self.names[name] not in values:
+                raise DataError(
+                    f"Label {name!r} {list(values)}: regions_class_order gives it {self.names[name]}, which is none of "
+                    "its values. Correct the order."
+                )
+
+    @property
+    def covered(self) -> dict[str, tuple[int, ...]]:
+        """The values that each label covers: one, or several of a region."""
+        return dict(self.regions) or {name: (value,) for name, value in self.names.items()}
+
+    def voxels(self, mask: np.ndarray, name: str) -> np.ndarray:
+        """Where a mask has a label (boolean, of the mask's shape)."""
+        values = self.covered[name]
+        return mask == values[0] if len(values) == 1 else np.isin(mask, values)
 
     @property
     def allowed(self) -> frozenset[int]:
         """Every value that a mask may hold: background, the labels, ignore."""
-        return frozenset({0, *self.names.values(), *([self.ignore] if self.ignore is not None else [])})
+        return frozenset({0, *self._values})
 
     @property
     def consecutive(self) -> LabelMap:
         """The labels with the values of a network's outputs: 1, 2, 3, ... in their order, ignore the next."""
-        ignore = len(self.names) + 1 if self.ignore is not None else None
-        return LabelMap({name: number for number, name in enumerate(self.names, 1)}, ignore)
+        numbers = {value: number for number, value in enumerate(self._values, 1)}
+        return LabelMap(
+            {name: numbers[value] for name, value in self.names.items()},
+            None if self.ignore is None else numbers[self.ignore],
+            tuple((name, tuple(numbers[value] for value in values)) for name, values in self.regions),
+        )
 
     def to_consecutive(self, mask: np.ndarray) -> np.ndarray:
         """A mask with the values of `consecutive` in the place of these; itself where they are the same.
@@ -80,7 +113,7 @@ class LabelMap:
         if strangers := [value for value in values_in(mask) if value not in self.allowed]:
             raise DataError(f"Label values {strangers}: not among {self}. Name them with --label NAME=VALUE.")
         table = np.zeros(max(self.allowed) + 1, dtype=np.uint16)
-        table[self._values] = self.consecutive._values
+        table[self._values] = range(1, len(self._values) + 1)
         replaced: np.ndarray = table[mask]
         return replaced
 
@@ -94,7 +127,9 @@ class LabelMap:
 
     @property
     def _values(self) -> list[int]:
-        return [*self.names.values(), *([self.ignore] if self.ignore is not None else [])]
+        """The values of the labels, ascending, and ``ignore`` last."""
+        own = sorted({v for _, values in self.regions for v in values}) if self.regions else sorted(self.names.values())
+        return [*own, *([self.ignore] if self.ignore is not None else [])]
 
     @classmethod
     def of_model(cls, description: Mapping[str, Any]) -> LabelMap:
@@ -103,7 +138,7 @@ class LabelMap:
         Raises:
             DataError: Not such a table, or values that nnU-Net trains with none of: with a gap.
         """
-        labels = cls.from_dataset_json(description.get("labels"))
+        labels = cls.from_dataset_json(description.get("labels"), description.get(ORDER))
         if labels != labels.consecutive:
             raise DataError(
                 f"Labels {labels}: a model's values are 1, 2, 3, ... without a gap, ignore last. "
@@ -141,22 +176,33 @@ class LabelMap:
         renamed = {names.get(label, label): value for label, value in self.names.items()}
         if len(renamed) < len(self.names):
             raise ConfigError(f"--map {dict(names)}: two labels would have one name. Map each to its own.")
-        return LabelMap(renamed, self.ignore)
+        return LabelMap(renamed, self.ignore, tuple((names.get(name, name), values) for name, values in self.regions))
+
+    def as_written(self) -> dict[str, Any]:
+        """What the ``dataset.json`` beside masks with these values says of them."""
+        order = {ORDER: list(self.names.values())} if self.regions else {}
+        return {"labels": self.to_dataset_json(), **order}
 
     def to_model_json(self) -> dict[str, Any]:
         """What a model's ``dataset.json`` says of its labels: ``labels``, and ``label_values`` where they differ."""
         trained = self.consecutive
         own = {} if trained == self else {VALUES: self.to_dataset_json()}
-        return {"labels": trained.to_dataset_json(), **own}
+        return {**trained.as_written(), **own}
 
     @classmethod
-    def from_dataset_json(cls, labels: Any) -> LabelMap:
+    def from_dataset_json(cls, labels: Any, order: Any = None) -> LabelMap:
         """Read the ``labels`` of an nnU-Net ``dataset.json``: ``{"background": 0, "lymph_node": 1, "ignore": 2}``.
 
-        ``background`` may be left out, a value may be text or a list of itself alone (`plain_labels`).
+        ``background`` may be left out, a value may be text or a list of itself alone (`plain_labels`). Lists of several
+        values make region-based labels: ``{"whole": [1, 2], "core": 2}``.
+
+        Args:
+            labels: The table.
+            order: Its ``regions_class_order``, the value that each region has in a predicted mask; where there is none
+                it is the value that no smaller region covers.
 
         Raises:
-            DataError: Not such a table; region-based labels (lists of values); values that two labels have.
+            DataError: Not such a table; values that two labels have; regions without such a value.
         """
         if not isinstance(labels, Mapping) or not labels:
             raise DataError(f'Labels {labels!r}: not a table of names and values. Write {{"lymph_node": 1}}.')
@@ -167,15 +213,14 @@ class LabelMap:
             )
         labels = plain_labels(labels)
         for name, value in labels.items():
-            if isinstance(value, (list, tuple)):
-                raise DataError(
-                    f"Label {name!r} {list(value)!r}: region-based labels are not supported yet. "
-                    "Give each label one value."
-                )
-            _require_whole_number(name, value)
+            for each in value if isinstance(value, list | tuple) and name not in (BACKGROUND, IGNORE) else [value]:
+                _require_whole_number(name, each)
         if labels.get(BACKGROUND, 0) != 0:
             raise DataError(f"Label background {labels[BACKGROUND]}: background is always 0. Renumber the masks.")
         names = {name: value for name, value in labels.items() if name not in (BACKGROUND, IGNORE)}
+        if any(isinstance(value, list | tuple) for value in names.values()):
+            values, regions = _of_regions(names, order)
+            return cls(values, labels.get(IGNORE), regions)
         return cls(names, labels.get(IGNORE))
 
     @classmethod
@@ -195,12 +240,15 @@ class LabelMap:
             labels[name] = int(value)
         return cls.from_dataset_json(labels) if labels else None
 
-    def to_dataset_json(self) -> dict[str, int]:
+    def to_dataset_json(self) -> dict[str, Any]:
         """The ``labels`` of an nnU-Net ``dataset.json``, background first and ignore last."""
-        return {BACKGROUND: 0, **self.names, **({IGNORE: self.ignore} if self.ignore is not None else {})}
+        values = {name: list(v) if len(v) > 1 else v[0] for name, v in self.covered.items()}
+        return {BACKGROUND: 0, **values, **({IGNORE: self.ignore} if self.ignore is not None else {})}
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.to_dataset_json().items() if value)
+        shown = {name: "+".join(map(str, values)) for name, values in self.covered.items()}
+        shown |= {IGNORE: str(self.ignore)} if self.ignore is not None else {}
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def plain_labels(labels: Any) -> Any:
@@ -213,6 +261,30 @@ def plain_labels(labels: Any) -> Any:
         return labels
     values = {name: _whole(value) for name, value in labels.items()}
     return values if BACKGROUND in values else {BACKGROUND: 0, **values}
+
+
+def _of_regions(
+    labels: Mapping[str, Any], order: Any
+) -> tuple[dict[str, int], tuple[tuple[str, tuple[int, ...]], ...]]:
+    """The value that each region has in a mask, and the regions."""
+    regions = {name: tuple(v) if isinstance(v, list | tuple) else (v,) for name, v in labels.items()}
+    if order is not None and (not isinstance(order, list | tuple) or len(order) != len(regions)):
+        raise DataError(
+            f"regions_class_order {order!r:.60}: it names a value for each of {', '.join(regions)}. Correct it."
+        )
+    if order is not None:
+        return dict(zip(regions, order, strict=True)), tuple(regions.items())
+    own = {}
+    for name, values in regions.items():
+        smaller = {v for other in regions.values() if set(other) < set(values) for v in other}
+        rest = [value for value in values if value not in smaller]
+        if len(rest) != 1:
+            raise DataError(
+                f"Label {name!r} {list(values)}: a region, and nothing says which value it has in a mask. "
+                "Add regions_class_order to dataset.json."
+            )
+        own[name] = rest[0]
+    return own, tuple(regions.items())
 
 
 def _whole(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,12 @@ class MaskStatistics:
 
 
 def measure_mask(
-    image: np.ndarray | None, mask: np.ndarray, grid: Grid, labels: Mapping[str, int], *, axes: str | None = None
+    image: np.ndarray | None,
+    mask: np.ndarray,
+    grid: Grid,
+    labels: Mapping[str, int | tuple[int, ...]],
+    *,
+    axes: str | None = None,
 ) -> MaskStatistics:
     """Measure a scan and its mask.
 
@@ -76,7 +81,7 @@ def measure_mask(
         image: HU (z, y, x); None where the scan is no CT, or HU are not wanted.
         mask: Label values (z, y, x); values that ``labels`` does not name count as background.
         grid: The geometry of both.
-        labels: Name to value.
+        labels: Name to value, or to the values of a region.
         axes: The axis code to which scan and mask are turned to be measured, as a network sees them; None leaves them.
 
     Raises:
@@ -90,11 +95,14 @@ def measure_mask(
     image = None if image is None else turn.forth(image)
     mask, grid = turn.forth(mask), turn.grid(grid)
     patient = _patient_axes(grid)
-    boxes = ndimage.find_objects(mask, max_label=max(labels.values()))
+    covered = {name: values if isinstance(values, tuple) else (values,) for name, values in labels.items()}
+    every = sorted({value for values in covered.values() for value in values})
+    boxes = ndimage.find_objects(mask, max_label=every[-1])
     by_name = {
-        name: _measure_label(image, mask, grid, patient, value, boxes[value - 1]) for name, value in labels.items()
+        name: _measure_label(image, mask, grid, patient, values, _around([boxes[value - 1] for value in values]))
+        for name, values in covered.items()
     }
-    foreground = np.isin(mask, list(labels.values()))
+    foreground = np.isin(mask, every)
     depth, height, width = (n * spacing for n, spacing in zip(grid.shape, grid.spacing_mm, strict=True))
     first, second, third = (_AXES[axis] for axis, _ in patient)
     return MaskStatistics(
@@ -114,12 +122,12 @@ def _measure_label(
     mask: np.ndarray,
     grid: Grid,
     patient: tuple[tuple[int, int], ...],
-    value: int,
+    values: tuple[int, ...],
     box: tuple[slice, ...] | None,
 ) -> LabelStatistics:
     if box is None:
         return LabelStatistics(0.0, 0, None, {})
-    here = mask[box] == value
+    here = mask[box] == values[0] if len(values) == 1 else np.isin(mask[box], values)
     faces: dict[str, int] = {}
     for array_axis, (axis, sign) in enumerate(patient):
         ends = ((box[array_axis].start == 0, 0, -sign), (box[array_axis].stop == mask.shape[array_axis], -1, sign))
@@ -132,6 +140,14 @@ def _measure_label(
         hu=None if image is None else float(np.median(image[box][here])),
         faces=faces,
     )
+
+
+def _around(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The smallest box around several."""
+    found = [box for box in boxes if box is not None]
+    if not found:
+        return None
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*found, strict=True))
 
 
 def _patient_axes(grid: Grid) -> tuple[tuple[int, int], ...]:

@@ -39,7 +39,7 @@ def labels_given(masks: Mapping[str, Any]) -> LabelMap | None:
     for mask in masks.values():
         names = getattr(mask, "labels", None)
         if isinstance(names, Mapping) and isinstance(getattr(mask, "grid", None), Grid):
-            return LabelMap(dict(names))
+            return LabelMap(dict(names), regions=getattr(mask, "regions", ()))
     return None
 
 
@@ -111,5 +111,6 @@ def _probabilities(prediction: Any) -> dict[str, np.ndarray]:
     kept = getattr(prediction, "probabilities", None)
     if kept is None or not isinstance(getattr(prediction, "grid", None), Grid):
         return {}
-    labels = LabelMap(dict(prediction.labels))
-    return {name: share.astype(np.float16) for name, share in zip(labels.names, kept[1:], strict=True)}
+    labels = LabelMap(dict(prediction.labels), regions=getattr(prediction, "regions", ()))
+    shares = kept[-len(labels.names) :]
+    return {name: share.astype(np.float16) for name, share in zip(labels.names, shares, strict=True)}

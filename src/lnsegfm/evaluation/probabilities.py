@@ -43,7 +43,8 @@ def read_probabilities(path: Path, labels: LabelMap, grid: Grid) -> dict[str, np
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Predict with --probabilities.")
-    wanted = (len(labels.names) + 1, *grid.shape)
+    outputs = len(labels.names) + (not labels.regions)  # a region has no background beside it
+    wanted = (outputs, *grid.shape)
     try:
         shape, kind = _header(path)
         if shape != wanted:
@@ -65,7 +66,7 @@ def read_probabilities(path: Path, labels: LabelMap, grid: Grid) -> dict[str, np
         ) from None
     if not (probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING):  # NaN compares false
         raise DataError(f"{path}: its values are not between 0 and 1. Predict again with --probabilities.")
-    return dict(zip(labels.names, probabilities[1:], strict=True))
+    return dict(zip(labels.names, probabilities[-len(labels.names) :], strict=True))
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:

@@ -160,8 +160,8 @@ def score_volumes(
     likely = probabilities() if probabilities is not None and scoring.node_labels else {}
     scores = {
         label: score_label(
-            prediction.array == of_prediction.names[label] if label in of_prediction.names else None,
-            reference.array == value,
+            of_prediction.voxels(prediction.array, label) if label in of_prediction.names else None,
+            labels.voxels(reference.array, label),
             grid,
             valid,
             nodes=label in scoring.node_labels,
@@ -170,7 +170,7 @@ def score_volumes(
         )
         if label not in unlabelled
         else LabelScore.unlabelled(known=label in of_prediction.names)
-        for label, value in labels.names.items()
+        for label in labels.names
     }
     return CaseScore(name, scores)
 

@@ -91,7 +91,7 @@ class Model:
     def masks_json(self) -> dict[str, Any]:
         """The ``dataset.json`` beside its masks: its own, with the values that they are written with."""
         kept = {key: value for key, value in self.dataset_json.items() if key != VALUES}
-        return kept | ({"labels": self.mask_labels.to_dataset_json()} if VALUES in self.dataset_json else {})
+        return kept | (self.mask_labels.as_written() if VALUES in self.dataset_json else {})
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def write_training_domain(
             if channel is not None:
                 image, own = read_volume(case.images[channel])
                 mask, grid = turned_onto(mask, grid, own)
-            looks.append(measure_mask(image, mask, grid, labels.names, axes=axes))
+            looks.append(measure_mask(image, mask, grid, labels.covered, axes=axes))
         progress.advance(done, len(cases))
     ranges = [TrainingDomain.over(looks, axes=axes)] if looks else []
     before = list(training_domains(base)) if base is not None else []

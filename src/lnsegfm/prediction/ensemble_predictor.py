@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.evaluation.flags import Overlap
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
@@ -23,10 +24,11 @@ class EnsemblePredictor(ScanPredictor):
 
     Args:
         members: The models' predictors, at least one.
+        labels: Their outputs: of regions each that is likelier than not is written, in their order.
     """
 
-    def __init__(self, members: Sequence[ScanPredictor]) -> None:
-        self._members = tuple(members)
+    def __init__(self, members: Sequence[ScanPredictor], labels: LabelMap) -> None:
+        self._members, self._labels = tuple(members), labels
         self.device, self.memory = members[0].device, members[0].memory
 
     def prepare(self, images: Sequence[Path | Volume]) -> PreprocessedScan:
@@ -58,7 +60,12 @@ class EnsemblePredictor(ScanPredictor):
         total /= len(self._members)
         mask = np.empty_like(first.mask)
         for here, likely in zip(mask, np.moveaxis(total, 0, 1), strict=True):  # slice by slice: argmax gives 8 bytes
-            here[...] = likely.argmax(0)
+            if not self._labels.regions:
+                here[...] = likely.argmax(0)
+                continue
+            here[...] = 0
+            for value, share in zip(self._labels.names.values(), likely, strict=True):
+                here[share > 0.5] = value
         mirrored = reduce(_summed, agreements) if agreements else None
         return RawPrediction(first.prepared, mask, mirrored, total if probabilities else None)
 

@@ -38,6 +38,7 @@ class Prediction:
         array: Label values (z, y, x), 0 is background.
         grid: Where its voxels lie, in mm, LPS: the scan's grid.
         labels: Label name to value.
+        regions: Of region-based labels the values that each covers; empty for any others.
         name: What the scan is called.
         probabilities: Of background and labels (1 + labels, z, y, x); None where they were not asked for.
         mirror_agreement: How far plain and mirrored predictions agree, by label and ``FOREGROUND``; None without
@@ -60,24 +61,31 @@ class Prediction:
     model: str = ""
     training_domains: tuple[TrainingDomain, ...] = field(default=(), repr=False)
     trained_axes: TrainedAxes | None = field(default=None, repr=False)
+    regions: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), repr=False)
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The labels, and of region-based ones the values that each covers."""
+        return LabelMap(self.labels, regions=self.regions)
 
     @cached_property
     def nodes(self) -> dict[str, tuple[Node, ...]]:
         """The measured nodes of each label of nodes, of every label where none is named so. Measured when asked for."""
-        return {name: measure_nodes(self.array == self.labels[name], self.grid) for name in nodes_among(self.labels)}
+        label_map = self.label_map
+        return {name: measure_nodes(label_map.voxels(self.array, name), self.grid) for name in nodes_among(self.labels)}
 
     @cached_property
     def flags(self) -> tuple[Flag, ...]:
         """Reasons to review the mask. Looked for when asked for."""
         trained = self.trained_axes
         axes = trained.codes if trained is not None else None
-        measured = measure_mask(self.image_hu, self.array, self.grid, self.labels, axes=axes)
+        measured = measure_mask(self.image_hu, self.array, self.grid, self.label_map.covered, axes=axes)
         return flags_of(self.name, measured, self.training_domains, self.mirror_agreement, trained)
 
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each label in millilitres."""
-        counts = {name: int(np.count_nonzero(self.array == value)) for name, value in self.labels.items()}
+        counts = {name: int(np.count_nonzero(self.label_map.voxels(self.array, name))) for name in self.labels}
         return {name: count * self.grid.voxel_volume_ml for name, count in counts.items()}
 
     def to_sitk(self) -> Any:
@@ -145,7 +153,7 @@ class Prediction:
         per_node: bool,
         options: RtstructOptions | None = None,
     ) -> Path:
-        labels = LabelMap(self.labels)
+        labels = self.label_map
         writer.check_labels(labels, per_node)
         series = series if series is not None else self.series
         instances, names = number_nodes(self.array, labels) if per_node else (None, None)

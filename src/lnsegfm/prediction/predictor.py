@@ -58,7 +58,7 @@ class Predictor(ScanPredictor):
         device: ``cpu``, ``cuda`` or ``mps``.
         mirroring: Average over mirrored copies, along the axes that the model allows.
         step: Distance of tiles as a share of the patch.
-        watch: Count how far plain and mirrored predictions agree.
+        watch: Count how far plain and mirrored predictions agree; not counted of regions.
         air: Evaluate all tiles that hold nothing but air as one (`lnsegfm.inference.sliding_window.Air`).
         memory: Bytes that may be held beyond network, inputs and results: slabs get smaller, tiles go one by one and
             sums move from CUDA's memory to the CPU's. None holds what is fastest. A bound below what one tile needs
@@ -106,7 +106,7 @@ class Predictor(ScanPredictor):
         skips_air = air and self._plans.default_export and self._plans.air is not None
         self._air = Air(self._plans.air) if skips_air and self._plans.air is not None else None
         self._axes = tuple(model.first.mirroring_axes or ()) if mirroring else ()
-        self._watch = watch and bool(self._axes)
+        self._watch = watch and bool(self._axes) and not model.labels.regions
 
     def prepare(self, images: Sequence[Path | Volume], previous: np.ndarray | None = None) -> PreprocessedScan:
         """Read and prepare a scan; may run in another thread than the rest.

@@ -35,7 +35,7 @@ def _by_outputs(model: Model, setting: InferenceSetting, **settings: Any) -> Sca
     """A predictor whose masks hold the numbers of the network's outputs."""
     if model.companions:
         alone = (replace(model, companions=()), *model.companions)
-        return EnsemblePredictor([_by_outputs(one, setting, **settings) for one in alone])
+        return EnsemblePredictor([_by_outputs(one, setting, **settings) for one in alone], model.labels)
     on = {name: getattr(setting, name) for name in ("mirroring", "step", "exact", "coarse")} | settings
     before = model.previous_configuration
     if before is None:

@@ -139,6 +139,7 @@ class Session:
             array=made.mask,
             grid=scan.prepared.grid,
             labels=self.labels,
+            regions=self.model.mask_labels.regions,
             name=scan.name,
             probabilities=made.probabilities,
             mirror_agreement=made.mirrored,

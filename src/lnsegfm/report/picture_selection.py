@@ -136,11 +136,11 @@ class _Arrays:
 
     def scene(self, label: str, models: Sequence[ScoredModel]) -> Scene:
         labels = models[-1].evaluation.labels
-        masks: dict[Kind, np.ndarray] = {"reference": self.reference == labels.names[label]}
+        masks: dict[Kind, np.ndarray] = {"reference": labels.voxels(self.reference, label)}
         for model in models:
             predicted = model.evaluation.prediction_labels or model.evaluation.labels
             if model.kind in self.predictions and label in predicted.names:
-                masks[model.kind] = self.predictions[model.kind] == predicted.names[label]
+                masks[model.kind] = predicted.voxels(self.predictions[model.kind], label)
         if labels.ignore is not None:
             masks["ignored"] = self.reference == labels.ignore
         return Scene(self.grid, self.image_hu, masks)

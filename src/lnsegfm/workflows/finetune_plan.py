@@ -195,6 +195,12 @@ def _require_mapped(recipe: Recipe, data: Dataset, base: Model) -> None:
         if ours not in data.labels.names:
             known = ", ".join(data.labels.names)
             raise ConfigError(f"--map {theirs}={ours}: the data have no label {ours}. They have: {known}.")
+    for whose, labels in (("data", data.labels), ("base", None if base.covers else base.labels)):
+        if labels is not None and labels.regions:
+            raise ConfigError(
+                f"Labels {labels} of the {whose}: region-based labels predict and are evaluated, but are not trained. "
+                "Give each voxel one value, and each label one."
+            )
     require_same_spelling(base.label_names, data.labels.names, "the base calls it")
 
 

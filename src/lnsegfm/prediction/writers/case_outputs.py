@@ -241,7 +241,7 @@ class CaseOutputs:
         mirrored: Mapping[str, Overlap] | None = None,
     ) -> tuple[Flag, ...]:
         origin = self.origin
-        measured = measure_mask(scan_hu, mask, grid, origin.labels.names, axes=origin.trained.codes)
+        measured = measure_mask(scan_hu, mask, grid, origin.labels.covered, axes=origin.trained.codes)
         return flags_of(case, measured, origin.domains, mirrored, origin.trained)
 
     def _nodes(self, mask: np.ndarray, grid: Grid) -> NodesByLabel | None:
@@ -271,8 +271,8 @@ class CaseOutputs:
             shape=tuple(grid.shape),
             spacing_mm=tuple(grid.spacing_mm),
             volumes_ml={
-                name: int(np.count_nonzero(mask == value)) * grid.voxel_volume_ml
-                for name, value in self.origin.labels.names.items()
+                name: int(np.count_nonzero(self.origin.labels.voxels(mask, name))) * grid.voxel_volume_ml
+                for name in self.origin.labels.names
             },
             nodes=summary,
             sidecars=sidecars_of(self.out, record.case),

@@ -19,7 +19,7 @@ def number_nodes(mask: np.ndarray, labels: LabelMap) -> tuple[np.ndarray, dict[i
         The number of the node that each voxel belongs to, 0 for none, and what each number is called: the label and
         the node's number there, ``lymph_node 3``.
     """
-    pieces = {label: components(mask == labels.names[label]) for label in nodes_among(labels.names)}
+    pieces = {label: components(labels.voxels(mask, label)) for label in nodes_among(labels.names)}
     few = sum(map(len, pieces.values())) <= np.iinfo(np.uint16).max
     instances = np.zeros(mask.shape, dtype=np.uint16 if few else np.int32)
     names: dict[int, str] = {}

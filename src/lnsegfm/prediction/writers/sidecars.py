@@ -26,7 +26,7 @@ def measured_nodes(mask: np.ndarray, grid: Grid, labels: LabelMap) -> NodesByLab
         grid: Its grid.
         labels: What its values mean.
     """
-    return {name: measure_nodes(mask == labels.names[name], grid) for name in nodes_among(labels.names)}
+    return {name: measure_nodes(labels.voxels(mask, name), grid) for name in nodes_among(labels.names)}
 
 
 def has_nodes(out: Path, case: str) -> bool:
