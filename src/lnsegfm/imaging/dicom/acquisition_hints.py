@@ -41,7 +41,7 @@ def _natural(value: str) -> tuple[float, str]:
 def hint_words(hints: tuple[str, ...], value: tuple[str, ...]) -> str:
     """Hints and their values for a note; only of those that are numbers or technical, and never a UID."""
     pairs = zip(hints, value, strict=True)
-    return " and ".join(f"{hint} {text}" if hint in ACQUISITION_HINTS and text else hint for hint, text in pairs)
+    return " and ".join(f"{hint} {text or 'none'}" if hint in ACQUISITION_HINTS else hint for hint, text in pairs)
 
 
 _PLACE = {keyword: k for k, keyword in enumerate(DISTINGUISHING_KEYWORDS)}

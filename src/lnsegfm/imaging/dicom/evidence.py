@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from lnsegfm.imaging.dicom.slice_steps import (
     usual_step_mm,
 )
 from lnsegfm.imaging.dicom.stack import moves_sideways
+from lnsegfm.imaging.dicom.stack_ranges import lacks_slices, mean_step_mm, overlap, same_heights
+from lnsegfm.imaging.dicom.table_passes import ORDERS, PREFIX, coded_passes
 
 MAX_PARTS = 512
 """Of a partition: a hint with more values than this tells nothing."""
@@ -31,8 +33,15 @@ FEW_SLICES = 4
 LEAST_SLICES = 3
 """Nor is a stack of fewer slices that covers another range than the others: two slices are always even."""
 
+INTERLEAVED = 1.5
+"""The slices of acquisitions that interleave are farther apart than so many times those of all of them."""
+MOST_PASSES = 3
+"""Images at one position that the order of slices tells apart: more of them are a time series."""
+
 Digests = Callable[[Sequence[ImagePlane]], list[str]]
 """Gives the same text for planes that hold the same pixels, and different ones for others."""
+Discords = Callable[[Sequence[ImagePlane], Sequence[int]], bool]
+"""Says of the planes of a stack, and of the set that each is of, whether its pixels show that these are scans."""
 
 
 _Candidate = tuple[tuple[str, ...], np.ndarray, np.ndarray]  # values of hints, every plane, one a position
@@ -79,22 +88,25 @@ class Conflict:
     images: int
 
 
-def explained(group: PlaneGroup, digests: Digests, *, uneven: bool = False) -> list[Part] | Conflict:
+def explained(
+    group: PlaneGroup, digests: Digests, discords: Discords, *, uneven: bool = False
+) -> list[Part] | Conflict:
     """The volumes that a group of planes is; one that may be uneven where nothing explains it.
 
     Args:
         group: Planes of one geometry.
         digests: Tells which planes at one position hold the same pixels.
+        discords: Tells whether sets of slices that interleave are scans of their own.
         uneven: Whether acquisitions that lack slices may be volumes too.
     """
-    return _Explanation(group, digests).parts(uneven)
+    return _Explanation(group, digests, discords).parts(uneven)
 
 
 class _Explanation:
     """Looks for the partition of a group of planes under which each part is one even stack."""
 
-    def __init__(self, group: PlaneGroup, digests: Digests) -> None:
-        self.group = group
+    def __init__(self, group: PlaneGroup, digests: Digests, discords: Discords) -> None:
+        self.group, self.discords = group, discords
         self.tolerance_mm = same_position_mm(group.heights_mm)
         self.positions = group_by_position(group.heights_mm, self.tolerance_mm)
         shared = [k for same in self.positions if len(same) > 1 for k in same]
@@ -102,21 +114,24 @@ class _Explanation:
         self.mark: dict[int, str] = dict(zip(shared, marks, strict=True))
         self.lattice = False
         self.coded = {hint: coded_values(group.planes, hint) for hint in HINTS}
+        for order in ORDERS:
+            self.coded[f"{PREFIX}{order}"] = coded_passes(group.planes, group.heights_mm, order)
 
     def parts(self, uneven: bool) -> list[Part] | Conflict:
         every = np.arange(len(self.group.planes))
         whole = self._distinct(every)
-        self.lattice = whole is not None and self._is_lattice(whole)
+        self.lattice = whole is not None and self._is_lattice(whole) and not moves_sideways(self.group.part(whole))
         if whole is not None and self._is_even(whole):
             for hint in ACQUISITION_HINTS:
                 if parts := self._interleaved(whole, hint):
                     return parts
-            others = [hint for hint in HINTS if hint not in ACQUISITION_HINTS and self._interleaved(whole, hint)]
-            return [replace(self._part(every, whole), alternating=tuple(others))]
-        if split := self._split():
+            return self._discordant(whole) or [
+                replace(self._part(every, whole), alternating=self._alternating(whole)[:1])
+            ]
+        if split := self._split(orders_alone=whole is None):
             return split
         if whole is not None:
-            return [self._part(every, whole)]
+            return (self._lacking(whole) if uneven else []) or [self._part(every, whole)]
         return (self._lacking() if uneven else []) or self._conflict()
 
     def _distinct(self, indices: np.ndarray) -> np.ndarray | None:
@@ -135,6 +150,9 @@ class _Explanation:
         steps = np.diff(self.group.heights_mm[distinct])
         least = float(steps.min(initial=np.inf))
         return bool((np.abs(steps - np.rint(steps / least) * least) <= step_tolerance_mm(least)).all())
+
+    def _step_mm(self, distinct: np.ndarray) -> float:
+        return usual_step_mm(self.group.heights_mm[distinct]) if len(distinct) > 1 else 0.0
 
     def _is_even(self, distinct: np.ndarray) -> bool:
         stack = self.group.part(distinct)
@@ -159,30 +177,51 @@ class _Explanation:
 
     def _interleaved(self, whole: np.ndarray, hint: str) -> list[Part]:
         """The acquisitions that interleave to the even stack that they are together; none where a hint tells of one."""
-        step = _mean_step_mm(self.group.heights_mm[whole])
+        step = mean_step_mm(self.group.heights_mm[whole])
         values, codes = self.coded[hint]
         if not 2 <= len(values) <= len(whole) // FEW_SLICES:
             return []
-        parts = []
+        stacks: list[_Candidate] = []
         for k, value in enumerate(values):
             every = np.flatnonzero(codes == k)
             distinct = self._distinct(every)
             if distinct is None or not self._is_sparse_stack(distinct, step):
                 return []
-            parts.append(self._part(every, distinct, hint_words((hint,), (value,))))
-        return parts
+            stacks.append(((value,), every, distinct))
+        joined = self._joined(stacks) or []
+        if len(joined) < 2 or not overlap([self.group.heights_mm[distinct] for _, _, distinct in joined]):
+            return []
+        return [self._part(every, distinct, hint_words((hint,), value)) for value, every, distinct in joined]
+
+    def _discordant(self, whole: np.ndarray) -> list[Part]:
+        """The sets of slices by the first other hint that interleave, and that the pixels show to be two scans."""
+        for hint in self._alternating(whole):
+            if self._differ(whole, hint):
+                return self._interleaved(whole, hint)
+        return []
+
+    def _differ(self, whole: np.ndarray | None, hint: str) -> bool:
+        """Whether the pixels show that the sets of slices by a hint are scans of their own."""
+        if whole is None:
+            return False
+        return self.discords(self.group.part(whole).planes, self.coded[hint][1][whole].tolist())
+
+    def _alternating(self, whole: np.ndarray) -> tuple[str, ...]:
+        """Hints that are no evidence of two acquisitions, but whose values interleave in an even stack."""
+        return tuple(hint for hint in self.coded if hint not in ACQUISITION_HINTS and self._interleaved(whole, hint))
 
     def _is_sparse_stack(self, distinct: np.ndarray, step_mm: float) -> bool:
         """Whether a stack is even at several times the distance of slices."""
         if len(distinct) < FEW_SLICES or not self._is_even(distinct):
             return False
-        times = _mean_step_mm(self.group.heights_mm[distinct]) / step_mm
-        return times > 1.5 and abs(times - round(times)) * step_mm <= step_tolerance_mm(step_mm)
+        times = mean_step_mm(self.group.heights_mm[distinct]) / step_mm
+        return times > INTERLEAVED and abs(times - round(times)) * step_mm <= step_tolerance_mm(step_mm)
 
-    def _split(self) -> list[Part]:
+    def _split(self, *, orders_alone: bool) -> list[Part]:
         """The parts by the first hint, or pair of hints, under which each of them is an even stack."""
         telling = [hint for hint in HINTS if len(self.coded[hint][0]) > 1]
-        for hints in (*((hint,) for hint in telling), *combinations(telling, 2)):
+        orders = [hint for hint in self.coded if hint not in HINTS and len(self.coded[hint][0]) <= MOST_PASSES]
+        for hints in (*((hint,) for hint in telling), *combinations(telling, 2), *((hint,) for hint in orders)):
             every = [self.coded[hint] for hint in hints]
             codes = np.ravel_multi_index([codes for _, codes in every], [len(values) for values, _ in every])
             numbers, codes, counts = np.unique(codes, return_inverse=True, return_counts=True)
@@ -191,19 +230,26 @@ class _Explanation:
             places = np.unravel_index(numbers, [len(values) for values, _ in every])
             names = [of_hint[0] for of_hint in every]
             values = [tuple(n[k] for n, k in zip(names, place, strict=True)) for place in zip(*places, strict=True)]
-            if parts := self._even_parts(hints, values, codes):
+            parts = self._even_parts(hints, values, codes)
+            if parts and (orders_alone or hints[0] in HINTS or overlap([part.stack.heights_mm for part in parts])):
                 return parts
         return []
 
-    def _lacking(self) -> list[Part]:
-        """The acquisitions by the first hint under which each has one image at each position, even if it lacks some."""
-        for hint in ACQUISITION_HINTS:
+    def _lacking(self, whole: np.ndarray | None = None) -> list[Part]:
+        """The acquisitions by the first hint under which each has one image at each position, even if it lacks some.
+
+        Args:
+            whole: One plane at each position, of acquisitions that interleave.
+        """
+        apart_mm = 0.0 if whole is None else INTERLEAVED * self._step_mm(whole)
+        for hint in ACQUISITION_HINTS if whole is None else self.coded:
             values, codes = self.coded[hint]
             if not 2 <= len(values) <= MAX_PARTS or np.bincount(codes).min() < FEW_SLICES:
                 continue
             every = [np.flatnonzero(codes == k) for k in range(len(values))]
             stacks = [(v, e, d) for v, e in zip(values, every, strict=True) if (d := self._distinct(e)) is not None]
-            if len(stacks) == len(values):
+            far = all(self._step_mm(distinct) > apart_mm for _, _, distinct in stacks)
+            if len(stacks) == len(values) and far and (hint in ACQUISITION_HINTS or self._differ(whole, hint)):
                 return [self._part(e, d, hint_words((hint,), (v,))) for v, e, d in stacks]
         return []
 
@@ -216,8 +262,12 @@ class _Explanation:
                 return []
             stacks.append((values[k], every, distinct))
         joined = self._joined(stacks)
-        if self.lattice and joined is not None and _overlap(joined) and not set(hints) <= set(ACQUISITION_HINTS):
-            return []  # a time or a frame of reference does not split an even stack, nor one that lacks slices
+        if joined is not None and self.lattice and not set(hints) <= set(ACQUISITION_HINTS):
+            # a time or a frame of reference does not split an even stack, nor one that lacks slices, if pixels do not
+            whole = self._distinct(np.arange(len(self.group.planes)))
+            shown = len(hints) == 1 and self._differ(whole, hints[0])
+            if not shown and overlap([self.group.heights_mm[distinct] for _, _, distinct in joined]):
+                return []
         if joined is None or not self._believable([distinct for _, _, distinct in joined], len(joined) == len(values)):
             return []
         return [self._part(every, distinct, hint_words(hints, value)) for value, every, distinct in joined]
@@ -245,34 +295,6 @@ class _Explanation:
         if len(stacks) < 2:
             return False
         heights = sorted((self.group.heights_mm[s] for s in stacks), key=lambda h: (float(h[0]), float(h[-1])))
-        if min(map(len, heights)) < LEAST_SLICES and any(not _same_heights(heights[0], h) for h in heights):
+        if min(map(len, heights)) < LEAST_SLICES and any(not same_heights(heights[0], h) for h in heights):
             return False
-        return not any(_lacks_slices(one, other, as_stated) for one, other in combinations(heights, 2))
-
-
-def _overlap(stacks: Sequence[_Candidate]) -> bool:
-    """Whether two stacks, of planes in ascending order, have a range in common."""
-    ends = sorted((int(distinct.min()), int(distinct.max())) for _, _, distinct in stacks)
-    return any(before[1] > after[0] for before, after in pairwise(ends))
-
-
-def _mean_step_mm(heights_mm: np.ndarray) -> float:
-    return float(heights_mm[-1] - heights_mm[0]) / (len(heights_mm) - 1)
-
-
-def _same_heights(one: np.ndarray, other: np.ndarray) -> bool:
-    return len(one) == len(other) and bool(np.abs(one - other).max() <= step_tolerance_mm(usual_step_mm(one)))
-
-
-def _lacks_slices(lower: np.ndarray, upper: np.ndarray, as_stated: bool) -> bool:
-    """Whether two stacks look like one that lacks the slices between them, or that moved in its plane there.
-
-    They do where they have one distance of slices and the gap is one or two of them; or any whole number of them, if
-    there are fewer stacks than acquisitions, so that a gap within a series is no gap between two.
-    """
-    gap, step = float(upper[0] - lower[-1]), usual_step_mm(lower)
-    tolerance = step_tolerance_mm(step)
-    if gap <= 0 or abs(usual_step_mm(upper) - step) > tolerance:
-        return False
-    times = round(gap / step)
-    return times >= 1 and abs(gap - times * step) <= tolerance and (times <= 2 or not as_stated)
+        return not any(lacks_slices(one, other, as_stated) for one, other in combinations(heights, 2))

@@ -37,6 +37,7 @@ _CT_IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTI
 # keywords whose values tell acquisitions and reconstructions of one series apart, the most specific first
 DISTINGUISHING_KEYWORDS = (
     "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase",
     "StackID",
     "AcquisitionNumber",
     "EchoNumbers",
@@ -44,9 +45,13 @@ DISTINGUISHING_KEYWORDS = (
     "KVP",
     "ConvolutionKernel",
     "ImageType",
+    "SliceThickness",
+    "ContrastBolusAgent",
     "AcquisitionTime",
     "ContentTime",
     "SeriesDescription",
+    "ProtocolName",
+    "ImageComments",
 )
 _TAGS = [
     "SOPClassUID",
@@ -66,6 +71,7 @@ _TAGS = [
     "SamplesPerPixel",
     "BitsAllocated",
     "RescaleType",
+    "InstanceNumber",
     *DISTINGUISHING_KEYWORDS,
     *TRAIT_TAGS,
 ]
@@ -102,6 +108,7 @@ class ImagePlane:
         distinguishing: Values of ``DISTINGUISHING_KEYWORDS``.
         traits: How it was made.
         rescale_type: RescaleType.
+        instance_number: InstanceNumber, or the number of the frame.
     """
 
     path: Path
@@ -129,6 +136,7 @@ class ImagePlane:
     distinguishing: tuple[str, ...]
     traits: PlaneTraits
     rescale_type: str = ""
+    instance_number: int | None = None
 
     @property
     def order(self) -> tuple[str, int, str]:
@@ -246,6 +254,7 @@ def _plane(path: Path, data: Dataset, meta: Dataset, sop_class: str, pixel_bytes
         distinguishing=tuple(text(data, keyword) for keyword in DISTINGUISHING_KEYWORDS),
         traits=plane_traits(data),
         rescale_type=text(data, "RescaleType"),
+        instance_number=integer(data, "InstanceNumber"),
     )
 
 
@@ -285,6 +294,7 @@ def _frames(plane: ImagePlane) -> Iterator[ImagePlane]:
             ),
             traits=frame_traits(plane.traits, group, shared),
             rescale_type=text(values, "RescaleType") or plane.rescale_type,
+            instance_number=index + 1,
         )
 
 

@@ -114,6 +114,17 @@ def pixel_digests(planes: Sequence[ImagePlane]) -> list[str]:
     return digests
 
 
+def hu_of_planes(planes: Sequence[ImagePlane]) -> list[np.ndarray | None]:
+    """The pixels of each plane, in HU where it is CT; None where they cannot be read."""
+    found: list[np.ndarray | None] = []
+    for plane in planes:
+        pixels = None
+        with suppress(DicomError):
+            pixels = next(_read(plane.path, [plane.frame], plane.name))
+        found.append(pixels)
+    return found
+
+
 def _planes(series: Series) -> Iterator[tuple[Slice, np.ndarray]]:
     for path, slices in groupby(series.slices, key=lambda slice_: slice_.path):
         of_file = list(slices)

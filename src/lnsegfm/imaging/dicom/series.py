@@ -22,6 +22,7 @@ from lnsegfm.imaging.dicom.dicom_errors import DicomError
 from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree, unpacked_until_exit
 from lnsegfm.imaging.dicom.file_walk import files_under
 from lnsegfm.imaging.dicom.headers import ImagePlane, is_dicom, read_header
+from lnsegfm.imaging.dicom.interleaved_sets import discordant_sets
 from lnsegfm.imaging.dicom.pixels import pixel_digests, read_series
 from lnsegfm.imaging.dicom.series_choice import choose_series, require_choice, with_reason
 from lnsegfm.imaging.dicom.series_index import Refusal, Series, SeriesIndex, SeriesOptions, Slice
@@ -91,7 +92,7 @@ def find_series(
             other_series[header.series_uid] = header.modality
         planes += header.planes
     complete, cut = _complete(planes)
-    series, more = sorted_series(complete, pixel_digests, SeriesOptions(straighten, resample_uneven))
+    series, more = sorted_series(complete, pixel_digests, SeriesOptions(straighten, resample_uneven), discordant_sets)
     return SeriesIndex(
         tuple(series),
         (*refused, *cut, *more),

@@ -9,7 +9,7 @@ from typing import Any
 from lnsegfm.imaging.dicom.acquisition_hints import ACQUISITION_HINTS
 from lnsegfm.imaging.dicom.beside_volumes import Doubtful, StackedSeries, beside_volumes, extends, small_stack
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
-from lnsegfm.imaging.dicom.evidence import Conflict, Digests, Part, explained
+from lnsegfm.imaging.dicom.evidence import Conflict, Digests, Discords, Part, explained
 from lnsegfm.imaging.dicom.headers import DISTINGUISHING_KEYWORDS, ImagePlane
 from lnsegfm.imaging.dicom.passed_over import TINY, VOLUME, Aside, aside, is_placed
 from lnsegfm.imaging.dicom.plane_groups import MAX_GEOMETRIES, PlaneGroup, group_planes
@@ -23,7 +23,10 @@ PERFUSION = 4
 
 
 def sorted_series(
-    planes: Iterable[ImagePlane], digests: Digests, options: SeriesOptions
+    planes: Iterable[ImagePlane],
+    digests: Digests,
+    options: SeriesOptions,
+    discords: Discords = lambda _planes, _sets: False,
 ) -> tuple[list[Series], list[Refusal]]:
     """Sort planes into series.
 
@@ -35,11 +38,12 @@ def sorted_series(
         planes: In any order.
         digests: Tells which planes at one position hold the same pixels.
         options: Which stacks are kept, to be resampled when they are read.
+        discords: Tells whether sets of slices that interleave are scans of their own, by their pixels.
 
     Returns:
         The complete series in a fixed order, and one refusal for everything else.
     """
-    pools = [_sorted_pool(group, digests, options) for group in _by_series(planes)]
+    pools = [_sorted_pool(group, digests, options, discords) for group in _by_series(planes)]
     studies: dict[Any, list[StackedSeries]] = {}
     for pool in pools:
         studies.setdefault(pool.study, []).extend(pool.stacks)
@@ -75,7 +79,7 @@ def _by_series(planes: Iterable[ImagePlane]) -> list[list[ImagePlane]]:
     return [sorted(groups[key], key=lambda plane: plane.order) for key in sorted(groups, key=str)]
 
 
-def _sorted_pool(planes: list[ImagePlane], digests: Digests, options: SeriesOptions) -> _Pool:
+def _sorted_pool(planes: list[ImagePlane], digests: Digests, options: SeriesOptions, discords: Discords) -> _Pool:
     first, count = planes[0], len(planes)
     study = (first.study_uid or ("", first.patient_id), first.modality)
     reasons = [aside(plane) for plane in planes]
@@ -91,7 +95,7 @@ def _sorted_pool(planes: list[ImagePlane], digests: Digests, options: SeriesOpti
     groups, strays, doubtful = _strays(groups, count)
     stacks: list[StackedSeries] = []
     for group in groups:
-        parts = explained(group, digests, uneven=options.resample_uneven)
+        parts = explained(group, digests, discords, uneven=options.resample_uneven)
         if isinstance(parts, Conflict):
             doubt = _conflicting(group, parts)
             if isinstance(doubt, Doubtful):
@@ -183,6 +187,8 @@ def _conflicting(group: PlaneGroup, found: Conflict) -> Refusal | Doubtful:
 
 def _difference(planes: Sequence[ImagePlane]) -> str:
     """The first keyword in which images at one position differ, with its values; nothing of the patient's."""
+    if len({plane.patient_id for plane in planes}) > 1:
+        return "; of several patients (PatientID)"
     for k, keyword in enumerate(DISTINGUISHING_KEYWORDS):
         values = sorted({plane.distinguishing[k] for plane in planes})
         if len(values) > 1 and keyword in (*ACQUISITION_HINTS, "ImageType"):
@@ -211,5 +217,5 @@ def _united(part: Part) -> list[str]:
         if keyword in ACQUISITION_HINTS and number > 1:
             notes.append(f"its slices state {number} values of {keyword} and are one even stack: read as one series")
     for hint in part.alternating:
-        notes.append(f"values of {hint} interleave in it: if they are two acquisitions, export each on its own")
+        notes.append(f"sets of slices by {hint} interleave in it: if they are two acquisitions, export each on its own")
     return notes
