@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from lnsegfm.prediction.session import load
 from lnsegfm.prediction.writers.rtstruct_writer import RtstructWriter
 from lnsegfm.prediction.writers.seg_writer import SegWriter
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.workflows.finetune_plan import plan
 from tests.cli.machines import description
 from tests.prediction.test_predictor import NEAR, coarser, stock
 from tests.scenes import scene, small_plans, write_image
@@ -120,11 +118,8 @@ def test_imported_predicted_and_evaluated_by_region(scan, tmp_path, monkeypatch,
     assert type(scored).from_json(scored.to_json(tmp_path), tmp_path).labels == scored.labels
 
 
-def test_what_is_not_done_with_regions_is_refused_in_a_line(world: Any, tmp_path):
+def test_dicom_of_regions_is_refused_in_a_line(tmp_path):
     model = write_regions(tmp_path / "model")
-    with pytest.raises(ConfigError, match=r"of the base: region-based labels .* are not trained") as refused:
-        plan(world.clinic, model.folder, world.recipe())
-    assert len(str(refused.value).splitlines()) == 1
     for writer in (RtstructWriter(), SegWriter()):
         with pytest.raises(ConfigError, match="are regions, which overlap"):
             writer.check_labels(model.labels, per_node=False)

@@ -187,9 +187,6 @@ def test_a_trainer_may_mirror_along_no_axis(trainer: InMemoryTrainer, monkeypatc
 
 
 def test_what_samples_cannot_be_made_for_is_refused() -> None:
-    regions = stock((16, 16, 16), {"background": 0, "whole": [1, 2], "core": 2})
-    with pytest.raises(ConfigError, match="regions"):
-        settled(regions)
     cascade = stock((16, 16, 16), PLAIN)
     cascade.is_cascaded = True
     with pytest.raises(ConfigError, match="cascade"):

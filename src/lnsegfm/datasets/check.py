@@ -233,12 +233,17 @@ def _check_label(
 
 
 def _unlabelled(case: Case, path: Path, values: Sequence[int], labels: LabelMap) -> list[Problem]:
-    held = [name for name in labels.names if name in case.unlabelled and labels.names[name] in values]
+    held = [
+        name for name in labels.names if name in case.unlabelled and not labels.regions and labels.names[name] in values
+    ]
     remedy = "Remove its line from unlabelled.csv, or take it out of the mask"
     problems = [
         Problem(case.name, path, f"label {name} is said to be unlabelled, and is there", remedy, "unlabelled")
         for name in held
     ]
+    if case.unlabelled and labels.regions:
+        what, remedy = "labels of regions cannot be left out of a case", "Remove its lines from unlabelled.csv"
+        problems.append(Problem(case.name, path, what, remedy, "unlabelled"))
     if case.unlabelled >= set(labels.names):
         what, remedy = "all of its labels are said to be unlabelled", "Take the case out"
         problems.append(Problem(case.name, path, what, remedy, "unlabelled"))

@@ -78,6 +78,11 @@ class LabelMap:
                 )
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of a network's output channels in their order: background is one, but not beside regions."""
+        return tuple(self.names) if self.regions else (BACKGROUND, *self.names)
+
+    @property
     def covered(self) -> dict[str, tuple[int, ...]]:
         """The values that each label covers: one, or several of a region."""
         return dict(self.regions) or {name: (value,) for name, value in self.names.items()}

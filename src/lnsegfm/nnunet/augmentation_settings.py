@@ -15,17 +15,13 @@ def augmentation_settings(trainer: Any) -> AugmentationSettings:
     """The settings of nnU-Net's default augmentation for the plans and labels of an ``nnUNetTrainer``.
 
     Raises:
-        ConfigError: A 2D configuration, a later stage of a cascade, or labels that are regions.
+        ConfigError: A 2D configuration, or a later stage of a cascade.
     """
     manager, labels = trainer.configuration_manager, trainer.label_manager
     configuration = {"patch_size": manager.patch_size, "previous_stage": trainer.is_cascaded}
     unusable = not_for_volumes(configuration)
     if unusable is not None:
         raise ConfigError(f"Configuration {trainer.configuration_name} {unusable}")
-    if labels.has_regions:
-        raise ConfigError(
-            "Labels of regions: a voxel of several labels is not supported here. Give each voxel one value."
-        )
     (_, angle), in_plane, box, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     depth, height, width = (int(n) for n in manager.patch_size)
     z, y, x = (int(n) for n in box)
@@ -40,4 +36,12 @@ def augmentation_settings(trainer: Any) -> AugmentationSettings:
         foreground=trainer.oversample_foreground_percent,
         has_ignore=labels.has_ignore_label,
         every_label=(-1, *labels.all_labels),
+        regions=_regions(labels) if labels.has_regions else (),
     )
+
+
+def _regions(labels: Any) -> tuple[tuple[int, ...], ...]:
+    """The values that each region covers, and as nnU-Net's loss wants it the value that is ignored last."""
+    regions = [region if isinstance(region, tuple) else (region,) for region in labels.foreground_regions]
+    ignored = [(labels.ignore_label,)] if labels.has_ignore_label else []
+    return tuple(tuple(int(value) for value in region) for region in (*regions, *ignored))

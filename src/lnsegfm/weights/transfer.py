@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lnsegfm.datasets.labels import BACKGROUND
 from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.parameter_roles import NORMS, NetworkParameter, parameters_of
@@ -74,8 +75,8 @@ def transfer(
     Args:
         base: State dict of the base.
         network: The network to fill, freshly initialised.
-        base_labels: Names of the base's output channels in their order, background first.
-        labels: Names of the network's output channels in their order, background first.
+        base_labels: Names of the base's output channels in their order, ``background`` among them if it is one.
+        labels: Names of the network's output channels in their order.
         base_channels: Input channels of the base. Without it, a first layer for other channels stays fresh.
         channels: Input channels of the network.
         head: Modules whose output channels are the labels, for a network that has no card.
@@ -178,8 +179,8 @@ def _labels(targets: Sequence[TransferTarget], mismatch: BaseMismatch) -> tuple[
     whole = bool(head) and all(t.decision.status is not TransferStatus.FRESH for t in head)
     known = set(mismatch.base_labels) if whole else set()
     return (
-        tuple(label for label in mismatch.labels[1:] if label in known),
-        tuple(label for label in mismatch.labels[1:] if label not in known),
+        tuple(label for label in mismatch.labels if label in known and label != BACKGROUND),
+        tuple(label for label in mismatch.labels if label not in known and label != BACKGROUND),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset
-from lnsegfm.datasets.labels import LabelMap, require_same_spelling
+from lnsegfm.datasets.labels import BACKGROUND, LabelMap, require_same_spelling
 from lnsegfm.datasets.shots import Split, draw_shots, require_labelled
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, TransferError
@@ -195,13 +195,16 @@ def _require_mapped(recipe: Recipe, data: Dataset, base: Model) -> None:
         if ours not in data.labels.names:
             known = ", ".join(data.labels.names)
             raise ConfigError(f"--map {theirs}={ours}: the data have no label {ours}. They have: {known}.")
-    for whose, labels in (("data", data.labels), ("base", None if base.covers else base.labels)):
-        if labels is not None and labels.regions:
-            raise ConfigError(
-                f"Labels {labels} of the {whose}: region-based labels predict and are evaluated, but are not trained. "
-                "Give each voxel one value, and each label one."
-            )
     require_same_spelling(base.label_names, data.labels.names, "the base calls it")
+
+
+def _base_outputs(base: Model, labels: LabelMap) -> tuple[str, ...]:
+    """Names of the base's outputs; those of regions are probabilities of another kind, and match none of classes."""
+    if base.covers:
+        return (BACKGROUND,)
+    if bool(base.labels.regions) == bool(labels.regions):
+        return base.labels.outputs
+    return tuple(f"{name} of the base" for name in base.labels.outputs)
 
 
 def _start(
@@ -237,8 +240,8 @@ def _start(
         report = transfer(
             base.first.weights,
             network,
-            base_labels=["background", *base.label_names],
-            labels=["background", *data.labels.names],
+            base_labels=_base_outputs(base, data.labels),
+            labels=data.labels.outputs,
             base_channels=base.channels,
             channels=len(data.channels),
             covers=base.covers,

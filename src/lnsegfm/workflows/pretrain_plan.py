@@ -174,11 +174,6 @@ def plan_pretrain(
     """
     method, lr, iterations = settings.recipe()
     dataset = open_dataset(data, labels, allow_empty=allow_empty)
-    if dataset.labels.regions:
-        raise ConfigError(
-            f"Labels {dataset.labels} of the data: region-based labels predict and are evaluated, but are not trained. "
-            "Give each voxel one value, and each label one."
-        )
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     empty = require_usable(dataset, progress=progress).empty
     names = [case.name for case in dataset.labelled]

@@ -87,6 +87,7 @@ class AugmentationSettings:
         foreground: Share of the samples of a batch, its last ones, that are centred on a labelled voxel.
         has_ignore: Whether some voxels are not annotated; samples are then centred on those that are.
         every_label: Key of the annotated voxels among the locations; they are no class.
+        regions: Of region-based labels the values that each output covers, those of ``ignore`` last; empty for others.
         rates: How often each transform comes.
     """
 
@@ -100,6 +101,7 @@ class AugmentationSettings:
     foreground: float = 0.33
     has_ignore: bool = False
     every_label: tuple[int, ...] = ()
+    regions: tuple[tuple[int, ...], ...] = ()
     rates: TransformRates = TransformRates()
 
     def __post_init__(self) -> None:

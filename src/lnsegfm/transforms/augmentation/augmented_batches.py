@@ -37,6 +37,12 @@ def augment_sample(
     return image, labels.clamp_(min=0)[None]
 
 
+def as_regions(labels: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:
+    """Where each region is (B, regions, z, y, x), boolean, of labels (B, 1, z, y, x); regions may overlap."""
+    covered = [torch.isin(labels, torch.tensor(region, device=labels.device)) for region in regions]
+    return torch.cat(covered, 1)
+
+
 def downsample_labels(labels: Tensor, scales: Sequence[Sequence[float]]) -> list[Tensor]:
     """Labels (..., z, y, x) at the resolutions of the network's outputs: of every few voxels the middle one."""
     return [_nearest(labels, [round(n * s) for n, s in zip(labels.shape[-3:], scale, strict=True)]) for scale in scales]
@@ -83,7 +89,8 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
     def __getitem__(self, iteration: int) -> dict[str, Any]:
         """Data (B, C, z, y, x), target (B, 1, z, y, x), a list where deep supervision is on, and what the cases are.
 
-        ``keys`` are their names, ``unlabelled`` the values of the labels that nobody annotated in them.
+        Of regions the target has a channel each. ``keys`` are the cases' names, ``unlabelled`` the values of the labels
+        that nobody annotated in them.
         """
         drawn = draw_batch_parameters(self._settings, self._shots, self._size, self._seed, iteration, self._rank)
         threads = torch.get_num_threads()
@@ -94,6 +101,7 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
                     augment_sample(self._shots[parameters.case], parameters, self._settings) for parameters in drawn
                 ]
                 data, labels = (torch.stack(parts) for parts in zip(*samples, strict=True))
+                labels = as_regions(labels, self._settings.regions) if self._settings.regions else labels
                 target = labels if self._scales is None else downsample_labels(labels, self._scales)
         finally:
             torch.set_num_threads(threads)
