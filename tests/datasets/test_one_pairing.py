@@ -218,22 +218,22 @@ TREES = {
     ),
     "rejected": Made(lambda f: alone(f, ApprovalStatus="REJECTED"), None, ("rejected",)),
     # ----- several files
-    "newest": Made(lambda f: two(f, {**LATE}, {**MOVED, **EARLY}), (NODE,), ("the other is newer",)),
+    "newest": Made(lambda f: two(f, {**LATE}, {**MOVED, **EARLY}), (NODE,), ("the former is newer",)),
     "approved before newer": Made(
         lambda f: two(f, {**EARLY, "ApprovalStatus": "APPROVED"}, {**MOVED, **LATE}),
         (NODE,),
-        ("the other is approved",),
+        ("the former is approved",),
     ),
     "rejected though newer": Made(
         lambda f: two(f, {**EARLY}, {**MOVED, **LATE, "ApprovalStatus": "REJECTED"}), (NODE,), ("b.dcm: not taken",)
     ),
     "no date is oldest": Made(
-        lambda f: two(f, {**EARLY}, {**MOVED, "StructureSetDate": ""}), (NODE,), ("the other has a date",)
+        lambda f: two(f, {**EARLY}, {**MOVED, "StructureSetDate": ""}), (NODE,), ("the former has a date",)
     ),
     "old spelling of a date": Made(
-        lambda f: two(f, {**LATE}, {**MOVED, "StructureSetDate": "2020.12.31"}), (NODE,), ("the other is newer",)
+        lambda f: two(f, {**LATE}, {**MOVED, "StructureSetDate": "2020.12.31"}), (NODE,), ("the former is newer",)
     ),
-    "time alone": Made(lambda f: two(f, {"StructureSetTime": "1300"}, {**MOVED}), (NODE,), ("the other is newer",)),
+    "time alone": Made(lambda f: two(f, {"StructureSetTime": "1300"}, {**MOVED}), (NODE,), ("the former is newer",)),
     "instance number": Made(lambda f: two(f, {"InstanceNumber": 2}, {**MOVED, "InstanceNumber": 1}), (NODE,)),
     "structures of two files": Made(
         lambda f: two(f, {**EARLY}, {"rois": {"LN_2": SECOND}, **LATE}),

@@ -104,8 +104,8 @@ def test_the_newest_structure_set_that_has_a_label_gives_it(tmp_path):
 
     result = convert(DICOM, tmp_path / "in", tmp_path / "out", ConversionOptions(roi=(*LN, "Heart=heart")))
 
-    assert any("'LN': 2.dcm gives it and not 1.dcm: the other is newer" in line for line in result.notes)
-    assert any("'LN': 2.dcm gives it and not 0.dcm: the other is newer" in line for line in result.notes)
+    assert any("'LN': 2.dcm gives it and not 1.dcm: the former is newer" in line for line in result.notes)
+    assert any("'LN': 2.dcm gives it and not 0.dcm: the former is newer" in line for line in result.notes)
     mask = only_mask(tmp_path / "out")
     np.testing.assert_array_equal(mask == 1, filled(NODE))
     np.testing.assert_array_equal(mask == 2, filled(OTHER))

@@ -173,7 +173,7 @@ def test_structures_outside_the_scan_are_a_failure(tmp_path):
     above = ((100, 102), (5, 8), (6, 10))
     for box, told in (
         (beside, "structure 'LN': its contours lie outside the image, to its side"),
-        (above, "of a series that has 0 to 4"),
+        (above, "of a series that has 1 to 5"),
     ):
         structures(tmp_path, "rs", head.SeriesInstanceUID, head.FrameOfReferenceUID, box)
         (line,) = dicom(tmp_path).failed

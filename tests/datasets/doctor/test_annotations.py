@@ -164,12 +164,12 @@ def tilt(data: Any) -> None:
     [
         (lift(1.0), ("contours", "note"), "lie between slices"),
         (lift(50.0), ("contours", "warning"), "lie above or below the series"),
-        (lift(500.0), ("structure", "error"), "Give the series that it was drawn on"),
+        (lift(500.0), ("structure", "warning"), "Give the series that it was drawn on"),
         (of_points, ("contours", "note"), "are points"),
-        (tilt, ("structure", "error"), "are not parallel to the slices"),
+        (tilt, ("structure", "warning"), "are not parallel to the slices"),
         (lambda d: setattr(first(d), "ContourGeometricType", "OPEN_PLANAR"), ("contours", "note"), "OPEN_PLANAR"),
         (lambda d: delattr(d, "StructureSetROISequence"), ("structure", "error"), "without a structure"),
-        (lambda d: setattr(d.StructureSetROISequence[0], "ROINumber", 2), ("structure", "error"), "number 2"),
+        (lambda d: setattr(d.StructureSetROISequence[0], "ROINumber", 2), ("structure", "warning"), "number 2"),
     ],
 )
 def test_odd_contours(tree, change, expected, said):

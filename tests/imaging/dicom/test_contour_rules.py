@@ -158,7 +158,7 @@ def test_why_a_structure_has_no_voxel(changed, reason):
 def test_drawn_slices_that_hold_no_voxel_are_reported(changed):
     structures = changed(lambda _: None, {"LN": [*DRAWN["LN"], (5, circle(1.5, 2.5, 0.3))]})
     notes = roi_voxels(structures.rois[0], GRID).notes
-    assert notes == ("Structure 'LN': its contours on slice 5 hold no voxel centre: nothing is read there.",)
+    assert notes == ("Structure 'LN': its contours on slice 6 hold no voxel centre: nothing is read there.",)
 
 
 @pytest.mark.parametrize(("by", "said"), [(1, "-1.0"), (-2, "+2.0")])

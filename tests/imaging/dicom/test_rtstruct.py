@@ -202,7 +202,7 @@ def test_contours_between_slices_go_to_the_nearest_and_are_told() -> None:
     assert list(np.flatnonzero(mask.any(axis=(1, 2)))) == [2, 3, 4, 7]
     assert told == ["Structure 'node': 3 of 4 contours lie between slices (up to 0.50 slice distances off): "
                     "read at the nearest slice.",
-                    "Structure 'node': slices 5, 6 are skipped between contoured slices."]  # fmt: skip
+                    "Structure 'node': slices 6, 7 are skipped between contoured slices."]  # fmt: skip
 
 
 def test_contours_beyond_half_a_slice_distance_of_the_series_are_told() -> None:
@@ -264,7 +264,7 @@ def test_contours_beside_the_image_are_cut_and_those_of_another_place_refused() 
     reason = "Structure 'node' has no voxel: its contours lie outside the image, to its side."
     assert (mask.sum(), told) == (0, [reason])
 
-    with pytest.raises(DicomError, match=r"at slices 40\.0 to 41\.0 of a series that has 0 to 11"):
+    with pytest.raises(DicomError, match=r"at slices 41\.0 to 42\.0 of a series that has 1 to 12"):
         read(square(40), square(41))
 
 
@@ -490,7 +490,7 @@ def refused_to_write(series: Series) -> dict[str, tuple[str, dict[str, Any]]]:
         "a long name": ("1 to 64 characters", {"labels": {"a" * 65: 1}}),
         "a backslash": ("no backslash", {"labels": {"a\\b": 1}}),
         "a long label": ("at most 16", {"structure_set": "a" * 17}),
-        "slices backwards": ("slice 0 is 33 mm from its plane", {"series": backwards}),
+        "slices backwards": ("slice 1 is 33 mm from its plane", {"series": backwards}),
         "no frame of reference": ("it has no FrameOfReferenceUID", {"series": unnamed}),
     }
 

@@ -193,7 +193,7 @@ def test_masks_and_sources_that_do_not_fit(ct, tmp_path):
     refused(tmp_path, "no SOPInstanceUID of every slice", MASK, labels, replace(ct, slices=unnamed))
     x, y, z = ct.slices[3].position_mm
     off = (*ct.slices[:3], replace(ct.slices[3], position_mm=(x, y, z + 0.4)), *ct.slices[4:])
-    refused(tmp_path, r"slice 3 is 0\.4 mm from its plane", MASK, labels, replace(ct, slices=off))
+    refused(tmp_path, r"slice 4 is 0\.4 mm from its plane", MASK, labels, replace(ct, slices=off))
 
 
 def test_who_the_patient_is_comes_from_the_first_slice(tmp_path):

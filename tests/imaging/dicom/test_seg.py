@@ -636,7 +636,7 @@ def test_frames_on_every_second_slice_are_reported_and_filled_on_request(small, 
     whole = segment_mask(read_seg(tmp_path / "a.dcm"), 1, thin, fill_between=True, on_note=notes.append)
     assert whole[:7].all()
     assert not whole[7].any()
-    assert notes[2] == "Segment 'LN': slices 1, 3, 5 are filled by interpolation between contoured slices: 105 voxels."
+    assert notes[2] == "Segment 'LN': slices 2, 4, 6 are filled by interpolation between contoured slices: 105 voxels."
     merged = segments_mask(read_seg(tmp_path / "a.dcm"), thin, ["LN=a"], {"a": 1}, fill_between=True)
     assert np.array_equal(merged > 0, whole)
 

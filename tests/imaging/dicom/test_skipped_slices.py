@@ -43,13 +43,13 @@ NODE, OTHER = ball(6, 20, 20), ball(6, 44, 44)
     ("voxels", "expected"),
     [
         (NODE, []),
-        (without(NODE, 6), ["LN: slice 6 is skipped between contoured slices."]),
-        (without(NODE, 5, 7), ["LN: slices 5, 7 are skipped between contoured slices."]),
+        (without(NODE, 6), ["LN: slice 7 is skipped between contoured slices."]),
+        (without(NODE, 5, 7), ["LN: slices 6, 8 are skipped between contoured slices."]),
         (without(NODE, 4, 6, 8), ["LN: contours on every second slice (6 mm apart, slices 3 mm)."]),
         (without(NODE, 4, 5, 7, 8), ["LN: contours on every third slice (9 mm apart, slices 3 mm)."]),
-        (without(NODE, 6) | OTHER, ["LN: slice 6 is skipped between contoured slices."]),  # of one of two objects
-        (without(NODE, 6) | without(OTHER, 5), ["LN: slices 5, 6 are skipped between contoured slices."]),
-        (ball(2, 20, 20, 5) | ball(10, 20, 20, 5), ["LN: nothing between slices 3 and 9, whose outlines overlap: "
+        (without(NODE, 6) | OTHER, ["LN: slice 7 is skipped between contoured slices."]),  # of one of two objects
+        (without(NODE, 6) | without(OTHER, 5), ["LN: slices 6, 7 are skipped between contoured slices."]),
+        (ball(2, 20, 20, 5) | ball(10, 20, 20, 5), ["LN: nothing between slices 4 and 10, whose outlines overlap: "
                                                    "taken as two objects."]),
         (disc(4, 20, 20, 8) | disc(5, 20, 20, 8) | disc(7, 20, 32, 7), ["LN: nothing between slices 5 and 7, whose "
                                                    "outlines overlap: taken as two objects."]),
@@ -99,5 +99,5 @@ def test_a_structure_is_filled_on_request_alone():
     assert [bool(plane.any()) for plane in drawn.voxels] == [True, False] * 5 + [True]
     assert all(np.array_equal(plane, drawn.voxels[0]) for plane in filled.voxels)
     count = 5 * np.count_nonzero(drawn.voxels[0])
-    assert filled.notes == (said, "Structure 'LN': slices 2, 4, 6, 8, 10 are filled by interpolation between contoured "
+    assert filled.notes == (said, "Structure 'LN': slices 3, 5, 7, 9, 11 are filled by interpolation between contoured "
                                   f"slices: {count} voxels.")  # fmt: skip

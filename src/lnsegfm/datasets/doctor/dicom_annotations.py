@@ -39,6 +39,9 @@ _FILL = "Draw what is missing, or convert with --fill-between"
 _LOOK = "Look at it on its slices"
 _IF_ABSENT = "Nothing where it is absent; else draw it"
 
+Verdicts = Mapping[tuple[int | None, str], bool]
+"""Whether the reference is taken from a structure, by its number and name."""
+
 
 @dataclass(frozen=True)
 class AnnotatedStructure:
@@ -114,7 +117,7 @@ def read_annotations(
             findings += _notes_of_structure_set(content, path)
         for k in tree.series_of(path):
             verdicts = {
-                each.structure.number: each.taken
+                (each.structure.number, each.structure.name): each.taken
                 for each in references.on[k].choice.candidates
                 if each.annotation.path == path
             }
@@ -132,6 +135,7 @@ def judge_structures(
     grid: Grid,
     *,
     has_reference: bool = False,
+    named: bool = False,
 ) -> Iterator[Finding]:
     """What is suspicious about the structures and segments of a series.
 
@@ -141,8 +145,10 @@ def judge_structures(
         image: Its HU (z, y, x) and grid; None where its values are no HU, so that air and body cannot be found.
         grid: Of the series.
         has_reference: Some of them are taken as its reference, which must then have a voxel.
+        named: The structures that are wanted were named: one that cannot be read is an error. Otherwise it is one where
+            no other gives the reference a voxel, for nobody may want it.
     """
-    empty, failed = has_reference, False
+    empty, unusable, causes = has_reference, list[tuple[AnnotatedStructure, DataError]](), list[str]()
     body = find_body(*image) if structures and image is not None else None
     centres: dict[Path, dict[str, float]] = {}
     for structure in structures:
@@ -150,11 +156,11 @@ def judge_structures(
         try:
             mask = structure.mask(notes.append)
         except DataError as error:
-            yield _unusable(structure.noun, case, structure.file, error, structure.taken)
-            failed = failed or structure.taken
+            unusable.append((structure, error))
             continue
         empty = empty and not (structure.taken and mask.any())
         reasons = [note for note in notes if NO_VOXEL in note]
+        causes += [f"{note.rstrip('.').replace(f' {NO_VOXEL}', ': ')}" for note in reasons if structure.taken]
         yield from _note_findings(case, structure.file, [note for note in notes if note not in reasons])
         if not mask.any():
             yield from _empty(case, structure, reasons)
@@ -164,8 +170,11 @@ def judge_structures(
                 centres.setdefault(structure.file, {})[structure.name] = x
     for file, own in centres.items():
         yield from judge_sides(case, file, "structure", swapped(own, side_pairs(own)))
-    if empty and not failed:
-        what = "its reference is empty: nothing that is taken as reference has a voxel within the scan"
+    for structure, error in unusable:
+        yield _unusable(structure.noun, case, structure.file, error, structure.taken and (named or empty))
+    if empty and not any(structure.taken for structure, _ in unusable):
+        why = "; ".join(f"{cause[:1].lower()}{cause[1:]}" for cause in dict.fromkeys(causes))
+        what = f"its reference is empty: {why or 'nothing that is taken as reference has a voxel within the scan'}"
         yield Finding("reference-empty", "error", case, None, what, "Leave the case out, or outline it")
 
 
@@ -208,14 +217,12 @@ def _judge_mask(
         yield from judge_place(case, structure.file, named, outside, int(np.count_nonzero(mask)))
 
 
-def _rois(
-    structures: StructureSet, path: Path, series: Series, verdicts: Mapping[int | None, bool]
-) -> Iterator[AnnotatedStructure]:
+def _rois(structures: StructureSet, path: Path, series: Series, verdicts: Verdicts) -> Iterator[AnnotatedStructure]:
     for roi in structures.rois:
-        if roi.number in verdicts and (roi.contours or roi.damage):
+        if (roi.number, roi.name) in verdicts and (roi.contours or roi.damage):
             points = all(contour.kind == "POINT" for contour in roi.contours)
             mask = partial(_roi_mask, roi, series)
-            yield AnnotatedStructure("structure", roi.name, path, mask, points, verdicts[roi.number])
+            yield AnnotatedStructure("structure", roi.name, path, mask, points, verdicts[roi.number, roi.name])
 
 
 def _roi_mask(roi: Roi, series: Series, on_note: NoteCallback) -> np.ndarray:
@@ -225,12 +232,14 @@ def _roi_mask(roi: Roi, series: Series, on_note: NoteCallback) -> np.ndarray:
 
 
 def _segments(
-    segmentation: Segmentation, path: Path, series: Series, verdicts: Mapping[int | None, bool]
+    segmentation: Segmentation, path: Path, series: Series, verdicts: Verdicts
 ) -> Iterator[AnnotatedStructure]:
     for segment in segmentation.segments:
-        if segment.number in verdicts:
+        if (segment.number, segment.label) in verdicts:
             mask = partial(_segment_mask, segmentation, segment.number, series)
-            yield AnnotatedStructure("segment", segment.label, path, mask, taken=verdicts[segment.number])
+            yield AnnotatedStructure(
+                "segment", segment.label, path, mask, taken=verdicts[segment.number, segment.label]
+            )
 
 
 def _segment_mask(segmentation: Segmentation, number: int, series: Series, on_note: NoteCallback) -> np.ndarray:

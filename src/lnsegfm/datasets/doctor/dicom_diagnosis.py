@@ -69,7 +69,7 @@ def diagnose_tree(
             for note in series.notes
         ]
         has_reference = annotations.references.of(series).chosen is not None
-        _add_series(series, structures, cohort, findings, has_reference)
+        _add_series(series, structures, cohort, findings, has_reference, named=bool(patterns))
         if progress is not None:
             progress.advance(done, len(taken), series.name)
         if not structures and any(annotations.on):
@@ -87,6 +87,8 @@ def _add_series(
     cohort: Cohort,
     findings: list[Finding],
     has_reference: bool,
+    *,
+    named: bool,
 ) -> None:
     try:
         volume = read_series(series)
@@ -95,7 +97,7 @@ def _add_series(
         return
     hu = cohort.add_image(series.name, None, volume, series.grid)
     image = (volume, series.grid) if holds_hu(hu) else None
-    findings += judge_structures(series.name, structures, image, series.grid, has_reference=has_reference)
+    findings += judge_structures(series.name, structures, image, series.grid, has_reference=has_reference, named=named)
 
 
 def _reader(series: Series, structures: Sequence[AnnotatedStructure]) -> Callable[[], CaseArrays]:

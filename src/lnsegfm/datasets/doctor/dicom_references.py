@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence
-from lnsegfm.imaging.dicom.reference_choice import ACCEPT_AUTOMATIC
+from lnsegfm.imaging.dicom.reference_choice import DRAWN_TWICE
 from lnsegfm.imaging.dicom.series_choice import SeriesChoice
 from lnsegfm.imaging.dicom.tree_references import SeriesReference, TreeReferences, sentence_about
 
@@ -50,7 +50,7 @@ def _of_series(case: str, reference: SeriesReference, nothing: bool) -> Iterator
     for annotation, pairing in (*reference.refused, *reference.strays):
         kind = "structure" if annotation.kind == "RTSTRUCT" else "segmentation"
         sentence = f"{sentence_about(annotation, pairing)}."
-        yield from_sentence(kind, failed, case, annotation.path, sentence, _LOOK)
+        yield from_sentence(kind, failed, case, annotation.path, sentence, "" if reference.fault else _LOOK)
     for each in reference.choice.candidates:
         if each.fault:
             sentence = f"{each.structure.name}: {each.why}."
@@ -60,8 +60,9 @@ def _of_series(case: str, reference: SeriesReference, nothing: bool) -> Iterator
     for note in reference.notes:
         told = any(sentence_about(*stray) in note for stray in (*reference.refused, *reference.strays))
         if not told:
-            yield from_sentence("reference", "note", case, None, f"{note}.", _LOOK)
+            severity: Severity = "warning" if DRAWN_TWICE in note else "note"
+            yield from_sentence("reference", severity, case, None, f"{note}.", _LOOK)
     automatic = any(not each.author.person and not each.taken for each in reference.choice.candidates)
     if reference.why and not reference.fault and (automatic or reference.choice.candidates):
-        remedy = f"Say {ACCEPT_AUTOMATIC} if it is to be one" if automatic else "Nothing if it is not to be trained on"
+        remedy = "Nothing, or have a person correct them" if automatic else "Nothing if it is not to be trained on"
         yield Finding("no-reference", "error" if nothing else "note", case, None, reference.why, remedy)

@@ -104,8 +104,8 @@ def planes_by_slice(
     inside = (heights >= -0.5) & (heights <= depth - 0.5)
     if not inside.any():
         raise DicomError(
-            f"Structure {name!r}: its contours lie at slices {heights.min():.1f} to {heights.max():.1f} of a "
-            f"series that has 0 to {depth - 1}. Give the series that it was drawn on."
+            f"Structure {name!r}: its contours lie at slices {heights.min() + 1:.1f} to {heights.max() + 1:.1f} of a "
+            f"series that has 1 to {depth}. Give the series that it was drawn on."
         )
     notes = []
     if lost := int(np.count_nonzero(~inside)):

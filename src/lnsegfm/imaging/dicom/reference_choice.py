@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
+from itertools import combinations
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from lnsegfm.spelling import normalise_name
 
 ACCEPT_AUTOMATIC = "--accept-automatic"
 NO_PATTERN, UNDRAWN = "no pattern matches", "nothing is drawn"
+_OTHER = "the other"
+DRAWN_TWICE = "as one structure under two names would"
+"""What a note says on structures of two files that share most of their voxels."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def _resolved(own: Mapping[int, Candidate], notes: list[str], series: Series | N
     if any(each.author.person for each in drawn.values()):
         for k, each in drawn.items():
             if not each.author.person:
-                verdicts[k] = replace(each, taken=False, why="a person drew this label in another file")
+                verdicts[k] = replace(each, taken=False, why="a person drew this label elsewhere in the scan")
         drawn = {k: each for k, each in drawn.items() if each.author.person}
     by_name: dict[str, list[int]] = defaultdict(list)
     for k, each in drawn.items():
@@ -188,12 +192,14 @@ def _resolved(own: Mapping[int, Candidate], notes: list[str], series: Series | N
             verdicts[k] = replace(own[k], taken=False, why=why)
             notes.append(
                 f"Structure {own[k].structure.name!r}: {own[best].annotation.path.name} gives it and not "
-                f"{own[k].annotation.path.name}: {why}"
+                f"{own[k].annotation.path.name}: {why.replace(_OTHER, 'the former')}"
             )
     together = [each for each in verdicts.values() if each.taken]
     if len({id(each.annotation) for each in together}) > 1:
         parts = dict.fromkeys(f"{each.structure.name} of {each.annotation.path.name}" for each in together)
         notes.append(f"Label {together[0].label}: structures of several files come together: {', '.join(parts)}")
+        if series is not None:
+            notes += _shared_notes(together, series)
     return verdicts
 
 
@@ -206,13 +212,45 @@ def _of_one_time(one: Candidate, other: Candidate) -> bool:
 def _apart(one: Candidate, other: Candidate, series: Series) -> bool:
     """Whether two structures have no voxel in common: parts of one, in files of their own."""
     try:
-        first, second = (
-            annotation_mask(replace(each.annotation, structures=(each.structure,)), series, ["*=any"], {"any": 1})
-            for each in (one, other)
-        )
+        first, second = (_drawn_voxels([each], series) for each in (one, other))
     except DataError:
         return False
     return not bool(np.logical_and(first, second).any())
+
+
+def _shared_notes(together: Sequence[Candidate], series: Series) -> list[str]:
+    """A line for each two files whose structures of one label lie on each other: it may be drawn twice."""
+    files: dict[int, list[Candidate]] = defaultdict(list)
+    for each in together:
+        files[id(each.annotation)].append(each)
+    lines = []
+    for one, other in combinations(files.values(), 2):
+        names = [{normalise_name(each.structure.name) for each in several} for several in (one, other)]
+        if names[0] & names[1]:  # of one name: a choice was made, or they are parts that share nothing
+            continue
+        try:
+            first, second = (_drawn_voxels(several, series) for several in (one, other))
+        except DataError:  # reading the case tells
+            continue
+        shared = int(np.count_nonzero(first & second))
+        sizes = int(np.count_nonzero(first)), int(np.count_nonzero(second))
+        if shared and 2 * shared >= min(sizes):
+            named = [
+                f"{', '.join(each.structure.name for each in several)} of {several[0].annotation.path.name}"
+                for several in (one, other)
+            ]
+            lines.append(
+                f"Label {together[0].label}: {named[0]} ({sizes[0]} voxels) and {named[1]} ({sizes[1]} voxels) share "
+                f"{shared} voxels, {DRAWN_TWICE}: all are taken. Where one replaces the other, name the one with --roi"
+            )
+    return lines
+
+
+def _drawn_voxels(several: Sequence[Candidate], series: Series) -> np.ndarray:
+    """The voxels of structures of one file."""
+    drawn = replace(several[0].annotation, structures=tuple(each.structure for each in several))
+    voxels: np.ndarray = annotation_mask(drawn, series, ["*=any"], {"any": 1}) > 0
+    return voxels
 
 
 def _newest(taken: Mapping[int, Candidate]) -> dict[int, Candidate]:
@@ -229,12 +267,12 @@ def _rank(one: Candidate) -> tuple[bool, tuple[tuple[str, ...], int], str]:
 
 def _what_decided(best: Candidate, other: Candidate) -> str:
     if (best.annotation.approval == "APPROVED") != (other.annotation.approval == "APPROVED"):
-        return "the other is approved"
+        return f"{_OTHER} is approved"
     if best.annotation.age == other.annotation.age:
         return "no date, time or number tells which is newer, and its SOPInstanceUID comes first"
     if not all(other.annotation.times[:1]):
-        return "the other has a date"
-    return "the other is newer"
+        return f"{_OTHER} has a date"
+    return f"{_OTHER} is newer"
 
 
 def _refusal_notes(candidates: Sequence[Candidate]) -> list[str]:

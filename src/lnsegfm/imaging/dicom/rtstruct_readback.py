@@ -91,7 +91,7 @@ def _require_near(path: Path, new: NewRoi, roi: Roi, series: Series, thin: Thinn
         if not exact and not drawn:
             continue
         if not exact or not drawn:
-            raise DicomError(f"{path}: read back, slice {k} of {new.name!r} differs. {_REPORT}")
+            raise DicomError(f"{path}: read back, slice {k + 1} of {new.name!r} differs. {_REPORT}")
         off = max(
             farthest_mm(np.concatenate(exact), drawn, spacing), farthest_mm(np.concatenate(drawn), exact, spacing)
         )

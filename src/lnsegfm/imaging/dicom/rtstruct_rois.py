@@ -76,8 +76,8 @@ def require_writable(mask: np.ndarray, labels: Mapping[str, int], series: Series
     if off.max() > _ON_GRID * series.grid.spacing_mm[0]:
         k = int(off.argmax())
         raise DicomError(
-            f"Series {series.name}: slice {k} is {off[k]:.3g} mm from its plane of the grid. Give the slices in the "
-            "grid's order."
+            f"Series {series.name}: slice {k + 1} is {off[k]:.3g} mm from its plane of the grid. Give the slices in "
+            "the grid's order."
         )
 
 

@@ -167,7 +167,7 @@ def gap_notes(
         title: What they begin with, such as ``Structure 'LN'``.
         voxels: Boolean (z, y, x), before anything is filled in.
         gaps: Of ``find_slice_gaps``.
-        first: Number of the array's first slice in the series.
+        first: Position of the array's first slice in the series, from 0.
         slice_mm: Distance of slices.
         noun: What was drawn.
     """
@@ -182,7 +182,7 @@ def gap_notes(
         lines.append(f"{title}: {slices_in_words(skipped, first)} skipped between contoured slices.")
     for gap in gaps:
         if gap.two_objects:
-            between = f"{gap.before + first} and {gap.after + first}"
+            between = f"{gap.before + first + 1} and {gap.after + first + 1}"
             lines.append(f"{title}: nothing between slices {between}, whose outlines overlap: taken as two objects.")
     return lines
 
@@ -220,8 +220,8 @@ def fill_note(title: str, added: dict[int, int], first: int) -> str:
 
 
 def slices_in_words(slices: Sequence[int], first: int = 0) -> str:
-    """``slice 7 is``, ``slices 7, 9 are``; slices count from 0."""
+    """``slice 7 is``, ``slices 7, 9 are``: slices given from 0 on, told from 1 on, as everywhere in messages."""
     if len(slices) == 1:
-        return f"slice {slices[0] + first} is"
+        return f"slice {slices[0] + first + 1} is"
     more = f" and {len(slices) - _SHOWN} more" if len(slices) > _SHOWN else ""
-    return f"slices {', '.join(str(k + first) for k in slices[:_SHOWN])}{more} are"
+    return f"slices {', '.join(str(k + first + 1) for k in slices[:_SHOWN])}{more} are"

@@ -131,7 +131,7 @@ class _Tally:
             filled = fill_plane(plane.outlines, shape, corner, pixel=self.pixel, exclusive_or=plane.exclusive_or)
         except DicomError as error:
             again = "Export it again, or leave this structure out"
-            raise DicomError(f"{self.title}: slice {k} cannot be read: {error}. {again}.") from None
+            raise DicomError(f"{self.title}: slice {k + 1} cannot be read: {error}. {again}.") from None
         self.planes.setdefault(k, []).append(filled)
         if not filled.voxels.any():
             alone = any(fill_polygons([each], shape, corner).any() for each in plane.outlines[:_MOST_ALONE])
