@@ -16,6 +16,7 @@ from pydicom.uid import PositronEmissionTomographyImageStorage, generate_uid
 from lnsegfm.datasets.convert import SETS, ConversionOptions, convert, list_tree
 from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
 from lnsegfm.errors import DataError
+from lnsegfm.imaging.dicom.reference_choice import DRAWN_TWICE
 from lnsegfm.imaging.dicom.rtstruct_write import write_rtstruct
 from lnsegfm.imaging.dicom.seg_write import write_seg
 from lnsegfm.imaging.dicom.series import series_of
@@ -108,6 +109,16 @@ def corrected(change: Callable[[Dataset], None]) -> Callable[[Path], None]:
 
 def by_roi(keyword: str, value: str) -> Callable[[Dataset], None]:
     return lambda data: setattr(data.StructureSetROISequence[0], keyword, value)
+
+
+def one_number(data: Dataset) -> None:
+    """The third structure has the number of the second."""
+    data.StructureSetROISequence[2].ROINumber = data.StructureSetROISequence[1].ROINumber
+
+
+def of_points(data: Dataset) -> None:
+    for contour in data.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = "POINT"
 
 
 def split(folder: Path) -> None:
@@ -240,12 +251,25 @@ TREES = {
         (NODE, SECOND),
         ("come together: LN_2 of b.dcm, LN of a.dcm",),
     ),
+    "one structure under two names": Made(
+        lambda f: two(f, {**EARLY}, {"rois": {"LN_new": NODE}, **LATE}), (NODE,), ("share", DRAWN_TWICE)
+    ),
     "newer without a contour": Made(lambda f: two(f, {**EARLY}, {"rois": {"LN": None}, **LATE}), (NODE,)),
     "one structure in two files": Made(split, (NODE,), ("taken together",)),
     "one file twice": Made(lambda f: two(f, {}, {}), (NODE,), ("its SOPInstanceUID comes first",)),
     "added to the physician's file": Made(added_to, (NODE,), ("drawn by lnsegfm",)),
     "damaged prediction beside": Made(damaged_prediction, (NODE,)),
+    # ----- damaged
+    "one number, unwanted": Made(
+        lambda f: alone(f, {"LN": NODE, "Heart": SECOND, "Lung": SECOND}, edit=one_number), (NODE,)
+    ),
+    "one number, wanted": Made(
+        lambda f: alone(f, {"LN": NODE, "LN_2": SECOND, "Lung": SECOND}, edit=one_number),
+        None,
+        ("several structures have number",),
+    ),
     # ----- nothing there
+    "points alone": Made(lambda f: alone(f, edit=of_points), None, ("it consists of points",)),
     "beside the image": Made(lambda f: alone(f, {"LN": ((2, 5), (90, 95), (90, 95))}), None),
     "no contour": Made(lambda f: alone(f, {"LN": None}), None),
     "points of the wanted, voxels of others": Made(lambda f: alone(f, {"LN": None, "Heart": NODE}), None),
