@@ -51,7 +51,7 @@ NODE, OTHER = ball(6, 20, 20), ball(6, 44, 44)
         (without(NODE, 6) | without(OTHER, 5), ["LN: slices 6, 7 are skipped between contoured slices."]),
         (ball(2, 20, 20, 5) | ball(10, 20, 20, 5), ["LN: nothing between slices 4 and 10, whose outlines overlap: "
                                                    "taken as two objects."]),
-        (disc(4, 20, 20, 8) | disc(5, 20, 20, 8) | disc(7, 20, 32, 7), ["LN: nothing between slices 5 and 7, whose "
+        (disc(4, 20, 20, 8) | disc(5, 20, 20, 8) | disc(7, 20, 32, 7), ["LN: nothing between slices 6 and 8, whose "
                                                    "outlines overlap: taken as two objects."]),
         (ball(2, 20, 20, 5) | ball(10, 44, 44, 5), []),
         (ball(1, 20, 20, 2) | ball(12, 20, 20, 2), []),  # fragments

@@ -170,8 +170,8 @@ def judge_structures(
                 centres.setdefault(structure.file, {})[structure.name] = x
     for file, own in centres.items():
         yield from judge_sides(case, file, "structure", swapped(own, side_pairs(own)))
-    for structure, error in unusable:
-        yield _unusable(structure.noun, case, structure.file, error, structure.taken and (named or empty))
+    for structure, refused in unusable:
+        yield _unusable(structure.noun, case, structure.file, refused, structure.taken and (named or empty))
     if empty and not any(structure.taken for structure, _ in unusable):
         why = "; ".join(f"{cause[:1].lower()}{cause[1:]}" for cause in dict.fromkeys(causes))
         what = f"its reference is empty: {why or 'nothing that is taken as reference has a voxel within the scan'}"
