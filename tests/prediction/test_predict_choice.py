@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import lnsegfm
-from lnsegfm.cli.series_lines import print_choice
+from lnsegfm.cli.series_lines import print_choice, print_series_notes
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.prediction.case_names import Names
 from lnsegfm.prediction.inputs import find_inputs
@@ -119,6 +120,22 @@ def test_lines_of_a_terminal(study, capsys):
         (series,) = inputs.series.values()
         print_choice({"C-1": series}, inputs.passed_over)
     assert capsys.readouterr().out == '  C-1 is series 4 "cor": sagittal, 3 mm, B31f, feet first, prone\n'
+
+
+def test_parts_of_a_series_and_notes_on_it_are_printed(study, capsys):
+    with find_inputs(study / "soft", 1) as inputs:
+        (series,) = inputs.series.values()
+    parts = {f"C-{k}": replace(series, part=k, notes=(f"number {k}",)) for k in (1, 2)}
+    print_choice(parts, ())
+    print_series_notes(parts)
+    assert capsys.readouterr().out.splitlines() == [
+        '  C-1 is series 2 "soft" part 1: axial, 3 mm, B31f',
+        '  C-2 is series 2 "soft" part 2: axial, 3 mm, B31f',
+        "C-1: number 1",
+        "C-2: number 2",
+    ]
+    print_series_notes({f"C-{k}": part for k, part in enumerate([parts["C-1"]] * 15)})
+    assert capsys.readouterr().out.splitlines()[12:] == ["3 more notes on series: in the records of their cases"]
 
 
 def test_selectors_of_a_tree(study):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.series_lines import print_choice
+from lnsegfm.cli.series_lines import print_choice, print_series_notes
 from lnsegfm.cli.shared_options import (
     AsJson,
     Configuration,
@@ -218,6 +218,7 @@ def predict(
             reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
             print(printable(f"Review {case}: {reasons}"))
         print_choice(inputs.series, done.passed_over)
+        print_series_notes(inputs.series)
         for case, note in done.notes:
             print(printable(f"{case}: {note}"))
         print("Not for clinical use.")

@@ -37,12 +37,21 @@ def print_choice(taken: Mapping[str, Series], passed_over: Sequence[PassedOver])
         _print_some(f"{names[_key(each.series)]}: {each.what}{_of(each, names)}" for each in passed_over)
 
 
+def print_series_notes(taken: Mapping[str, Series]) -> None:
+    """Print what was noted on the series of each case: how it was put together, and what was made of its slices."""
+    lines = [printable(f"{case}: {note}") for case, series in taken.items() for note in series.notes]
+    for line in lines[:_SHOWN]:
+        print(line)
+    if len(lines) > _SHOWN:
+        print(f"{len(lines) - _SHOWN} more notes on series: in the records of their cases")
+
+
 def _key(series: Series) -> Key:
     return series.uid, series.part, series.slices[0].sop_instance_uid
 
 
 def _is_usual(series: Series) -> bool:
-    return series.traits.plane == "axial" and series.traits.patient_position in ("", "HFS")
+    return not series.part and series.traits.plane == "axial" and series.traits.patient_position in ("", "HFS")
 
 
 def _described(series: Series) -> str:

@@ -93,6 +93,9 @@ def _notes(stack: PlaneGroup, offsets: np.ndarray, sheared: bool, uneven: str | 
         notes.append(f"{lossy} slices are compressed with loss: HU may be off by a few")
     if stack.planes[0].modality == "CT":
         notes += rescale_type_notes(p.rescale_type for p in stack.planes)
+    instances = Counter(p.sop_instance_uid for p in stack.planes if p.frame is None and p.sop_instance_uid)
+    if shared := sum(n for n in instances.values() if n > 1):
+        notes.append(f"{shared} of its slices share a SOPInstanceUID: exports cannot say which slice they mean")
     if sheared:
         notes.append(f"sheared by up to {lean_mm(offsets):.1f} mm in the plane: resampled onto an orthogonal grid")
     if uneven:
