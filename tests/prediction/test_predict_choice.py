@@ -138,6 +138,15 @@ def test_parts_of_a_series_and_notes_on_it_are_printed(study, capsys):
     assert capsys.readouterr().out.splitlines()[12:] == ["3 more notes on series: in the records of their cases"]
 
 
+def test_images_that_are_no_ct_are_named(tmp_path):
+    add(tmp_path, "pet", Modality="PT")
+    with (
+        pytest.raises(DataError, match=r"it holds no CT images, but \d+ PT images \(Modality\)\."),
+        find_inputs(tmp_path, 1),
+    ):
+        pass
+
+
 def test_selectors_of_a_tree(study):
     assert taken(study) == {"soft"}
     assert taken(study, "kernel=B70f") == {"lung"}

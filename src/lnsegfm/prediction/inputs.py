@@ -108,6 +108,9 @@ def _dicom(
     if not index.series:
         if index.refused:
             raise DataError(*(str(refusal) for refusal in index.refused))
+        if index.others:
+            held = ", ".join(f"{count} {modality} images" for modality, count in index.others)
+            raise DataError(f"{path}: it holds no CT images, but {held} (Modality). Give the CT series of the study.")
         raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM CT.")
     choice = choose_series(index.series, selectors)
     if not choice.taken:  # of a list, a selector may fit the series of another line

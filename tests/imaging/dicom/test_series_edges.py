@@ -436,9 +436,9 @@ def test_a_zip_of_two_files_of_one_name(tmp_path):
 
 def test_slices_that_share_their_instance_are_told(tmp_path):
     grid = Grid((6, 4, 5), (3.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    same = lambda d, k: setattr(d, "SOPInstanceUID", f"1.{k // 2}")  # noqa: E731
-    write_series(tmp_path, np.zeros(grid.shape, int), grid, change=same)
-        tmp_path, np.zeros(grid.shape, int), grid, change=lambda d, k: setattr(d, "SOPInstanceUID", f"1.{k // 2}")
-    )
+    for path in write_series(tmp_path, np.zeros(grid.shape, int), grid):
+        data = pydicom.dcmread(path)
+        data.SOPInstanceUID = "1.7"
+        data.save_as(path)
     (series,) = find_series(tmp_path).series
     assert series.notes == ("6 of its slices share a SOPInstanceUID: exports cannot say which slice they mean",)
