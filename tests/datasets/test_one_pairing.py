@@ -166,6 +166,11 @@ def pet_ct(folder: Path) -> None:
     structure_set(folder / "pet.dcm", pet, {"LN_PET": SECOND}, StructureSetDate="20240101")
 
 
+def on_projection(folder: Path) -> None:
+    heads = scan(folder / "ct", ImageType=["DERIVED", "SECONDARY", "AXIAL", "MIP"])
+    structure_set(folder / "rs.dcm", heads, {"LN": NODE})
+
+
 def absent(folder: Path) -> None:
     scan(folder / "ct")
     structure_set(folder / "rs.dcm", scan(folder.parent / "away", 4), {"LN": NODE})
@@ -289,6 +294,7 @@ TREES = {
         lambda f: alone(f, {"LN": NODE, "Heart": SECOND}, edit=in_another_frame), (NODE,)
     ),
     "PET": Made(pet_ct, (NODE,)),
+    "projection": Made(on_projection, (NODE,), ("is a maximum intensity projection",)),
     "absent": Made(absent, None, ("is not there",)),
     "absent beside one": Made(absent_beside, (NODE,), ("is not there",)),
     "absent, by geometry": Made(absent, (NODE,), ("--pair-by-geometry",), GEOMETRY),

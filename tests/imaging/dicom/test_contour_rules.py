@@ -226,3 +226,31 @@ def test_a_contour_that_is_there_again_in_the_file_counts_once(changed):
     read = roi_voxels(roi, GRID)
     assert np.array_equal(roi_mask(roi, GRID), expected)
     assert read.notes == ("Structure 'LN': 3 of 6 contours repeat another one of their slice: counted once.",)
+
+
+@pytest.mark.parametrize("more", [2, 5, 20, 33])
+@pytest.mark.parametrize("off", [0.0, 0.2])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_start_that_is_drawn_over_counts_once(ct, tmp_path, more, off, back):
+    outline = circle(1.3, 2.2, 8.1)
+    closed = np.concatenate((outline, outline[:1]))
+    over = np.concatenate((closed, (outline[::-1] if back else outline[1:])[:more] + off))
+    once, twice = (
+        roi_voxels(read_rtstruct(write_contours(tmp_path / "rs.dcm", ct, {"LN": [(3, each)]})).rois[0], ct.grid)
+        for each in (outline, over)
+    )
+
+    assert twice.box == once.box
+    assert np.array_equal(twice.voxels, once.voxels)
+    assert twice.notes == ("Structure 'LN': 1 of 1 contours go round more than once: counted once.",)
+
+
+def test_a_ring_drawn_from_its_hole_on_is_no_start_drawn_over(ct, tmp_path):
+    outer, hole = circle(1.3, 2.2, 8.1), circle(1.3, 2.2, 3.1)[::-1]
+    ring = np.concatenate((hole, hole[:1], outer, outer[:1]))
+    read = roi_voxels(read_rtstruct(write_contours(tmp_path / "rs.dcm", ct, {"LN": [(3, ring)]})).rois[0], ct.grid)
+    apart = {"LN": [(3, outer), (3, hole)]}
+    expected = roi_voxels(read_rtstruct(write_contours(tmp_path / "rs.dcm", ct, apart)).rois[0], ct.grid)
+
+    assert np.array_equal(read.voxels, expected.voxels)
+    assert not any("go round" in note for note in read.notes)

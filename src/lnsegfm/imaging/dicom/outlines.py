@@ -60,7 +60,8 @@ def plain_outline(points: np.ndarray) -> np.ndarray:
 def single_turn(points: np.ndarray, pixel: PixelSize) -> np.ndarray:
     """An outline that goes round once: of one that goes round again, either way, its first turn.
 
-    Filled as it is, by the number of times that a ray crosses it, an outline that is walked twice would hold nothing.
+    So is one that runs on along its own beginning, as a pen does that is lifted late. Filled as it is, by the number of
+    times that a ray crosses it, an outline that is walked twice would hold nothing.
     """
     x, y = (np.abs(points[3:-2] - points[0]) * (pixel.column_mm, pixel.row_mm)).T
     back = np.flatnonzero((x <= pixel.tolerance_mm) & (y <= pixel.tolerance_mm)) + 3
@@ -71,10 +72,26 @@ def single_turn(points: np.ndarray, pixel: PixelSize) -> np.ndarray:
     for turn in back[_turns_of_one_extent(flat, back, pixel.tolerance_mm)][:_MOST_TURNS].tolist():
         if _is_same(flat[:turn], flat[turn:], pixel):
             return points[:turn]
+    for turn in back[:_MOST_TURNS].tolist():
+        if _runs_on(flat[:turn], flat[turn:], pixel):
+            return points[:turn]
     return points
 
 
 _MOST_TURNS = 3  # points at which a turn may end that are tried
+
+
+def _runs_on(turn: np.ndarray, rest: np.ndarray, pixel: PixelSize) -> bool:
+    """Whether what follows a turn (mm) leaves its start and lies within the tolerance of it."""
+    if float(np.hypot(*(rest[-1] - turn[0]))) <= pixel.tolerance_mm or not np.isfinite(turn).all():
+        return False
+    step = pixel.tolerance_mm / _SAMPLES_IN_TOLERANCE
+    back_and_forth = np.concatenate((rest, rest[::-1]))  # its ends are not joined
+    if max(_samples(turn, step), _samples(back_and_forth, step)) > MOST_SAMPLES:
+        return False
+    reach = float(np.hypot(pixel.tolerance_mm, step / 2))
+    distance, _ = cKDTree(_sampled(turn, step)).query(_sampled(back_and_forth, step), distance_upper_bound=reach)
+    return bool(np.isfinite(distance).all())
 
 
 def _turns_of_one_extent(outline: np.ndarray, ends: np.ndarray, tolerance: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from lnsegfm.imaging.dicom.pairing_evidence import Pairing
 from lnsegfm.imaging.dicom.reference_choice import ACCEPT_AUTOMATIC, ReferenceChoice, weigh_structures
 from lnsegfm.imaging.dicom.rois import match_rois
 from lnsegfm.imaging.dicom.series_index import Series
+from lnsegfm.imaging.dicom.series_kinds import projection
 
 _SHOWN = 12  # structure names that a line lists
 
@@ -177,7 +178,9 @@ def _notes(
         if pairing.note and (annotation.path, pairing.structure.number) in taken
     )
     left = (f"{sentence_about(*each)}: not taken" for each in strays)
-    return tuple(dict.fromkeys([*of_pairing, *left, *choice.notes]))
+    kind = projection(tree.index.series[place])
+    of_series = [f"The scan is a {kind}, and taken because structures were drawn on it: --series leaves it out"]
+    return tuple(dict.fromkeys([*(of_series if kind else ()), *of_pairing, *left, *choice.notes]))
 
 
 def _listed(names: Sequence[str]) -> str:
