@@ -19,7 +19,7 @@ class BaseMismatch:
     """What may differ between base and network: labels and input channels.
 
     Args:
-        base_labels: Names of the base's output channels in their order, background first.
+        base_labels: Names of the base's output channels in their order, ``background`` among them if it is one.
         labels: Names of the network's.
         base_channels: Input channels of the base, None if unknown.
         channels: Input channels of the network.
