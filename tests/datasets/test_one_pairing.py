@@ -116,6 +116,10 @@ def one_number(data: Dataset) -> None:
     data.StructureSetROISequence[2].ROINumber = data.StructureSetROISequence[1].ROINumber
 
 
+def nameless(data: Dataset) -> None:
+    data.StructureSetROISequence[1].ROIName = ""
+
+
 def of_points(data: Dataset) -> None:
     for contour in data.ROIContourSequence[0].ContourSequence:
         contour.ContourGeometricType = "POINT"
@@ -272,6 +276,9 @@ TREES = {
         lambda f: alone(f, {"LN": NODE, "LN_2": SECOND, "Lung": SECOND}, edit=one_number),
         None,
         ("several structures have number",),
+    ),
+    "without a name": Made(
+        lambda f: alone(f, {"LN": NODE, "Heart": SECOND}, edit=nameless), (NODE,), ("without a name",)
     ),
     # ----- nothing there
     "points alone": Made(lambda f: alone(f, edit=of_points), None, ("it consists of points",)),

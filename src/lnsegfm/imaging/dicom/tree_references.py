@@ -180,7 +180,12 @@ def _notes(
     left = (f"{sentence_about(*each)}: not taken" for each in strays)
     kind = projection(tree.index.series[place])
     of_series = [f"The scan is a {kind}, and taken because structures were drawn on it: --series leaves it out"]
-    return tuple(dict.fromkeys([*(of_series if kind else ()), *of_pairing, *left, *choice.notes]))
+    unnamed = (
+        f"{each.annotation.path.name}: a structure without a name is drawn, and not taken: '*' would match it"
+        for each in choice.candidates
+        if each.label is None and each.structure.drawn and not each.structure.name.strip()
+    )
+    return tuple(dict.fromkeys([*(of_series if kind else ()), *of_pairing, *left, *choice.notes, *unnamed]))
 
 
 def _listed(names: Sequence[str]) -> str:
