@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from lnsegfm.imaging.dicom.series import find_series
 from lnsegfm.imaging.grid import Grid
@@ -26,6 +27,18 @@ def test_a_slice_cut_anywhere_is_told(files, tmp_path):
         found = find_series(tmp_path)
         assert [str(one).startswith("File 0003.dcm ") for one in found.refused] == [True], length
         assert "is cut short" in str(found.refused[0])
+
+
+def test_a_secondary_capture_of_ct_without_its_size_is_told(files, tmp_path):
+    for path in files:
+        data = pydicom.dcmread(path)
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        if path == files[-1]:
+            del data.Rows
+        data.save_as(path)
+    found = find_series(tmp_path)
+    assert [len(s.slices) for s in found.series] == [3]
+    assert str(found.refused[0]).startswith("File 0003.dcm is cut short or damaged")
 
 
 def test_what_is_no_ct_and_has_no_size_is_passed_over(files, tmp_path):

@@ -12,6 +12,7 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
     RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 
@@ -224,6 +225,8 @@ def _may_be_ct(data: Dataset, sop_class: str, modality: str) -> bool:
     ``DICM`` distinguishes a file without a class from a file that is not DICOM.
     """
     marked = getattr(data, "preamble", None) is not None
+    if modality == "CT" and sop_class == SecondaryCaptureImageStorage:
+        return True
     return modality in ("", "CT") and (marked or bool(sop_class)) and any(c.startswith(sop_class) for c in _CT_IMAGES)
 
 
