@@ -194,10 +194,10 @@ def test_what_can_be_evaluated_is_and_the_rest_is_told(folders):
 
 def test_another_grid_is_refused(folders):
     predictions, references = folders
-    write_mask(predictions / "b.nii.gz", row(v1=1), dataclasses.replace(GRID, origin_mm=(1, 0, 0)))
+    write_mask(predictions / "b.nii.gz", row(v1=1), dataclasses.replace(GRID, origin_mm=(5, 0, 0)))
 
     with pytest.raises(
-        DataError, match=r"Case b: .*b\.nii\.gz: its geometry is not its reference's: origin \(1, 0, 0\)"
+        DataError, match=r"Case b: .*b\.nii\.gz: its geometry is not its reference's: origin \(5, 0, 0\)"
     ):
         evaluate_folders(predictions, references, LABELS)
 

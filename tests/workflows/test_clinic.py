@@ -60,6 +60,11 @@ def draw_patient(folder: Path, seed: int) -> None:
     nodes.flat[pieces.voxels] = pieces.ids
     names = {number: f"ln_{number}" for number in range(1, len(pieces) + 1)}
     write_rtstruct(folder / "b", mask, {"node": 1}, series_of(folder / "a"), instances=nodes, names=names)
+    data = pydicom.dcmread(folder / "b")
+    data.Manufacturer, data.ManufacturerModelName = "Planner", "Planner"
+    for roi in data.StructureSetROISequence:
+        roi.ROIGenerationAlgorithm = "MANUAL"
+    data.save_as(folder / "b")
 
 
 def test_every_command_of_the_page_on_made_up_series(lnsegfm_here, world: World, monkeypatch, tmp_path):

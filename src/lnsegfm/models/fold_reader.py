@@ -17,6 +17,7 @@ from lnsegfm.models.importing.match_weights import empty_network
 from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of, is_nnunets
 from lnsegfm.models.importing.normalise import normalise_fold
 from lnsegfm.networks.architectures import SWIN
+from lnsegfm.networks.spatial_adapter import adapted_class
 from lnsegfm.nnunet.lookup import finds_trainer
 from lnsegfm.nnunet.plan_configuration import network_class
 from lnsegfm.weights.checkpoint import load_safely
@@ -55,7 +56,8 @@ def read_fold(
     wrapped = list(plain) != list(read.weights)
     single = all(tensor.dtype is torch.float32 for tensor in plain.values() if tensor.is_floating_point())
     own = is_nnunets(content) and single and finds_trainer(read.trainer_name)
-    swin = is_swin(plain) and network_class(plans, read.configuration) != SWIN  # its trainer built it in code
+    described = (SWIN, adapted_class(SWIN))  # else its trainer built it in code
+    swin = is_swin(plain) and network_class(plans, read.configuration) not in described
     if own and not wrapped and not swin:
         return FoldAsRead(read, notes)
     if own and not swin and set(empty_network(read, computes=is_swin(plain)).state_dict()) == set(read.weights):
