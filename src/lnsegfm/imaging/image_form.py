@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 from typing import Literal
 
-from lnsegfm.imaging.nifti_header import open_unpacked, parse_nifti_header
+from lnsegfm.imaging.nifti_header import first_bytes, parse_nifti_header
 
 ImageForm = Literal["nifti", "nrrd", "meta"]
 _LONGEST_HEADER = 1 << 22
@@ -21,11 +19,7 @@ def image_form(path: Path) -> ImageForm | None:
     Raises:
         OSError: It cannot be read.
     """
-    try:
-        with open_unpacked(path) as file:
-            start = file.read(540)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        return None
+    start = first_bytes(path)
     if parse_nifti_header(start) is not None:
         return "nifti"
     if start[:4] == b"NRRD":

@@ -115,12 +115,20 @@ def read_nifti_header(path: Path) -> NiftiHeader | None:
     Raises:
         OSError: It cannot be read.
     """
+    return parse_nifti_header(first_bytes(path))
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first bytes of a file, as many as the longest NIfTI header has; none where it does not unpack.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     try:
         with open_unpacked(path) as file:
-            start = file.read(540)
+            return file.read(max(_SIZES))
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        return None
-    return parse_nifti_header(start)
+        return b""
 
 
 def parse_nifti_header(start: bytes) -> NiftiHeader | None:
