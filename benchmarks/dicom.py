@@ -123,7 +123,7 @@ def part_convert(folder: Path) -> Callable[[], None]:
             for name in ("ct", "rs.dcm"):
                 if not (source / name).exists():
                     (source / name).symlink_to(folder / name)
-            options = ConversionOptions(roi=("lymph_node=lymph_node",), key=folder / "key")
+            options = ConversionOptions(roi=("lymph_node=lymph_node",), key=folder / "key", accept_automatic=True)
             done = convert(SETS["dicom"], source, Path(out) / "dataset", options)
             if len(done.written) != 1 or done.failed:
                 raise RuntimeError(f"Not converted: {done.failed}")

@@ -132,7 +132,7 @@ def test_dicom_is_predicted_as_the_command_does_and_knows_its_series(
     short = read_rtstruct(found.to_rtstruct(tmp_path / "f.dcm", options=RtstructOptions(add_to=tmp_path / "a.dcm")))
     assert short.names == ("node", "node_2")
     nothing = replace(found, array=np.zeros_like(found.array))
-    with pytest.raises(DataError, match=r"Nothing was found: there is no structure set.*Write a segmentation"):
+    with pytest.raises(DataError, match=r"Nothing was found: no structure set is written.*Write a segmentation"):
         nothing.to_rtstruct(tmp_path / "g.dcm")
     assert not (tmp_path / "g.dcm").exists()
     with pytest.raises(DataError, match="refers to a DICOM series"):

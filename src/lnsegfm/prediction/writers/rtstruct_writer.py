@@ -58,7 +58,7 @@ class RtstructWriter:
                 options=export.rtstruct,
             )
         except EmptyStructureSet:
-            note = "Nothing was found: there is no structure set, which has a structure."
+            note = "Nothing was found: no structure set is written, since one needs a structure."
             return ExportNotes(notes=(note,), nothing_found=True)
         return _notes(written, export)
 
