@@ -16,6 +16,8 @@ import numpy as np
 
 from lnsegfm.errors import DataError
 
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+"""World coordinates of NIfTI to those of DICOM and ITK; it is its own inverse."""
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 SAME_VOXEL = 0.1
 """By this share of a voxel, along each axis, two files of one scan may differ in where a voxel lies: tools round."""

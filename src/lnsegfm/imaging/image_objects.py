@@ -17,14 +17,13 @@ import SimpleITK as sitk
 
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_volume
-from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.grid import RAS_TO_LPS, Grid
 from lnsegfm.imaging.image_error import ImageError
 
 KINDS = (
     "a path, a SimpleITK, nibabel or torchio image, a DICOM series, or a NumPy array (z, y, x) with its grid "
     "(array, lnsegfm.Grid(...))"
 )
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +145,8 @@ def as_mask(value: Any, grid: Grid | None = None, name: str = "the mask") -> Vol
 def affine_of(grid: Grid) -> np.ndarray:
     """The 4 x 4 matrix of nibabel: from indices (x, y, z) to millimetres in RAS."""
     affine = np.eye(4)
-    affine[:3, :3] = _RAS_TO_LPS @ np.reshape(grid.direction, (3, 3)) @ np.diag(grid.spacing_mm[::-1])
-    affine[:3, 3] = _RAS_TO_LPS @ np.asarray(grid.origin_mm)
+    affine[:3, :3] = RAS_TO_LPS @ np.reshape(grid.direction, (3, 3)) @ np.diag(grid.spacing_mm[::-1])
+    affine[:3, 3] = RAS_TO_LPS @ np.asarray(grid.origin_mm)
     return affine
 
 
@@ -162,7 +161,7 @@ def grid_from_affine(affine: np.ndarray, shape: tuple[int, ...], zooms: tuple[fl
     Raises:
         DataError: Axes that are not at right angles, or a spacing of zero.
     """
-    matrix = _RAS_TO_LPS @ np.asarray(affine, dtype=float)[:3]
+    matrix = RAS_TO_LPS @ np.asarray(affine, dtype=float)[:3]
     lengths = np.linalg.norm(matrix[:, :3], axis=0)
     direction = matrix[:, :3] / np.where(lengths > 0, lengths, 1)
     stated = zooms if zooms is not None else lengths

@@ -12,10 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.grid import RAS_TO_LPS, Grid
 from lnsegfm.imaging.image_error import COPY_AGAIN, ImageError
 from lnsegfm.imaging.nifti_header import NiftiHeader, open_unpacked
-from lnsegfm.imaging.sheared_volume import LPS
 
 _CHUNK = 1 << 20  # bytes that are unpacked at a time
 _NIFTI_VOXELS = 352  # where they begin, at the earliest
@@ -70,8 +69,8 @@ def grid_of_matrix(path: Path, header: NiftiHeader) -> Grid:
         return Grid(
             (z, y, x),
             tuple(lengths[::-1]),
-            tuple(LPS @ matrix[:3, 3]),
-            tuple((LPS @ (matrix[:3, :3] / np.where(lengths, lengths, 1.0))).ravel()),
+            tuple(RAS_TO_LPS @ matrix[:3, 3]),
+            tuple((RAS_TO_LPS @ (matrix[:3, :3] / np.where(lengths, lengths, 1.0))).ravel()),
         )
     except DataError:
         raise sheared_error(path) from None

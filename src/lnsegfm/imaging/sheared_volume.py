@@ -7,10 +7,8 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.grid import RAS_TO_LPS, Grid
 
-LPS = np.diag([-1.0, -1.0, 1.0])
-"""RAS to LPS, and back."""
 _MARGIN = 1e-6  # voxels: what rounding makes of a corner that lies on a voxel
 
 
@@ -29,14 +27,14 @@ def straightened(voxels: np.ndarray, matrix: np.ndarray, *, labels: bool) -> tup
     Returns:
         Voxels (z, y, x) in their own number type, float32 where that is interpolated, and the grid.
     """
-    axes, steps = LPS @ matrix[:3, :3], np.empty(3)
+    axes, steps = RAS_TO_LPS @ matrix[:3, :3], np.empty(3)
     basis = np.empty((3, 3))
     for k in range(3):
         rest = axes[:, k] - basis[:, :k] @ (basis[:, :k].T @ axes[:, k])
         steps[k] = np.linalg.norm(rest)
         basis[:, k] = rest / steps[k]
     size = np.array(voxels.shape[::-1])
-    origin = LPS @ matrix[:3, 3]
+    origin = RAS_TO_LPS @ matrix[:3, 3]
     corners = np.array(list(product(*((0, n - 1) for n in size)))) @ axes.T @ basis / steps
     low, high = np.floor(corners.min(axis=0) + _MARGIN), np.ceil(corners.max(axis=0) - _MARGIN)
     shape = (high - low).astype(int) + 1

@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk  # the name everybody in the field gives it
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.grid import RAS_TO_LPS, Grid
 from lnsegfm.imaging.image_error import COPY_AGAIN, ImageError
 from lnsegfm.imaging.image_form import ImageForm, detached_data, image_form, inside_folder
 from lnsegfm.imaging.nifti_header import NiftiHeader, read_nifti_header
@@ -32,7 +32,7 @@ from lnsegfm.imaging.nifti_voxels import (
     sheared,
     sheared_error,
 )
-from lnsegfm.imaging.sheared_volume import LPS, straightened
+from lnsegfm.imaging.sheared_volume import straightened
 
 _READERS: dict[ImageForm, str] = {"nifti": "NiftiImageIO", "nrrd": "NrrdImageIO", "meta": "MetaImageIO"}
 DIFFERENT_MM = 0.5
@@ -117,8 +117,8 @@ def _taken_transform(path: Path, header: NiftiHeader) -> str:
         grid = stored_grid(path)
     except DataError:
         return "sform"
-    origin = LPS @ np.array(grid.origin_mm)
-    axes = LPS @ np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_mm[::-1])
+    origin = RAS_TO_LPS @ np.array(grid.origin_mm)
+    axes = RAS_TO_LPS @ np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_mm[::-1])
     gaps = {
         name: float(np.abs(matrix[:3, 3] - origin).max() + np.abs(matrix[:3, :3] - axes).max())
         for name, matrix in (("sform", header.sform), ("qform", header.qform))
