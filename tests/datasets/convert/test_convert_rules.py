@@ -136,7 +136,16 @@ def test_a_mask_on_air_is_refused_and_the_mirror_is_named():
 
 
 def test_every_card_says_where_a_set_comes_from_and_on_which_terms():
-    assert set(SETS) == {"dicom", "radcure", "segrap2023", "lnq2023", "ct-lymph-nodes", "mediastinal-lymph-node-seg"}
+    public = {
+        "radcure",
+        "segrap2023",
+        "lnq2023",
+        "ct-lymph-nodes",
+        "mediastinal-lymph-node-seg",
+        "hecktor2025",
+        "lynos",
+    }
+    assert set(SETS) == {"dicom", *public}
     for name, card in SETS.items():
         assert card.name == name
         assert card.options <= {field.name for field in dataclasses.fields(ConversionOptions)}

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lnsegfm.datasets.convert import ct_lymph_nodes, dicom, lnq2023, mediastinal_lymph_node_seg, radcure, segrap2023
+from lnsegfm.datasets.convert import (
+    ct_lymph_nodes,
+    dicom,
+    hecktor2025,
+    lnq2023,
+    lynos,
+    mediastinal_lymph_node_seg,
+    radcure,
+    segrap2023,
+)
 from lnsegfm.datasets.convert.conversion_plan import ConversionOptions
 from lnsegfm.datasets.convert.set_card import SetCard
 from lnsegfm.errors import ConfigError, UnknownName
@@ -28,6 +37,7 @@ _BUILTIN = {
     card.name: card
     for card in (
         dicom.CARD, radcure.CARD, segrap2023.CARD, lnq2023.CARD, ct_lymph_nodes.CARD, mediastinal_lymph_node_seg.CARD,
+        hecktor2025.CARD, lynos.CARD,
     )
 }  # fmt: skip
 SETS = PluginTable("datasets", _BUILTIN, accept_set)
