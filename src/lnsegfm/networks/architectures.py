@@ -14,6 +14,8 @@ from lnsegfm.errors import ConfigError, UnknownName
 PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 RESENC = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 SWIN = "lnsegfm.networks.swin_unetr.SwinUNETR"
+STU_NET = "lnsegfm.networks.stu_net.STUNet"
+GENESIS = "lnsegfm.networks.genesis_unet.GenesisUNet"
 TRAINER_PREFIX = "nnUNetTrainer_"
 
 ENCODER_BLOCKS = {PLAIN: (2,) * 12, RESENC: (1, 3, 4, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6)}

@@ -56,6 +56,19 @@ _BUILTIN = {
         positions=frozenset({"relative_position_bias_table"}),
         deep_supervision=False,
     ),
+    "stu-net": NetworkCard(
+        "lnsegfm.networks.stu_net.STUNet",
+        head=lambda network: [network.get_submodule("seg_outputs")],
+        decoder=("upsample_layers", "conv_blocks_localization"),
+        last=lambda network: list(network.get_submodule("seg_outputs").children())[-1],
+    ),
+    "genesis-unet": NetworkCard(
+        "lnsegfm.networks.genesis_unet.GenesisUNet",
+        head=lambda network: [network.get_submodule("out_tr")],
+        decoder=("up_tr256", "up_tr128", "up_tr64"),
+        last=lambda network: network.get_submodule("out_tr.final_conv"),
+        deep_supervision=False,
+    ),
 }
 
 

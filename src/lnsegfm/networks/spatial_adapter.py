@@ -25,6 +25,8 @@ ADAPTED = {
     "PlainConvUNet": f"{__name__}.PlainConvUNet",
     "ResidualEncoderUNet": f"{__name__}.ResidualEncoderUNet",
     "SwinUNETR": "lnsegfm.networks.spatial_adapter_swin.SpatialAdapterSwinUNETR",
+    "STUNet": "lnsegfm.networks.spatial_adapter_published.SpatialAdapterSTUNet",
+    "GenesisUNet": "lnsegfm.networks.spatial_adapter_published.SpatialAdapterGenesisUNet",
 }
 """Class of a plain network -> import path of the same network with an adapter. MONAI takes seconds to load, so the
 class that needs it has a module of its own."""

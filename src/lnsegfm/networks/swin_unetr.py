@@ -12,24 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 from torch import Tensor
 
 from lnsegfm.errors import ConfigError, ModelError
-
-
-@dataclass
-class DeepSupervisionSwitch:
-    """The attribute by which nnU-Net switches deep supervision; without effect, as this network has one output.
-
-    Args:
-        deep_supervision: The value that was set.
-    """
-
-    deep_supervision: bool = False
+from lnsegfm.networks.deep_supervision import DeepSupervisionSwitch
 
 
 class SwinUNETR(MonaiSwinUNETR):

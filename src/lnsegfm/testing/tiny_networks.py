@@ -10,6 +10,8 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import Tensor, nn
 
+from lnsegfm.networks.genesis_unet import GenesisUNet
+from lnsegfm.networks.stu_net import STUNet
 from lnsegfm.networks.swin_unetr import SwinUNETR
 
 UNET: dict[str, Any] = {
@@ -26,6 +28,13 @@ UNET: dict[str, Any] = {
     "norm_op_kwargs": {"eps": 1e-5, "affine": True},
     "nonlin": nn.LeakyReLU,
     "nonlin_kwargs": {"inplace": True},
+    "deep_supervision": True,
+}
+STU: dict[str, Any] = {
+    "features_per_stage": (3, 5, 6),
+    "n_blocks_per_stage": (1, 2, 1),
+    "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    "kernel_sizes": ((3, 3, 3),) * 3,
     "deep_supervision": True,
 }
 
@@ -191,3 +200,9 @@ SWINS: dict[str, Tiny] = {
     name: Tiny(lambda v2=v2: SwinUNETR(1, 2, use_v2=v2, **SWIN), shape=(32, 32, 64))  # type: ignore[misc]
     for name, v2 in (("swinunetr", False), ("swinunetr-v2", True))
 }
+
+PUBLISHED: dict[str, Tiny] = {
+    "stu-net": Tiny(lambda: STUNet(1, 2, **STU)),
+    "genesis-unet": Tiny(lambda: GenesisUNet(1, 2, features=4), shape=(8, 8, 16)),
+}
+"""Networks of published models, by the names of their cards."""
