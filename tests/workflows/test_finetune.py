@@ -168,7 +168,7 @@ def test_patch_and_batch_may_be_chosen_and_a_patch_that_cannot_be_is_refused(wor
 
 
 def test_a_label_the_base_does_not_know_gets_a_fresh_head_and_is_told(world, tmp_path):
-    clinic = write_scenes(tmp_path / "larynx", 3, label="larynx")
+    clinic = write_scenes(tmp_path / "larynx", 3, seed=50, label="larynx")
     planned = plan(clinic, world.base, world.recipe(shots=1))
     assert planned.transfer.labels_new == ("larynx",)
     assert planned.transfer.labels_kept == ()

@@ -120,7 +120,7 @@ def evaluate(
             print(f"Report   {out / PAGE}")
         print(NOTICE)
     failures = (*evaluation.failures, *(other.failures if other is not None else ()))
-    for line in (*_notes(evaluation), *failures):
+    for line in (*_notes(evaluation), *_trained_on(predictions, evaluation), *failures):
         print(f"lnsegfm: {line}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
@@ -170,6 +170,21 @@ def _notes(evaluation: Evaluation) -> list[str]:
         return []
     return [
         f"Label {', '.join(unknown)}: the model that predicted has only {predicted}; it counts as an empty prediction."
+    ]
+
+
+def _trained_on(predictions: Path, evaluation: Evaluation) -> list[str]:
+    """Which of the cases trained the model that predicted them, as far as its flags tell."""
+    from lnsegfm.evaluation.flags import TRAINED_ON, read_flags
+    from lnsegfm.messages import counted
+
+    flags, scored = read_flags(predictions), [case.case for case in evaluation.cases]
+    known = [case for case in scored if any(flag.kind == TRAINED_ON for flag in flags.get(case, ()))]
+    if not known:
+        return []
+    return [
+        f"{len(known)} of {counted(len(scored), 'case')} trained the model that predicted them ({', '.join(known)}): "
+        "their scores say nothing about new scans."
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_error import ImageError
 from lnsegfm.imaging.orientation import same_voxels, turned_onto
+from lnsegfm.imaging.scan_hash import scan_hash
 from lnsegfm.imaging.stored_image import nifti_notes
 from lnsegfm.messages import counted
 from lnsegfm.progress import Progress
@@ -54,7 +54,7 @@ class CaseCheck:
         problems: What is wrong with it.
         grid: Geometry of its first image that could be read.
         values: Distinct values in its label.
-        fingerprints: One per image that could be read: equal for equal voxels, whatever the file's format.
+        scan_hashes: `scan_hash` of each image that could be read.
         notes: What a user should know of files that are read nevertheless, a line each.
         empty: Its label was read and holds nothing.
     """
@@ -63,7 +63,7 @@ class CaseCheck:
     problems: tuple[Problem, ...]
     grid: Grid | None
     values: tuple[int, ...]
-    fingerprints: tuple[str, ...]
+    scan_hashes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     empty: bool = False
 
@@ -100,6 +100,11 @@ class DatasetCheck:
     def empty(self) -> tuple[str, ...]:
         """Names of the cases whose labels hold nothing."""
         return tuple(case.case for case in self.cases if case.empty)
+
+    @property
+    def scan_hashes(self) -> dict[str, str]:
+        """`scan_hash` of each case's first channel."""
+        return {case.case: case.scan_hashes[0] for case in self.cases if case.scan_hashes}
 
 
 def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem]:
@@ -164,7 +169,7 @@ def examine_case(
 ) -> CaseCheck:
     """Read one case and check it; see :func:`check_case`."""
     problems: list[Problem] = []
-    fingerprints: list[str] = []
+    hashes: list[str] = []
     images: list[tuple[Path, np.ndarray, Grid]] = []
     label: tuple[Path, np.ndarray, Grid] | None = None
     values: tuple[int, ...] = ()
@@ -182,7 +187,7 @@ def examine_case(
         if min(own.shape) < 2:
             what = f"it is one slice ({'x'.join(map(str, own.shape))} voxels, z, y, x): networks take volumes"
             problems.append(Problem(case.name, path, what, "Give the whole scan", "single-slice"))
-        fingerprints.append(_fingerprint(volume))
+        hashes.append(scan_hash(volume, own))
         if visit is not None:
             images.append((path, volume, own))
         if grid is None:
@@ -209,7 +214,7 @@ def examine_case(
     if visit is not None:
         visit(LoadedCase(case, tuple(images), label, tuple(problems)))
     empty = 0 in values and not set(values) - {0, labels.ignore}
-    return CaseCheck(case.name, tuple(problems), grid, values, tuple(fingerprints), _notes(case), empty)
+    return CaseCheck(case.name, tuple(problems), grid, values, tuple(hashes), _notes(case), empty)
 
 
 def _notes(case: Case) -> tuple[str, ...]:
@@ -301,22 +306,13 @@ def _duplicate_images(cases: Sequence[Case], checks: Sequence[CaseCheck]) -> lis
     first: dict[tuple[str, ...], Case] = {}
     problems = []
     for case, checked in zip(cases, checks, strict=True):
-        if not case.images or len(checked.fingerprints) != len(case.images):
+        if not case.images or len(checked.scan_hashes) != len(case.images):
             continue
-        earlier = first.setdefault(checked.fingerprints, case)
+        earlier = first.setdefault(checked.scan_hashes, case)
         if earlier.name != case.name:
             what = f"the same image as case {earlier.name} ({earlier.images[0].name})"
             problems.append(Problem(case.name, case.images[0], what, "Keep one of the two", "duplicate-image"))
     return problems
-
-
-def _fingerprint(volume: np.ndarray) -> str:
-    # single precision holds every HU value exactly, so int16 and float32 copies of one scan come out alike
-    digest = hashlib.sha256(str(volume.shape).encode())
-    with np.errstate(over="ignore"):  # what is too large for single precision is infinite there
-        for part in volume:
-            digest.update(np.ascontiguousarray(part, dtype="<f4").tobytes())
-    return digest.hexdigest()
 
 
 def _first_values(values: Sequence[int], most: int = 10) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class Split:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ConfigError(f"Cases {', '.join(twice)}: named twice in one split. Give every case a name of its own.")
+
+    def not_holding_out(self, cases: Collection[str]) -> Split:
+        """The split without some of the held-out cases, which are then in neither part."""
+        return replace(self, held_out=tuple(case for case in self.held_out if case not in cases))
 
 
 def require_labelled(split: Split, empty: Sequence[str]) -> None:

@@ -18,6 +18,8 @@ from lnsegfm.storage import read_json, write_json
 
 FLAGS = "flags.json"
 FORMAT = "lnsegfm.flags/1"
+TRAINED_ON = "trained-on"
+"""The kind of flag that a scan raises which trained the model."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Flag:
 
     Args:
         case: The case.
-        kind: What was checked: ``orientation``, ``mirroring``, ``hu-scale``, ``hu``, ``spacing``, ``field-of-view``,
-            ``border``, ``empty-mask``, ``volume`` or ``components``.
+        kind: What was checked: ``trained-on``, ``orientation``, ``mirroring``, ``hu-scale``, ``hu``, ``spacing``,
+            ``field-of-view``, ``border``, ``empty-mask``, ``volume`` or ``components``.
         reason: One sentence for the reviewer, with the numbers.
         value: What was measured.
         limit: The bound that it lies beyond.
@@ -116,6 +118,8 @@ def flags_of(
     domains: Sequence[TrainingDomain] = (),
     mirrored: Mapping[str, Overlap] | None = None,
     trained: TrainedAxes | None = None,
+    *,
+    trained_on: bool = False,
 ) -> tuple[Flag, ...]:
     """Every reason to review a case.
 
@@ -128,8 +132,10 @@ def flags_of(
             volumes and components are compared with the first alone, for they belong to its labels.
         mirrored: Plain against averaged prediction, by label and ``FOREGROUND``; None without mirroring.
         trained: The axes that the model was trained on; None where they are not to be judged.
+        trained_on: This very scan is one of those that trained the model, or its base.
     """
     raised = [
+        *_trained_on(trained_on),
         *_orientation(measured, trained),
         *_mirroring(mirrored or {}),
         *_hu_scale(measured, domains),
@@ -153,6 +159,12 @@ def flags_of(
 
 
 Raised = Iterator[tuple[str, str, float, float]]
+
+
+def _trained_on(known: bool) -> Raised:
+    if known:
+        reason = "The model, or its base, was trained on this scan: its mask says nothing about new ones."
+        yield TRAINED_ON, reason, 1.0, 0.0
 
 
 def _orientation(measured: MaskStatistics, trained: TrainedAxes | None) -> Raised:

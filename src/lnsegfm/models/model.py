@@ -12,6 +12,7 @@ from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
 from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.domain_ranges import TrainedAxes
 from lnsegfm.imaging.axis_code import require_axes
+from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.plan_axes import RAS, axes_of_plans, with_axes
 from lnsegfm.nnunet.plan_configuration import network_class, previous_stage
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -131,6 +132,12 @@ class Model:
         if codes is None and self.stored is not None and self.stored.source.form.startswith(MONAI):
             codes, source = RAS, f"its origin, {MONAI}"
         return TrainedAxes(codes, source, mirrored=set(self.first.mirroring_axes or ()) == {0, 1, 2})
+
+    @property
+    def trained_scans(self) -> TrainedScans:
+        """The scans that trained it, its previous stage, its companions and their bases, where plans record them."""
+        others = (*((self.previous,) if self.previous is not None else ()), *self.companions)
+        return TrainedScans.of_plans(self.plans).together(other.trained_scans for other in others)
 
     def with_axes(self, axes: str | None) -> Model:
         """The model with its axes stated, its previous stage and what of its companions knows none; itself for None.

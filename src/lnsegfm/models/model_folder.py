@@ -28,6 +28,7 @@ from lnsegfm.models.model_layout import (
     previous_stage_folder,
     unfinished,
 )
+from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.registry.home import CARD
@@ -186,6 +187,7 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
             require_known_imports(settings, folder / DESCRIPTIONS[0])
         file_ending(dataset_json)
         axes_of_plans(plans)
+        TrainedScans.of_plans(plans)
         folds = _read_folds(located, plans, dataset_json, choice, covers)
         notes = (*located.notes, *unfinished(located.folds), *(note for fold in folds for note in fold.notes))
         checkpoints = tuple(fold.checkpoint for fold in folds)

@@ -19,6 +19,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.imaging.orientation import Turn
+from lnsegfm.imaging.scan_hash import scan_hash
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.fast_resampling import FastResampling
 from lnsegfm.nnunet.scan_arrays import ScanArrays
@@ -49,6 +50,7 @@ def prepare(
     bound: float | None,
     axes: str | None = None,
     previous: np.ndarray | None = None,
+    hashed: bool = False,
 ) -> PreprocessedScan:
     """Bring a scan, from files or memory, to the network's grid. Safe to run beside other threads.
 
@@ -62,6 +64,7 @@ def prepare(
         axes: The axis code that the network was trained on, to which the scan is turned; None leaves it as stored.
         previous: The mask of a cascade's previous stage, as that stage's export gives it; each of its labels becomes a
             channel behind the image's.
+        hashed: Give the hash of the first channel, by which a scan is recognised.
 
     Raises:
         DataError: A scan that cannot be read, is no volume, or whose channels differ in their grid.
@@ -70,6 +73,7 @@ def prepare(
     arrays = ScanArrays.stack(scans, axes)
     require_volume(arrays.data, images[0], len(images))
     scan, grid, turn = scans[ct].array if ct is not None else None, scans[0].grid, arrays.turn
+    digest = scan_hash(scans[0].array, grid) if hashed else None
     del scans
     with nnunet_environment():
         before = None if previous is None else arrays.turn.forth(previous)[None].astype(np.float32)  # as of a file
@@ -81,7 +85,7 @@ def prepare(
     if previous is not None:
         labels = plans.get_label_manager(dict(dataset_json)).foreground_labels
         volume = np.vstack([volume, convert_labelmap_to_one_hot(resampled[0], labels, volume.dtype)])
-    return PreprocessedScan(tuple(images), torch.from_numpy(volume), properties, scan, grid, turn)
+    return PreprocessedScan(tuple(images), torch.from_numpy(volume), properties, scan, grid, turn, digest)
 
 
 def air_value(plans: PlansManager, configuration: ConfigurationManager) -> float | None:
@@ -120,6 +124,7 @@ class PreprocessedScan:
         scan: HU (z, y, x) as the scan is stored; None where the model takes no CT.
         grid: Where the scan's voxels lie, as it is stored.
         turn: From the axes as stored to those of the network.
+        scan_hash: Hash of the first channel; None where it was not asked for.
     """
 
     images: tuple[Path | Volume, ...]
@@ -128,3 +133,4 @@ class PreprocessedScan:
     scan: np.ndarray | None
     grid: Grid
     turn: Turn
+    scan_hash: str | None = None

@@ -48,6 +48,7 @@ class Prediction:
         model: What files call the model.
         training_domains: What the model was trained on, for flags.
         trained_axes: On which axes it was trained, for flags.
+        trained_on: This scan is one of those that trained the model, or its base.
     """
 
     array: np.ndarray
@@ -61,6 +62,7 @@ class Prediction:
     model: str = ""
     training_domains: tuple[TrainingDomain, ...] = field(default=(), repr=False)
     trained_axes: TrainedAxes | None = field(default=None, repr=False)
+    trained_on: bool = field(default=False, repr=False)
     regions: tuple[tuple[str, tuple[int, ...]], ...] = field(default=(), repr=False)
 
     @property
@@ -80,7 +82,8 @@ class Prediction:
         trained = self.trained_axes
         axes = trained.codes if trained is not None else None
         measured = measure_mask(self.image_hu, self.array, self.grid, self.label_map.covered, axes=axes)
-        return flags_of(self.name, measured, self.training_domains, self.mirror_agreement, trained)
+        domains, mirrored = self.training_domains, self.mirror_agreement
+        return flags_of(self.name, measured, domains, mirrored, trained, trained_on=self.trained_on)
 
     @property
     def volumes_ml(self) -> dict[str, float]:

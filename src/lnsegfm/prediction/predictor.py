@@ -65,6 +65,7 @@ class Predictor(ScanPredictor):
             is exceeded by it (`lnsegfm.prediction.memory_budget` asks for what there has to be).
         exact: Round as nnU-Net does; slower, and ``air`` has no effect.
         coarse: Look at full resolution only near what a coarse look finds (`lnsegfm.inference.coarse_to_fine`).
+        hashed: Give the hash of each scan, by which it is recognised (`lnsegfm.imaging.scan_hash`).
 
     Raises:
         ConfigError: A step, or a memory, that cannot be, or a coarse look by a model of slices.
@@ -83,6 +84,7 @@ class Predictor(ScanPredictor):
         memory: int | None = None,
         exact: bool = False,
         coarse: CoarsePass | None = None,
+        hashed: bool = False,
     ) -> None:
         if not 0 < step <= 1:
             raise ConfigError(f"step {step}: tiles must lie less than a patch apart. Use a step in (0, 1].")
@@ -102,6 +104,7 @@ class Predictor(ScanPredictor):
             )
         if coarse is not None and len(self._plans.patch_size) != 3:
             raise ConfigError("--fast coarse-first: the model looks at slices, not volumes. Use another preset.")
+        self._hashed = hashed
         self._ct = ct_channel(model.plans, model.configuration)
         skips_air = air and self._plans.default_export and self._plans.air is not None
         self._air = Air(self._plans.air) if skips_air and self._plans.air is not None else None
@@ -132,6 +135,7 @@ class Predictor(ScanPredictor):
             bound=plans.air,
             axes=self.model.axes,
             previous=previous,
+            hashed=self._hashed,
         )
 
     def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:

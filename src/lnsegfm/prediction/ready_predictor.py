@@ -27,7 +27,8 @@ def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredi
         ConfigError: The setting is not for this model.
         ModelError: The previous stage of a cascade is missing; a network cannot be built.
     """
-    labels, predictor = model.mask_labels, _by_outputs(model, setting, **settings)
+    hashed = bool(settings.get("watch")) and bool(model.trained_scans)
+    labels, predictor = model.mask_labels, _by_outputs(model, setting, **settings, hashed=hashed)
     return predictor if labels == model.labels else MaskValues(predictor, labels)
 
 

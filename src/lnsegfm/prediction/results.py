@@ -38,9 +38,11 @@ class PredictedMask:
         scan: The scan's HU (z, y, x); None where the model takes no CT.
         mirrored: How far plain and mirrored predictions agree, by label and ``FOREGROUND``; None without mirroring.
         probabilities: Of background and labels (1 + labels, z, y, x); None where they were not asked for.
+        scan_hash: Hash of the scan's first channel; None where the model does not record what it was trained on.
     """
 
     mask: Path
     scan: np.ndarray | None
     mirrored: Mapping[str, Overlap] | None
     probabilities: np.ndarray | None
+    scan_hash: str | None = None

@@ -61,7 +61,7 @@ class ScanPredictor(ABC):
         with atomic_write(out) as partial:
             write_mask(partial, made.mask, prepared.grid)
             if first is not None:
-                first(PredictedMask(partial, prepared.scan, made.mirrored, made.probabilities))
+                first(PredictedMask(partial, prepared.scan, made.mirrored, made.probabilities, prepared.scan_hash))
 
     def predict(
         self,

@@ -78,6 +78,7 @@ class Session:
             memory=self._room,
         )
         self._domains = training_domains(model) if self.options.flags else ()
+        self._trained_scans = model.trained_scans
         self._network = threading.Lock()
         self._dicom = threading.Lock()  # pydicom's settings are the whole process's
 
@@ -148,6 +149,7 @@ class Session:
             model=model_title(self.model),
             training_domains=self._domains,
             trained_axes=self.model.trained_axes if self.options.flags else None,
+            trained_on=scan.prepared.scan_hash in self._trained_scans.scans,
         )
 
     def _left(self, grid: Grid, probabilities: bool) -> int:

@@ -20,6 +20,7 @@ from lnsegfm.models.adapter_files import ORIGIN
 from lnsegfm.models.fingerprint import fingerprint
 from lnsegfm.models.model_folder import Model, ModelChoice, read_model
 from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans, require_adaptable
+from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.plan_axes import with_axes
@@ -30,6 +31,7 @@ from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import load_weights
 from lnsegfm.weights.transfer import Transfer, transfer
 from lnsegfm.workflows.held_out_comparison import open_source_data
+from lnsegfm.workflows.known_cases import KnownCases, training_on
 from lnsegfm.workflows.training_run import TrainingPlan
 
 
@@ -50,6 +52,7 @@ class FinetunePlan(TrainingPlan):
         source_data: Labelled scans of the base's own task, on which forgetting is measured; None where none are given.
         further: What the training of each further fold starts from; none where one fold is adapted.
         orientation: On which axes the model is trained and why, in words.
+        known: What the base saw of the cases that it is compared on.
     """
 
     recipe: Recipe
@@ -59,6 +62,7 @@ class FinetunePlan(TrainingPlan):
     source_data: Dataset | None = None
     further: tuple[Checkpoint, ...] = ()
     orientation: str = ""
+    known: KnownCases = KnownCases()  # noqa: RUF009 - frozen
 
     def to_json(self) -> dict[str, Any]:
         """The resolved recipe, as ``--dry-run`` shows it and ``recipe.json`` keeps it."""
@@ -72,6 +76,7 @@ class FinetunePlan(TrainingPlan):
             "labels_from": self.data.labels_from,
             "shots": list(self.split.shots),
             "held_out": list(self.split.held_out),
+            "known_to_base": self.known.to_json(),
             **self.sizes,
             "axes": self.axes,
             "architecture": configuration.get("architecture", {}).get("network_class_name"),
@@ -139,17 +144,28 @@ def plan(
     )
     _require_mapped(recipe, dataset, base)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    empty = require_usable(dataset, progress=progress).empty
+    checked = require_usable(dataset, progress=progress)
     split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
+    before = base.trained_scans
+    known = KnownCases(bool(before), before.among(checked.scan_hashes, dataset.subjects).within(split.held_out))
+    split = split.not_holding_out(known.held_out.cases)
     if method.learns:
-        require_labelled(split, empty)
-    source = open_source_data(source_data, base, progress, allow_empty=allow_empty) if source_data is not None else None
+        require_labelled(split, checked.empty)
+    source = None
+    if source_data is not None:
+        source, hashes = open_source_data(source_data, base, progress, allow_empty=allow_empty)
+        known = replace(known, source_data=before.among(hashes, source.subjects))
+    for line in known.lines():
+        progress.stage(line)
+    trained = (TrainedScans() if method.starts_fresh else before).after(
+        training_on(split, checked, dataset) if method.learns else None
+    )
     axes, orientation, turned = _axes(base, dataset)
     base = base.with_axes(axes)
     starts = []
     for number in range(len(folds)):
         member, own = replace(base, folds=(base.folds[number],)), replace(recipe, seed=recipe.seed + number)
-        starts.append(_start(member, dataset, split, own, method, axes, plans, progress))
+        starts.append(_start(member, dataset, split, own, method, axes, plans, trained, progress))
     start, report, trainable = starts[0]
     identity = content_hash(
         {
@@ -172,6 +188,7 @@ def plan(
         source_data=source,
         further=tuple(further for further, _, _ in starts[1:]),
         orientation=orientation,
+        known=known,
     )
 
 
@@ -215,6 +232,7 @@ def _start(
     method: Method,
     axes: str,
     own_plans: Path | None,
+    trained: TrainedScans,
     progress: Progress,
 ) -> tuple[Checkpoint, Transfer, TrainableCounts]:
     """The base's weights in a network for the data's labels."""
@@ -230,7 +248,7 @@ def _start(
         plans = adapted_plans(base, name, channels=data.channels, intensities=intensities, **sizes)
     checkpoint = replace(
         base.first,
-        plans=with_axes(plans, axes, data.file_ending),
+        plans=trained.in_plans(with_axes(plans, axes, data.file_ending)),
         configuration=configuration,
         dataset_json=dataset_json(data, len(split.shots)),
     )

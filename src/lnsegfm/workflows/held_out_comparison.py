@@ -85,22 +85,24 @@ def compare_held_out(
     return HeldOutComparison(comparison, flags, on_source_data)
 
 
-def open_source_data(root: Path, base: Model, progress: Progress, *, allow_empty: bool = False) -> Dataset:
-    """The cases on which forgetting is measured, checked.
+def open_source_data(
+    root: Path, base: Model, progress: Progress, *, allow_empty: bool = False
+) -> tuple[Dataset, Mapping[str, str]]:
+    """The cases on which forgetting is measured, checked, and the hash of each one's scan.
 
     Raises:
         DataError: Cases that cannot be used, or labels that the base does not know.
     """
     data = open_dataset(root, default_labels=None if base.covers else base.mask_labels, allow_empty=allow_empty)
     progress.stage(f"Checking {counted(len(data.cases), 'source case')}")
-    require_usable(data, progress=progress)
+    hashes = require_usable(data, progress=progress).scan_hashes
     require_same_spelling(base.label_names, data.labels.names, "the base calls it", option=False)
     if len(data.channels) != base.channels or not set(data.labels.names) & set(base.label_names):
         raise DataError(
             f"--source-data {root}: the base cannot predict it (it knows {base.mask_labels} on "
             f"{', '.join(base.channel_names)}). Name scans of what the base was trained for."
         )
-    return data
+    return data, hashes
 
 
 def compare_models(

@@ -24,6 +24,7 @@ from lnsegfm.models.plans import (
     in_plan_order,
     set_sizes,
 )
+from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
@@ -32,6 +33,7 @@ from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress
 from lnsegfm.storage import content_hash, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.workflows.known_cases import training_on
 from lnsegfm.workflows.training_run import TrainingPlan
 
 MIRRORED = (0, 1, 2)
@@ -175,10 +177,10 @@ def plan_pretrain(
     method, lr, iterations = settings.recipe()
     dataset = open_dataset(data, labels, allow_empty=allow_empty)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    empty = require_usable(dataset, progress=progress).empty
+    checked = require_usable(dataset, progress=progress)
     names = [case.name for case in dataset.labelled]
     split = draw_shots(names, len(names) - settings.count_held_out(len(names)))
-    require_labelled(split, empty)
+    require_labelled(split, checked.empty)
     recipe = _recipe_json(settings, method, lr, iterations)
     data_json = {
         "folder": str(data),
@@ -187,11 +189,13 @@ def plan_pretrain(
     }
     cases = {case.name: case for case in dataset.cases}
     shots = [cases[name] for name in split.shots]
+    start = _start(settings, dataset, shots, work, progress)
+    trained = TrainedScans((training_on(split, checked, dataset),))
     return PretrainPlan(
         method=method,
         data=dataset,
         split=split,
-        start=_start(settings, dataset, shots, work, progress),
+        start=replace(start, plans=trained.in_plans(start.plans)),
         identity=content_hash([recipe, data_json["sha256"]]),
         settings=settings,
         lr=lr,

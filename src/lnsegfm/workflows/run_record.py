@@ -84,6 +84,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Method": f"{record['recipe']['method']}" + (f" ({settings})" if settings else ""),
         "Trained on": f"{counted(len(record['shots']), 'scan')}: {', '.join(record['shots'])}",
         "Held out": counted(len(record["held_out"]), "scan"),
+        **record["known_to_base"]["facts"],
         "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
         f"stopped by {training['stopped_by']}",
         **_training_facts(record),

@@ -17,6 +17,7 @@ from lnsegfm.evaluation.flags import Flag, Overlap, flags_of
 from lnsegfm.evaluation.mask_statistics import measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.imaging.scan_hash import scan_hash
 from lnsegfm.prediction.case_names import identity
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.results import PredictedMask
@@ -132,7 +133,7 @@ class CaseOutputs:
         mask, grid = read_mask(predicted.mask)
         flags = None
         if self.options.flags:
-            flags = self._flags(case.name, predicted.scan, mask, grid, predicted.mirrored)
+            flags = self._flags(case.name, predicted.scan, mask, grid, predicted.scan_hash, predicted.mirrored)
         nodes = self._nodes(mask, grid)
         before = read_record(self.out, case.name)
         self.mask_file(case.name).unlink(missing_ok=True)  # first: no mask ever has another one's record
@@ -169,7 +170,7 @@ class CaseOutputs:
         if not record.exports:
             self.exports.remove(case.name, read_record(self.out, case.name))
         if self._lacks_flags(record):
-            record = replace(record, flags=self._flags(case.name, self._ct(case), mask, grid))
+            record = replace(record, flags=self._flags(case.name, self._ct(case), mask, grid, self._scan_hash(case)))
         nodes = self._nodes(mask, grid) if record.nodes is None or self._lacks_table(case.name) else None
         if nodes is not None and self._lacks_table(case.name):
             write_nodes(self.out, case.name, nodes)
@@ -232,17 +233,25 @@ class CaseOutputs:
         with self.scans.opened(case) as scan:
             return None if self.origin.ct is None else read_volume(scan.images[self.origin.ct])[0]
 
+    def _scan_hash(self, case: Case) -> str | None:
+        if not self.origin.trained_scans:
+            return None
+        with self.scans.opened(case) as scan:
+            return scan_hash(*read_volume(scan.images[0]))
+
     def _flags(
         self,
         case: str,
         scan_hu: np.ndarray | None,
         mask: np.ndarray,
         grid: Grid,
+        scan: str | None,
         mirrored: Mapping[str, Overlap] | None = None,
     ) -> tuple[Flag, ...]:
         origin = self.origin
         measured = measure_mask(scan_hu, mask, grid, origin.labels.covered, axes=origin.trained.codes)
-        return flags_of(case, measured, origin.domains, mirrored, origin.trained)
+        known = scan in origin.trained_scans.scans
+        return flags_of(case, measured, origin.domains, mirrored, origin.trained, trained_on=known)
 
     def _nodes(self, mask: np.ndarray, grid: Grid) -> NodesByLabel | None:
         return measured_nodes(mask, grid, self.origin.labels) if self.options.nodes or self._measure else None

@@ -9,6 +9,7 @@ from typing import Any
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.evaluation.domain_ranges import TrainedAxes, TrainingDomain
 from lnsegfm.models.model_folder import Model
+from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.models.training_domain import ct_channel, training_domains
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.storage import content_hash
@@ -26,6 +27,7 @@ class MaskOrigin:
         ct: Channel that is CT; None where none is.
         domains: What the model was trained on, with which scans are compared.
         trained: On which axes that was.
+        trained_scans: Which scans these were, as far as it is recorded.
     """
 
     labels: LabelMap
@@ -35,6 +37,7 @@ class MaskOrigin:
     ct: int | None = None
     domains: tuple[TrainingDomain, ...] = ()
     trained: TrainedAxes = TrainedAxes()  # noqa: RUF009 - frozen
+    trained_scans: TrainedScans = TrainedScans()  # noqa: RUF009 - frozen
 
     @classmethod
     def of(cls, model: Model, options: PredictOptions) -> MaskOrigin:
@@ -52,6 +55,7 @@ class MaskOrigin:
             ct=ct_channel(model.plans, model.configuration),
             domains=tuple(training_domains(model)) if options.flags else (),
             trained=model.trained_axes,
+            trained_scans=model.trained_scans if options.flags else TrainedScans(),
         )
 
 
