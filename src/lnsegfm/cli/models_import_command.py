@@ -17,8 +17,8 @@ def import_model(
     source: Annotated[
         Path,
         typer.Argument(
-            help="An nnU-Net model folder or exported zip, a checkpoint, a state dict, a MONAI SwinUNETR, an nnssl "
-            "checkpoint, a TotalSegmentator folder."
+            help="An nnU-Net model folder or exported zip, a checkpoint, a state dict, a MONAI SwinUNETR, a STU-Net, "
+            "an nnssl checkpoint, a TotalSegmentator folder, a model of nnU-Net version 1."
         ),
     ],
     name: Annotated[

@@ -19,7 +19,6 @@ from lnsegfm.models.importing.model_source import DESCRIPTION
 from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, as_plain_json
 from lnsegfm.models.model_folder import CHECKPOINT, Model, ModelChoice, read_model
-from lnsegfm.networks.architectures import SWIN
 from lnsegfm.nnunet.lookup import knows_trainer
 from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.progress import Progress, Silent
@@ -196,8 +195,9 @@ def _notes(model: Model) -> tuple[str, ...]:
         where = model.previous.folder if model.previous is not None else "the one it was trained with"
         before = model.previous_configuration
         notes.append(f"It takes the masks of {before} ({where}): only nnunet-zip has both stages in it.")
-    if model.network_class == SWIN:
-        notes.append("Its network is lnsegfm's SwinUNETR: nnU-Net predicts with it wherever lnsegfm is installed.")
+    if model.network_class.startswith("lnsegfm."):
+        name = model.network_class.rpartition(".")[2]
+        notes.append(f"Its network is lnsegfm's {name}: nnU-Net predicts with it wherever lnsegfm is installed.")
     if not knows_trainer(model.first.trainer_name):
         notes.append(
             f"Its trainer {model.first.trainer_name} is none of nnU-Net's: name its folder in nnUNet_extTrainer."

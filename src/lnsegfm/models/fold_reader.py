@@ -16,8 +16,10 @@ import torch
 from lnsegfm.models.importing.match_weights import empty_network
 from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of, is_nnunets
 from lnsegfm.models.importing.normalise import normalise_fold
+from lnsegfm.models.importing.stu_plans import DESCRIBED
 from lnsegfm.networks.architectures import SWIN
 from lnsegfm.networks.spatial_adapter import adapted_class
+from lnsegfm.networks.stu_net import is_stu_net
 from lnsegfm.nnunet.lookup import finds_trainer
 from lnsegfm.nnunet.plan_configuration import network_class
 from lnsegfm.weights.checkpoint import load_safely
@@ -56,14 +58,20 @@ def read_fold(
     wrapped = list(plain) != list(read.weights)
     single = all(tensor.dtype is torch.float32 for tensor in plain.values() if tensor.is_floating_point())
     own = is_nnunets(content) and single and finds_trainer(read.trainer_name)
-    described = (SWIN, adapted_class(SWIN))  # else its trainer built it in code
-    swin = is_swin(plain) and network_class(plans, read.configuration) not in described
-    if own and not wrapped and not swin:
+    by_trainer = _built_in_code(plain, plans, read.configuration)
+    if own and not wrapped and not by_trainer:
         return FoldAsRead(read, notes)
-    if own and not swin and set(empty_network(read, computes=is_swin(plain)).state_dict()) == set(read.weights):
+    if own and not by_trainer and set(empty_network(read, computes=is_swin(plain)).state_dict()) == set(read.weights):
         return FoldAsRead(read, notes)  # a network that has such names itself
     fitted, said = normalise_fold(replace(read, weights=plain), file, covers)
     if wrapped:
         first, now = (next(iter(names)) for names in (read.weights, plain))
         said = (f"Its weights' names have prefixes of training frameworks: {first} is {now}.", *said)
     return FoldAsRead(fitted, (*notes, *said))
+
+
+def _built_in_code(weights: Mapping[str, Any], plans: Mapping[str, Any], configuration: str) -> bool:
+    """Whether weights are of a network that its trainer built in code, so that its plans name another."""
+    if is_stu_net(weights):
+        return network_class(plans, configuration) not in DESCRIBED
+    return is_swin(weights) and network_class(plans, configuration) not in (SWIN, adapted_class(SWIN))

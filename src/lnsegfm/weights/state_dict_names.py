@@ -17,8 +17,10 @@ BACKBONE = "backbone"
 COMPILED = "_orig_mod"
 TRANSFORMER = "swinViT."
 HEAD = "out.conv.conv.weight"
-VERSION_1 = "conv_blocks_context.0."
-OF_VERSION_1 = "its weights are those of nnU-Net version 1, whose networks nnU-Net 2 does not build"
+OUTPUTS = r"(decoder\.seg_layers|seg_outputs)\.\d+\.weight|out_tr\.final_conv\.weight"
+"""Names of layers whose output channels are the labels, in U-Nets."""
+VERSION_1 = "conv_blocks_context.0.blocks."
+"""What some names of the tensors of nnU-Net version 1 begin with."""
 DEPTH = 3
 """Tables in tables in which a state dict is looked for; a pickle may hold a table within itself."""
 
@@ -85,7 +87,7 @@ def outputs(weights: Mapping[str, Tensor]) -> int | None:
     heads = [
         tensor
         for name, tensor in weights.items()
-        if re.fullmatch(rf"decoder\.seg_layers\.\d+\.weight|{re.escape(HEAD)}", name) and tensor.ndim
+        if re.fullmatch(rf"{OUTPUTS}|{re.escape(HEAD)}", name) and tensor.ndim
     ]
     return int(heads[-1].shape[0]) if heads else None
 

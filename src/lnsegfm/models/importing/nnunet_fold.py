@@ -16,7 +16,7 @@ from lnsegfm.models.model_layout import FolderName
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_configuration import patch_dimensions
 from lnsegfm.weights.checkpoint import Checkpoint, checkpoint_of
-from lnsegfm.weights.state_dict_names import OF_VERSION_1, VERSION_1, state_dict_in
+from lnsegfm.weights.state_dict_names import VERSION_1, state_dict_in
 
 __all__ = ["FoldAsRead", "fold_of", "is_nnunets"]
 
@@ -94,7 +94,10 @@ def _bare(
             f"({', '.join(map(str, list(facts)[:8])) or 'it has none'}). Copy the file again."
         )
     if any(name.startswith(VERSION_1) for name in weights):
-        raise ModelError(f"{file}: {OF_VERSION_1}. Train it with nnU-Net 2, or ask its authors for such a model.")
+        raise ModelError(
+            f"{file}: its weights are those of nnU-Net version 1. Import it first, with its plans as JSON (lnsegfm "
+            "models import; docs/models.md, nnU-Net version 1)."
+        )
     folder = FolderName.of(file.parent.parent)
     if not isinstance(plans, Mapping) or not isinstance(plans.get("configurations"), Mapping):
         raise ModelError(f"{file}: plans.json beside it is not nnU-Net's. Copy the folder again.")

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.match_weights import DoesNotFit, empty_network, match_weights
+from lnsegfm.models.importing.stu_plans import with_stu_plans
 from lnsegfm.models.importing.swin_plans import with_swin_plans
 from lnsegfm.models.importing.validate_plans import MALFORMED, as_plain_json, require_usable
 from lnsegfm.networks.architectures import SWIN
+from lnsegfm.networks.stu_net import is_stu_net
 from lnsegfm.nnunet.lookup import STOCK_TRAINER, knows_trainer
 from lnsegfm.nnunet.plan_configuration import network_class, patch_dimensions
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -49,6 +51,8 @@ def normalise_fold(
     swin = is_swin(fold.weights, whole=not covers)
     if swin:
         fold, notes = with_swin_plans(fold, where)
+    elif is_stu_net(fold.weights) and not covers:
+        fold, notes = with_stu_plans(fold, where)
     if patch_size is not None:
         fold = with_patch(fold, patch_size, where)
     fold = replace(

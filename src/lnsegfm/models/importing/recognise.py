@@ -24,6 +24,12 @@ from lnsegfm.models.importing.forms import (
 from lnsegfm.models.importing.forms import (
     nnunet_folder as folder,
 )
+from lnsegfm.models.importing.forms import (
+    nnunet_version_1 as version_1,
+)
+from lnsegfm.models.importing.forms import (
+    stu_net_weights as stu_net,
+)
 from lnsegfm.models.importing.import_options import FLAGS, ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedModel
@@ -49,6 +55,8 @@ FORMS: tuple[ModelForm, ...] = (
     ModelForm("nnU-Net model folder", folder.read, folder.TAKES),
     ModelForm("nnssl checkpoint", nnssl.read, nnssl.TAKES),
     ModelForm("nnU-Net checkpoint with plans inside", checkpoint.read, checkpoint.TAKES),
+    ModelForm("nnU-Net version 1 model", version_1.read, version_1.TAKES),
+    ModelForm("STU-Net weights", stu_net.read, stu_net.TAKES),
     ModelForm("MONAI SwinUNETR", monai.read, monai.TAKES),
     ModelForm("MONAI SwinViT", monai.read_encoder, monai.TAKES_ENCODER),
     ModelForm("state dict with a plans file", bare.read, bare.TAKES),

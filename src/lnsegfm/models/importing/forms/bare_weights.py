@@ -19,7 +19,7 @@ from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_configuration import not_for_volumes, resolve_configuration
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state_dict_names import OF_VERSION_1, VERSION_1, outputs, state_dict_in
+from lnsegfm.weights.state_dict_names import outputs, state_dict_in
 
 TAKES = frozenset({"plans", "dataset_json", "labels", "channels", "configuration", "patch_size"})
 PLANS = ("plans.json", "nnUNetPlans.json")
@@ -39,8 +39,6 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     weights = state_dict_in(content)
     if weights is None:
         raise NotThisForm("it holds no state dict: a table of names and tensors")
-    if any(name.startswith(VERSION_1) for name in weights):
-        raise NotThisForm(OF_VERSION_1)
     file = options.plans or source.beside(*PLANS)
     if file is None:
         heads = outputs(weights)
