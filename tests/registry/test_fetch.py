@@ -30,8 +30,8 @@ def test_a_card_without_a_hash_is_fetched_too(url, home):
 def test_progress_says_where_from_and_how_far(site, url):
     site.files["/m/base.zip"] = bytes(3_500_000)
     told = Told()
-    fetch(card_at(url), progress=told)
-    assert told.stages == [f"Downloading base from {url}"]
+    fetch(card_at(url, bytes(3_500_000)), progress=told)
+    assert told.stages == [f"Downloading base from {url}", "Checking SHA-256 of base"]
     assert told.steps == [(1, 4, "MB"), (2, 4, "MB"), (3, 4, "MB"), (4, 4, "MB")]
 
 

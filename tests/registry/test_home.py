@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.registry.home import home, installed, model_place
+from lnsegfm.registry.home import built_in, home, installed, model_place
 
 
 def test_the_variable_names_the_place(tmp_path, monkeypatch):
@@ -41,10 +41,10 @@ def test_other_names_are_refused(name):
 
 
 def test_installed_is_what_has_a_card(home, store):
-    assert installed() == ()
+    assert installed() == built_in() == ("phantom-neck",)
     store("b")
     store("a")
     (home / "models" / "empty").mkdir()
     (home / "models" / ".partial-1-c").mkdir()
     (home / "models" / ".partial-1-c" / "card.json").write_text("{}")
-    assert installed() == ("a", "b")
+    assert installed() == ("a", "b", "phantom-neck")

@@ -48,27 +48,44 @@ def installed(monkeypatch, store):
     """What the import would be asked for; it stores a model without loading torch."""
     asked: list[tuple[Path, str]] = []
 
-    def install(path: Path, name: str, *, card: Any, progress: Any) -> Any:
+    def install(path: Path, name: str, options: Any, *, card: Any, progress: Any) -> Any:
         assert path.read_bytes() == CONTENT
         assert card.name == name
         assert progress is not None
         asked.append((path, name))
         return read_stored(store(name, card, hashlib.sha256(CONTENT).hexdigest()))
 
-    monkeypatch.setitem(sys.modules, "lnsegfm.models.install", types.SimpleNamespace(install=install))
+    monkeypatch.setitem(
+        sys.modules,
+        "lnsegfm.models.install",
+        types.SimpleNamespace(install=install, ImportOptions=types.SimpleNamespace),
+    )
     return asked
 
 
 def test_list_table(run, store):
     store("ours", make_card("ours", task="nodes [of mice]"))
     code, out, err = run("list")
-    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.count("│") > 2}
+    rows = {line.split("│")[0].strip(): line for line in out.splitlines() if line.count("│") > 2}
     assert (code, err) == (0, "")
-    assert len(rows) == 7
+    assert {"ln-nnunet", "phantom-neck", "totalseg-organs", "totalseg-headneck-muscles-2", "ours"} <= rows.keys()
     assert all(cell in rows["ln-resencl"] for cell in ("resenc-l", "no", "none stated"))
     assert "beyond research" not in out
     assert all(cell in rows["ours"] for cell in ("yes", "nodes [of mice]", "CC-BY-4.0"))
+    assert "built in" in rows["phantom-neck"]
     assert "Not for clinical use." in out
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [(["Parotid", "left"], "totalseg-head-glands"), (["head-muscles"], "totalseg-head-muscles")]
+)
+def test_list_only_what_speaks_of_words(run, words, found):
+    names = [model["name"] for model in json.loads(run("list", *words, "--json")[1])["models"]]
+    assert names == [found]
+
+
+def test_list_of_words_that_nothing_speaks_of(run):
+    assert run("list", "unicorn")[:2] == (0, "No model speaks of unicorn. All of them: lnsegfm models list\n")
 
 
 def test_list_json(run, store, home):
@@ -77,7 +94,8 @@ def test_list_json(run, store, home):
     found = json.loads(out)
     assert (code, found["home"]) == (0, str(home))
     assert {model["name"]: model["installed"] for model in found["models"]}["ln-nnunet"] is True
-    assert sum(model["installed"] for model in found["models"]) == 1
+    assert [m["name"] for m in found["models"] if m["installed"]] == ["phantom-neck", "ln-nnunet"]
+    assert [m["name"] for m in found["models"] if m["built_in"]] == ["phantom-neck"]
     assert found["models"][0]["figures"]
 
 
@@ -225,11 +243,14 @@ def test_pull_a_name_that_is_none(run):
 
 
 def test_verify_all_or_some(run, store):
-    assert run("verify") == (0, "No model is stored.\n", "")
+    assert run("verify")[:2] == (0, "phantom-neck: as it was stored\n")
     store("a")
     store("b")
     code, out, _ = run("verify")
-    assert (code, out.splitlines()) == (0, ["a: as it was stored", "b: as it was stored"])
+    assert (code, out.splitlines()) == (
+        0,
+        ["a: as it was stored", "b: as it was stored", "phantom-neck: as it was stored"],
+    )
     assert run("verify", "b")[1] == "b: as it was stored\n"
 
 
@@ -238,7 +259,7 @@ def test_verify_what_changed_is_listed_and_the_others_are_checked(run, store):
     (store("b") / "card.json").write_text("{}")
     store("c")
     code, out, err = run("verify")
-    assert (code, out) == (1, "c: as it was stored\n")
+    assert (code, out) == (1, "c: as it was stored\nphantom-neck: as it was stored\n")
     told = [line for line in err.splitlines() if line.startswith("lnsegfm: ")]
     assert told[0] == "lnsegfm: Model a: plans.json: changed"
     assert told[1].startswith("lnsegfm: Model b: ")
@@ -247,7 +268,7 @@ def test_verify_what_changed_is_listed_and_the_others_are_checked(run, store):
 def test_verify_json(run, store):
     (store("a") / "plans.json").unlink()
     code, out, _ = run("verify", "--json")
-    assert (code, json.loads(out)) == (1, {"models": {"a": ["plans.json: missing"]}})
+    assert (code, json.loads(out)) == (1, {"models": {"a": ["plans.json: missing"], "phantom-neck": []}})
 
 
 @pytest.mark.parametrize("name", ["b", "../models/a"])
@@ -318,3 +339,53 @@ print({"torch", "nnunetv2", "numpy"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\nset()\n"
+
+
+def test_pull_tells_the_recorded_hash_and_show_knows_it(run, manifest, installed):
+    path, write = manifest
+    write(sha256=None, bytes=None)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert "not published; recorded at the first pull" in run("show", "base", "--manifest", path)[1]
+    assert digest in run("pull", "base", "--manifest", path)[2]
+    assert json.loads(run("show", "base", "--json")[1])["recorded"]["sha256"] == digest
+    assert "recorded at the first pull on" in " ".join(run("show", "base")[1].replace("│", " ").split())
+
+
+def test_verify_knows_the_recorded_hash(run, manifest, installed, home):
+    path, write = manifest
+    write(sha256=None, bytes=None)
+    run("pull", "base", "--manifest", path)
+    assert run("verify", "base")[0] == 0
+    (download,) = (home / "downloads").rglob("*.zip")
+    download.write_bytes(b"another")
+    code, _, err = run("verify", "base")
+    assert (code, f"lnsegfm: Model base: {download}: changed") == (1, err.splitlines()[-1])
+
+
+def test_pull_a_changed_file_until_it_is_accepted(run, manifest, installed, home, site):
+    path, write = manifest
+    write(sha256=None, bytes=None)
+    run("pull", "base", "--manifest", path)
+    run("remove", "base", "--yes")
+    record = next((home / "recorded").glob("*.json"))
+    record.write_text(record.read_text().replace(hashlib.sha256(CONTENT).hexdigest(), "d" * 64))
+    code, _, err = run("pull", "base", "--manifest", path)
+    assert (code, len(installed)) == (2, 1)
+    assert "d" * 64 in err
+    assert hashlib.sha256(CONTENT).hexdigest() in err
+    assert run("pull", "base", "--manifest", path, "--accept-change")[0] == 0
+    code, _, err = run("pull", "base", "--manifest", path, "--accept-change")
+    assert (code, "lnsegfm models remove base --yes" in err) == (2, True)
+
+
+def test_the_built_in_base_is_shown_verified_and_kept(run, home):
+    facts = json.loads(run("show", "phantom-neck", "--json")[1])
+    assert facts["built_in"]
+    assert facts["labels"] == {"lymph_node": 1}
+    assert "not for clinical use" in facts["title"]
+    assert [f["value"] > 0.9 for f in facts["figures"] if "domain base held out" in f["what"]] == [True]
+    assert run("verify", "phantom-neck")[:2] == (0, "phantom-neck: as it was stored\n")
+    assert run("pull", "phantom-neck")[1].startswith("phantom-neck is built in")
+    code, _, err = run("remove", "phantom-neck", "--yes")
+    assert (code, "part of the package" in err) == (2, True)
+    assert not home.exists()

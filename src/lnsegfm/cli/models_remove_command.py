@@ -17,10 +17,12 @@ def remove(
     import shutil
 
     from lnsegfm.errors import ConfigError, UnknownName
-    from lnsegfm.registry.home import home, installed, model_place
+    from lnsegfm.registry.home import home, installed, is_built_in, model_place
     from lnsegfm.storage import PARTIAL
 
     place = model_place(name)
+    if is_built_in(name):
+        raise ConfigError(f"Model {name}: it is part of the package and takes no room of its own. Leave it.")
     if not place.is_dir():
         raise UnknownName(f"Model {name!r}: it is not stored. Stored are: {', '.join(installed()) or 'none'}.")
     if not yes:

@@ -16,14 +16,15 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hash the files of stored models again and list what is not as it was stored.
+    """Hash the files of stored models again and list what is not as it was stored, built-in models too.
 
     Exit code 1 when one has changed; the others are checked all the same.
     """
     from lnsegfm.cli.console import console
     from lnsegfm.errors import ModelError, UnknownName
+    from lnsegfm.registry.fetch import verify_download
     from lnsegfm.registry.home import installed, model_place
-    from lnsegfm.registry.stored_model import verify
+    from lnsegfm.registry.stored_model import read_stored, verify
 
     here = installed()
     for name in names or ():
@@ -35,6 +36,7 @@ def verify(
             progress.stage(f"Verifying {name}")
             try:
                 problems_of[name] = list(verify(model_place(name), progress))
+                problems_of[name] += verify_download(read_stored(model_place(name)), progress)
             except ModelError as error:
                 problems_of[name] = str(error).splitlines()
     wrong = {name: problems for name, problems in problems_of.items() if problems}

@@ -16,7 +16,7 @@ from lnsegfm.models.importing.model_source import ModelSource, SourceKind, narro
 from lnsegfm.models.importing.recognise import recognise
 from lnsegfm.models.importing.store import store
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.registry.home import model_place
+from lnsegfm.registry.home import is_built_in, model_place
 from lnsegfm.registry.model_card import ModelCard
 from lnsegfm.registry.stored_model import Stored
 from lnsegfm.storage import PARTIAL, sha256, staging_folder
@@ -52,6 +52,8 @@ def install(
         ModelError: It is no model, or one that cannot be used; the message says why.
     """
     progress = progress or Silent()
+    if is_built_in(name):
+        raise ConfigError(f"Model {name}: the package brings a model of that name. Choose another name.")
     place = model_place(name)
     if place.exists() and not options.replace:
         raise _taken(name)

@@ -31,7 +31,7 @@ from lnsegfm.models.model_layout import (
 from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.nnunet.trusted_imports import require_known_imports
-from lnsegfm.registry.home import CARD
+from lnsegfm.registry.home import BUILT_IN, CARD
 from lnsegfm.storage import read_json, write_json
 from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
 
@@ -189,7 +189,8 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
         axes_of_plans(plans)
         TrainedScans.of_plans(plans)
         folds = _read_folds(located, plans, dataset_json, choice, covers)
-        notes = (*located.notes, *unfinished(located.folds), *(note for fold in folds for note in fold.notes))
+        said = () if folder.parent == BUILT_IN else (note for fold in folds for note in fold.notes)
+        notes = (*located.notes, *unfinished(located.folds), *said)
         checkpoints = tuple(fold.checkpoint for fold in folds)
         first = checkpoints[0]
         model = Model(

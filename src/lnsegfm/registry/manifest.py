@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from lnsegfm.registry.model_card import FileLocation, ModelCard, read
 from lnsegfm.storage import PARTIAL, read_json
 
 FORMAT = "lnsegfm.models/1"
-SHIPPED = Path(__file__).with_name("manifest.json")
+SHIPPED = tuple(Path(__file__).with_name(name) for name in ("manifest.json", "totalsegmentator.json", "published.json"))
+"""Cards that come with the package: LN-Seg-FM's and the built-in base, TotalSegmentator's tasks, others."""
 
 
 def cards(extra: Path | None = None) -> dict[str, ModelCard]:
@@ -25,7 +27,7 @@ def cards(extra: Path | None = None) -> dict[str, ModelCard]:
     """
     own = sorted(path for path in (home() / "manifests").glob("*.json") if not path.name.startswith(PARTIAL))
     by_name: dict[str, ModelCard] = {}
-    for path in (SHIPPED, *own, *([extra] if extra else [])):
+    for path in (*SHIPPED, *own, *([extra] if extra else [])):
         by_name.update(read_manifest(path))
     return by_name
 
@@ -34,12 +36,14 @@ def find_card(name: str, extra: Path | None = None) -> ModelCard:
     """The card of a name.
 
     Raises:
-        UnknownName: No manifest has it; the message lists the names.
+        UnknownName: No manifest has it; the message names those that are nearest.
         ModelError: As `cards`.
     """
     known = cards(extra)
     if name not in known:
-        raise UnknownName(f"Model {name!r}: no manifest names it. The models: {', '.join(known)}.")
+        near = difflib.get_close_matches(name, known, n=3)
+        meant = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise UnknownName(f"Model {name!r}: no manifest names it. {meant}All names: lnsegfm models list")
     return known[name]
 
 
