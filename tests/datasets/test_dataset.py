@@ -214,7 +214,6 @@ def test_images_tr_without_dataset_json(nnunet_raw):
     ("change", "said"),
     [
         ({"labels": {"node": [1, 2]}}, "Add regions_class_order"),
-        ({"labels": {"0": "background", "1": "node"}}, "Turn them round"),
         ({"channel_names": None}, "no 'channel_names'"),
         ({"channel_names": {"1": "CT", "2": "PET"}}, "not a table of channels"),
         ({"channel_names": ["CT", "PET"]}, "not a table of channels"),

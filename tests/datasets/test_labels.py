@@ -61,7 +61,8 @@ def test_background_may_be_left_out():
         ({"whole": [1, 2], "other": [1, 3]}, "Add regions_class_order"),
         ({"whole": [1, "two"], "core": 2}, "not a whole number"),
         ({"whole": [1, 2], "core": 2, "ignore": [3, 4]}, "not a whole number"),
-        ({"0": "background", "1": "node"}, "Turn them round"),
+        ({"0": "1", "1": "2"}, "numbers on both sides"),
+        ({"1": "node", "2": "node"}, "one name for two values"),
         ({"": 1}, "not a name"),
         ({"two\nlines": 1}, "not a name"),
     ],
@@ -228,3 +229,8 @@ def test_labels_that_are_lymph_nodes(name, is_node):
 
 def test_node_labels_keep_their_order():
     assert node_labels(LabelMap({"ln right": 2, "heart": 3, "ln left": 1}).names) == ("ln left", "ln right")
+
+
+def test_values_before_names_are_turned_round():
+    assert LabelMap.from_dataset_json({"0": "background", "1": "left atrium"}) == LabelMap({"left atrium": 1})
+    assert LabelMap.from_dataset_json({"0": "BG", "2": "tumour", "1": "organ"}) == LabelMap({"organ": 1, "tumour": 2})

@@ -6,14 +6,15 @@ Opening a dataset pairs files by name and determines what the labels mean. Wheth
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.arranging_command import arrange_command, arranging
 from lnsegfm.datasets.labels import ORDER, LabelMap, values_in
+from lnsegfm.datasets.listed_files import dataset_list, training_list
 from lnsegfm.datasets.nnunet_layout import DEFAULT_ENDING, channel_names, numbers_every_channel, parse_image_name
 from lnsegfm.datasets.subjects import subjects_of
 from lnsegfm.datasets.unlabelled import unlabelled_of
@@ -175,18 +176,22 @@ def _read_description(root: Path) -> Mapping[str, Any]:
 
 def _find_cases(root: Path, description: Mapping[str, Any]) -> tuple[Case, ...]:
     if "dataset" in description:
-        return _listed_cases(root, description["dataset"])
+        return tuple(dataset_list(root, description["dataset"], Case))
+    if listed := training_list(root, description, Case):
+        return tuple(sorted(listed, key=lambda case: case.name))
     for images, labels in (("imagesTr", "labelsTr"), ("images", "labels")):
         if not (root / images).is_dir():
             continue
         if not (root / labels).is_dir():
-            raise DataError(f"{root}: it has {images}/ and no {labels}/. Put the masks there, named as their images.")
+            remedy = arranging(root, "Put the masks there, named as their images")
+            raise DataError(f"{root}: it has {images}/ and no {labels}/. {remedy}.")
         if images == "imagesTr" and not description:
-            raise DataError(f"{root}: it has imagesTr/ and no dataset.json. Add it, or rename to images/ and labels/.")
+            remedy = arranging(root, "Add it, or rename to images/ and labels/")
+            raise DataError(f"{root}: it has imagesTr/ and no dataset.json. {remedy}.")
         return _paired_cases(root / images, root / labels, suffixed=images == "imagesTr")
     raise DataError(
         f"{root}: neither an nnU-Net dataset (dataset.json, imagesTr/, labelsTr/) nor a folder with images/ and "
-        "labels/. Give the folder that holds them."
+        f"labels/. {arranging(root, 'Give the folder that holds them')}."
     )
 
 
@@ -222,34 +227,6 @@ def _copies(name: str, channels: Mapping[int, Sequence[Path]], masks: Sequence[P
         )
         for k in range(copies)
     ]
-
-
-def _listed_cases(root: Path, listing: Any) -> tuple[Case, ...]:
-    """The cases of a ``dataset.json`` that names its files itself (the ``dataset`` key of nnU-Net)."""
-    where = root / "dataset.json"
-    if not isinstance(listing, Mapping):
-        raise DataError(f"{where}: 'dataset' is not a table of cases. Write {{name: {{images: [...], label: ...}}}}.")
-    cases, problems = [], []
-    for name, entry in listing.items():
-        images = entry.get("images") if isinstance(entry, Mapping) else None
-        label = entry.get("label") if isinstance(entry, Mapping) else None
-        if not isinstance(images, list) or not images or not all(isinstance(i, str) and i for i in images):
-            problems.append(f"{where}: case {name}: 'images' is not a list of file names. Write [\"images/a.nii.gz\"].")
-        elif label is not None and (not isinstance(label, str) or not label):
-            problems.append(f"{where}: case {name}: 'label' is not a file name. Write \"labels/a.nii.gz\".")
-        else:
-            paths = tuple(_listed_path(root, image) for image in images)
-            try:
-                cases.append(Case(name, paths, _listed_path(root, label) if label else None))
-            except DataError as error:
-                problems.append(f"{where}: {error}")
-    if problems:
-        raise DataError(*problems)
-    return tuple(sorted(cases, key=lambda case: case.name))
-
-
-def _listed_path(root: Path, text: str) -> Path:
-    return root / os.path.expandvars(text)  # nnU-Net expands variables there, and an absolute path stays what it is
 
 
 def _labels_of(
@@ -296,7 +273,13 @@ def _channel_names(root: Path, cases: Sequence[Case], description: Mapping[str, 
         return ("CT",)
     if not numbers_every_channel(table) or not all(isinstance(name, str) for name in table.values()):
         raise DataError(f'{where}: \'channel_names\' {table!r} is not a table of channels. Write {{"0": "CT"}}.')
-    return channel_names({"channel_names": table})
+    names = channel_names({"channel_names": table})
+    if len(names) > 1 and all(len(c.images) == 1 and stem(c.images[0]) == c.name for c in cases):
+        raise DataError(
+            f"{where}: it names {len(names)} channels ({', '.join(names)}), and each case has one file without a "
+            f"channel's number, as in MSD, whose files are 4D. Split them: {arrange_command(root)}."
+        )
+    return names
 
 
 def _file_ending(root: Path, cases: Sequence[Case], description: Mapping[str, Any]) -> str:

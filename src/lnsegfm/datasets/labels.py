@@ -198,8 +198,9 @@ class LabelMap:
     def from_dataset_json(cls, labels: Any, order: Any = None) -> LabelMap:
         """Read the ``labels`` of an nnU-Net ``dataset.json``: ``{"background": 0, "lymph_node": 1, "ignore": 2}``.
 
-        ``background`` may be left out, a value may be text or a list of itself alone (`plain_labels`). Lists of several
-        values make region-based labels: ``{"whole": [1, 2], "core": 2}``.
+        ``background`` may be left out, a value may be text or a list of itself alone (`plain_labels`), and values may
+        come before names as in MSD and nnU-Net version 1 (`names_first`). Lists of several values make region-based
+        labels: ``{"whole": [1, 2], "core": 2}``.
 
         Args:
             labels: The table.
@@ -211,12 +212,7 @@ class LabelMap:
         """
         if not isinstance(labels, Mapping) or not labels:
             raise DataError(f'Labels {labels!r}: not a table of names and values. Write {{"lymph_node": 1}}.')
-        if all(str(k).isdigit() and isinstance(v, str) for k, v in labels.items()):
-            raise DataError(
-                "Labels: numbers come before names, as in nnU-Net version 1. "
-                'Turn them round: {"background": 0, "lymph_node": 1}.'
-            )
-        labels = plain_labels(labels)
+        labels = plain_labels(names_first(labels))
         for name, value in labels.items():
             for each in value if isinstance(value, list | tuple) and name not in (BACKGROUND, IGNORE) else [value]:
                 _require_whole_number(name, each)
@@ -254,6 +250,25 @@ class LabelMap:
         shown = {name: "+".join(map(str, values)) for name, values in self.covered.items()}
         shown |= {IGNORE: str(self.ignore)} if self.ignore is not None else {}
         return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def names_first(labels: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A table of labels with names before values; one of MSD or nnU-Net version 1, ``{"1": "node"}``, is turned round.
+
+    Raises:
+        DataError: Numbers on both sides, or one name twice.
+    """
+    if not all(str(key).isdigit() and isinstance(name, str) for key, name in labels.items()):
+        return labels
+    if any(name.strip().isdigit() for name in labels.values()):
+        raise DataError(
+            f"Labels {dict(labels)!r:.80}: numbers on both sides, so which are the names is not clear. "
+            'Write {"background": 0, "lymph_node": 1}.'
+        )
+    turned = {name: int(key) for key, name in labels.items()}
+    if len(turned) < len(labels):
+        raise DataError(f"Labels {dict(labels)!r:.80}: one name for two values. Give each value a name of its own.")
+    return {BACKGROUND if value == 0 else name: value for name, value in turned.items()}
 
 
 def plain_labels(labels: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from pathlib import Path
 
 from lnsegfm.errors import DataError
@@ -29,6 +30,7 @@ def read_subjects(file: Path) -> dict[str, str]:
     subjects: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         case, subject = ((row[column] or "").strip() for column in ("case", "subject"))
+        case = unicodedata.normalize("NFC", case)  # as names of files are compared
         if not case or not subject:
             raise DataError(f"{file}: line {number} lacks a case or a subject. Fill in both, or remove the line.")
         if subjects.setdefault(case, subject) != subject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def read_unlabelled(file: Path) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for number, row in enumerate(rows, start=2):
         case, label = ((row[column] or "").strip() for column in ("case", "label"))
+        case = unicodedata.normalize("NFC", case)  # as names of files are compared
         if not case or not label:
             raise DataError(f"{file}: line {number} lacks a case or a label. Fill in both, or remove the line.")
         found.setdefault(case, set()).add(label)

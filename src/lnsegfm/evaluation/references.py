@@ -142,7 +142,7 @@ def unlabelled_in(references: Path, labels: LabelMap) -> Mapping[str, frozenset[
 
 def probabilities_in(predictions: Path) -> dict[str, Path]:
     """Files of probabilities in the folder of the masks, by case."""
-    return {file.stem: file for file in sorted(predictions.glob("*.npz"))}
+    return {stem(f"{file.stem}.nii"): file for file in sorted(predictions.glob("*.npz"))}
 
 
 def _dataset_of(folder: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,11 @@ def readable_endings() -> tuple[str, ...]:
 
 
 def stem(path: Path | str) -> str:
-    """A file's name without its image ending: ``a/b.nii.gz`` is ``b``. Other names stay as they are."""
-    name = Path(path).name
+    """A file's name without its image ending: ``a/b.nii.gz`` is ``b``. Other names stay as they are.
+
+    Letters with accents are composed (Unicode NFC): macOS stores some names decomposed, and both are one name.
+    """
+    name = unicodedata.normalize("NFC", Path(path).name)
     suffix = ending(name)
     return name[: -len(suffix)] if suffix else name
 
