@@ -27,6 +27,7 @@ COMMAND_PAGES = {
     "pretrain": "pretrain.md",
     "env": "env.md",
     "data convert": "convert.md",
+    "data arrange": "arrange.md",
     "data check": "doctor.md",
     "data phantom": "phantoms.md",
     "methods": "methods.md",

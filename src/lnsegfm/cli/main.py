@@ -13,6 +13,7 @@ from lnsegfm import __version__
 from lnsegfm.cli.adapter_apply_command import apply
 from lnsegfm.cli.adapter_show_command import show_adapter
 from lnsegfm.cli.architectures_command import architectures
+from lnsegfm.cli.data_arrange_command import arrange
 from lnsegfm.cli.data_check_command import check
 from lnsegfm.cli.data_convert_command import convert
 from lnsegfm.cli.data_phantom_command import phantom
@@ -66,8 +67,9 @@ def _options(
 for command in (demo, finetune, predict, presets, evaluate, report, pretrain, methods, architectures, env):
     app.command()(command)
 
-data = typer.Typer(help="Labelled scans: convert them, look at them, or make some.", no_args_is_help=True)
+data = typer.Typer(help="Labelled scans: convert or arrange them, look at them, or make some.", no_args_is_help=True)
 data.command()(convert)
+data.command()(arrange)
 data.command()(check)
 data.command()(phantom)
 app.add_typer(data, name="data")

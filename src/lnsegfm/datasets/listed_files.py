@@ -12,7 +12,6 @@ from lnsegfm.datasets.nnunet_layout import image_name, parse_image_name
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import ending, stem
 
-
 Made = TypeVar("Made")
 Make = Callable[[str, tuple[Path, ...], Path | None], Made]
 """Makes a case of its name, a file a channel, and its label's file; raises where the name cannot be a file's."""

@@ -1,0 +1,80 @@
+"""Words in names of files and folders that say whether an image or a mask is in it, and the name without them.
+
+``P7_CT_seg.nii.gz`` is a mask, of ``P7``. A name is split into words at whatever is neither a letter nor a digit, and
+where a capital follows a small letter; case does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Kind = Literal["image", "mask", "other"]
+MASK_WORDS = frozenset({
+    "mask", "masks", "seg", "segs", "segm", "segmentation", "segmentations", "label", "labels", "labelmap",
+    "labelmaps", "labelstr", "labelsts", "gt", "gts", "truth", "groundtruth", "annotation", "annotations", "annot",
+    "contour", "contours", "roi", "rois", "delineation", "delineations", "manual", "reference", "structures", "pred",
+    "preds", "prediction", "predictions",
+})  # fmt: skip
+"""Of these one is enough to make a file or folder one of masks."""
+IMAGE_WORDS = frozenset({
+    "image", "images", "img", "imgs", "imagestr", "imagests", "ct", "cts", "cect", "ncct", "cta", "scan", "scans",
+    "volume", "volumes", "vol", "vols", "data", "orig", "original", "raw", "input", "inputs",
+})  # fmt: skip
+OTHER_WORDS = frozenset({
+    "pt", "pet", "suv", "mr", "mri", "mrt", "t1", "t1c", "t1ce", "t1gd", "t1w", "t2", "t2w", "flair", "adc", "dwi",
+    "dose", "doses", "rtdose", "dosemap", "planning", "cbct",
+})  # fmt: skip
+"""Images of another modality or kind than the scan that is segmented: taken where there is nothing else."""
+_NEUTRAL = frozenset({"tr", "ts", "ground", "full", "all"})
+
+
+def kind_of_name(name: str) -> Kind | None:
+    """What a name's words say: a mask before another modality, that before an image; None where they say nothing."""
+    words = set(_words(name))
+    if words & MASK_WORDS:
+        return "mask"
+    if words & OTHER_WORDS:
+        return "other"
+    return "image" if words & IMAGE_WORDS else None
+
+
+def kind_of_folder(name: str) -> Kind | None:
+    """As `kind_of_name`; a folder with a digit in its name is a case's, whatever its words."""
+    return None if any(letter.isdigit() for letter in name) else kind_of_name(name)
+
+
+def bare_name(stem: str) -> str:
+    """A name without the words for masks, images and modalities at its ends: ``mask-P7_ct`` is ``P7``; may be empty."""
+    parts = re.findall(r"[^\W_]+|[\W_]+", stem)
+    while parts and _says_kind(parts[-1]):
+        parts.pop()
+    while parts and _says_kind(parts[0]):
+        parts.pop(0)
+    return "".join(parts)
+
+
+def without_part(text: str, part: str) -> str | None:
+    """What is left of a name that begins or ends with another one, at the end of a word; None where it does not.
+
+    ``P7_Parotid_L`` without ``P7`` is ``Parotid_L``; ``P70_seg`` has no ``P7``.
+    """
+    if not part:
+        return None
+    if text == part:
+        return ""
+    for before, after in (("", r"[\W_]+(.+)"), (r"(.+?)[\W_]+", "")):
+        if match := re.fullmatch(f"{before}{re.escape(part)}{after}", text):
+            return match[1]
+    return None
+
+
+def _words(name: str) -> list[str]:
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+    return [word for each in (name, parted) for word in re.split(r"[\W_]+", each.lower()) if word]
+
+
+def _says_kind(part: str) -> bool:
+    words = _words(part)
+    known = MASK_WORDS | IMAGE_WORDS | OTHER_WORDS | _NEUTRAL
+    return not words or part.lower() in known or all(word in known for word in words[1:] or words)
