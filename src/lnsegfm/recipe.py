@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.case_choice import CaseChoice, Cases, number_or_cases
 from lnsegfm.errors import ConfigError, UnknownName
 from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.methods.table import load_method
@@ -59,8 +60,11 @@ class Recipe:
     Args:
         method: Name of the method.
         settings: Its settings.
-        shots: Labelled scans trained on, the rest held out; None trains on all.
-        draw: Which scans these are.
+        shots: Labelled scans trained on, the rest held out: so many, or these, by name; None trains on all.
+        held_out: Scans held out of those left: so many, or these, by name; None holds all of them out.
+        cases: The only scans that are used; None uses all.
+        exclude: Scans that are not used.
+        draw: Which scans a number of them are.
         iterations: Optimizer steps.
         lr: Learning rate, which falls to 0 by nnU-Net's polynomial schedule; ``auto`` chooses it on the shots.
         lr_grid: Rates that ``auto`` tries; None with a given rate.
@@ -83,7 +87,10 @@ class Recipe:
 
     method: str = DEFAULT_METHOD
     settings: Mapping[str, Any] = field(default_factory=dict)
-    shots: int | None = None
+    shots: int | Cases | None = None
+    held_out: int | Cases | None = None
+    cases: Cases | None = None
+    exclude: Cases = ()
     draw: int = 0
     iterations: int = None  # type: ignore[assignment]  # the method's recipe knows it
     lr: float | str = None  # type: ignore[assignment]
@@ -105,6 +112,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._fill()
+        for name in ("shots", "held_out", "cases", "exclude"):
+            given = number_or_cases(getattr(self, name), f"--{name.replace('_', '-')}")
+            object.__setattr__(self, name, tuple(sorted(given)) if isinstance(given, tuple) else given)
+        _ = self.choice  # which checks itself
         if self.model_axes is not None:
             object.__setattr__(self, "model_axes", require_axes(self.model_axes, "--model-axes"))
         for name in ("batch_size", "early_stop"):
@@ -145,14 +156,22 @@ class Recipe:
         """The learning rate as a number: with ``auto`` the one taken where there is nothing to choose by."""
         return float(self.lr) if self.lr_default is None else self.lr_default
 
+    @property
+    def choice(self) -> CaseChoice:
+        """Which cases are used, trained on and held out."""
+        return CaseChoice(
+            cases=self.cases, exclude=self.exclude, shots=self.shots, held_out=self.held_out, draw=self.draw
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values."""
         return dataclasses.asdict(self) | {"settings": dict(self.settings), "label_names": dict(self.label_names)}
 
     def identity(self) -> dict[str, Any]:
         """What of it decides the result, as plain values: what has no effect is left out."""
-        idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds"}
-        return {key: value for key, value in self.to_json().items() if value or key not in idle}
+        idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds", "cases", "exclude"}
+        said = {key: value for key, value in self.to_json().items() if value or key not in idle}
+        return {key: value for key, value in said.items() if value is not None or key != "held_out"}
 
 
 def recipe_of(method: str) -> MethodRecipe:

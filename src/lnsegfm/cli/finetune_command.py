@@ -15,14 +15,19 @@ from lnsegfm.cli.shared_options import (
     Configuration,
     Data,
     Device,
+    Exclude,
+    HeldOut,
     Labels,
     Mirroring,
     ModelAxes,
+    OnlyCases,
+    Shots,
     Workers,
     pairs,
     print_json,
 )
 from lnsegfm.errors import ConfigError
+from lnsegfm.messages import counted, listed
 from lnsegfm.recipe import AUTO, DEFAULT_METHOD, Recipe, read_recipe, recipe_of
 
 if TYPE_CHECKING:
@@ -51,12 +56,13 @@ def finetune(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method, such as gamma=2; repeat for more."),
     ] = None,
-    shots: Annotated[
-        int | None, typer.Option(min=1, help="Train on this many scans and hold out the rest; all unless given.")
-    ] = None,
+    shots: Shots = None,
+    held_out: HeldOut = None,
     draw: Annotated[
         int, typer.Option(min=0, help="Which scans --shots takes: 0, 1, 2, ... are different random choices.")
     ] = 0,
+    cases: OnlyCases = None,
+    exclude: Exclude = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the recipe's unless given.")] = None,
     lr: Annotated[
         str | None,
@@ -136,12 +142,16 @@ def finetune(
     Leaves in --out: model/ (loads in stock nnU-Net), adapter.safetensors (what changed), report.html, run.json,
     predictions/. Not for clinical use.
     """
+    from lnsegfm.datasets.case_choice import cases_named, number_or_cases
     from lnsegfm.datasets.labels import LabelMap
 
     trained = how_to_train(method, recipe, set_ or (), iterations=iterations, lr=lr, warm_up=warm_up)
     settled = Recipe(
         **trained,
-        shots=shots,
+        shots=number_or_cases(shots, "--shots"),
+        held_out=number_or_cases(held_out, "--held-out"),
+        cases=cases_named(cases, "--cases") if cases is not None else None,
+        exclude=cases_named(exclude, "--exclude") if exclude is not None else (),
         draw=draw,
         batch_size=batch_size,
         patch_size=patch_size,
@@ -247,7 +257,10 @@ def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
     say(planned.orientation)
     if planned.data.labels_from == "the base model":
         say(f"Labels: the data do not name them; taken as the base's ({planned.data.labels})")
-    if not planned.split.held_out:
+    say(f"Trained on {counted(len(planned.split.shots), 'scan')}: {listed(planned.split.shots)}")
+    if planned.split.held_out:
+        say(f"Held out {counted(len(planned.split.held_out), 'scan')}: {listed(planned.split.held_out)}")
+    else:
         say("No scan is held out: the run will not show whether it helped. Use --shots to hold some out.")
 
 

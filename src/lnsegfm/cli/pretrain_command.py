@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lnsegfm.cli.console import console
-from lnsegfm.cli.shared_options import AllowEmpty, AsJson, Data, Device, Labels, Mirroring, Workers, print_json
+from lnsegfm.cli.shared_options import (
+    AllowEmpty,
+    AsJson,
+    Data,
+    Device,
+    Exclude,
+    Labels,
+    Mirroring,
+    OnlyCases,
+    Workers,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from lnsegfm.workflows.pretrain import PretrainRun
@@ -60,6 +71,8 @@ def pretrain(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
+    cases: OnlyCases = None,
+    exclude: Exclude = None,
     label: Labels = None,
     allow_empty: AllowEmpty = False,
     device: Device = "auto",
@@ -68,6 +81,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train a base model from labelled scans. Not for clinical use."""
+    from lnsegfm.datasets.case_choice import cases_named
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.networks.architectures import find_architecture
 
@@ -91,6 +105,8 @@ def pretrain(
         seed=seed,
         mirroring=mirroring,
         gpus=gpus,
+        cases=cases_named(cases, "--cases") if cases is not None else None,
+        exclude=cases_named(exclude, "--exclude") if exclude is not None else (),
     )
     require_free(out)
     with console() as progress:

@@ -90,6 +90,29 @@ FillBetween = Annotated[
     bool,
     typer.Option("--fill-between", help="Fill slices that were skipped between contoured ones, by interpolation."),
 ]
+Shots = Annotated[
+    str | None,
+    typer.Option(
+        "--shots",
+        metavar="N|CASES",
+        help="Train on this many scans, or on these (case_1,case_2, or a file with a name in each line), and hold out "
+        "the rest; all unless given.",
+    ),
+]
+HeldOut = Annotated[
+    str | None,
+    typer.Option(
+        "--held-out",
+        metavar="N|CASES",
+        help="Hold out this many of the scans that are not trained on, or these; all of them unless given.",
+    ),
+]
+OnlyCases = Annotated[
+    str | None, typer.Option("--cases", metavar="CASES", help="Use these scans alone, as if no others were there.")
+]
+Exclude = Annotated[
+    str | None, typer.Option("--exclude", metavar="CASES", help="Leave these scans out, as if they were not there.")
+]
 AllowEmpty = Annotated[
     bool,
     typer.Option("--allow-empty", help="Keep scans whose label is empty: they truly hold nothing."),

@@ -7,7 +7,7 @@ Opening a dataset pairs files by name and determines what the labels mean. Wheth
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,10 @@ class Dataset:
     def labelled(self) -> tuple[Case, ...]:
         """The cases that have a reference."""
         return tuple(case for case in self.cases if case.label is not None)
+
+    def with_cases(self, names: Collection[str]) -> Dataset:
+        """The dataset with some of its cases alone."""
+        return replace(self, cases=tuple(case for case in self.cases if case.name in names))
 
     def content_hash(self) -> str:
         """SHA-256 over case names, the bytes of their files, channels and labels; where the files lie plays no part."""

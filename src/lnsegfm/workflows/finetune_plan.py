@@ -10,7 +10,7 @@ from typing import Any
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset
 from lnsegfm.datasets.labels import BACKGROUND, LabelMap, require_same_spelling
-from lnsegfm.datasets.shots import Split, draw_shots, require_labelled
+from lnsegfm.datasets.shots import Split, require_labelled
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.messages import counted
@@ -142,10 +142,11 @@ def plan(
     dataset = open_dataset(
         data, labels, default_labels=None if base.covers else base.mask_labels, allow_empty=allow_empty
     )
+    dataset = dataset.with_cases(recipe.choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     _require_mapped(recipe, dataset, base)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     checked = require_usable(dataset, progress=progress)
-    split = draw_shots([case.name for case in dataset.labelled], recipe.shots, recipe.draw, dataset.subjects)
+    split = recipe.choice.split([case.name for case in dataset.labelled], dataset.subjects)
     before = base.trained_scans
     known = KnownCases(bool(before), before.among(checked.scan_hashes, dataset.subjects).within(split.held_out))
     split = split.not_holding_out(known.held_out.cases)

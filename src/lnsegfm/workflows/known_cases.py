@@ -9,10 +9,8 @@ from typing import Any
 from lnsegfm.datasets.check import DatasetCheck
 from lnsegfm.datasets.dataset import Dataset
 from lnsegfm.datasets.shots import Split
-from lnsegfm.messages import counted
+from lnsegfm.messages import listed
 from lnsegfm.models.trained_scans import TrainedCases, Training
-
-SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,17 @@ class KnownCases:
         """What a user has to know, in sentences."""
         if self.held_out.scans:
             yield (
-                f"Not held out: {_listed(self.held_out.scans)}; the base was trained on "
+                f"Not held out: {listed(self.held_out.scans)}; the base was trained on "
                 f"{'this scan' if len(self.held_out.scans) == 1 else 'these scans'}, so they would prove nothing."
             )
         if self.held_out.subjects:
             yield (
-                f"Not held out: {_listed(self.held_out.subjects)}; the base was trained on another scan of the same "
+                f"Not held out: {listed(self.held_out.subjects)}; the base was trained on another scan of the same "
                 "patient, by the name in subjects.csv. If it is another patient, rename him there."
             )
         if self.source_data.cases:
             yield (
-                f"Source data: the base was trained on {_listed(tuple(sorted(self.source_data.cases)))}; its Dice "
+                f"Source data: the base was trained on {listed(tuple(sorted(self.source_data.cases)))}; its Dice "
                 "there is too good, and forgetting overstated."
             )
 
@@ -76,8 +74,3 @@ def training_on(split: Split, checked: DatasetCheck, data: Dataset) -> Training:
     """
     scans = (checked.scan_hashes[case] for case in split.shots)
     return Training.on(scans, (data.subjects[case] for case in split.shots if case in data.subjects))
-
-
-def _listed(cases: tuple[str, ...]) -> str:
-    shown = ", ".join(cases[:SHOWN])
-    return shown if len(cases) <= SHOWN else f"{shown} and {counted(len(cases) - SHOWN, 'other')}"

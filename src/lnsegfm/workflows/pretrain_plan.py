@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.case_choice import CaseChoice, Cases
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
@@ -59,6 +60,8 @@ class PretrainSettings:
         seed: Of weights, patches and augmentation.
         mirroring: Mirror patches at prediction of the held-out scans.
         gpus: Processes that train together, a GPU each.
+        cases: The only scans that are used; None uses all.
+        exclude: Scans that are not used.
     """
 
     architecture: str = "nnunet"
@@ -74,6 +77,8 @@ class PretrainSettings:
     seed: int = 0
     mirroring: bool = True
     gpus: int = 1
+    cases: Cases | None = None
+    exclude: Cases = ()
 
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
@@ -176,6 +181,8 @@ def plan_pretrain(
     """
     method, lr, iterations = settings.recipe()
     dataset = open_dataset(data, labels, allow_empty=allow_empty)
+    choice = CaseChoice(cases=settings.cases, exclude=settings.exclude)
+    dataset = dataset.with_cases(choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     checked = require_usable(dataset, progress=progress)
     names = [case.name for case in dataset.labelled]
