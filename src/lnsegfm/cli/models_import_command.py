@@ -18,7 +18,7 @@ def import_model(
         Path,
         typer.Argument(
             help="An nnU-Net model folder or exported zip, a checkpoint, a state dict, a MONAI SwinUNETR, a STU-Net, "
-            "an nnssl checkpoint, a TotalSegmentator folder, a model of nnU-Net version 1."
+            "SuPreM's or VoxTell's file, an nnssl checkpoint, a TotalSegmentator folder, a model of nnU-Net version 1."
         ),
     ],
     name: Annotated[

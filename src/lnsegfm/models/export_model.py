@@ -163,7 +163,7 @@ def _write_safetensors(folder: Path, model: Model, folds: dict[str, Checkpoint])
         mirroring_axes=model.first.mirroring_axes,
         plans=as_plain_json(model.plans, f"{model.folder}: plans.json"),
         dataset_json=as_plain_json(model.dataset_json, f"{model.folder}: dataset.json"),
-        parts="encoder" if model.covers else "all",
+        parts=model.parts,
         covers=model.covers,
         folds={name: ExportedFold(file=files[name], sha256=fold.weights_sha256) for name, fold in folds.items()},
         card=model.stored.card if model.stored is not None else None,

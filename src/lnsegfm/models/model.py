@@ -18,7 +18,7 @@ from lnsegfm.nnunet.plan_configuration import network_class, previous_stage
 from lnsegfm.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from lnsegfm.registry.stored_model import Stored
+    from lnsegfm.registry.stored_model import Parts, Stored
 
 MONAI = "MONAI"
 """First word of the forms of models that MONAI trained, on scans turned to RAS."""
@@ -180,6 +180,11 @@ class Model:
     def covers(self) -> tuple[str, ...]:
         """Prefixes of the names of the weights it has; empty for a whole model."""
         return self.stored.covers if self.stored is not None else ()
+
+    @property
+    def parts(self) -> Parts:
+        """Which part of its network it is."""
+        return self.stored.parts if self.stored is not None else "all"
 
     @property
     def network_class(self) -> str:

@@ -178,8 +178,9 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
     plans, dataset_json = (read_json(folder / name) for name in DESCRIPTIONS)
     stored = _stored(folder)
     covers = stored.covers if stored is not None else ()
-    if whole and covers:
-        raise ModelError(f"Model {path}: it is a pretrained encoder without a decoder. Adapt it first (finetune).")
+    if whole and stored is not None and covers:
+        what = "network without an output layer" if stored.parts == "backbone" else "encoder without a decoder"
+        raise ModelError(f"Model {path}: it is a pretrained {what}. Adapt it first (finetune).")
     with _description_faults(path, folder):
         if not isinstance(plans["configurations"], Mapping):
             raise TypeError

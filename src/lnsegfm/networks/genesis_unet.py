@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lnsegfm.errors import ModelError
 from lnsegfm.networks.deep_supervision import DeepSupervisionSwitch
@@ -27,11 +28,11 @@ HEAD = "out_tr"
 STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 
 
-class TileNorm(nn.InstanceNorm3d):
+class TileNorm(_NormBase):
     """Norm of each sample by its own statistics, with the tensors of a batch norm under their names."""
 
     def __init__(self, features: int) -> None:
-        super().__init__(features, affine=True)
+        super().__init__(features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=False)
         self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_var", torch.ones(features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))

@@ -33,6 +33,10 @@ class Source(Record):
     form: Text
 
 
+Parts = Literal["all", "encoder", "backbone"]
+"""Which part of a network a model is."""
+
+
 class Stored(Record):
     """A model as it is stored.
 
@@ -40,8 +44,8 @@ class Stored(Record):
         format: Which fields there are.
         card: What is known of the model.
         source: What it was imported from.
-        parts: ``all``, or ``encoder`` where the rest was never trained.
-        covers: First parts of the names of the parameters that an encoder-only model holds.
+        parts: ``all``; ``encoder`` where the rest was never trained; ``backbone`` where all but the output layer was.
+        covers: First parts of the names of the parameters that such a part of a model holds.
         notes: Notes of its import.
         files: Relative path of each file to its SHA-256, less ``card.json`` itself.
         weights_sha256: Hash of the weights of each fold, as adapters name their base.
@@ -51,7 +55,7 @@ class Stored(Record):
     format: Literal["lnsegfm.model/1"] = "lnsegfm.model/1"
     card: ModelCard
     source: Source
-    parts: Literal["all", "encoder"] = "all"
+    parts: Parts = "all"
     covers: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
     files: Annotated[dict[Annotated[str, AfterValidator(inner_path)], Sha256], Field(min_length=1)]
@@ -67,8 +71,8 @@ class Stored(Record):
 
     @model_validator(mode="after")
     def _encoder_says_what_it_covers(self) -> Stored:
-        if (self.parts == "encoder") != bool(self.covers):
-            raise ValueError("covers names the parameters of an encoder, and of nothing else")
+        if (self.parts != "all") != bool(self.covers):
+            raise ValueError("covers names the parameters of an encoder or a backbone, and of nothing else")
         return self
 
     def write(self, folder: Path) -> None:

@@ -30,6 +30,12 @@ from lnsegfm.models.importing.forms import (
 from lnsegfm.models.importing.forms import (
     stu_net_weights as stu_net,
 )
+from lnsegfm.models.importing.forms import (
+    suprem_backbone as suprem,
+)
+from lnsegfm.models.importing.forms import (
+    voxtell_encoder as voxtell,
+)
 from lnsegfm.models.importing.import_options import FLAGS, ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedModel
@@ -52,11 +58,14 @@ class ModelForm:
 
 FORMS: tuple[ModelForm, ...] = (
     ModelForm("safetensors exported by lnsegfm", exported.read, exported.TAKES),
+    ModelForm("VoxTell checkpoint", voxtell.read, voxtell.TAKES),
     ModelForm("nnU-Net model folder", folder.read, folder.TAKES),
     ModelForm("nnssl checkpoint", nnssl.read, nnssl.TAKES),
     ModelForm("nnU-Net checkpoint with plans inside", checkpoint.read, checkpoint.TAKES),
     ModelForm("nnU-Net version 1 model", version_1.read, version_1.TAKES),
     ModelForm("STU-Net weights", stu_net.read, stu_net.TAKES),
+    ModelForm("SuPreM backbone", suprem.read_backbone, suprem.TAKES_BACKBONE),
+    ModelForm("U-Net of Models Genesis and SuPreM", suprem.read, suprem.TAKES),
     ModelForm("MONAI SwinUNETR", monai.read, monai.TAKES),
     ModelForm("MONAI SwinViT", monai.read_encoder, monai.TAKES_ENCODER),
     ModelForm("state dict with a plans file", bare.read, bare.TAKES),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lnsegfm.registry.model_card import ModelCard
+from lnsegfm.registry.stored_model import Parts
 from lnsegfm.weights.checkpoint import Checkpoint
 
 
@@ -58,7 +59,8 @@ class RecognisedModel:
         form: What it is, for people.
         folds: Its networks.
         files: Further files that it was made of.
-        covers: First parts of the names of the weights of an encoder; empty for a whole model.
+        covers: First parts of the names of the weights of an encoder or a backbone; empty for a whole model.
+        backbone: They are of all but the output layer.
         notes: What is to be said of it.
         citation: What its file asks to cite.
         card: What its file says of itself.
@@ -70,8 +72,14 @@ class RecognisedModel:
     folds: tuple[RecognisedFold, ...]
     files: tuple[Path, ...] = ()
     covers: tuple[str, ...] = ()
+    backbone: bool = False
     notes: tuple[str, ...] = ()
     citation: str | None = None
     card: ModelCard | None = None
     axes: str | None = None
     previous: RecognisedModel | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """Which part of its network it is."""
+        return "all" if not self.covers else "backbone" if self.backbone else "encoder"

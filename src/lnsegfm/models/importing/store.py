@@ -67,7 +67,7 @@ def store(
     return Stored(
         card=described,
         source=source_of(source, found, sentence(found, first)),
-        parts="encoder" if found.covers else "all",
+        parts=found.parts,
         covers=found.covers,
         notes=tuple(_line(note) for note in (*notes, *said)),
         files=hash_files(folder),
@@ -138,7 +138,7 @@ def sentence(found: RecognisedModel, fold: Checkpoint) -> str:
     return _line(
         f"{found.form}, {fold.configuration}, {network}, "
         f"{len(channels)} channel{'s' * (len(channels) > 1)}, "
-        f"{'encoder only' if found.covers else 'labels ' + ' '.join(words)}{folds}"
+        f"{'labels ' + ' '.join(words) if found.parts == 'all' else f'{found.parts} only'}{folds}"
     )
 
 

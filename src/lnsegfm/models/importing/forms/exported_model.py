@@ -16,6 +16,7 @@ from lnsegfm.models.importing.safetensors_io import read_tensors
 from lnsegfm.models.importing.validate_plans import read_table
 from lnsegfm.registry.model_card import FileName, ModelCard, Record, Sha256, Text
 from lnsegfm.registry.model_card import read as read_record
+from lnsegfm.registry.stored_model import Parts
 from lnsegfm.weights.checkpoint import Checkpoint
 
 TAKES = frozenset({"folds"})
@@ -44,8 +45,8 @@ class ExportedModel(Record):
         mirroring_axes: Axes along which prediction may mirror; None where it may not.
         plans: nnU-Net plans.
         dataset_json: nnU-Net's description of the data set.
-        parts: ``all``, or ``encoder``.
-        covers: First parts of the names of an encoder's weights.
+        parts: ``all``, ``encoder`` or ``backbone``.
+        covers: First parts of the names of an encoder's or a backbone's weights.
         folds: Each fold's weights, by its name.
         card: What is known of the model.
     """
@@ -56,7 +57,7 @@ class ExportedModel(Record):
     mirroring_axes: tuple[int, ...] | None
     plans: dict[str, Any]
     dataset_json: dict[str, Any]
-    parts: Literal["all", "encoder"]
+    parts: Parts
     covers: tuple[Text, ...] = ()
     folds: Annotated[dict[Annotated[str, Field(pattern=r"^(\d+|all)$")], ExportedFold], Field(min_length=1)]
     card: ModelCard | None = None
@@ -90,6 +91,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         ),
         files=(file,),
         covers=exported.covers,
+        backbone=exported.parts == "backbone",
         card=exported.card,
     )
 

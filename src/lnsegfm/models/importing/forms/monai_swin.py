@@ -1,7 +1,6 @@
 """MONAI's SwinUNETR, whole, and the transformer of its self-supervised pretraining (SwinViT).
 
-MONAI reads a volume as (x, y, z), nnU-Net as (z, y, x): the plans turn the axes, so that the network sees what it was
-trained on. MONAI also turns every scan to RAS; the plans state it, and scans are turned so here.
+MONAI turns every scan to RAS; the plans state it, and scans are turned so here.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.monai_plans import AXES_NOTE, MonaiTraining, monai_plans
 from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.swin_plans import swin_architecture
-from lnsegfm.models.importing.synthesise_plans import CT, input_channels, require_window, synthesise_plans
 from lnsegfm.models.importing.validate_plans import synthesise_dataset_json
 from lnsegfm.models.plans import CONFIGURATION
-from lnsegfm.networks.architectures import require_patch
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -28,10 +26,7 @@ from lnsegfm.weights.state_dict_names import TRANSFORMER, is_swin, state_dict_in
 
 TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
 TAKES_ENCODER = TAKES - {"labels"}
-X_Y_Z = (2, 1, 0)
-PATCH = (96, 96, 96)
 EXAMPLE = "MONAI's models for abdominal CT used --spacing 2.0 1.5 1.5 --window -175 250."
-AXES_NOTE = "Its axes are MONAI's (x, y, z), which the plans say."
 
 
 def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
@@ -115,25 +110,4 @@ def _plans(
     embedding = weights[f"{TRANSFORMER}patch_embed.proj.weight"]
     if embedding.ndim != 5:
         raise ModelError(f"{source.path}: its weights are for 2D images. Use those of a 3D model.")
-    channels = input_channels(options, int(embedding.shape[1]), CT, str(source.path))
-    patch = options.patch_size or PATCH
-    require_patch(patch, architecture["arch_kwargs"]["strides"])
-    of_ct = any(name.upper() == CT for name in channels)
-    missing = ["--spacing Z Y X"] if options.spacing_mm is None else []
-    missing += ["--window LOW HIGH"] if of_ct and options.window_hu is None else []
-    if options.spacing_mm is None or missing:
-        raise ConfigError(
-            f"{source.path}: a MONAI file does not say which voxel spacing and which intensities it was trained on. "
-            f"Give {' and '.join(missing)}. {EXAMPLE}"
-        )
-    plans = synthesise_plans(
-        "Dataset001_MONAI",
-        architecture,
-        spacing_mm=options.spacing_mm,
-        patch_size=patch,
-        channels=channels,
-        window_hu=options.window_hu,
-        axes=X_Y_Z,
-    )
-    require_window(options, plans["configurations"][CONFIGURATION]["normalization_schemes"], str(source.path), EXAMPLE)
-    return plans, channels
+    return monai_plans(source, options, architecture, int(embedding.shape[1]), MonaiTraining(EXAMPLE))

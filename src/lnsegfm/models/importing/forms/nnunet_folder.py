@@ -81,6 +81,7 @@ def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> Re
         files=files,
         notes=notes,
         covers=stored.covers if stored is not None else (),
+        backbone=stored is not None and stored.parts == "backbone",
         card=stored.card if stored is not None else None,
         previous=_recognised(source, place, ImportOptions()) if place is not None else None,
     )

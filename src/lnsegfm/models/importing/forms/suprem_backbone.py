@@ -1,0 +1,131 @@
+"""SuPreM's models, and others of its networks: the U-Net of Models Genesis, SwinUNETR under text-driven heads.
+
+The release keeps its weights under ``net``, as ``module.backbone.*``, beside heads whose kernels a text embedding and
+the image give (Liu et al., ICCV 2023). The backbone is taken and the heads are not. What was fine-tuned from it with
+the release's own scripts has an output layer and is a whole model.
+
+Li et al., ICLR 2024, https://github.com/MrGiovanni/SuPreM. Its training: scans turned to RAS, 1.5 mm, -175 to 250 HU
+as 0 to 1, patches of 96 voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lnsegfm.errors import ConfigError
+from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
+from lnsegfm.models.importing.import_options import ImportOptions
+from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.monai_plans import AXES_NOTE, MonaiTraining, monai_plans
+from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
+from lnsegfm.models.importing.swin_plans import swin_architecture
+from lnsegfm.models.importing.validate_plans import synthesise_dataset_json
+from lnsegfm.models.plans import CONFIGURATION
+from lnsegfm.networks.architectures import GENESIS
+from lnsegfm.networks.genesis_unet import STRIDES, arguments_of, is_genesis_unet
+from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.plan_axes import RAS
+from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.weights.state_dict_names import HEAD as SWIN_HEAD
+from lnsegfm.weights.state_dict_names import is_swin, outputs, state_dict_in
+
+TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
+TAKES_BACKBONE = TAKES - {"labels"}
+TEXT = ("controller.", "precls_conv.", "GAP.", "organ_embedding", "text_to_vision.")
+"""What the names of the text-driven heads begin with."""
+EXAMPLE = "SuPreM's models were trained at --spacing 1.5 1.5 1.5 --window -175 250."
+RELEASE = MonaiTraining(EXAMPLE, (1.5, 1.5, 1.5), (-175.0, 250.0))
+CITATION = "Li et al., How Well Do Supervised 3D Models Transfer to Medical Imaging Tasks?, ICLR 2024"
+COVERS = {"U-Net": ("down_tr", "up_tr"), "SwinUNETR": ("swinViT.", "encoder", "decoder")}
+
+
+def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
+    """Recognise a whole U-Net of this kind; a whole SwinUNETR is MONAI's.
+
+    Raises:
+        NotThisForm: It is none, or has no output layer of its own.
+        ConfigError: Spacing, intensities or labels are not said.
+    """
+    weights = _weights(source, options)
+    if not is_genesis_unet(weights) or _is_backbone(weights):
+        raise NotThisForm
+    if options.labels is None:
+        raise ConfigError(unnamed_outputs(source.path, weights))
+    require_labels(options.labels, source.path, weights)
+    architecture, channels = _genesis(weights)
+    plans, names = monai_plans(source, options, architecture, channels, MonaiTraining(EXAMPLE))
+    checkpoint = Checkpoint(
+        weights, CONFIGURATION, plans, synthesise_dataset_json(names, options.labels), STOCK_TRAINER, (0, 1, 2)
+    )
+    fold = RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint))
+    form = "U-Net of Models Genesis and SuPreM"
+    return RecognisedModel(form=form, folds=(fold,), notes=(AXES_NOTE,), axes=RAS)
+
+
+def read_backbone(source: ModelSource, options: ImportOptions) -> RecognisedModel:
+    """Recognise a U-Net or SwinUNETR whose output layer is not its labels'.
+
+    Raises:
+        NotThisForm: It is none.
+        ConfigError: Spacing or intensities are neither said nor those of the release.
+    """
+    weights = _weights(source, options)
+    kind = "U-Net" if is_genesis_unet(weights) else "SwinUNETR" if is_swin(weights) else None
+    if kind is None or not _is_backbone(weights):
+        raise NotThisForm
+    kept = {name: tensor for name, tensor in weights.items() if name.startswith(COVERS[kind])}
+    if kind == "U-Net":
+        architecture, channels = _genesis(kept)
+    else:
+        architecture, channels = swin_architecture(kept), int(kept["swinViT.patch_embed.proj.weight"].shape[1])
+    of_text = any(name.startswith(TEXT) for name in weights)
+    plans, names = monai_plans(source, options, architecture, channels, RELEASE if of_text else MonaiTraining(EXAMPLE))
+    checkpoint = Checkpoint(kept, CONFIGURATION, plans, synthesise_dataset_json(names, None), STOCK_TRAINER, (0, 1, 2))
+    left = sorted({name.partition(".")[0] for name in weights if name not in kept})
+    return RecognisedModel(
+        form=f"SuPreM {kind} with text-driven heads" if of_text else f"{kind} without an output layer",
+        folds=(RecognisedFold("0", source.place, lambda: FoldAsRead(checkpoint)),),
+        covers=COVERS[kind],
+        backbone=True,
+        notes=(AXES_NOTE, *_notes(left, options, of_text=of_text)),
+        citation=CITATION if of_text else None,
+        axes=RAS,
+    )
+
+
+def _notes(left: list[str], options: ImportOptions, *, of_text: bool) -> list[str]:
+    notes = ["It is a pretrained network without its output layer, which starts fresh when it is adapted."]
+    if left:
+        what = "they make outputs of text" if of_text else "its output is no label's"
+        notes.append(f"Not taken, because {what}: {', '.join(left)[:500]}.")
+    known = (("a spacing of 1.5 mm", options.spacing_mm), ("-175 to 250 HU as 0 to 1", options.window_hu))
+    assumed = [words for words, given in known if given is None and of_text]
+    notes += [f"As SuPreM's release says of its training, {' and '.join(assumed)} were taken."] if assumed else []
+    return notes
+
+
+def _weights(source: ModelSource, options: ImportOptions) -> Mapping[str, Tensor]:
+    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
+        raise NotThisForm
+    weights = state_dict_in(source.content)
+    if weights is None or options.plans is not None or source.beside(*PLANS) is not None:
+        raise NotThisForm
+    return weights
+
+
+def _is_backbone(weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights have no output layer of labels: none, one image, or one below text-driven heads."""
+    if any(name.startswith(TEXT) for name in weights):
+        return True
+    return (outputs(weights) or 0) < 2 if is_genesis_unet(weights) else SWIN_HEAD not in weights
+
+
+def _genesis(weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], int]:
+    """The plans' entry of the U-Net, and its input's channels."""
+    found = arguments_of(weights)
+    arguments = {"features": found["features"], "strides": [list(stride) for stride in STRIDES]}
+    entry = {"network_class_name": GENESIS, "arch_kwargs": arguments, "_kw_requires_import": []}
+    return entry, int(found["input_channels"])
