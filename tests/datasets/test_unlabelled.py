@@ -41,9 +41,26 @@ def test_each_case_knows_its_own(folder):
     assert not any(case.unlabelled for case in before.cases)
 
 
+def test_a_star_is_every_case(folder):
+    data = open_dataset(write(folder, "case,label\n*,vessel\nc,node\n"), LABELS)
+
+    assert [case.unlabelled for case in data.cases] == [{"vessel"}, {"vessel"}, {"vessel", "node"}]
+
+
+def test_a_star_is_judged_case_by_case(folder):
+    """What a mask holds is not unlabelled, and a case of which nothing is annotated is no case."""
+    problems = check(open_dataset(write(folder, "case,label\n*,vessel\nc,node\n"), LABELS))
+    assert [(problem.case, problem.kind) for problem in problems] == [
+        ("a", "unlabelled"),
+        ("c", "unlabelled"),
+        ("c", "unlabelled"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("case,label\n*,Node\n", "there is no label Node. Use one of: node, vessel."),
         ("case,label\nd,node\n", "case d is not in the dataset"),
         ("case,label\na,Node\n", "there is no label Node. Use one of: node, vessel."),
         ("case,label\na,\n", "line 2 lacks a case or a label"),

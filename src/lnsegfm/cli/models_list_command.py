@@ -137,6 +137,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         ("labels", labels or unknown),
         ("channels", ", ".join(card.channels or ()) or unknown),
         ("spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in card.spacing_mm or ()) or unknown),
+        *([("axes", card.axes)] if card.axes else []),
         *((f"reported: {f.what}", f"{f.value:g} {f.unit} ({f.source})") for f in card.figures),
         ("licence", card.licence),
         ("cite", card.citation or unknown),

@@ -10,6 +10,8 @@ from pathlib import Path
 from lnsegfm.errors import DataError
 
 UNLABELLED = "unlabelled.csv"
+EVERY_CASE = "*"
+"""In place of a case's name: a label that nobody annotated in any case."""
 _FORM = "Give a CSV with the columns case and label"
 
 
@@ -38,7 +40,7 @@ def read_unlabelled(file: Path) -> dict[str, frozenset[str]]:
 
 
 def unlabelled_of(root: Path, cases: Collection[str], labels: Collection[str]) -> Mapping[str, frozenset[str]]:
-    """What a dataset's ``unlabelled.csv`` states; empty where there is none.
+    """What a dataset's ``unlabelled.csv`` states, ``*`` for every case; empty where there is none.
 
     Args:
         root: The folder.
@@ -51,9 +53,10 @@ def unlabelled_of(root: Path, cases: Collection[str], labels: Collection[str]) -
     file = root / UNLABELLED
     found = read_unlabelled(file) if file.is_file() else {}
     for case, unlabelled in found.items():
-        if case not in cases:
+        if case not in (*cases, EVERY_CASE):
             raise DataError(f"{file}: case {case} is not in the dataset. Correct its name, or remove the line.")
         if strangers := sorted(unlabelled - set(labels)):
             known = ", ".join(labels)
             raise DataError(f"{file}: there is no label {strangers[0]}. Use one of: {known}.")
-    return found
+    everywhere = found.pop(EVERY_CASE, frozenset())
+    return {case: found.get(case, frozenset()) | everywhere for case in (cases if everywhere else found)}

@@ -19,8 +19,6 @@ AXES = "axes"
 RAS = "RAS"
 REORIENTING = {"NibabelIOWithReorient": RAS, "SimpleITKIOWithReorient": RAS}
 """Readers of nnU-Net that turn every scan, and to which axes; its others leave scans as they are stored."""
-ORIGINS = {"TotalSegmentator": RAS}
-"""Words in the name of a data set whose scans are turned before nnU-Net sees them."""
 _READER = "image_reader_writer"
 _NIFTI = (".nii.gz", ".nii")
 
@@ -38,8 +36,22 @@ def axes_of_plans(plans: Mapping[str, Any]) -> tuple[str | None, str]:
             raise ModelError(str(error)) from None
     if (reader := str(plans.get(_READER))) in REORIENTING:
         return REORIENTING[reader], f"the reader in its plans, {reader}"
-    name = str(plans.get("dataset_name"))
-    return next(((axes, f"its origin, {word}") for word, axes in ORIGINS.items() if word in name), (None, ""))
+    if is_totalsegmentators(str(plans.get("dataset_name"))):
+        return RAS, "its origin, TotalSegmentator"
+    return None, ""
+
+
+def is_totalsegmentators(dataset: str) -> bool:
+    """Whether a data set is one of TotalSegmentator's, which turns every scan to RAS before nnU-Net sees it.
+
+    Args:
+        dataset: Its name, as plans hold it.
+    """
+    if "TotalSegmentator" in dataset or "TotalSegMRI" in dataset:
+        return True
+    from lnsegfm.registry.manifest import totalsegmentator_datasets
+
+    return dataset in totalsegmentator_datasets()
 
 
 def with_axes(plans: Mapping[str, Any], axes: str, file_ending: str) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lnsegfm.errors import DataError, ModelError, UnknownName
 from lnsegfm.registry.home import home
@@ -30,6 +33,14 @@ def cards(extra: Path | None = None) -> dict[str, ModelCard]:
     for path in (*SHIPPED, *own, *([extra] if extra else [])):
         by_name.update(read_manifest(path))
     return by_name
+
+
+@cache
+def totalsegmentator_datasets() -> frozenset[str]:
+    """Names of TotalSegmentator's data sets that nobody else uses: those that end in the number of their subjects."""
+    entries = read_json(Path(__file__).with_name("totalsegmentator.json"))["models"]
+    names = (Path(urlsplit(entry["location"]["url"]).path).stem for entry in entries)
+    return frozenset(name for name in names if re.search(r"_\d+subj$", name))
 
 
 def find_card(name: str, extra: Path | None = None) -> ModelCard:

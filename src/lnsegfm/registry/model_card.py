@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -14,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from lnsegfm.errors import ModelError
 from lnsegfm.registry.home import NAME, NAME_RULE
 
+AXIS_LETTERS = tuple(map("".join, product("RL", "AP", "IS")))
+"""The letters of an axis code (`lnsegfm.imaging.axis_code`), in any order."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 Architecture = Literal["nnunet", "resenc-m", "resenc-l", "resenc-xl", "swinunetr", "swinunetr-v2", "other"]
 
@@ -48,6 +51,12 @@ def inner_path(text: str) -> str:
     return text
 
 
+def _axis_code(text: str) -> str:
+    if sorted(text) not in [sorted(code) for code in AXIS_LETTERS]:
+        raise ValueError("not the directions of three axes, such as RAS or LPS")
+    return text
+
+
 def _url(text: str) -> str:
     try:
         parts = urlsplit(text)
@@ -70,6 +79,7 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 FileName = Annotated[str, AfterValidator(_printable), AfterValidator(_file_name)]
 Url = Annotated[str, AfterValidator(_printable), AfterValidator(_url)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+AxisCode = Annotated[str, AfterValidator(_axis_code)]
 Millimetres = Annotated[FiniteFloat, Field(gt=0)]
 
 
@@ -172,6 +182,7 @@ class ModelCard(Record):
         labels: Label name to value in the mask; None where it is not published.
         channels: Names of the input channels, in order.
         spacing_mm: Voxel spacing that it was trained at, (z, y, x), in mm.
+        axes: Axis code of the arrays that it was trained on, where its source says it and its file may not.
         figures: What was reported of it.
         licence: Terms of use, in words.
         citation: What to cite.
@@ -188,6 +199,7 @@ class ModelCard(Record):
     labels: dict[Text, Annotated[int, Field(ge=0)]] | None = None
     channels: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres] | None = None
+    axes: AxisCode | None = None
     figures: tuple[Figure, ...] = ()
     licence: Text
     citation: Text | None = None

@@ -44,30 +44,43 @@ class Trained:
         return self.folder / "fold_0" / "checkpoint_final.pth"
 
 
-def trained_by_nnunet(work: Path, plans: dict[str, Any] | None = None, steps: int = 60, fold: int = 0) -> Trained:
-    """A network trained a little on the scenes, saved by nnU-Net's trainer with optimizer, logs and all."""
-    plans = {**(plans or small_plans()), "dataset_name": DATASET}
+def trained_by_nnunet(
+    work: Path,
+    plans: dict[str, Any] | None = None,
+    steps: int = 60,
+    fold: int = 0,
+    *,
+    dataset: str = DATASET,
+    description: dict[str, Any] = DATASET_JSON,
+    mirrored: bool = True,
+) -> Trained:
+    """A network trained a little on the scenes, saved by nnU-Net's trainer with optimizer, logs and all.
+
+    Where it is not mirrored, the trainer is nnU-Net's ``nnUNetTrainerNoMirroring``.
+    """
+    plans = {**(plans or small_plans()), "dataset_name": dataset}
     with nnunet_environment(work):
         from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+        from nnunetv2.training.nnUNetTrainer.variants.data_augmentation import nnUNetTrainerNoMirroring as without
 
+        kind = module.nnUNetTrainer if mirrored else without.nnUNetTrainerNoMirroring
         with patch.object(module, "infer_dataset_class", lambda _: None):  # there are no preprocessed scans
-            trainer = module.nnUNetTrainer(
-                {**plans, "continue_training": False}, "3d_fullres", fold, DATASET_JSON, torch.device("cpu")
-            )
+            trainer = kind({**plans, "continue_training": False}, "3d_fullres", fold, description, torch.device("cpu"))
             with patch.object(trainer, "_do_i_compile", lambda: False):
                 torch.manual_seed(fold)
                 trainer.initialize()
         train(trainer.network, trainer.optimizer, steps)
         trainer.logger.log("train_losses", np.float32(-0.5), 0)
         trainer.logger.log("ema_fg_dice", np.float64(0.25), 0)
-        trainer.inference_allowed_mirroring_axes = (0, 1, 2)  # known once its data loaders are made
+        # known once its data loaders are made
+        trainer.inference_allowed_mirroring_axes = (0, 1, 2) if mirrored else None
         file = Path(trainer.output_folder) / "checkpoint_final.pth"
         file.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(str(file))
         weights = {name: tensor.detach().clone() for name, tensor in trainer.network.state_dict().items()}
     folder = file.parent.parent
     (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    (folder / "dataset.json").write_text(json.dumps(description))
     return Trained(work / "nnUNet_results", folder, weights)
 
 
@@ -87,7 +100,7 @@ def train(
         output = network(torch.from_numpy(image.astype(np.float32))[None, None])
         output = output[0] if isinstance(output, (list, tuple)) else output
         loss = nn.functional.cross_entropy(
-            output, torch.from_numpy(mask.astype(np.int64))[None], torch.tensor([1.0, 5.0])
+            output, torch.from_numpy(mask.astype(np.int64))[None], torch.tensor([1.0] + [5.0] * (output.shape[1] - 1))
         )
         optimizer.zero_grad()
         loss.backward()
@@ -106,5 +119,6 @@ def exported_by_nnunet(trained: Trained, file: Path, folds: tuple[int, ...] = (0
     with nnunet_environment(trained.results.parent), patch.dict(os.environ, {FOLDERS[2]: str(trained.results)}):
         from nnunetv2.model_sharing.model_export import export_pretrained_model
 
-        export_pretrained_model(DATASET, str(file), configurations=("3d_fullres",), folds=folds)
+        dataset, trainer = trained.folder.parent.name, trained.folder.name.partition("__")[0]
+        export_pretrained_model(dataset, str(file), configurations=("3d_fullres",), trainer=trainer, folds=folds)
     return file

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from lnsegfm.errors import ModelError
+from lnsegfm.models.install import install
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.registry.model_card import ModelCard
 from lnsegfm.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lnsegfm.weights.state import weights_hash
 from tests.models.importing.producers import DATASET_JSON
@@ -94,6 +96,30 @@ def test_a_name_that_is_no_trainer_is_none(name, tmp_path, take):
     write_checkpoint(tmp_path / "a.pth", replace(read_checkpoint(tmp_path / "a.pth"), trainer_name=name))
     take(tmp_path / "a.pth")
     assert read_model(Path("it")).first.trainer_name == "nnUNetTrainer"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "axes", "expected"),
+    [
+        ("Dataset775_head_glands_cavities_492subj", None, "RAS"),
+        ("Dataset850_TotalSegMRI_part1_organs_1088subj", None, "RAS"),
+        ("Dataset008_HepaticVessel", None, None),  # the Medical Segmentation Decathlon's own name
+        ("Dataset008_HepaticVessel", "RAS", "RAS"),
+        ("Dataset297_TotalSegmentator_x", "LPS", "RAS"),  # what the file says counts
+    ],
+)
+def test_axes_by_the_name_of_a_data_set_or_by_the_card(dataset, axes, expected, tmp_path, home):
+    file = made_by("nnUNetTrainer", tmp_path / "m" / "fold_0" / "checkpoint_final.pth")
+    plans = small_plans() | {"dataset_name": dataset, "image_reader_writer": "SimpleITKIO"}
+    write_checkpoint(file, replace(read_checkpoint(file), plans=plans))
+    (tmp_path / "m" / "plans.json").write_text(json.dumps(plans))
+    (tmp_path / "m" / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    card = ModelCard(name="it", title="It", architecture="nnunet", task="x", licence="CC0", axes=axes)
+
+    install(tmp_path / "m", "it", card=card)
+
+    assert read_model(Path("it")).axes == expected
+    assert read_model(tmp_path / "m").axes == (None if axes == "RAS" else expected)
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer_4000epochs_NoMirroring", "nnUNetTrainer_Nobody_NoMirroring"])

@@ -59,10 +59,12 @@ def store(
     Raises:
         ModelError: A fold cannot be used, or folds differ in plans.
     """
+    if found.axes is None and card is not None and card.axes is not None:
+        found = replace(found, axes=card.axes)
     first, hashes, notes = _write_folds(source, found, folder, options, progress)
     if found.previous is not None:
         before = ImportOptions(axes=options.axes)
-        _write_folds(source, found.previous, folder / PREVIOUS_STAGE, before, progress)
+        _write_folds(source, replace(found.previous, axes=found.axes), folder / PREVIOUS_STAGE, before, progress)
     described, said = _card(source, found, first, name, options, card)
     return Stored(
         card=described,

@@ -23,7 +23,7 @@ from lnsegfm.models.model_layout import (
     previous_stage_folder,
     unfinished,
 )
-from lnsegfm.nnunet.plan_axes import RAS
+from lnsegfm.nnunet.plan_axes import RAS, is_totalsegmentators
 from lnsegfm.nnunet.plan_configuration import previous_stage
 from lnsegfm.registry.home import CARD
 from lnsegfm.registry.stored_model import Stored, stored_in, verify
@@ -47,7 +47,14 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     if not folders:
         raise NotThisForm("no folder in it holds plans.json, dataset.json and fold_X/checkpoint_final.pth")
     found = _recognised(source, _chosen(source, folders, options), options)
-    of_total = "TotalSegmentator" in f"{_dataset_name(found)}{found.files[0].parent}"
+    place = found.files[0].parent
+    of_total = any(
+        (
+            is_totalsegmentators(_dataset_name(found)),
+            "TotalSegmentator" in str(place),
+            ".totalsegmentator" in place.parts,  # where it keeps what it downloads
+        )
+    )
     form = "TotalSegmentator model folder" if of_total else "nnU-Net model folder"
     axes = RAS if of_total else None
     before = replace(found.previous, form="previous stage", axes=axes) if found.previous is not None else None
