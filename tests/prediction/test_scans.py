@@ -8,6 +8,7 @@ from nibabel.nifti1 import Nifti1Image
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_volume
+from lnsegfm.prediction.inputs import find_inputs
 from lnsegfm.prediction.scans import Scans, find_scans
 
 
@@ -78,3 +79,33 @@ def test_a_sheared_file_is_opened_at_right_angles_when_asked(tmp_path, straighte
         else:
             assert case == scans.cases[0]
     assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("files", "cases", "masks"),
+    [
+        (("P1", "P1_seg", "P2", "P2-label"), ("P1", "P2"), ("P1_seg", "P2-label")),
+        (("P1_ct", "P1_mask"), ("P1_ct",), ("P1_mask",)),
+        (("P1_0000", "P1_gt"), ("P1",), ("P1_gt",)),
+        (("P1_seg", "P2_seg"), ("P1_seg", "P2_seg"), ()),  # names of cases: no image beside them
+        (("P1", "P10_seg"), ("P1", "P10_seg"), ()),
+    ],
+)
+def test_masks_beside_their_images_are_no_scans(tmp_path, files, cases, masks):
+    found = find_scans(folder(tmp_path, *files), 1)
+
+    assert tuple(case.name for case in found.cases) == cases
+    assert tuple(mask.name.removesuffix(".nii.gz") for mask in found.masks) == masks
+
+
+def test_images_in_folders_within_are_refused_with_the_commands_that_help(tmp_path):
+    folder(tmp_path / "in")
+    (tmp_path / "in" / "P1").mkdir(parents=True)
+    (tmp_path / "in" / "P1" / "ct.nii.gz").write_bytes(b"")
+    with (
+        pytest.raises(
+            DataError, match=rf"a CSV with the column path, .*: lnsegfm data arrange {tmp_path / 'in'} --out"
+        ),
+        find_inputs(tmp_path / "in", 1),
+    ):
+        pass

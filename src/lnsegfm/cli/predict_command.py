@@ -217,6 +217,9 @@ def predict(
         for case in dict.fromkeys(flag.case for flag in done.flags):
             reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
             print(printable(f"Review {case}: {reasons}"))
+        if inputs.masks:
+            names = ", ".join(mask.name for mask in inputs.masks[:3]) + (", ..." if len(inputs.masks) > 3 else "")
+            print(printable(f"{counted(len(inputs.masks), 'mask')} beside their images, not predicted: {names}"))
         print_choice(inputs.series, done.passed_over)
         print_series_notes(inputs.series)
         for case, note in done.notes:

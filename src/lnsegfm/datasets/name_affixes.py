@@ -7,7 +7,11 @@ where a capital follows a small letter; case does not count.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
+
+from lnsegfm.imaging.files import stem
 
 Kind = Literal["image", "mask", "other"]
 MASK_WORDS = frozenset({
@@ -52,6 +56,18 @@ def bare_name(stem: str) -> str:
     while parts and _says_kind(parts[0]):
         parts.pop(0)
     return "".join(parts)
+
+
+def masks_beside_images(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of a folder's files that by their names are masks of others: ``P7_seg`` beside ``P7`` or ``P7_ct``."""
+    images = {bare_name(name) for file in files if kind_of_name(name := _stem_of_case(file)) != "mask"} - {""}
+    return tuple(
+        file for file in files if kind_of_name(name := _stem_of_case(file)) == "mask" and bare_name(name) in images
+    )
+
+
+def _stem_of_case(file: Path) -> str:
+    return re.sub(r"_0000$", "", stem(file))
 
 
 def without_part(text: str, part: str) -> str | None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from lnsegfm.datasets.arranging_command import arranging
 from lnsegfm.datasets.dataset import named_labels, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.nnunet_layout import case_of
 from lnsegfm.datasets.subjects import read_subjects, subjects_of
 from lnsegfm.datasets.unlabelled import UNLABELLED, unlabelled_of
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.paired_masks import without_images
 from lnsegfm.imaging.files import image_files, stem
 
 _LABEL_FOLDERS = ("labelsTr", "labelsTs", "labels")
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
-    """The masks directly in a folder, by case name.
+    """The masks directly in a folder, by case name; images that lie beside them (``P7``, ``P7_seg``) are none.
 
     Raises:
         DataError: No such folder, no image in it, or a name that occurs twice (``a.nii.gz`` and ``a.nrrd``).
@@ -31,8 +33,9 @@ def masks_in(folder: Path) -> dict[str, Path]:
     if problems:
         raise DataError(*problems)
     if not masks:
-        raise DataError(f"{folder}: it holds no masks (.nii.gz, .nii, .nrrd, .mha). Give the folder that holds them.")
-    return masks
+        remedy = arranging(folder, "Give the folder that holds them")
+        raise DataError(f"{folder}: it holds no masks (.nii.gz, .nii, .nrrd, .mha). {remedy}.")
+    return without_images(masks)
 
 
 def references_in(folder: Path, labels: LabelMap) -> dict[str, Path]:
@@ -83,15 +86,25 @@ def labels_of_predictions(folder: Path) -> LabelMap | None:
     return named[0] if named is not None else None
 
 
-def missing_predictions(predictions: Mapping[str, Path], references: Mapping[str, Path], folder: Path) -> list[str]:
-    """One line naming every reference that has no prediction; empty when each has one."""
+def missing_predictions(
+    predictions: Mapping[str, Path], references: Mapping[str, Path], folder: Path, others: Collection[str] = ()
+) -> list[str]:
+    """One line naming every reference that has no prediction; empty when each has one.
+
+    Args:
+        predictions: By the names of their references.
+        references: By case name.
+        folder: Of the predictions.
+        others: Names of predictions that belong to no reference.
+    """
     missing = sorted(set(references) - set(predictions))
+    more = f"; left over are {', '.join(sorted(others)[:3])}{', ...' if len(others) > 3 else ''}" if others else ""
     if not missing:
         return []
     number = "1 case has" if len(missing) == 1 else f"{len(missing)} cases have"
     return [
         f"{folder}: {number} a reference and no prediction: {', '.join(missing)}. "
-        "Predict them, or give references of the predicted cases only."
+        f"Predict them, or give references of the predicted cases only{more}."
     ]
 
 

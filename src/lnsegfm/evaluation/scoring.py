@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial as later
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lnsegfm.evaluation.froc import froc_counts
 from lnsegfm.evaluation.matching import compare_nodes
 from lnsegfm.evaluation.metric_table import Metric, plugin_value
 from lnsegfm.evaluation.overlap import dice, volume_ml
+from lnsegfm.evaluation.paired_masks import by_reference
 from lnsegfm.evaluation.probabilities import read_probabilities
 from lnsegfm.evaluation.references import masks_in, missing_predictions, references_in
 from lnsegfm.evaluation.scores import Evaluation
@@ -74,6 +75,10 @@ class Known:
     subjects: Mapping[str, str] = field(default_factory=dict)
     probabilities: Mapping[str, Path] = field(default_factory=dict)
     unlabelled: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def named_as(self, references: Collection[str]) -> Known:
+        """The same by the names of the references (`paired_names`)."""
+        return Known(*(by_reference(getattr(self, each.name), references) for each in fields(self)))
 
 
 def evaluate_case(
@@ -249,7 +254,7 @@ def evaluate_folders(
     """Score every reference's prediction; all or nothing, unless ``partial``.
 
     Args:
-        predictions: Folder of predicted masks, named as their references.
+        predictions: Folder of predicted masks, named as their references but for words such as seg (`paired_names`).
         references: Folder of reference masks, or a dataset folder.
         labels: Labels of the references.
         prediction_labels: Labels of the predictions, if they are others.
@@ -263,8 +268,10 @@ def evaluate_folders(
             ``partial``, only if a folder is wrong or no case could be scored.
     """
     scoring = scoring or Scoring()
-    masks, reference_masks = masks_in(Path(predictions)), references_in(Path(references), labels)
-    failures = missing_predictions(masks, reference_masks, Path(predictions))
+    predicted, reference_masks = masks_in(Path(predictions)), references_in(Path(references), labels)
+    masks, known = by_reference(predicted, reference_masks), (known or Known()).named_as(reference_masks)
+    left = [name for name, path in predicted.items() if path not in masks.values()]
+    failures = missing_predictions(masks, reference_masks, Path(predictions), left)
     pairs = [(name, masks[name], path) for name, path in sorted(reference_masks.items()) if name in masks]
     scores = []
     for done, (name, prediction, reference) in enumerate(pairs, start=1):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lnsegfm.datasets.arranging_command import arrange_command, holds_images
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import DataError, LnSegFmError
 from lnsegfm.imaging.files import ending, image_files
@@ -111,6 +112,11 @@ def _dicom(
         if index.others:
             held = ", ".join(f"{count} {modality} images" for modality, count in index.others)
             raise DataError(f"{path}: it holds no CT images, but {held} (Modality). Give the CT series of the study.")
+        if folder.is_dir() and holds_images(folder):
+            raise DataError(
+                f"{path}: its images lie in folders within it. Give one of these, a CSV with the column path, or "
+                f"arrange them (with --unlabelled where there are no masks): {arrange_command(path)}."
+            )
         raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM CT.")
     choice = choose_series(index.series, selectors)
     if not choice.taken:  # of a list, a selector may fit the series of another line

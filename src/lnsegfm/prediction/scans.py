@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnsegfm.datasets.dataset import Case
+from lnsegfm.datasets.name_affixes import masks_beside_images
 from lnsegfm.datasets.nnunet_layout import parse_image_name
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import image_files, read_volume, stem, write_volume
@@ -53,6 +54,7 @@ class Scans:
         passed_over: DICOM series that are not taken, since another one of their scan is, or by a selector.
         unmatched: Selectors that fit no series.
         straighten: Resample images whose axes are not at right angles when they are opened.
+        masks: Masks that lie beside their images, by their names, and are not predicted.
     """
 
     cases: tuple[Case, ...]
@@ -62,6 +64,7 @@ class Scans:
     passed_over: tuple[PassedOver, ...] = ()
     unmatched: tuple[str, ...] = ()
     straighten: bool = False
+    masks: tuple[Path, ...] = ()
 
     @contextmanager
     def opened(self, case: Case) -> Iterator[Case]:
@@ -103,7 +106,8 @@ def find_scans(path: Path, channels: int) -> Scans:
 
     A name that ends in ``_0000``, ``_0001``, ... is a channel of the case before it, as nnU-Net has it; a plain name is
     a case of its own. Where the model takes one channel, only ``_0000`` is one, and other numbers are of the name
-    (``amos_0001``); so is ``_0000`` where such a name is beside it. A case that lacks a channel stops no other.
+    (``amos_0001``); so is ``_0000`` where such a name is beside it. A case that lacks a channel stops no other. In a
+    folder a mask whose image is there (``P7_seg`` beside ``P7``) is no scan.
 
     Raises:
         DataError: Nothing there, no image in it, two files of one case, or no case with all channels.
@@ -116,6 +120,8 @@ def find_scans(path: Path, channels: int) -> Scans:
         raise DataError(f"{path}: no such file or folder. Give a scan, or a folder of scans.")
     if not files:
         raise DataError(f"{path}: it holds no images. Give a folder with NIfTI, NRRD or MHA files, or DICOM.")
+    masks = masks_beside_images(files) if path.is_dir() else ()
+    files = [file for file in files if file not in masks]
     parsed = (parse_image_name(stem(file)) for file in files)
     numbered_names = {each.case for each in parsed if each and each.channel}
     scans: dict[str, dict[int, Path]] = defaultdict(dict)
@@ -136,4 +142,5 @@ def find_scans(path: Path, channels: int) -> Scans:
     if not complete:
         raise DataError(*problems.values())
     cases = tuple(Case(name, tuple(scans[name][c] for c in range(channels))) for name in sorted(complete))
-    return Scans(cases, refused=tuple(Failure(name, line, named=True) for name, line in problems.items()))
+    refused = tuple(Failure(name, line, named=True) for name, line in problems.items())
+    return Scans(cases, refused=refused, masks=masks)
