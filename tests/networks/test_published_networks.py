@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks.nets.segresnet import SegResNet as MonaiSegResNet
 from torch import Tensor
 from torch.nn import functional
 
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.methods.table import METHODS
-from lnsegfm.networks import genesis_unet, stu_net
+from lnsegfm.networks import genesis_unet, seg_res_net, stu_net
 from lnsegfm.networks.cards import NETWORKS, find_card
 from lnsegfm.networks.genesis_unet import GenesisUNet
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
+from lnsegfm.networks.seg_res_net import SegResNet
 from lnsegfm.networks.spatial_adapter import adapted_class
 from lnsegfm.networks.stu_net import STUNet
 from lnsegfm.testing import check_network
@@ -128,6 +130,22 @@ def test_the_widths_of_the_release_are_those_of_its_files() -> None:
     assert "down_tr64.ops.0.bn1.num_batches_tracked" in names
 
 
+def test_seg_res_net_is_monais() -> None:
+    torch.manual_seed(0)
+    theirs = MonaiSegResNet(init_filters=8, in_channels=2, out_channels=3, blocks_down=(1, 2, 1), blocks_up=(1, 2))
+    found = seg_res_net.arguments_of(theirs.state_dict())
+    assert (found["blocks_down"], found["blocks_up"], found["strides"][1:]) == ([1, 2, 1], [1, 2], [[2, 2, 2]] * 2)
+    ours = SegResNet(num_classes=3, **found)
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.randn(1, 2, 8, 8, 16)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(image), theirs.eval()(image))
+    with pytest.raises(ModelError, match="not complete"):
+        seg_res_net.arguments_of({n: t for n, t in theirs.state_dict().items() if not n.startswith("up_layers.0")})
+    with pytest.raises(ConfigError, match="SegResNet"):
+        SegResNet(1, 2, upsample_mode="none of them")
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_it_keeps_the_laws_of_networks(name: str) -> None:
     check_network(NETWORKS[name], PUBLISHED[name].build, shape=PUBLISHED[name].shape)
@@ -147,10 +165,11 @@ def test_its_parameters_have_roles(name: str) -> None:
     network, _ = PUBLISHED[name].make()
     parameters = parameters_of(network)
     roles = {parameter.role for parameter in parameters}
-    assert roles == {Role.HEAD, Role.WEIGHT, Role.BIAS, Role.NORM_WEIGHT, Role.NORM_BIAS}
-    head = ("seg_outputs.", "out_tr.")
+    biases = set() if name == "seg-res-net" else {Role.BIAS}  # its convolutions have none
+    assert roles == {Role.HEAD, Role.WEIGHT, Role.NORM_WEIGHT, Role.NORM_BIAS, *biases}
+    head = ("seg_outputs.", "out_tr.", "conv_final.2.")
     assert all(parameter.name.startswith(head) == (parameter.role is Role.HEAD) for parameter in parameters)
-    inner = ("upsample_layers.", "conv_blocks_localization.", "up_tr")
+    inner = ("upsample_layers.", "conv_blocks_localization.", "up_", "conv_final.0.")
     assert all(parameter.in_decoder == parameter.name.startswith(inner) for parameter in parameters)
 
 
@@ -172,7 +191,11 @@ def test_arguments_are_read_off_the_weights() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_it_has_a_class_with_a_spatial_adapter(name: str) -> None:
-    arguments: dict[str, Any] = {"stu-net": STU, "genesis-unet": {"features": 4}}[name]
+    arguments: dict[str, Any] = {
+        "stu-net": STU,
+        "genesis-unet": {"features": 4},
+        "seg-res-net": {"init_filters": 8, "blocks_down": (1, 1), "blocks_up": (1,)},
+    }[name]
     plain, _ = PUBLISHED[name].make()
     path = adapted_class(NETWORKS[name].class_path)
     adapted = locate(path)(1, 2, adapter_width=2, **arguments)  # type: ignore[operator]

@@ -15,6 +15,7 @@ PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 RESENC = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 SWIN = "lnsegfm.networks.swin_unetr.SwinUNETR"
 STU_NET = "lnsegfm.networks.stu_net.STUNet"
+SEG_RES_NET = "lnsegfm.networks.seg_res_net.SegResNet"
 GENESIS = "lnsegfm.networks.genesis_unet.GenesisUNet"
 TRAINER_PREFIX = "nnUNetTrainer_"
 

@@ -56,6 +56,13 @@ _BUILTIN = {
         positions=frozenset({"relative_position_bias_table"}),
         deep_supervision=False,
     ),
+    "seg-res-net": NetworkCard(
+        "lnsegfm.networks.seg_res_net.SegResNet",
+        head=lambda network: [network.get_submodule("conv_final.2")],
+        decoder=("up_samples", "up_layers", "conv_final.0"),
+        last=lambda network: network.get_submodule("conv_final.2.conv"),
+        deep_supervision=False,
+    ),
     "stu-net": NetworkCard(
         "lnsegfm.networks.stu_net.STUNet",
         head=lambda network: [network.get_submodule("seg_outputs")],

@@ -25,6 +25,7 @@ ADAPTED = {
     "PlainConvUNet": f"{__name__}.PlainConvUNet",
     "ResidualEncoderUNet": f"{__name__}.ResidualEncoderUNet",
     "SwinUNETR": "lnsegfm.networks.spatial_adapter_swin.SpatialAdapterSwinUNETR",
+    "SegResNet": "lnsegfm.networks.spatial_adapter_segresnet.SpatialAdapterSegResNet",
     "STUNet": "lnsegfm.networks.spatial_adapter_published.SpatialAdapterSTUNet",
     "GenesisUNet": "lnsegfm.networks.spatial_adapter_published.SpatialAdapterGenesisUNet",
 }

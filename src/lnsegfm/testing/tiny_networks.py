@@ -11,6 +11,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import Tensor, nn
 
 from lnsegfm.networks.genesis_unet import GenesisUNet
+from lnsegfm.networks.seg_res_net import SegResNet
 from lnsegfm.networks.stu_net import STUNet
 from lnsegfm.networks.swin_unetr import SwinUNETR
 
@@ -202,6 +203,7 @@ SWINS: dict[str, Tiny] = {
 }
 
 PUBLISHED: dict[str, Tiny] = {
+    "seg-res-net": Tiny(lambda: SegResNet(1, 2, init_filters=8, blocks_down=(1, 1), blocks_up=(1,))),
     "stu-net": Tiny(lambda: STUNet(1, 2, **STU)),
     "genesis-unet": Tiny(lambda: GenesisUNet(1, 2, features=4), shape=(8, 8, 16)),
 }

@@ -17,7 +17,7 @@ BACKBONE = "backbone"
 COMPILED = "_orig_mod"
 TRANSFORMER = "swinViT."
 HEAD = "out.conv.conv.weight"
-OUTPUTS = r"(decoder\.seg_layers|seg_outputs)\.\d+\.weight|out_tr\.final_conv\.weight"
+OUTPUTS = r"(decoder\.seg_layers|seg_outputs)\.\d+\.weight|out_tr\.final_conv\.weight|conv_final\.2\.conv\.weight"
 """Names of layers whose output channels are the labels, in U-Nets."""
 VERSION_1 = "conv_blocks_context.0.blocks."
 """What some names of the tensors of nnU-Net version 1 begin with."""
@@ -80,6 +80,11 @@ def is_swin(weights: Mapping[str, Tensor], *, whole: bool = True) -> bool:
     """Whether they are those of a SwinUNETR: of a whole one, or of its transformer at least."""
     there = f"{TRANSFORMER}patch_embed.proj.weight" in weights
     return there and (not whole or any(name.startswith("decoder1.") for name in weights))
+
+
+def is_seg_res_net(weights: Mapping[str, Any]) -> bool:
+    """Whether names of tensors are those of MONAI's SegResNet."""
+    return "convInit.conv.weight" in weights and "down_layers.0.1.norm1.weight" in weights
 
 
 def outputs(weights: Mapping[str, Tensor]) -> int | None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.networks.nets.segresnet import SegResNet as MonaiSegResNet
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 from torch import Tensor
 
@@ -185,3 +186,58 @@ def test_a_backbone_is_exported_and_taken_back(tmp_path, take, models):
         assert stored.parts == "backbone"
     again = take(Path(str(read_model(Path("it"), whole=False).folder)), "copied")
     assert again.parts == "backbone"
+
+
+SEGRESNET: dict[str, Any] = {"init_filters": 8, "blocks_down": (1, 2, 1), "blocks_up": (1, 1)}
+
+
+def segresnet(file: Path, outputs: int) -> Any:
+    """MONAI's own network, saved as the release's scripts save it."""
+    torch.manual_seed(0)
+    network = MonaiSegResNet(in_channels=1, out_channels=outputs, dropout_prob=0.0, **SEGRESNET).eval()
+    torch.save({"net": {f"module.{n}": t for n, t in network.state_dict().items()}, "epoch": 1}, file)
+    return network
+
+
+def test_the_releases_segresnet_is_a_backbone(tmp_path, take):
+    network = segresnet(tmp_path / "suprem.pth", outputs=32)
+    stored = take(tmp_path / "suprem.pth")
+    assert stored.source.form == "SuPreM SegResNet, 3d_fullres, SegResNet, 1 channel, backbone only"
+    assert stored.card.spacing_mm == (1.5, 1.5, 1.5)
+    assert any("each output of the release's is an organ on its own" in note for note in stored.notes)
+    model = read_model(Path("it"), whole=False)
+    wanted = {n: t for n, t in network.state_dict().items() if not n.startswith("conv_final.2")}
+    assert model.first.weights.keys() == wanted.keys()
+    assert model.axes == "RAS"
+    organs = LabelMap({f"organ_{k}": k for k in range(1, 32)})
+    whole = take(tmp_path / "suprem.pth", "whole", labels=organs, **SAID)
+    assert whole.source.form.startswith("MONAI SegResNet, 3d_fullres, SegResNet, 1 channel, labels organ_1=1")
+
+
+@pytest.mark.parametrize("method", ["dgst", "lora", "full"])
+def test_the_releases_segresnet_is_adapted(method, tmp_path, take):
+    segresnet(tmp_path / "suprem.pth", outputs=32)
+    take(tmp_path / "suprem.pth", patch_size=(16, 16, 16))
+    _adapted(method, tmp_path)
+
+
+def test_a_whole_segresnet_predicts_what_monai_predicts(tmp_path, take, lnsegfm_here):
+    network = segresnet(tmp_path / "best_model.pth", outputs=2)
+    with pytest.raises(LnSegFmError, match="its weights have 2 outputs, background included, and nothing names them"):
+        take(tmp_path / "best_model.pth", **SAID)
+    take(tmp_path / "best_model.pth", labels=NODE, patch_size=(16, 24, 32), **SAID)
+
+    scan = np.random.default_rng(0).normal(50, 150, (16, 24, 32)).astype(np.float32)
+    image = sitk.GetImageFromArray(scan)
+    image.SetSpacing((1.5, 1.5, 1.5))
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "in" / "scan_0000.nii.gz"))
+    words = ("predict", "it", tmp_path / "in", "--out", tmp_path / "out", "--device", "cpu", "--no-mirroring")
+    assert lnsegfm_here(*words).returncode == 0
+    seen = ((np.clip(scan, -175, 250) + 175) / 425)[:, ::-1, ::-1].transpose(2, 1, 0)
+    with torch.no_grad():
+        given = network(torch.from_numpy(seen.copy())[None, None]).argmax(1)[0].numpy()
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "scan.nii.gz")))
+    wanted = given.transpose(2, 1, 0)[:, ::-1, ::-1]
+    assert 0.02 < wanted.mean() < 0.98
+    assert (mask == wanted).mean() > 0.999

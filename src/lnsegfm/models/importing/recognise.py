@@ -65,7 +65,7 @@ FORMS: tuple[ModelForm, ...] = (
     ModelForm("nnU-Net version 1 model", version_1.read, version_1.TAKES),
     ModelForm("STU-Net weights", stu_net.read, stu_net.TAKES),
     ModelForm("SuPreM backbone", suprem.read_backbone, suprem.TAKES_BACKBONE),
-    ModelForm("U-Net of Models Genesis and SuPreM", suprem.read, suprem.TAKES),
+    ModelForm("U-Net of Models Genesis, MONAI SegResNet", suprem.read, suprem.TAKES),
     ModelForm("MONAI SwinUNETR", monai.read, monai.TAKES),
     ModelForm("MONAI SwinViT", monai.read_encoder, monai.TAKES_ENCODER),
     ModelForm("state dict with a plans file", bare.read, bare.TAKES),
