@@ -31,7 +31,7 @@ def out(tmp_path: Path) -> Path:
 
 PROGRESS = re.compile(
     r"(Checking|Predicting|Reading|Making) \d+ .*|(Base|Labels): .*|Method .* parameters train, .*"
-    r"|No scan is held out: .*|Orientation.*"
+    r"|No scan is held out: .*|Orientation.*|(Trained on|Held out) \d+ scans?: .*"
 )
 
 

@@ -91,8 +91,8 @@ def test_methods_as_json(lnsegfm_here):
     "words",
     [
         ["finetune"],
-        ["finetune", "data", "--model", "m"],
-        ["finetune", "data", "--model", "m", "--out", "o", "--shots", "0"],
+        ["finetune", "data", "--out", "o"],
+        ["finetune", "data", "--model", "m", "--out", "o", "--batch-size", "0"],
         ["finetune", "data", "--model", "m", "--out", "o", "--patch-size", "16", "16"],
         ["predict", "model"],
         ["nothing-of-the-kind"],
@@ -107,6 +107,18 @@ def test_words_that_make_no_command_are_exit_code_2(lnsegfm_here, words, tmp_pat
     assert done.returncode == 2
     assert "Error" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["--shots", "0", "--out", "o"], "--shots 0: one trains"), ([], "--out: it is missing")]
+)
+def test_what_a_run_lacks_is_one_line(lnsegfm_here, words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = lnsegfm_here("finetune", "data", "--model", "m", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lnsegfm: {said}")
+    assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -114,7 +114,9 @@ def options_of(command: Any) -> dict[str, Any]:
 
 
 @each_page
-def test_command_lines_parse(page: Path) -> None:
+def test_command_lines_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text('data = "clinic"\nmodel = "base"\nout = "run"\n')
     for line in commands_in(page.read_text(encoding="utf-8")):
         words = shlex.split(line, comments=True)[1:]
         command, rest = descend(words)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lnsegfm.cli.console import console
+from lnsegfm.cli.job_file import Job, WriteJob
+from lnsegfm.cli.job_file import write_job as keep_job
 from lnsegfm.cli.shared_options import (
     AllowEmpty,
     AsJson,
@@ -36,11 +38,15 @@ if TYPE_CHECKING:
 
 
 def finetune(
+    context: typer.Context,
     data: Data,
     model: Annotated[
         Path, typer.Option(help="The base: a model folder, the folder of a run, or a name (see `lnsegfm models list`).")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues a run that was stopped.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; the same command continues a run that was stopped. Not with --dry-run."),
+    ] = None,
     method: Annotated[
         str | None, typer.Option(help=f"How to adapt (see `lnsegfm methods`); {DEFAULT_METHOD} unless given.")
     ] = None,
@@ -132,6 +138,8 @@ def finetune(
     workers: Workers = None,
     mirroring: Mirroring = True,
     model_axes: ModelAxes = None,
+    job: Job = None,  # noqa: ARG001 - its callback takes it
+    write_job: WriteJob = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print as JSON what would be done, write nothing.")
     ] = False,
@@ -172,7 +180,12 @@ def finetune(
     from lnsegfm.workflows.finetune_plan import plan
     from lnsegfm.workflows.run_folder import require_free
 
-    require_free(out)
+    if out is not None:
+        require_free(out)
+    elif not dry_run:
+        raise ConfigError("--out: it is missing. Name a folder for the run, such as --out run/.")
+    if write_job is not None:
+        keep_job(context, write_job)
     device = choose_device(device)
     with console() as progress:
         planned = plan(
@@ -189,6 +202,7 @@ def finetune(
         if dry_run:
             print_json(planned.to_json())
             return
+        assert out is not None  # asked above
         announce(planned, progress.stage)
         done = run(planned, out, device=device, workers=workers, progress=progress)
     if as_json:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lnsegfm.cli.console import console
+from lnsegfm.cli.job_file import Job, WriteJob
+from lnsegfm.cli.job_file import write_job as keep_job
 from lnsegfm.cli.shared_options import (
     AllowEmpty,
     AsJson,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 
 def pretrain(
+    context: typer.Context,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the base; the same command continues one that was stopped.")],
     architecture: Annotated[str, typer.Option(help="The network (see `lnsegfm architectures`).")] = "nnunet",
@@ -78,6 +81,8 @@ def pretrain(
     device: Device = "auto",
     workers: Workers = None,
     mirroring: Mirroring = True,
+    job: Job = None,  # noqa: ARG001 - its callback takes it
+    write_job: WriteJob = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a base model from labelled scans. Not for clinical use."""
@@ -109,6 +114,8 @@ def pretrain(
         exclude=cases_named(exclude, "--exclude") if exclude is not None else (),
     )
     require_free(out)
+    if write_job is not None:
+        keep_job(context, write_job)
     with console() as progress:
         base = run(
             data,

@@ -44,6 +44,8 @@ class CaseChoice:
         named = self.held_out if isinstance(self.held_out, tuple) else ()
         if isinstance(self.shots, tuple) and (both := [name for name in self.shots if name in named]):
             raise ConfigError(f"--held-out {both[0]}: it is among --shots too. A case is trained on or held out.")
+        if isinstance(self.shots, int) and self.shots < 1:
+            raise ConfigError(f"--shots {self.shots}: one trains on at least one case. Use 1 or more.")
         if isinstance(self.held_out, int) and self.held_out < 0:
             raise ConfigError(f"--held-out {self.held_out}: so many cases cannot be. Use 0 or more.")
 
