@@ -44,6 +44,6 @@ def by_reference(files: Mapping[str, File], references: Iterable[str]) -> dict[s
 
 
 def without_images(files: Mapping[str, File]) -> dict[str, File]:
-    """Masks without the images that lie beside them: ``P7`` is one where ``P7_seg`` is there."""
+    """Masks without the images that are next to them: ``P7`` is one where ``P7_seg`` is there."""
     masked = {bare_name(name) for name in files if kind_of_name(name) == "mask"}
     return {name: file for name, file in files.items() if kind_of_name(name) == "mask" or bare_name(name) not in masked}

@@ -19,7 +19,7 @@ _LABEL_FOLDERS = ("labelsTr", "labelsTs", "labels")
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
-    """The masks directly in a folder, by case name; images that lie beside them (``P7``, ``P7_seg``) are none.
+    """The masks directly in a folder, by case name; images that are next to them (``P7``, ``P7_seg``) are none.
 
     Raises:
         DataError: No such folder, no image in it, or a name that occurs twice (``a.nii.gz`` and ``a.nrrd``).

@@ -54,7 +54,7 @@ class Scans:
         passed_over: DICOM series that are not taken, since another one of their scan is, or by a selector.
         unmatched: Selectors that fit no series.
         straighten: Resample images whose axes are not at right angles when they are opened.
-        masks: Masks that lie beside their images, by their names, and are not predicted.
+        masks: Masks next to their images, by their names, and are not predicted.
     """
 
     cases: tuple[Case, ...]
