@@ -11,6 +11,7 @@ import pytest
 
 from lnsegfm.datasets.check import check
 from lnsegfm.datasets.dataset import open_dataset
+from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import write_volume
@@ -110,3 +111,11 @@ def test_other_layouts_are_refused_with_the_command_that_arranges_them(tmp_path,
     with pytest.raises(DataError) as error:
         open_dataset(root)
     assert f"or: lnsegfm data arrange {root} --out {root}_arranged." in str(error.value)
+
+
+def test_the_command_names_the_labels_that_were_said(tmp_path):
+    write_scan(tmp_path / "p1" / "ct.nii.gz")
+    with pytest.raises(DataError, match=rf"data arrange {tmp_path} --label 'lymph node=1' --label ignore=2 --out"):
+        open_dataset(tmp_path, LabelMap({"lymph node": 1}, ignore=2))
+    with pytest.raises(DataError, match=rf"no CT in it .*, or: lnsegfm data arrange {tmp_path} --out"):
+        diagnose_tree(tmp_path)

@@ -121,7 +121,7 @@ def open_dataset(
     if not root.is_dir():
         raise DataError(f"{root}: no such folder. Give the folder that holds images and labels.")
     description = _read_description(root)
-    cases = _find_cases(root, description)
+    cases = _find_cases(root, description, labels)
     if not cases:
         raise DataError(f"{root}: it holds no images ({', '.join(readable_endings())}). Put labelled scans into it.")
     labels, source = _labels_of(root, cases, labels, default_labels)
@@ -178,7 +178,7 @@ def _read_description(root: Path) -> Mapping[str, Any]:
     return content
 
 
-def _find_cases(root: Path, description: Mapping[str, Any]) -> tuple[Case, ...]:
+def _find_cases(root: Path, description: Mapping[str, Any], named: LabelMap | None) -> tuple[Case, ...]:
     if "dataset" in description:
         return tuple(dataset_list(root, description["dataset"], Case))
     if listed := training_list(root, description, Case):
@@ -187,15 +187,15 @@ def _find_cases(root: Path, description: Mapping[str, Any]) -> tuple[Case, ...]:
         if not (root / images).is_dir():
             continue
         if not (root / labels).is_dir():
-            remedy = arranging(root, "Put the masks there, named as their images")
+            remedy = arranging(root, "Put the masks there, named as their images", named)
             raise DataError(f"{root}: it has {images}/ and no {labels}/. {remedy}.")
         if images == "imagesTr" and not description:
-            remedy = arranging(root, "Add it, or rename to images/ and labels/")
+            remedy = arranging(root, "Add it, or rename to images/ and labels/", named)
             raise DataError(f"{root}: it has imagesTr/ and no dataset.json. {remedy}.")
         return _paired_cases(root / images, root / labels, suffixed=images == "imagesTr")
     raise DataError(
         f"{root}: neither an nnU-Net dataset (dataset.json, imagesTr/, labelsTr/) nor a folder with images/ and "
-        f"labels/. {arranging(root, 'Give the folder that holds them')}."
+        f"labels/. {arranging(root, 'Give the folder that holds them', named)}."
     )
 
 

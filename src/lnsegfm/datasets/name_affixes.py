@@ -50,7 +50,7 @@ def kind_of_folder(name: str) -> Kind | None:
 
 def bare_name(stem: str) -> str:
     """A name without the words for masks, images and modalities at its ends: ``mask-P7_ct`` is ``P7``; may be empty."""
-    parts = re.findall(r"[^\W_]+|[\W_]+", stem)
+    parts = _parts(stem)
     while parts and _says_kind(parts[-1]):
         parts.pop()
     while parts and _says_kind(parts[0]):
@@ -85,9 +85,20 @@ def without_part(text: str, part: str) -> str | None:
     return None
 
 
+def _parts(name: str) -> list[str]:
+    """A name's words and what is between them; ``label0001`` is a word for masks and a number."""
+    parts = []
+    for part in re.findall(r"[^\W_]+|[\W_]+", name):
+        match = re.fullmatch(r"([^\W\d_]+)(\d+)", part)
+        numbered = match is not None and match[1].lower() in MASK_WORDS | IMAGE_WORDS
+        parts += list(match.groups()) if match is not None and numbered else [part]
+    return parts
+
+
 def _words(name: str) -> list[str]:
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
-    return [word for each in (name, parted) for word in re.split(r"[\W_]+", each.lower()) if word]
+    words = [*_parts(name.lower()), *re.split(r"[\W_]+", parted.lower())]
+    return [word for word in words if word.strip(" _-.") and not re.fullmatch(r"[\W_]+", word)]
 
 
 def _says_kind(part: str) -> bool:

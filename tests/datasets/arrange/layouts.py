@@ -35,14 +35,18 @@ Builder = Callable[[Path], None]
 
 
 def files(image: str, *labels: str, ending: str = ".nii.gz", structures: bool = False) -> Builder:
-    """A layout by its patterns; ``{p}`` is the patient's name."""
+    """A layout by its patterns; ``{p}`` is the patient's name, ``{half}`` train or val."""
 
     def build(root: Path) -> None:
         for number, patient in enumerate(PATIENTS):
-            write_volume(root / f"{image.format(p=patient)}{ending}", scan(number), GRID)
+            name = {
+                "p": patient.removeprefix("P") if "img{p}" in image else patient,
+                "half": ["train", "val", "val"][number],
+            }
+            write_volume(root / f"{image.format(**name)}{ending}", scan(number), GRID)
             for k, label in enumerate(labels):
                 voxels = (mask(number, 1 + 2 * k) > 0).astype(np.uint8) if structures else both(number)
-                write_mask(root / f"{label.format(p=patient)}{ending}", voxels, GRID)
+                write_mask(root / f"{label.format(**name)}{ending}", voxels, GRID)
 
     return build
 
@@ -99,6 +103,14 @@ WHOLE = {
     "MSD": Layout(listed("imagesTr/{p}", "labelsTr/{p}")),
     "nnU-Net v1": Layout(listed("imagesTr/{p}", "labelsTr/{p}", on_disk="imagesTr/{p}_0000")),
     "MSD with other names": Layout(listed("a/{p}_x", "b/{p}_y"), names=tuple(f"{p}_y" for p in PATIENTS)),
+    "LiTS": Layout(files("volume-{p}", "segmentation-{p}")),
+    "KiTS": Layout(files("{p}/imaging", "{p}/segmentation")),
+    "SegTHOR": Layout(files("{p}/{p}", "{p}/GT")),
+    "BTCV": Layout(files("img/img{p}", "label/label{p}"), names=("1", "2", "10")),
+    "a folder that all have": Layout(files("{p}/NIFTI/CT", "{p}/NIFTI/mask")),
+    "folders that all of a kind have": Layout(files("{p}/Planning study/x/ct", "{p}/Contoured/mask")),
+    "halves": Layout(files("images/{half}/{p}", "labels/{half}/{p}")),
+    "centres": Layout(files("{half}/{p}_ct", "{half}/{p}_seg")),
     "patterns": Layout(files("A/{p}/1", "A/{p}/2"), {"images": ("A/*/1.nii.gz",), "labels": ("A/*/2.nii.gz",)}),
     "patterns of folders": Layout(files("one/{p}", "two/{p}"), {"images": ("one",), "labels": ("two/",)}),
     "patterns within names": Layout(
@@ -122,6 +134,8 @@ STRUCTURES = {
         files("images/{p}", *(f"masks/{s}/{{p}}" for s in PARTS), structures=True)
     ),
     "mask behind the structure": Layout(files("{p}/ct", *(f"{{p}}/{s}_mask" for s in PARTS), structures=True)),
+    "structures in folders without a word": Layout(files("CT/{p}", *(f"{s}/{{p}}" for s in PARTS), structures=True)),
+    "a folder that says nothing": Layout(files("{p}/CT", *(f"{{p}}/RTSTRUCT/{s}" for s in PARTS), structures=True)),
     "patterns": Layout(
         files("q/{p}/one", *(f"q/{{p}}/two/{s}" for s in PARTS), structures=True),
         {"images": ("q/*/one.nii.gz",), "labels": ("q/*/two/*.nii.gz",)},

@@ -216,3 +216,18 @@ def test_patterns_that_fit_nothing_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no image files.*lnsegfm data convert dicom"):
         plan_arrangement(tmp_path / "empty")
+
+
+def test_scans_of_one_patient_are_named_as_such(tmp_path):
+    for number, place in enumerate(("P1/20190304", "P1/20200101", "P2/visit_1", "siteA/anna", "siteA/berta")):
+        write_volume(tmp_path / "in" / place / "ct.nii.gz", scan(number), GRID)
+        write_mask(tmp_path / "in" / place / "mask.nii.gz", both(number), GRID)
+    result = arrange(tmp_path / "in", tmp_path / "out", NODE)
+    assert open_dataset(tmp_path / "out").subjects == {
+        "P1_20190304": "P1", "P1_20200101": "P1", "P2_visit_1": "P2", "siteA_anna": "siteA_anna",
+        "siteA_berta": "siteA_berta",
+    }  # fmt: skip
+    assert "4 patients in 5 cases, by their folders (subjects.csv)." in result.notes
+    files("images/{half}/{p}", "labels/{half}/{p}")(tmp_path / "halves")
+    arrange(tmp_path / "halves", tmp_path / "of_halves", NODE)
+    assert not (tmp_path / "of_halves" / "subjects.csv").exists()

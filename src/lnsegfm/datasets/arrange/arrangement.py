@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ from lnsegfm.datasets.listed_files import dataset_list, training_list
 from lnsegfm.errors import DataError
 from lnsegfm.messages import counted
 from lnsegfm.storage import read_json
+
+_VISIT = re.compile(
+    r"(19|20)\d{2}([-_.]?\d{2}){0,2}|(ses|session|visit|scan|study|tp|timepoint|week|month|day|v|t)?[-_ ]?\d{1,3}"
+    r"|baseline|follow[-_ ]?up[-_ ]?\d*|pre|post",
+    re.IGNORECASE,
+)
+"""Folders within a patient's that name a date or a visit."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,10 @@ def plan_arrangement(source: Path, options: ArrangeOptions | None = None) -> Arr
     taken = {case.name for case in cases}
     lone = [f.place for f in pairing.left_over] + [p for name in failed for p in _places(pairing, name)]
     notes = [*named.notes, *_other_modalities(pairing.left_over)]
+    if (subjects := len({case.subject for case in cases})) < len(cases):
+        notes.append(
+            f"{counted(subjects, 'patient')} in {counted(len(cases), 'case')}, by their folders (subjects.csv)."
+        )
     return Arrangement(
         source=source,
         cases=tuple(cases),
@@ -137,7 +149,11 @@ def _case(scan: ScanFiles, parts: tuple[MaskPart, ...], missing: tuple[str, ...]
 
 
 def _subject(scan: ScanFiles) -> str:
-    return "_".join(scan.dirs) or scan.name
+    """The folders that name a patient: those with a digit, without the dates and visits at their end."""
+    dirs = list(scan.dirs)
+    while len(dirs) > 1 and _VISIT.fullmatch(dirs[-1]):
+        dirs.pop()
+    return "_".join(dirs) if any(letter.isdigit() for letter in "".join(dirs)) else scan.name
 
 
 def _invalid(name: str) -> str | None:

@@ -128,13 +128,12 @@ def _scans(images: Sequence[FoundFile], source: Path, mask_stems: frozenset[str]
     for file in images:
         folders[file.dirs].append(file)
     scans = [scan for dirs, group in sorted(folders.items()) for scan in _of_folder(dirs, group, source, mask_stems)]
-    counted = Counter(scan.name.casefold() for scan in scans)
-    named: dict[str, ScanFiles] = {}
-    for scan in scans:
-        name = scan.name
-        if counted[name.casefold()] > 1:  # the same name in several folders of images: their places tell them apart
-            name = "_".join(dict.fromkeys((*scan.images[0].place.split("/")[:-1], scan.stems[0] or scan.name)))
-        named[name] = replace(scan, name=name)
+    if len(scans) > len(folders):  # folders of several scans: the files' own names, where they have any
+        scans = [replace(scan, name=scan.stems[-1] or scan.name) for scan in scans]
+    for parts in (_with_folders, _with_place):  # the same name twice: folders, then the whole place tell them apart
+        counted = Counter(scan.name.casefold() for scan in scans)
+        scans = [replace(s, name=parts(s)) if counted[s.name.casefold()] > 1 else s for s in scans]
+    named = {scan.name: scan for scan in scans}
     return dict(sorted(named.items()))
 
 
@@ -159,12 +158,20 @@ def _of_folder(
         if len(channels) == 1:
             name = "_".join(dirs) or core or _folder_name(group[0].path, source)
         else:
-            name = core or stem
-            if dirs and without_part(name, dirs[-1]) is None:
-                name = "_".join((*dirs, name))
+            name = core or stem or _folder_name(group[0].path, source)
         stems = tuple(sorted({s for s in (stem, core) if s}, key=len, reverse=True))
         scans.append(ScanFiles(name, dirs, stems or ("",), tuple(files[number] for number in sorted(files))))
     return scans
+
+
+def _with_folders(scan: ScanFiles) -> str:
+    own = [folder for folder in scan.dirs if without_part(scan.name, folder) is None]
+    return "_".join((*own, scan.name))
+
+
+def _with_place(scan: ScanFiles) -> str:
+    folders = scan.images[0].place.split("/")[:-1]
+    return "_".join(dict.fromkeys((*folders, scan.stems[0] or scan.name)))
 
 
 def _folder_name(path: Path, source: Path) -> str:

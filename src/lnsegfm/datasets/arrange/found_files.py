@@ -48,8 +48,8 @@ def find_files(source: Path, images: Sequence[str] = (), labels: Sequence[str] =
     places = sorted(_places(source))
     shared = _shared_folders([place.split("/")[:-1] for place in places])
     guessed = _guessed(source, places, shared)
-    found = []
-    for file in guessed:
+    found: list[FoundFile] = []
+    for file in _without_constant_folders(guessed):
         of_image = next((n for n, p in enumerate(images) if _captures(p, file.place) is not None), None)
         of_label = next((p for p in labels if _captures(p, file.place) is not None), None)
         if of_image is not None:
@@ -101,6 +101,15 @@ def _guessed(source: Path, places: Sequence[str], shared: int) -> list[FoundFile
             FoundFile(source / place, place, dirs, stem(place), kind, _role(place, folders[:shared], own, dirs))
         )
     return found
+
+
+def _without_constant_folders(files: Sequence[FoundFile]) -> list[FoundFile]:
+    """The files without folders that all of their kind lie in, such as the ``NIFTI`` of ``P7/NIFTI/CT.nii.gz``."""
+    constant: dict[Kind | None, set[str]] = {}
+    for kind in {file.kind for file in files}:
+        folders = [file.dirs for file in files if file.kind == kind]
+        constant[kind] = set.intersection(*map(set, folders)) if len(set(folders)) > 1 else set()
+    return [replace(file, dirs=tuple(d for d in file.dirs if d not in constant[file.kind])) for file in files]
 
 
 def _kind(folders: Sequence[str], name: str, siblings: Sequence[Kind | None]) -> Kind | None:

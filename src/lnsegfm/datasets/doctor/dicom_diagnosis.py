@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lnsegfm.datasets.arranging_command import arranging
 from lnsegfm.datasets.doctor.cohort_checks import Cohort, holds_hu
 from lnsegfm.datasets.doctor.diagnose import CaseArrays, DiagnosedCase, Diagnosis
 from lnsegfm.datasets.doctor.dicom_annotations import (
@@ -55,7 +56,8 @@ def diagnose_tree(
     index = find_series(root, straighten=stacks.straighten, resample_uneven=stacks.resample_uneven)
     if not (index.series or index.refused or index.structures or index.segmentations):
         held = ", ".join(f"{count} {modality} images" for modality, count in index.others) or "no DICOM"
-        raise DataError(f"{root}: no CT in it ({held}). Give a dataset, or a folder tree or zip with DICOM CT series.")
+        remedy = arranging(root, "Give a dataset, or a folder tree or zip with DICOM CT series")
+        raise DataError(f"{root}: no CT in it ({held}). {remedy}.")
     findings = [_refused(refusal, among=bool(index.series)) for refusal in index.refused]
     annotations = read_annotations(index, findings, patterns, options)
     choice = choose_of_tree(index.series, selectors, annotated=annotated_places(annotations.references))
