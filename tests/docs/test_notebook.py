@@ -12,7 +12,7 @@ nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "adapt_and_predict.ipynb"
-SHORT = {"BASE_CASES": 3, "CLINIC_CASES": 6, "BASE_ITERATIONS": 2, "ITERATIONS": 2}
+SHORT = {"CASES": 4, "SHOTS": 2, "ITERATIONS": 2}
 
 
 def shortened(notebook: Any) -> Any:
@@ -43,7 +43,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 def test_the_notebook_in_the_repository_shows_a_run_and_a_prediction() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
 
-    assert all("Not for clinical use" in shown(notebook, name) for name in ("base", "run", "prediction"))
+    assert all("Not for clinical use" in shown(notebook, name) for name in ("before", "run", "prediction"))
     assert NOTEBOOK.stat().st_size < 100_000  # results alone, no bars of progress
 
 

@@ -49,7 +49,8 @@ def test_the_wheel_is_the_package(distributions: tuple[Path, Path]) -> None:
         names = {n for n in wheel.namelist() if ".dist-info/" not in n}
 
     assert names == files_of_the_package()
-    for needed in ("py.typed", "report/page.html.j2", "registry/manifest.json"):
+    base = "registry/built_in/phantom-neck/fold_0/checkpoint_final.pth"
+    for needed in ("py.typed", "report/page.html.j2", "registry/manifest.json", "registry/totalsegmentator.json", base):
         assert f"lnsegfm/{needed}" in names
     assert any(n.startswith("lnsegfm/training/ext/") and n.endswith(".py") for n in names)  # trainers for nnU-Net
 
@@ -104,7 +105,9 @@ def installed(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPat
 
 def outside(*words: object, folder: Path) -> str:
     """Run a command in a folder, with nothing that leads to the source tree; its standard output."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {
+        "LNSEGFM_HOME": str(folder / "home")
+    }
     done = subprocess.run([*map(str, words)], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -114,6 +117,8 @@ def outside(*words: object, folder: Path) -> str:
 def test_the_wheel_runs_the_demo_outside_the_tree(installed: Path, tmp_path: Path) -> None:
     place = outside(installed / "python", "-c", "import lnsegfm; print(lnsegfm.__file__)", folder=tmp_path)
     assert Path(place.strip()).is_relative_to(installed.parent)
+
+    assert outside(installed / "lnsegfm", "models", "verify", folder=tmp_path) == "phantom-neck: as it was stored\n"
 
     few = ("--base-iterations", 3, "--iterations", 3)
     outside(installed / "lnsegfm", "demo", "--out", "demo", *few, folder=tmp_path)

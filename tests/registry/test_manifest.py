@@ -77,7 +77,7 @@ def test_totalsegmentators_open_tasks():
         assert card.title == f"TotalSegmentator, task id {number}"
         assert card.licence.startswith("Apache-2.0;")
         assert "10.1148/ryai.230024" in card.citation
-        assert (card.sha256, card.bytes, card.axes) == (None, None, "RAS")  # nobody publishes hash and size
+        assert (card.sha256, card.bytes, card.axes) == (None, None, "RAS")
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,7 @@ def test_pull_tells_the_recorded_hash_and_show_knows_it(run, manifest, installed
     path, write = manifest
     write(sha256=None, bytes=None)
     digest = hashlib.sha256(CONTENT).hexdigest()
-    assert "not published; recorded at the first pull" in run("show", "base", "--manifest", path)[1]
+    assert "none in its card; recorded at the first pull" in run("show", "base", "--manifest", path)[1]
     assert digest in run("pull", "base", "--manifest", path)[2]
     assert json.loads(run("show", "base", "--json")[1])["recorded"]["sha256"] == digest
     assert "recorded at the first pull on" in " ".join(run("show", "base")[1].replace("│", " ").split())

@@ -1,4 +1,4 @@
-"""Nobody publishes a hash: that of the first download is recorded and compared at every later one."""
+"""A card names no hash: that of the first download is recorded and compared at every later one."""
 
 from __future__ import annotations
 

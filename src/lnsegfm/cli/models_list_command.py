@@ -154,8 +154,8 @@ def _hash(card: ModelCard) -> str:
     if card.sha256 is not None or not has_record(card):
         return card.sha256 or "not known"
     if recorded := recorded_file(card):
-        return f"{recorded.sha256}, recorded at the first pull on {recorded.recorded_at} (nobody publishes one)"
-    return "not published; recorded at the first pull"
+        return f"{recorded.sha256}, recorded at the first pull on {recorded.recorded_at} (its card names none)"
+    return "none in its card; recorded at the first pull"
 
 
 def _whence(card: ModelCard) -> str:

@@ -40,7 +40,7 @@ def pull(
 ) -> None:
     """Download a model, check it, and store it, so that `--model NAME` finds it.
 
-    An interrupted download goes on where it was when the command is run again. Where nobody publishes a SHA-256, that
+    An interrupted download goes on where it was when the command is run again. Where a card names no SHA-256, that
     of the first download is recorded, and later ones are compared with it.
     """
     from lnsegfm.cli.console import console

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from lnsegfm.errors import ConfigError
 
 
@@ -76,6 +74,8 @@ def draw_shots(
         raise ConfigError(f"shots {shots}: one trains on at least one case. Use shots >= 1.")
     if shots is not None and shots > len(names):
         raise ConfigError(f"shots {shots}: there are only {len(names)} labelled cases. Use shots <= {len(names)}.")
+    import numpy as np  # `import lnsegfm` loads none
+
     ordered = sorted(names)
     permuted = [ordered[i] for i in np.random.default_rng([draw]).permutation(len(ordered))]
     taken = len(permuted) if shots is None else shots

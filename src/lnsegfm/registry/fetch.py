@@ -101,7 +101,7 @@ def _recorded(wanted: _Wanted, place: Path, progress: Progress) -> Path:
     """Record the hash of a file that is the first of its model; and its place."""
     if wanted.sha256 is None and has_record(wanted.card):
         hashed = record_file(wanted.card, place).sha256
-        progress.stage(f"SHA-256 {hashed} is recorded: nobody publishes one, so every later pull is compared with it")
+        progress.stage(f"SHA-256 {hashed} is recorded: its card names none, so every later pull is compared with it")
     return place
 
 
@@ -234,7 +234,7 @@ class _Wanted:
             was = "The download was removed; ask" if removed else "Ask"
             raise UnsafeFile(
                 f"Model {card.name}: its file has changed: its SHA-256 is {actual}, and at the first pull on "
-                f"{self.recorded.recorded_at} it was {self.sha256}. {was} who keeps it why. "
+                f"{self.recorded.recorded_at} it was {self.sha256}. {was} its keeper why. "
                 f"If you trust the new file: lnsegfm models pull {card.name} --accept-change"
             )
         raise UnsafeFile(

@@ -1,4 +1,4 @@
-"""The SHA-256 of downloads that nobody publishes one for: recorded at the first, compared at every later one.
+"""The SHA-256 of downloads whose cards name none: recorded at the first, compared at every later one.
 
 A record is a small file of its own below ``LNSEGFM_HOME/recorded``, one for a model and the place that its card names;
 a mirror holds the same file, so it has none of its own. The first file is taken as it comes; one that has changed since
@@ -52,7 +52,7 @@ class RecordedFile(Record):
 
 
 def has_record(card: ModelCard) -> bool:
-    """Whether a hash is recorded for a model of this card: it can be downloaded, and nobody publishes one."""
+    """Whether a hash is recorded for a model of this card: it can be downloaded, and the card names none."""
     return card.sha256 is None and isinstance(card.location, HttpsLocation | HuggingFaceLocation)
 
 
