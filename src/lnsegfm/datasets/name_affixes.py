@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,7 @@ def kind_of_folder(name: str) -> Kind | None:
     return None if any(letter.isdigit() for letter in name) else kind_of_name(name)
 
 
+@lru_cache(maxsize=1 << 16)
 def bare_name(stem: str) -> str:
     """A name without the words for masks, images and modalities at its ends: ``mask-P7_ct`` is ``P7``; may be empty."""
     parts = _parts(stem)
@@ -75,14 +77,25 @@ def without_part(text: str, part: str) -> str | None:
 
     ``P7_Parotid_L`` without ``P7`` is ``Parotid_L``; ``P70_seg`` has no ``P7``.
     """
-    if not part:
-        return None
     if text == part:
-        return ""
-    for before, after in (("", r"[\W_]+(.+)"), (r"(.+?)[\W_]+", "")):
-        if match := re.fullmatch(f"{before}{re.escape(part)}{after}", text):
-            return match[1]
+        return "" if part else None
+    if not part or part not in text:
+        return None
+    if text.startswith(part) and not text[len(part)].isalnum():
+        return re.sub(r"^[\W_]+", "", text[len(part) :]) or None
+    if text.endswith(part) and not text[-len(part) - 1].isalnum():
+        return re.sub(r"[\W_]+$", "", text[: -len(part)]) or None
     return None
+
+
+def word_ends(name: str) -> list[str]:
+    """What a name begins with, up to the end of each of its words but the last: ``P7_Parotid_L``: P7, P7_Parotid."""
+    return [name[: match.start()] for match in re.finditer(r"(?<=[^\W_])[\W_]+(?=[^\W_])", name)]
+
+
+def word_starts(name: str) -> list[str]:
+    """What a name ends with, from the start of each of its words but the first: ``seg_P7``: P7."""
+    return [name[match.end() :] for match in re.finditer(r"(?<=[^\W_])[\W_]+(?=[^\W_])", name)]
 
 
 def _parts(name: str) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from lnsegfm.datasets.arrange.found_files import FoundFile
-from lnsegfm.datasets.name_affixes import bare_name, without_part
+from lnsegfm.datasets.name_affixes import bare_name, without_part, word_ends, word_starts
 from lnsegfm.datasets.nnunet_layout import parse_image_name
 from lnsegfm.spelling import normalise_name
 
@@ -76,9 +77,10 @@ def pair(files: Sequence[FoundFile], source: Path) -> FolderPairing:
     images, masks, others = _sorted_by_kind(files)
     scans = _scans(images, source, frozenset(mask.stem for mask in masks))
     found: dict[str, list[MaskFile]] = defaultdict(list)
-    left = list(others)
+    left, everyone = list(others), list(scans.values())
+    of_folder, index = _by_folder(everyone), _by_name(everyone)
     for file in masks:
-        owner = _owner(file, list(scans.values()))
+        owner = _owner(file, everyone, of_folder, index)
         if owner is None:
             left.append(file)
         else:
@@ -110,11 +112,12 @@ def _sorted_by_kind(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[F
 
 def _shortest_names(files: Sequence[FoundFile]) -> list[FoundFile]:
     """Of ``P7``, ``P7_Parotid_L``, ``P7_Cord`` the first: the names with which others of their folder begin."""
+    names = {(file.dirs, file.stem) for file in files}
+    begun = {(file.dirs, part) for file in files for part in word_ends(file.stem)}
     return [
         file
         for file in files
-        if any(o.dirs == file.dirs and o is not file and without_part(o.stem, file.stem) for o in files)
-        and not any(o.dirs == file.dirs and o is not file and without_part(file.stem, o.stem) for o in files)
+        if (file.dirs, file.stem) in begun and not any((file.dirs, part) in names for part in word_ends(file.stem))
     ]
 
 
@@ -180,25 +183,52 @@ def _folder_name(path: Path, source: Path) -> str:
     return next((name for name in reversed(folders) if bare_name(name)), "case")
 
 
-def _owner(file: FoundFile, scans: Sequence[ScanFiles]) -> tuple[str, str | None] | None:
+def _by_folder(scans: Iterable[ScanFiles]) -> dict[tuple[str, ...], list[ScanFiles]]:
+    of_folder: dict[tuple[str, ...], list[ScanFiles]] = defaultdict(list)
+    for scan in scans:
+        of_folder[scan.dirs].append(scan)
+    return dict(of_folder)
+
+
+def _by_name(scans: Iterable[ScanFiles]) -> dict[str, list[ScanFiles]]:
+    """Scans by whatever may name them in the name of a mask or of its folder."""
+    index: dict[str, list[ScanFiles]] = defaultdict(list)
+    for scan in scans:
+        for part in {*scan.stems, scan.name, *scan.dirs[-1:]} - {""}:
+            index[part].append(scan)
+    return dict(index)
+
+
+def _called(
+    file: FoundFile, scans: Sequence[ScanFiles], index: Mapping[str, Sequence[ScanFiles]]
+) -> Iterator[tuple[str, ScanFiles]]:
+    """The scans that a mask's name begins or ends with, or one of its folders is called after, and what names them."""
+    for part in {file.stem, *word_ends(file.stem), *word_starts(file.stem), *file.dirs}:
+        for scan in index.get(part, ()):
+            if scan in scans:
+                yield part, scan
+
+
+def _owner(
+    file: FoundFile,
+    scans: Sequence[ScanFiles],
+    of_folder: Mapping[tuple[str, ...], Sequence[ScanFiles]],
+    index: Mapping[str, Sequence[ScanFiles]],
+) -> tuple[str, str | None] | None:
     """The case that a mask belongs to, and the structure that its name states; None where no name or folder tells."""
-    inside = [scan for scan in scans if scan.dirs and file.dirs[: len(scan.dirs)] == scan.dirs]
-    if inside:
-        deepest = max(len(scan.dirs) for scan in inside)
-        inside = [scan for scan in inside if len(scan.dirs) == deepest]
-        if len(inside) == 1:
-            return inside[0].name, _structure(file, inside[0], deepest)
-    candidates = inside or scans
+    deepest = next((n for n in range(len(file.dirs), 0, -1) if file.dirs[:n] in of_folder), 0)
+    inside = of_folder[file.dirs[:deepest]] if deepest else []
+    if len(inside) == 1:
+        return inside[0].name, _structure(file, inside[0], deepest)
     if not inside and len(scans) == 1 and not file.dirs and not scans[0].dirs:
         return scans[0].name, _structure(file, scans[0], 0)
     matched: list[tuple[int, ScanFiles, str]] = []
-    for scan in candidates:
-        for part in {*scan.stems, scan.name, *scan.dirs[-1:]} - {""}:
-            rest = without_part(file.stem, part)
-            if rest is not None and not rest[:1].isdigit():
-                matched.append((len(part), scan, rest))
-            elif part in file.dirs:
-                matched.append((len(part), scan, file.stem))
+    for part, scan in _called(file, inside or scans, index):
+        rest = without_part(file.stem, part)
+        if rest is not None and not rest[:1].isdigit():
+            matched.append((len(part), scan, rest))
+        elif part in file.dirs:
+            matched.append((len(part), scan, file.stem))
     if matched:
         longest = max(length for length, _, _ in matched)
         best = {scan.name: (scan, rest) for length, scan, rest in matched if length == longest}
@@ -206,16 +236,17 @@ def _owner(file: FoundFile, scans: Sequence[ScanFiles]) -> tuple[str, str | None
             ((scan, rest),) = best.values()
             extra = [name for name in file.dirs if name not in (*scan.dirs, scan.name, *scan.stems)]
             return scan.name, _joined([*extra, bare_name(rest)])
-    return _by_spelling(file, candidates)
+    return _by_spelling(file, inside or scans)
 
 
 def _by_spelling(file: FoundFile, scans: Sequence[ScanFiles]) -> tuple[str, str | None] | None:
     """``CHUM_001_seg`` is of ``CHUM-001``, where only one case is spelt alike."""
-    own = normalise_name(bare_name(file.stem) or (file.dirs[-1] if file.dirs else ""))
-    alike = [
-        scan for scan in scans if own and own in {normalise_name(bare_name(s) or s) for s in (*scan.stems, scan.name)}
-    ]
+    own = _spelling(bare_name(file.stem) or (file.dirs[-1] if file.dirs else ""))
+    alike = [scan for scan in scans if own and own in {_spelling(bare_name(s) or s) for s in (*scan.stems, scan.name)}]
     return (alike[0].name, None) if len(alike) == 1 else None
+
+
+_spelling = lru_cache(maxsize=1 << 16)(normalise_name)
 
 
 def _structure(file: FoundFile, scan: ScanFiles, depth: int) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lnsegfm.errors import DataError
-from lnsegfm.imaging.files import read_mask
+from lnsegfm.imaging.files import ending, read_mask
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_error import COPY_AGAIN, ImageError
 from lnsegfm.imaging.image_form import image_form
@@ -40,6 +40,8 @@ def segments_of(path: Path) -> tuple[SlicerSegment, ...]:
     Raises:
         ImageError: Two segments with one name.
     """
+    if ending(path) != ".nrrd":  # of thousands of masks none is opened for its name alone
+        return ()
     try:
         if image_form(path) != "nrrd":
             return ()
