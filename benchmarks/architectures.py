@@ -45,8 +45,8 @@ def plan_of(name: str, *, reduced: bool, checkpointing: bool) -> tuple[tuple[int
         patch, features = ((32, 32, 64), 12) if reduced else (card.release_patch, 48)
         return patch, card.build_plan((features,), (), checkpointing=checkpointing)
     strides, kernels = topology((1.0, 1.0, 1.0), card.release_patch)
-    width = 4 if reduced else 32
-    features = [min(10 * width, width * 2**stage) for stage in range(len(strides))]
+    features = card.stage_features(len(strides))
+    features = tuple(width // 8 for width in features) if reduced else features
     patch = (32, 32, 64) if reduced else card.release_patch
     return patch, card.build_plan(features, strides, kernels)
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.methods.table import METHODS
 from lnsegfm.networks import genesis_unet, seg_res_net, stu_net
+from lnsegfm.networks.architectures import ARCHITECTURES
 from lnsegfm.networks.cards import NETWORKS, find_card
 from lnsegfm.networks.genesis_unet import GenesisUNet
 from lnsegfm.networks.parameter_roles import parameters_of
@@ -83,6 +84,21 @@ def test_stu_net_is_the_papers(blocks: tuple[int, ...]) -> None:
         given = network(image)
     assert len(given) == len(wanted)
     assert all(torch.allclose(one, other) for one, other in zip(given, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("stunet-s", 14.60), ("stunet-b", 58.26), ("stunet-l", 440.30), ("stunet-h", 1457.33)]
+)
+def test_a_stu_net_at_full_size_has_the_papers_parameters(name: str, millions: float) -> None:
+    """Table 1 of the paper, whose models have 105 outputs; six stages, whatever number of strides is planned."""
+    card = ARCHITECTURES[name]
+    for strides in ([[1, 1, 1]] + [[2, 2, 2]] * 4, [[1, 1, 1]] + [[2, 2, 2]] * 6):
+        plan = card.build_plan(card.stage_features(len(strides)), strides)["arch_kwargs"]
+        assert plan["strides"] == [*strides, [1, 1, 1]][:6]
+        with torch.device("meta"):
+            counts = [sum(p.numel() for p in STUNet(1, k, **plan).parameters()) for k in (105, 2)]
+        assert counts[0] / 1e6 == pytest.approx(millions, abs=0.01)
+        assert counts[1] == card.parameters
 
 
 def genesis_reference(x: Tensor, w: Weights) -> Tensor:

@@ -48,7 +48,12 @@ class Trained:
     clinic: Path
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+SIZES = ("stunet-s", "stunet-l", "stunet-h")
+"""At the size of a test these differ from stunet-b in the number of blocks alone."""
+EACH = [pytest.param(name, marks=pytest.mark.long) if name in SIZES else name for name in ARCHITECTURES]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
     data = write_scenes(folder / "source", 3)
@@ -121,7 +126,7 @@ def planned(name: str, data: Path, work: Path, preset: str, memory: float | None
     return configuration
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EACH)
 def test_nnunets_planner_plans_it_for_the_memory_given(name: str, world: Any, tmp_path: Path) -> None:
     small = planned(name, world.clinic, tmp_path / "w", "default", 2)
     usual = planned(name, world.clinic, tmp_path / "w", "default")
@@ -132,14 +137,15 @@ def test_nnunets_planner_plans_it_for_the_memory_given(name: str, world: Any, tm
         assert usual["architecture"]["arch_kwargs"]["feature_size"] == 48
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EACH)
 def test_the_releases_patch_and_schedule_are_a_preset(name: str, world: Any, tmp_path: Path) -> None:
     configuration = planned(name, world.clinic, tmp_path / "w", RELEASE)
     swin = name.startswith("swin")
     assert configuration["patch_size"] == ([64, 128, 192] if swin else [80, 112, 224])
     assert configuration["batch_size"] == 2
     features = configuration["architecture"]["arch_kwargs"].get("features_per_stage")
-    assert features == (None if swin else [32, 64, 128, 256, 320, 320])
+    wide = [ARCHITECTURES[name].width * factor for factor in (1, 2, 4, 8, 16, 16)]
+    assert features == (None if swin else wide if name.startswith("stunet") else [32, 64, 128, 256, 320, 320])
     method, lr, iterations = PretrainSettings(architecture=name, preset=RELEASE).recipe()
     assert (method.rule, lr, iterations) == ("sgd", 1e-2, 2000 * 250)
 

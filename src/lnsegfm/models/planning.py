@@ -14,7 +14,14 @@ from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.errors import UnknownName
 from lnsegfm.models.fingerprint import fingerprint, run_nnunet_planner
 from lnsegfm.models.plans import CONFIGURATION, dataset_name
-from lnsegfm.networks.architectures import ARCHITECTURES, SWIN, SWIN_GB_PER_VOXEL, Architecture, require_patch
+from lnsegfm.networks.architectures import (
+    ARCHITECTURES,
+    STU_NET,
+    SWIN,
+    SWIN_GB_PER_VOXEL,
+    Architecture,
+    require_patch,
+)
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
 from lnsegfm.nnunet.planners import topology
 from lnsegfm.progress import Progress
@@ -124,6 +131,8 @@ def plans_for_preset(
         patch = swin_patch(configuration["patch_size"], configuration["median_image_size_in_voxels"], memory)
         set_patch(configuration, architecture, patch, checkpointing=checkpointing)
         configuration["batch_size"] = 2
+    elif architecture.network == STU_NET:  # nnU-Net plans for its U-Net, whose patch and strides are taken
+        set_patch(configuration, architecture, configuration["patch_size"], checkpointing=checkpointing)
     elif checkpointing:
         architecture.build_plan((1,), ((1, 1, 1),), checkpointing=True)  # refuses
     return plans
@@ -146,8 +155,9 @@ def set_patch(
         require_patch(patch_size, plan["arch_kwargs"]["strides"])
     else:
         strides, kernels = topology(configuration["spacing"], patch_size)
-        features = [min(320, 32 * 2**stage) for stage in range(len(strides))]
-        plan = architecture.build_plan(features, strides, kernels, checkpointing=checkpointing)
+        plan = architecture.build_plan(
+            architecture.stage_features(len(strides)), strides, kernels, checkpointing=checkpointing
+        )
     configuration["patch_size"] = list(patch_size)
     configuration["architecture"] = plan
 

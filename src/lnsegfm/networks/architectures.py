@@ -21,6 +21,8 @@ TRAINER_PREFIX = "nnUNetTrainer_"
 
 ENCODER_BLOCKS = {PLAIN: (2,) * 12, RESENC: (1, 3, 4, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6)}
 DECODER_CONVOLUTIONS = {PLAIN: 2, RESENC: 1}
+STU_WIDTHS = (1, 2, 4, 8, 16, 16)
+"""Channels of a STU-Net's stages in multiples of the first; at full size it has these six, whatever the data."""
 SWIN_HALVINGS = 5
 SWIN_GB_PER_VOXEL = 15.9 / (64 * 128 * 192)
 """GPU memory of one patch voxel at feature_size 48, batch 2, half precision, with activation checkpointing: from the
@@ -60,6 +62,8 @@ class Architecture:
         reported: Figures of the release; None where there are none.
         extra: Further arguments of the class.
         trainer: Name of a trainer under ``nnUNetv2_train`` that brings this network, after ``nnUNetTrainer_``.
+        width: Channels of a STU-Net's first stage at full size.
+        blocks: Residual blocks of each of its stages.
     """
 
     name: str
@@ -73,6 +77,14 @@ class Architecture:
     reported: Reported | None = None
     extra: Mapping[str, Any] | None = None
     trainer: str | None = None
+    width: int = 32
+    blocks: int = 1
+
+    def stage_features(self, stages: int) -> tuple[int, ...]:
+        """Channels of each stage of a U-Net at full size; a STU-Net has six stages whatever is asked for."""
+        if self.network == STU_NET:
+            return tuple(self.width * factor for factor in STU_WIDTHS)
+        return tuple(min(320, 32 * 2**stage) for stage in range(stages))
 
     def trainer_name(self) -> str:
         """The class that ``nnUNetv2_train -tr`` knows the trainer by."""
@@ -97,8 +109,8 @@ class Architecture:
 
         Args:
             features: Channels of each stage; a SwinUNETR takes the first and doubles it at each stage.
-            strides: Strides of each stage, (z, y, x).
-            kernels: Kernel extents of each stage, (z, y, x); 3x3x3 unless given.
+            strides: Strides of each stage, (z, y, x); of a STU-Net the first ones count, and further ones are 1.
+            kernels: Kernel extents of each stage, (z, y, x); 3x3x3 unless given, and always of a STU-Net.
             checkpointing: Recompute activations of a SwinUNETR's transformer in the backward pass.
 
         Raises:
@@ -114,6 +126,16 @@ class Architecture:
             return {"network_class_name": SWIN, "arch_kwargs": arguments, "_kw_requires_import": []}
         if checkpointing:
             raise ConfigError(f"Checkpointing: {self.name} has none. Use it with swinunetr or swinunetr-v2.")
+        if self.network == STU_NET:
+            stages = len(features)
+            fitted = [*map(list, strides[:stages]), *[[1, 1, 1]] * (stages - len(strides))]
+            arguments = {
+                "features_per_stage": list(features),
+                "n_blocks_per_stage": [self.blocks] * stages,
+                "strides": fitted,
+                "kernel_sizes": [[3, 3, 3]] * stages,
+            }
+            return {"network_class_name": STU_NET, "arch_kwargs": arguments, "_kw_requires_import": []}
         stages = len(strides)
         blocks = "n_conv_per_stage" if self.network == PLAIN else "n_blocks_per_stage"
         return {
@@ -145,6 +167,8 @@ class Architecture:
 
 _NNUNET = "Isensee et al., Nature Methods 2021, https://doi.org/10.1038/s41592-020-01008-z"
 _RESENC = "Isensee et al., MICCAI 2024, https://arxiv.org/abs/2404.09556"
+_STU = "Huang et al., 2023, https://arxiv.org/abs/2304.06716"
+_STU_LINE = "STU-Net, a U-Net of residual blocks, {}"
 _RESENC_LINE = "U-Net with residual encoder, for GPUs of {} GB"
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -217,6 +241,26 @@ ARCHITECTURES: dict[str, Architecture] = {
             reported=Reported(80.97, 131.4, 14.5),
             extra={"use_v2": True},
             trainer="SwinUNETRv2",
+        ),
+        *(
+            Architecture(
+                name=f"stunet-{size[0]}",
+                summary=_STU_LINE.format(size),
+                source=_STU,
+                network=STU_NET,
+                planner="ExperimentPlanner",
+                gpu_memory_gb=8,
+                parameters=parameters,
+                release_patch=(80, 112, 224),
+                width=width,
+                blocks=blocks,
+            )
+            for size, width, blocks, parameters in (
+                ("small", 16, 1, 14_545_338),
+                ("base", 32, 1, 58_159_978),
+                ("large", 64, 2, 440_097_738),
+                ("huge", 96, 3, 1_457_019_178),
+            )
         ),
     )
 }

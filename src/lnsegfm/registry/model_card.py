@@ -18,7 +18,19 @@ from lnsegfm.registry.home import NAME, NAME_RULE
 AXIS_LETTERS = tuple(map("".join, product("RL", "AP", "IS")))
 """The letters of an axis code (`lnsegfm.imaging.axis_code`), in any order."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-Architecture = Literal["nnunet", "resenc-m", "resenc-l", "resenc-xl", "swinunetr", "swinunetr-v2", "other"]
+Architecture = Literal[
+    "nnunet",
+    "resenc-m",
+    "resenc-l",
+    "resenc-xl",
+    "swinunetr",
+    "swinunetr-v2",
+    "stunet-s",
+    "stunet-b",
+    "stunet-l",
+    "stunet-h",
+    "other",
+]
 
 
 def _printable(text: str) -> str:
@@ -177,7 +189,7 @@ class ModelCard(Record):
     Args:
         name: What a user calls it: lower case letters, digits, dots and dashes; never a path.
         title: One line for people.
-        architecture: One of the six architectures, or ``other`` where only its plans describe it.
+        architecture: One of the architectures, or ``other`` where only its plans describe it.
         task: What it segments, on which scans.
         labels: Label name to value in the mask; None where it is not published.
         channels: Names of the input channels, in order.

@@ -18,7 +18,7 @@ from lnsegfm.models.importing.normalise import normalise_fold
 from lnsegfm.models.importing.recognised import RecognisedModel
 from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.model_layout import CHECKPOINT, PREVIOUS_STAGE
-from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, SWIN
+from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, STU_NET, SWIN
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.plan_axes import axes_of_plans, with_axes
 from lnsegfm.nnunet.plan_configuration import resolve_configuration
@@ -197,13 +197,17 @@ def _card(
 
 
 def architecture_name(fold: Checkpoint) -> str:
-    """Which of the six architectures a fold is, as far as its plans tell; ``other`` where they do not."""
+    """Which of the architectures a fold is, as far as its plans tell; ``other`` where they do not."""
     named = _architecture(fold)
     network, arguments = named["network_class_name"], named["arch_kwargs"]
     if network.rpartition(".")[2] == PLAIN.rpartition(".")[2]:
         return "nnunet"
     if network == SWIN:
         return "swinunetr-v2" if arguments.get("use_v2") else "swinunetr"
+    if network == STU_NET:
+        sizes = (arguments["features_per_stage"], set(arguments["n_blocks_per_stage"]))
+        named_so = (card for card in ARCHITECTURES.values() if card.network == STU_NET)
+        return next((c.name for c in named_so if sizes == (list(c.stage_features(6)), {c.blocks})), OTHER)
     if network.rpartition(".")[2] != RESENC.rpartition(".")[2]:
         return OTHER
     planned = re.search(r"ResEncUNet(M|L|XL)Plans", str(fold.plans.get("plans_name")))
