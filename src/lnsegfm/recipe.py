@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.case_choice import CaseChoice, Cases, number_or_cases
+from lnsegfm.datasets.sided_labels import MIRROR_AUTO, require_mirror
 from lnsegfm.errors import ConfigError, UnknownName
 from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.methods.table import load_method
@@ -76,6 +77,8 @@ class Recipe:
         time_limit_s: Stop training after this many seconds of it.
         early_stop: Stop after this many iterations in which the smoothed training loss did not fall.
         mirroring: Mirror patches at prediction, as nnU-Net does (8 times the work).
+        mirror: Along which axes training and prediction mirror (`lnsegfm.nnunet.mirroring`): ``auto``, ``all``,
+            ``none``, ``swap``, or axes of the patient such as ``y,z``.
         label_names: A label of the base to its name in the data, where they differ.
         plans: SHA-256 of nnU-Net plans to adapt into instead of the base's own.
         min_transfer: Share of the parameters that must come from the base; with less the run is refused.
@@ -103,6 +106,7 @@ class Recipe:
     time_limit_s: float | None = None
     early_stop: int | None = None
     mirroring: bool = True
+    mirror: str = MIRROR_AUTO
     label_names: Mapping[str, str] = field(default_factory=dict)
     plans: str | None = None
     min_transfer: float = 0.8
@@ -116,6 +120,7 @@ class Recipe:
             given = number_or_cases(getattr(self, name), f"--{name.replace('_', '-')}")
             object.__setattr__(self, name, tuple(sorted(given)) if isinstance(given, tuple) else given)
         _ = self.choice  # which checks itself
+        object.__setattr__(self, "mirror", require_mirror(self.mirror))
         if self.model_axes is not None:
             object.__setattr__(self, "model_axes", require_axes(self.model_axes, "--model-axes"))
         for name in ("batch_size", "early_stop"):
@@ -171,7 +176,11 @@ class Recipe:
         """What of it decides the result, as plain values: what has no effect is left out."""
         idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds", "cases", "exclude"}
         said = {key: value for key, value in self.to_json().items() if value or key not in idle}
-        return {key: value for key, value in said.items() if value is not None or key != "held_out"}
+        return {
+            key: value
+            for key, value in said.items()
+            if (value is not None or key != "held_out") and (key, value) != ("mirror", MIRROR_AUTO)
+        }
 
 
 def recipe_of(method: str) -> MethodRecipe:

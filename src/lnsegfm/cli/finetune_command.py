@@ -20,6 +20,7 @@ from lnsegfm.cli.shared_options import (
     Exclude,
     HeldOut,
     Labels,
+    Mirror,
     Mirroring,
     ModelAxes,
     OnlyCases,
@@ -137,6 +138,7 @@ def finetune(
     ] = None,
     workers: Workers = None,
     mirroring: Mirroring = True,
+    mirror: Mirror = "auto",
     model_axes: ModelAxes = None,
     job: Job = None,  # noqa: ARG001 - its callback takes it
     write_job: WriteJob = None,
@@ -167,6 +169,7 @@ def finetune(
         time_limit_s=time_limit,
         early_stop=early_stop,
         mirroring=mirroring,
+        mirror=mirror,
         label_names=pairs(map_ or (), "--map", "lymph_node=node"),
         min_transfer=min_transfer,
         precision=precision,
@@ -269,6 +272,8 @@ def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
         grid = ", ".join(map(str, rates))
         say(f"Learning rate: the best of {grid} on the shots; {len(rates)} trainings come before the run's own")
     say(planned.orientation)
+    if planned.mirror:
+        say(planned.mirror)
     if planned.data.labels_from == "the base model":
         say(f"Labels: the data do not name them; taken as the base's ({planned.data.labels})")
     say(f"Trained on {counted(len(planned.split.shots), 'scan')}: {listed(planned.split.shots)}")

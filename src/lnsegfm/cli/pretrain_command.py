@@ -17,6 +17,7 @@ from lnsegfm.cli.shared_options import (
     Device,
     Exclude,
     Labels,
+    Mirror,
     Mirroring,
     OnlyCases,
     Workers,
@@ -81,6 +82,7 @@ def pretrain(
     device: Device = "auto",
     workers: Workers = None,
     mirroring: Mirroring = True,
+    mirror: Mirror = "auto",
     job: Job = None,  # noqa: ARG001 - its callback takes it
     write_job: WriteJob = None,
     as_json: AsJson = False,
@@ -109,6 +111,7 @@ def pretrain(
         held_out=held_out,
         seed=seed,
         mirroring=mirroring,
+        mirror=mirror,
         gpus=gpus,
         cases=cases_named(cases, "--cases") if cases is not None else None,
         exclude=cases_named(exclude, "--exclude") if exclude is not None else (),

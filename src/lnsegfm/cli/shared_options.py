@@ -37,6 +37,15 @@ Mirroring = Annotated[
         help="Predict 8 mirrored copies of each scan and average them, as nnU-Net does; without it 8 times faster.",
     ),
 ]
+Mirror = Annotated[
+    str,
+    typer.Option(
+        "--mirror",
+        metavar="auto|all|none|swap|AXES",
+        help="Axes along which patches, and copies at prediction, are mirrored. auto: the base's, less left-right "
+        "where labels name sides; swap: left and right labels change places with the flip; or axes such as y,z.",
+    ),
+]
 Memory = Annotated[
     float | None,
     typer.Option(

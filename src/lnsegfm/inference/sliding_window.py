@@ -22,6 +22,7 @@ from lnsegfm.inference.mirror_agreement import labels_of
 from lnsegfm.inference.tile_forward import PassObserver, TileForward, quick_forward
 from lnsegfm.inference.tile_positions import TilePosition, gaussian_importance, mirrorings, step_by_axis, tile_positions
 from lnsegfm.networks.cpu_allocator import reused_memory
+from lnsegfm.transforms.mirror_swap import MirrorSwap
 
 BATCH = 2
 """Tiles at once on an accelerator. On a CPU one at a time is the fastest, and takes the least memory."""
@@ -62,6 +63,7 @@ def sliding_window(
     air: Air | None = None,
     watch: PassObserver | None = None,
     only: Sequence[TilePosition] | None = None,
+    swap: MirrorSwap | None = None,
 ) -> Tensor:
     """The logits of a volume, averaged over tiles and their mirrored copies.
 
@@ -85,6 +87,7 @@ def sliding_window(
         watch: Called with the logits of each batch before and after averaging, to count mirror agreement. Not for
             reused tiles that are background in both.
         only: The tiles to evaluate, in a volume at least a patch large, instead of those that cover it; at least one.
+        swap: Outputs of left and right that copies mirrored along its axis have exchanged: they are put back.
 
     Returns:
         (classes, z, y, x), or (1, z, y, x) for ``difference``, where the sums lie; 0 where no tile lies.
@@ -101,7 +104,7 @@ def sliding_window(
     padded, inner = pad(volume, patch)
     sums = _Sums(tuple(padded.shape[1:]), gaussian_importance(patch), precision, torch.device(accumulate_on))
     forward = TileForward(
-        network.to(device).eval(), mirrorings(mirror_axes), device, batch, difference, watch, sums.to_the_cpu
+        network.to(device).eval(), mirrorings(mirror_axes), device, batch, difference, watch, sums.to_the_cpu, swap
     )
     tiles = tile_positions(padded.shape[1:], patch, step) if only is None else only
     with reused_memory(device), quick_forward(device) if quick else contextlib.nullcontext():
@@ -222,7 +225,7 @@ def _evaluate_constant(
             passes.append((plain.clone(), averaged.clone()))
 
     logits = TileForward(
-        forward.network, forward.mirrored, forward.device, 1, forward.difference, observe, forward.relieve
+        forward.network, forward.mirrored, forward.device, 1, forward.difference, observe, forward.relieve, forward.swap
     )(tile)
     return _Constant(frozenset(constant), logits, tuple(passes))
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lnsegfm.errors import ConfigError
 from lnsegfm.networks.quick_layers import Functions, ReplacedFunctions, instance_norm
+from lnsegfm.transforms.mirror_swap import MirrorSwap
 
 PassObserver = Callable[[Tensor, Tensor], None]
 """Called with each batch of tiles: logits (tiles, C, z, y, x) of the plain pass, and averaged over mirrored copies."""
@@ -34,6 +35,7 @@ class TileForward:
         batch: Tiles at once; halved for good when CUDA's memory does not hold so many.
         difference: Give the logit of class 1 less that of class 0.
         watch: Called with every batch.
+        swap: Outputs of left and right that a copy mirrored along their axis has exchanged; None where none do.
         relieve: Frees CUDA memory and returns whether it could; called before the batch is halved.
     """
 
@@ -44,6 +46,7 @@ class TileForward:
     difference: bool
     watch: PassObserver | None = None
     relieve: Callable[[], bool] | None = None
+    swap: MirrorSwap | None = None
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """The average over mirrored copies (tiles, classes, z, y, x), float32, on the network's device."""
@@ -65,7 +68,9 @@ class TileForward:
             average = plain.clone()
             for axes in self.mirrored:
                 flipped = [axis + 2 for axis in axes]
-                average += self._pass(tiles.flip(flipped)).flip(flipped)
+                found = self._pass(tiles.flip(flipped)).flip(flipped)
+                exchanged = self.swap is not None and self.swap.axis in axes
+                average += self.swap.channels(found) if self.swap is not None and exchanged else found
             average /= len(self.mirrored) + 1
         if self.watch is not None:
             self.watch(plain, average)

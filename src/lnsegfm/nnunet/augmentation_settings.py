@@ -7,6 +7,7 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.nnunet.mirroring import swap_of_plans
 from lnsegfm.nnunet.plan_configuration import not_for_volumes
 from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings
 
@@ -37,6 +38,7 @@ def augmentation_settings(trainer: Any) -> AugmentationSettings:
         has_ignore=labels.has_ignore_label,
         every_label=(-1, *labels.all_labels),
         regions=_regions(labels) if labels.has_regions else (),
+        swap=swap_of_plans(trainer.plans_manager.plans),
     )
 
 

@@ -19,6 +19,7 @@ from lnsegfm.evaluation.flags import Flag
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.nnunet.environment import choose_device, without_warnings
+from lnsegfm.nnunet.mirroring import mirrored_sides
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
 from lnsegfm.prediction.inputs import one_line
 from lnsegfm.prediction.memory_budget import room
@@ -103,6 +104,9 @@ def predict_cases(
     _require_apart(out, scans.cases, outputs)
     if scans.cases and model.trained_axes.assumed:
         progress.stage(model.trained_axes.assumed)
+    confused = mirrored_sides(model.plans, model.first.mirroring_axes, model.label_names)
+    if scans.cases and confused:
+        progress.stage(f"Model: {confused}. Adapt it with labelled scans: sides are then told apart")
     cohort = _Cohort(model, scans, outputs, options, progress)
     cohort.prepare()
 

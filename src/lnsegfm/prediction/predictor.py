@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.errors import ConfigError, DataError, ModelError
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.inference.coarse_to_fine import coarse_to_fine
 from lnsegfm.inference.logits_to_mask import (
@@ -27,6 +27,7 @@ from lnsegfm.inference.tile_forward import SliceNetwork
 from lnsegfm.models.model_folder import Model
 from lnsegfm.models.training_domain import ct_channel
 from lnsegfm.nnunet.environment import nnunet_environment
+from lnsegfm.nnunet.mirroring import swap_of_plans
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.preprocessing import PreprocessedScan
 from lnsegfm.prediction.results import RawPrediction
@@ -48,6 +49,8 @@ class Predictor(ScanPredictor):
       before they are compared. Beside nnU-Net's functions made to sum in single precision, voxels differ where two
       classes' logits are nearly equal, and nowhere else. nnU-Net sums in half precision, in which the weights of a
       tile's corners are nearly 0: its logits are up to 0.5 off in the corners of a scan, and ours are not.
+    - A model whose left and right labels change places with a mirrored copy is averaged over these copies, too; stock
+      nnU-Net leaves them out.
     - ``air`` and ``memory`` change nothing of the mask, ``watch`` neither.
 
     Plans with other resampling functions or preprocessors, and models of regions, go through nnU-Net's own functions
@@ -109,6 +112,11 @@ class Predictor(ScanPredictor):
         skips_air = air and self._plans.default_export and self._plans.air is not None
         self._air = Air(self._plans.air) if skips_air and self._plans.air is not None else None
         self._axes = tuple(model.first.mirroring_axes or ()) if mirroring else ()
+        self._swap = swap_of_plans(model.plans) if mirroring else None
+        if self._swap is not None:
+            if max(map(max, self._swap.pairs), default=0) >= self._plans.labels.num_segmentation_heads:
+                raise ModelError(f"Model {model.folder}: its plans exchange labels that it has not. Copy it again.")
+            self._axes = tuple(sorted({*self._axes, self._swap.axis}))
         self._watch = watch and bool(self._axes) and not model.labels.regions
 
     def prepare(self, images: Sequence[Path | Volume], previous: np.ndarray | None = None) -> PreprocessedScan:
@@ -186,6 +194,7 @@ class Predictor(ScanPredictor):
             "quick": not self.exact,
             "air": self._air,
             "watch": agreement,
+            "swap": self._swap,
         }
         if self.coarse is not None:
             tiles = partial(sliding_window, network, **window)

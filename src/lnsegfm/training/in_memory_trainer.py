@@ -14,6 +14,7 @@ from lnsegfm.methods.method import Method
 from lnsegfm.networks.quick_layers import quick_layers
 from lnsegfm.nnunet.augmentation_settings import augmentation_settings
 from lnsegfm.nnunet.environment import seed_everything
+from lnsegfm.nnunet.mirroring import swap_of_plans
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.training.nnunet_trainer import MethodTrainer
 from lnsegfm.training.partial_loss import PartialLoss
@@ -114,9 +115,12 @@ class InMemoryTrainer(MethodTrainer):
             return float(self.train_step(batch)["loss"])
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
-        """Mirror along the axes that the base was mirrored along: one that was not may tell left from right."""
+        """Mirror along the axes that prediction may mirror, and where left and right labels change places with it."""
         rotation, dummy_2d, patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = axes = self.start.mirroring_axes
+        swap = swap_of_plans(self.start.plans)
+        if swap is not None:
+            axes = tuple(sorted({*(axes or ()), swap.axis}))
         return rotation, dummy_2d, patch, axes
 
     def _do_i_compile(self) -> bool:

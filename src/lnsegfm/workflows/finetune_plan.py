@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from lnsegfm.models.model_folder import Model, ModelChoice, read_model
 from lnsegfm.models.plans import adapted_plans, dataset_json, dataset_name, given_plans, require_adaptable
 from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.environment import seed_everything
+from lnsegfm.nnunet.mirroring import SWAP, MirrorChoice, mirrored_sides, settle_mirroring
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress, Silent
@@ -51,6 +53,7 @@ class FinetunePlan(TrainingPlan):
         trainable: What the method trains, counted.
         source_data: Labelled scans of the base's own task, on which forgetting is measured; None where none are given.
         further: What the training of each further fold starts from; none where one fold is adapted.
+        mirror: Along which axes it is mirrored and why, in words; "" where labels name no side.
         orientation: On which axes the model is trained and why, in words.
         known: What the base saw of the cases that it is compared on.
     """
@@ -62,6 +65,7 @@ class FinetunePlan(TrainingPlan):
     source_data: Dataset | None = None
     further: tuple[Checkpoint, ...] = ()
     orientation: str = ""
+    mirror: str = ""
     known: KnownCases = KnownCases()  # noqa: RUF009 - frozen
 
     def to_json(self) -> dict[str, Any]:
@@ -163,11 +167,14 @@ def plan(
     )
     axes, orientation, turned = _axes(base, dataset)
     base = base.with_axes(axes)
+    if confused := mirrored_sides(base.plans, base.first.mirroring_axes, base.label_names):
+        progress.stage(f"Base: {confused}")
     starts = []
     for number in range(len(folds)):
         member, own = replace(base, folds=(base.folds[number],)), replace(recipe, seed=recipe.seed + number)
         starts.append(_start(member, dataset, split, own, method, axes, plans, trained, progress))
     start, report, trainable = starts[0]
+    mirrored = start.mirroring_axes != base.first.mirroring_axes or SWAP in start.plans
     identity = content_hash(
         {
             "recipe": recipe.identity() | {"settings": method.settings()},
@@ -175,6 +182,7 @@ def plan(
             "base": base.first.weights_sha256 if len(starts) == 1 else list(base.weights_sha256),
         }
         | ({"axes": axes} if turned else {})
+        | ({"mirrored": start.mirroring_axes, "swap": start.plans.get(SWAP)} if mirrored else {})
     )
     return FinetunePlan(
         recipe=recipe,
@@ -189,6 +197,7 @@ def plan(
         source_data=source,
         further=tuple(further for further, _, _ in starts[1:]),
         orientation=orientation,
+        mirror=_mirroring(recipe, base, dataset, start.plans).words,
         known=known,
     )
 
@@ -206,6 +215,10 @@ def _axes(base: Model, data: Dataset) -> tuple[str, str, bool]:
         )
     turned = turned_words(stored, axes)
     return axes, f"{words}; {turned}" if turned else words, bool(turned)
+
+
+def _mirroring(recipe: Recipe, base: Model, data: Dataset, plans: Mapping[str, Any]) -> MirrorChoice:
+    return settle_mirroring(recipe.mirror, base.first.mirroring_axes, plans, data.labels.outputs)
 
 
 def _require_mapped(recipe: Recipe, data: Dataset, base: Model) -> None:
@@ -247,9 +260,12 @@ def _start(
             shots = [case for case in data.cases if case.name in split.shots]
             intensities = fingerprint(shots, progress, axes)["foreground_intensity_properties_per_channel"]
         plans = adapted_plans(base, name, channels=data.channels, intensities=intensities, **sizes)
+    plans = with_axes(plans, axes, data.file_ending)
+    mirroring = _mirroring(recipe, base, data, plans)
     checkpoint = replace(
         base.first,
-        plans=trained.in_plans(with_axes(plans, axes, data.file_ending)),
+        plans=trained.in_plans(mirroring.in_plans(plans)),
+        mirroring_axes=mirroring.axes,
         configuration=configuration,
         dataset_json=dataset_json(data, len(split.shots)),
     )

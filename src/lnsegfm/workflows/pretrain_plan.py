@@ -12,6 +12,7 @@ from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots, require_labelled
+from lnsegfm.datasets.sided_labels import MIRROR_AUTO, require_mirror
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted
@@ -29,6 +30,7 @@ from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.mirroring import SWAP, settle_mirroring
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress
@@ -59,6 +61,7 @@ class PretrainSettings:
         held_out: Scans to hold out and evaluate on: a number from 1, or a share below 1; 0 trains on all of them.
         seed: Of weights, patches and augmentation.
         mirroring: Mirror patches at prediction of the held-out scans.
+        mirror: Along which axes training and prediction mirror, as in `lnsegfm.Recipe`.
         gpus: Processes that train together, a GPU each.
         cases: The only scans that are used; None uses all.
         exclude: Scans that are not used.
@@ -76,12 +79,14 @@ class PretrainSettings:
     held_out: float = 0
     seed: int = 0
     mirroring: bool = True
+    mirror: str = MIRROR_AUTO
     gpus: int = 1
     cases: Cases | None = None
     exclude: Cases = ()
 
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
+        object.__setattr__(self, "mirror", require_mirror(self.mirror))
         for name in ("iterations", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -197,6 +202,8 @@ def plan_pretrain(
     cases = {case.name: case for case in dataset.cases}
     shots = [cases[name] for name in split.shots]
     start = _start(settings, dataset, shots, work, progress)
+    if start.mirroring_axes != MIRRORED or SWAP in start.plans:
+        recipe |= {"mirrored": start.mirroring_axes, "swap": start.plans.get(SWAP)}
     trained = TrainedScans((training_on(split, checked, dataset),))
     return PretrainPlan(
         method=method,
@@ -246,7 +253,10 @@ def _start(settings: PretrainSettings, data: Dataset, cases: list[Case], work: P
         plans, configuration = _plans_of_preset(settings, data, cases, axes, work, progress), CONFIGURATION
     description = dataset_json(data, len(cases))
     plans = with_axes(plans, axes, data.file_ending)
-    start = Checkpoint({}, configuration, plans, description, STOCK_TRAINER, MIRRORED)
+    mirroring = settle_mirroring(settings.mirror, MIRRORED, plans, data.labels.outputs)
+    if mirroring.words:
+        progress.stage(mirroring.words)
+    start = Checkpoint({}, configuration, mirroring.in_plans(plans), description, STOCK_TRAINER, mirroring.axes)
     seed_everything(settings.seed)
     network = build_network(start, deep_supervision=True)
     weights = {key: tensor.detach() for key, tensor in network.state_dict().items()}

@@ -15,8 +15,9 @@ from lnsegfm.datasets.doctor.finding import Finding, Severity
 from lnsegfm.datasets.doctor.geometry import judge_grids, judge_nifti_header
 from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
 from lnsegfm.datasets.doctor.mask_checks import AIR_HU, judge_air, judge_fragments, judge_place, judge_sides
-from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
+from lnsegfm.datasets.doctor.sides import centre_x_mm, swapped
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.sided_labels import side_pairs
 from lnsegfm.imaging.grid import Grid
 
 _FEWEST = 5  # labelled cases that a volume is compared with

@@ -12,7 +12,8 @@ import numpy as np
 from lnsegfm.datasets.doctor.body import Body, find_body
 from lnsegfm.datasets.doctor.finding import Finding, Severity, from_sentence
 from lnsegfm.datasets.doctor.mask_checks import judge_air, judge_fragments, judge_place, judge_sides
-from lnsegfm.datasets.doctor.sides import centre_x_mm, side_pairs, swapped
+from lnsegfm.datasets.doctor.sides import centre_x_mm, swapped
+from lnsegfm.datasets.sided_labels import side_pairs
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.dicom.annotated_series import PairingOptions, pair_annotations
 from lnsegfm.imaging.dicom.rois import NO_VOXEL, NoteCallback

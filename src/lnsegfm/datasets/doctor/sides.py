@@ -1,31 +1,14 @@
-"""Labels that name a side: the left one of a pair lies on the patient's left."""
+"""The left label of a pair lies on the patient's left."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from lnsegfm.imaging.grid import Grid
 
-_LEFT, _RIGHT = frozenset({"left", "l", "lt"}), frozenset({"right", "r", "rt"})
 CLEAR_MM = 5.0  # centres that are nearer than this in x prove nothing
-
-
-def side_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Labels that differ in their side only, as (left, right).
-
-    ``Parotid_L`` and ``Parotid_R`` are such, ``LeftLung`` and ``RightLung``, ``kidney left`` and ``kidney right``.
-    """
-    sides: dict[tuple[str, ...], dict[str, str]] = {}
-    for name in names:
-        words = [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
-        side = [w for w in words if w in _LEFT | _RIGHT]
-        if len(side) == 1:
-            rest = tuple(w for w in words if w not in side)
-            sides.setdefault(rest, {})["left" if side[0] in _LEFT else "right"] = name
-    return [(pair["left"], pair["right"]) for pair in sides.values() if len(pair) == 2]
 
 
 def centre_x_mm(mask: np.ndarray, value: int, grid: Grid) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.transforms.mirror_swap import MirrorSwap
 
 Triple = tuple[int, int, int]
 
@@ -88,6 +89,7 @@ class AugmentationSettings:
         has_ignore: Whether some voxels are not annotated; samples are then centred on those that are.
         every_label: Key of the annotated voxels among the locations; they are no class.
         regions: Of region-based labels the values that each output covers, those of ``ignore`` last; empty for others.
+        swap: Outputs of left and right that change places when their axis is mirrored; None where none do.
         rates: How often each transform comes.
     """
 
@@ -102,6 +104,7 @@ class AugmentationSettings:
     has_ignore: bool = False
     every_label: tuple[int, ...] = ()
     regions: tuple[tuple[int, ...], ...] = ()
+    swap: MirrorSwap | None = None
     rates: TransformRates = TransformRates()
 
     def __post_init__(self) -> None:

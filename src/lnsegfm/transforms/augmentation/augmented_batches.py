@@ -32,6 +32,8 @@ def augment_sample(
     augment_intensities(image, parameters, in_plane=settings.in_plane)
     if parameters.mirrored:
         image, labels = image.flip([axis - 3 for axis in parameters.mirrored]), labels.flip(parameters.mirrored)
+    if settings.swap is not None and settings.swap.axis in parameters.mirrored and not settings.regions:
+        labels = settings.swap.labels(labels)
     for channel in settings.masked:
         image[channel].masked_fill_(labels < 0, 0)
     return image, labels.clamp_(min=0)[None]
@@ -101,13 +103,27 @@ class AugmentedBatches(Dataset[dict[str, Any]]):
                     augment_sample(self._shots[parameters.case], parameters, self._settings) for parameters in drawn
                 ]
                 data, labels = (torch.stack(parts) for parts in zip(*samples, strict=True))
-                labels = as_regions(labels, self._settings.regions) if self._settings.regions else labels
+                labels = self._regions(labels, drawn) if self._settings.regions else labels
                 target = labels if self._scales is None else downsample_labels(labels, self._scales)
         finally:
             torch.set_num_threads(threads)
         shots = [self._shots[parameters.case] for parameters in drawn]
-        about = {"keys": [shot.name for shot in shots], "unlabelled": [shot.unlabelled for shot in shots]}
+        about = {"keys": [shot.name for shot in shots], "unlabelled": [self._unlabelled(each) for each in drawn]}
         return {"data": data, "target": target, **about}
+
+    def _regions(self, labels: Tensor, drawn: Sequence[SampleParameters]) -> Tensor:
+        """The channels of regions; in a sample that is mirrored from side to side left and right are exchanged."""
+        regions, swap = as_regions(labels, self._settings.regions), self._settings.swap
+        if swap is not None:
+            for number, parameters in enumerate(drawn):
+                if swap.axis in parameters.mirrored:
+                    regions[number] = swap.channels(regions[number], 0)
+        return regions
+
+    def _unlabelled(self, parameters: SampleParameters) -> tuple[int, ...]:
+        values, swap = self._shots[parameters.case].unlabelled, self._settings.swap
+        exchanged = swap is not None and swap.axis in parameters.mirrored
+        return tuple(sorted(swap.outputs(values))) if swap is not None and exchanged else values
 
     def over(self, iterations: range, workers: int, *, pin: bool) -> Iterable[dict[str, Any]]:
         """Give the batches of these iterations in their order, made here or by worker processes.
