@@ -38,7 +38,7 @@ from lnsegfm.workflows.pretrain_plan import PretrainSettings
 from machine import machine
 
 NAME = "phantom-neck"
-TRAINING = PretrainSettings(preset="tiny", iterations=4000, held_out=0.0, seed=1, mirroring=False)
+TRAINING = PretrainSettings(preset="tiny", iterations=4000, seed=1, mirroring=False)
 CASES, SEED = 48, 1000
 HELD_OUT, HELD_OUT_SEED = 12, 2000
 DOMAINS = ("base", "near", "far")

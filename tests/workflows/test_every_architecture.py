@@ -220,6 +220,7 @@ def test_a_signal_stops_both_processes_and_the_same_command_continues(world: Any
     [
         ({"gpus": 3}, "--gpus 3: a step has 2 patches only"),
         ({"held_out": 1.5}, "held-out 1.5: give a number of scans, or a share"),
+        ({"held_out": float("inf")}, "held-out inf: give a number of scans, or a share"),
         ({"held_out": 0.99}, "there are only 4 cases"),
     ],
 )
@@ -231,3 +232,8 @@ def test_training_that_cannot_be_is_refused(world: Any, tmp_path: Path, changes:
 
 def test_a_share_of_the_scans_is_held_out() -> None:
     assert [PretrainSettings(held_out=share).count_held_out(10) for share in (0, 0.2, 0.01, 3)] == [0, 2, 1, 3]
+
+
+def test_a_number_of_held_out_scans_is_the_same_run_from_python_and_the_command_line() -> None:
+    counts = [PretrainSettings(held_out=number).held_out for number in (4, 4.0, 0, 0.0, 0.5)]
+    assert json.dumps(counts) == "[4, 4, 0, 0, 0.5]"  # as the identity of a run has them

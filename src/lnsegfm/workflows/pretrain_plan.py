@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,8 +94,11 @@ class PretrainSettings:
                 raise ConfigError(f"{name} {value}: it must be at least 1.")
         if self.lr is not None and not self.lr > 0:
             raise ConfigError(f"lr {self.lr}: a step needs a length above 0. Use for example 0.002.")
-        if not self.held_out >= 0 or (self.held_out > 1 and self.held_out != int(self.held_out)):
+        whole = math.isfinite(self.held_out) and self.held_out == int(self.held_out)
+        if not self.held_out >= 0 or (self.held_out > 1 and not whole):
             raise ConfigError(f"held-out {self.held_out}: give a number of scans, or a share of them such as 0.2.")
+        if whole:  # 4 and 4.0 are one run
+            object.__setattr__(self, "held_out", int(self.held_out))
         if self.gpus < 1:
             raise ConfigError(f"gpus {self.gpus}: at least one process trains. Use --gpus 1.")
         if self.gpu_memory_gb is not None:
