@@ -93,5 +93,5 @@ def arguments_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 def _blocks(weights: Mapping[str, Tensor], part: str) -> list[int]:
     places = [re.match(rf"{part}\.(\d+)\.(\d+)\.norm1\.weight$", name) for name in weights]
     found = {(int(place[1]), int(place[2])) for place in places if place is not None}
-    stages = 1 + max((stage for stage, _ in found), default=-1)
+    stages = len({stage for stage, _ in found})
     return [sum(stage == each for each, _ in found) for stage in range(stages)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import LnSegFmError, ModelError
 from lnsegfm.models.importing.version_1_weights import convert_version_1
 from lnsegfm.models.model_folder import read_model
+from lnsegfm.networks.stu_net import STUNet
 from lnsegfm.nnunet.network_building import build_network
 from tests.models.importing import version_1
 from tests.nnunet.stock import stock_predict_here
@@ -214,3 +217,38 @@ def test_networks_that_version_2_has_not_are_refused():
         convert_version_1(weights | {"attention.0.weight": torch.zeros(1)})
     with pytest.raises(ModelError, match="not a whole U-Net"):
         convert_version_1({n: t for n, t in weights.items() if not n.startswith("conv_blocks_context.1.")})
+
+
+JUNK: tuple[Any, ...] = (None, -1, 0, 2**40, 1.5, "", "x", [], [[]], {}, {"a": 1}, [1, 2], [0, 0, 0], True)
+
+
+@pytest.mark.parametrize("kind", ["version 1", "STU-Net"])
+def test_spoilt_plans_are_told_in_a_line(kind, write, take, tmp_path):
+    """Plans with one entry of another kind: imported, or one of the project's errors."""
+    file = write(ISOTROPIC, (16, 16, 16))
+    if kind == "STU-Net":
+        strides = ((1, 1, 1), *ISOTROPIC["strides"])
+        sizes: dict[str, Any] = {"n_blocks_per_stage": (1,) * 4, "kernel_sizes": ISOTROPIC["kernels"]}
+        version_1.save(file, STUNet(1, 2, features_per_stage=FEATURES, strides=strides, **sizes).state_dict())
+    place = tmp_path / "v1" / "plans.json"
+    whole = json.loads(place.read_text())
+
+    def places(table: Any) -> Any:
+        for key in list(table) if isinstance(table, dict) else range(len(table)):
+            yield table, key
+            if isinstance(table[key], (dict, list)):
+                yield from places(table[key])
+
+    draw, taken = random.Random(0), 0
+    for _ in range(60):
+        plans = copy.deepcopy(whole)
+        container, key = draw.choice(list(places(plans)))
+        if isinstance(container, dict) and draw.random() < 0.3:
+            del container[key]
+        else:
+            container[key] = copy.deepcopy(draw.choice(JUNK))
+        place.write_text(json.dumps(plans))
+        with contextlib.suppress(LnSegFmError):
+            take(file, labels=NODE, replace=True)
+            taken += 1
+    assert taken < 60

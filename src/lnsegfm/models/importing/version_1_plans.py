@@ -29,7 +29,22 @@ def is_version_1_plans(table: Any) -> bool:
 def channels_of(plans: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the channels that plans of version 1 state, by their numbers; empty where they state none."""
     table = plans.get("modalities")
-    return tuple(str(table[key]) for key in sorted(table, key=int)) if isinstance(table, Mapping) else ()
+    if not isinstance(table, Mapping) or not all(str(key).isdecimal() for key in table):
+        return ()
+    return tuple(str(table[key]) for key in sorted(table, key=int))
+
+
+def finest_strides(plans: Mapping[str, Any]) -> list[list[int]]:
+    """Strides of the pools in the last stage of plans of version 1.
+
+    Raises:
+        ModelError: They state none.
+    """
+    try:
+        stages = plans[STAGES]
+        return [[int(n) for n in each] for each in stages[max(stages, key=int)]["pool_op_kernel_sizes"]]
+    except MALFORMED as error:
+        raise ModelError(f"its plans are not those of nnU-Net version 1 ({error!r}). {HOW}") from None
 
 
 def converted_plans(
@@ -103,6 +118,8 @@ def _of_version_2(
     axes = [int(axis) for axis in plans["transpose_forward"]]
     patch, spacing = [int(n) for n in stage["patch_size"]], [float(v) for v in stage["current_spacing"]]
     planar = len(patch) == 2
+    if sorted(axes) != [0, 1, 2] or len(spacing) != 3 or not all(value > 0 for value in (*spacing, *patch)):
+        raise ValueError(f"axes {axes}, spacing {spacing} and patch {patch} cannot be")
     schemes = _by_channel(plans["normalization_schemes"], channels)
     converted = synthesise_plans(
         "Dataset001_nnUNetVersion1",

@@ -23,11 +23,18 @@ from lnsegfm.models.importing.model_source import ModelSource, SourceKind
 from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.stu_plans import stu_architecture
 from lnsegfm.models.importing.synthesise_plans import input_channels
-from lnsegfm.models.importing.validate_plans import read_table, synthesise_dataset_json
-from lnsegfm.models.importing.version_1_plans import HOW, channels_of, converted_plans, is_version_1_plans
+from lnsegfm.models.importing.validate_plans import as_plain_json, read_table, synthesise_dataset_json
+from lnsegfm.models.importing.version_1_plans import (
+    HOW,
+    channels_of,
+    converted_plans,
+    finest_strides,
+    is_version_1_plans,
+)
 from lnsegfm.models.importing.version_1_weights import Converted, convert_version_1, is_version_1
 from lnsegfm.networks.stu_net import is_stu_net
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
+from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.weights.checkpoint import Checkpoint, load_safely
 from lnsegfm.weights.state_dict_names import state_dict_in
 
@@ -86,6 +93,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         folds=tuple(RecognisedFold(name, place, read_fold[name]) for name, place in folds.items()),
         files=(file, *((options.dataset_json,) if options.dataset_json is not None else ())),
         notes=notes,
+        axes=RAS if "TotalSegmentator" in str(source.path.resolve()) else None,
     )
 
 
@@ -152,9 +160,7 @@ def _network(weights: Mapping[str, Tensor], plans: Mapping[str, Any]) -> tuple[C
     if is_version_1(weights):
         converted = convert_version_1(weights)
         return converted, [list(each) for each in converted.architecture["arch_kwargs"]["strides"][1:]]
-    stages = plans["plans_per_stage"]
-    planned = stages[max(stages, key=int)]["pool_op_kernel_sizes"]
-    return Converted(dict(weights), stu_architecture(weights, [[1, 1, 1], *planned])), []
+    return Converted(dict(weights), stu_architecture(weights, [[1, 1, 1], *finest_strides(plans)])), []
 
 
 def _described(stated: _Stated, weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -164,7 +170,7 @@ def _described(stated: _Stated, weights: Mapping[str, Tensor]) -> tuple[tuple[st
     if options.dataset_json is not None:
         if options.labels is not None:
             raise ConfigError("--label and --dataset-json: both say what the outputs are. Give one of them.")
-        table = dict(read_table(options.dataset_json))
+        table = as_plain_json(read_table(options.dataset_json), str(options.dataset_json))
         table["labels"] = _by_name(table.get("labels"))
         return channel_names(table), table
     if options.labels is None:
