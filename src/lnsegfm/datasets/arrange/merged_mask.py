@@ -10,6 +10,7 @@ import numpy as np
 
 from lnsegfm.datasets.arrange.mask_parts import MaskPart
 from lnsegfm.datasets.arrange.slicer_segments import read_layers
+from lnsegfm.datasets.convert.conversion_plan import count_voxels
 from lnsegfm.datasets.convert.mask_placement import place_by_position
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError
@@ -62,7 +63,7 @@ def merge_parts(parts: tuple[MaskPart, ...], labels: LabelMap, grid: Grid) -> Me
             opened = {part.path: _placed(part.path, grid, notes)}
         voxels = opened[part.path][part.layer]
         inside = voxels > 0 if part.value is None else voxels == part.value
-        if part.value is None and len(values := set(values_in(voxels)) - {0}) > 1:
+        if part.value is None and len(values := np.unique(voxels[inside])) > 1:
             notes.append(f"{part.path.name} holds {len(values)} values, all of them taken for {part.label}")
         taken = mask[inside & (mask > 0)]
         for value, count in zip(*np.unique(taken, return_counts=True), strict=True):
@@ -71,7 +72,8 @@ def merge_parts(parts: tuple[MaskPart, ...], labels: LabelMap, grid: Grid) -> Me
         mask[free] = labels.names[str(part.label)]
         if inside.any() and not free.any():
             hidden.append(str(part.label))
-    counts = {name: int(np.count_nonzero(mask == value)) for name, value in labels.names.items()}
+    counted = count_voxels(mask, highest)
+    counts = {name: int(counted[value]) for name, value in labels.names.items()}
     return MergedMask(mask, counts, shared, tuple(hidden), notes=tuple(notes))
 
 
