@@ -108,3 +108,10 @@ def test_a_refusal_is_one_line_with_what_to_do(kind, tmp_path, lnsegfm_here):
     assert told.returncode == (1 if kind.startswith("case-") else 2)
     if not kind.startswith(("case-", "out-")):
         assert not out.exists()
+
+
+def test_a_conversion_of_such_a_folder_names_the_command(tmp_path, lnsegfm_here):
+    PATIENT(tmp_path / "in")
+    told = lnsegfm_here("data", "convert", "dicom", tmp_path / "in", "--roi", "LN*=ln", "--out", tmp_path / "out")
+    assert told.returncode == 2
+    assert f"or: lnsegfm data arrange {tmp_path / 'in'} --out {tmp_path / 'in_arranged'}." in told.stderr

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lnsegfm.datasets.arranging_command import arranging
 from lnsegfm.datasets.convert.conversion_plan import (
     TRAIN,
     ConversionOptions,
@@ -102,7 +103,8 @@ def convert(
     if not plan.scans:
         why = plan.failed + plan.left_out
         more = (f"{len(why) - _SHOWN} more of this kind.",) if len(why) > _SHOWN else ()
-        head = () if plan.failed else (f"{source}: it holds no case of {card.name}. {card.layout}",)
+        layout = arranging(source, card.layout.rstrip("."))
+        head = () if plan.failed else (f"{source}: it holds no case of {card.name}. {layout}.",)
         raise DataError(*head, *why[:_SHOWN], *more)
     out.mkdir(parents=True, exist_ok=True)
     lock = try_lock(out / f"{PARTIAL}convert{LOCK}")
