@@ -138,6 +138,24 @@ def test_a_folder_of_folds(write, take, tmp_path):
     assert read_model(Path("one")).fold_names == ("1",)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "axes", "said"),
+    [
+        ("nnUNetTrainerV2_ep4000_nomirror", None, "prediction does not mirror."),
+        ("nnUNetTrainerV2", (0, 1, 2), "prediction mirrors along all axes."),
+        ("nnUNetTrainerV2_ReLU", (0, 1, 2), "Compare a mask with one of version 1."),
+        (None, (0, 1, 2), "mirrors along all axes."),
+    ],
+)
+def test_what_its_trainer_did_counts(trainer, axes, said, write, take, tmp_path):
+    file = write(ISOTROPIC, (16, 16, 16))
+    plans = json.loads((tmp_path / "v1" / "plans.json").read_text())
+    (tmp_path / "v1" / "plans.json").write_text(json.dumps(plans | {"trainer": trainer}))
+    stored = take(file, labels=NODE)
+    assert read_model(Path("it")).first.mirroring_axes == axes
+    assert stored.notes[-1].endswith(said)
+
+
 def test_its_own_dataset_json_names_the_outputs(write, take, tmp_path):
     table = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "lymph node"}}
     (tmp_path / "dataset.json").write_text(json.dumps(table))

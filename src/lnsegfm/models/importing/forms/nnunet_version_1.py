@@ -42,11 +42,13 @@ TAKES = frozenset({"plans", "dataset_json", "labels", "channels", "configuration
 FILES = ("model_final_checkpoint.model", "model_best.model", "model_latest.model")
 PICKLE = "model_final_checkpoint.model.pkl"
 PLANS = ("plans.json",)
-STOCK = ("nnUNetTrainerV2", "nnUNetTrainer", "STUNetTrainer")
-NOTES = (
+STOCK = "nnUNetTrainerV2"
+SAME_NETWORK = r"(?i)(nnUNetTrainerV2|STUNetTrainer)(_(small|base|large|huge|ft|ep\d+|nomirror\w*|fp16|da\d\w*))*"
+"""Trainers whose networks are those that are built here: they differ in schedule, augmentation and size."""
+NO_MIRRORING = "nomirror"
+RESAMPLING = (
     "Version 1 normalises after it resamples, nnU-Net 2 before: on scans of another spacing than the model's, voxels "
-    "at the edges of structures may differ from version 1's.",
-    "Version 1 does not say along which axes prediction may mirror: all were taken.",
+    "at the edges of structures may differ from version 1's."
 )
 
 
@@ -86,22 +88,35 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         )
     stated = _Stated(plans, file, options, source.path)
     read_fold = {name: partial(_fold, place, source, stated) for name, place in folds.items()}
-    trainer = str(plans.get("trainer") or STOCK[0])
-    notes = NOTES if trainer in STOCK or trainer.startswith("STUNetTrainer") else (*NOTES, _other_trainer(trainer))
     return RecognisedModel(
         form="nnU-Net version 1 model",
         folds=tuple(RecognisedFold(name, place, read_fold[name]) for name, place in folds.items()),
         files=(file, *((options.dataset_json,) if options.dataset_json is not None else ())),
-        notes=notes,
+        notes=_notes(plans.get("trainer")),
         axes=RAS if "TotalSegmentator" in str(source.path.resolve()) else None,
     )
 
 
-def _other_trainer(trainer: str) -> str:
+def _notes(trainer: Any) -> tuple[str, ...]:
+    """What is to be said of a model that such a trainer, or one that nobody names, has trained."""
+    if not isinstance(trainer, str) or not trainer:
+        return RESAMPLING, (
+            f"Nothing names its trainer: it was taken as {STOCK}, whose network has leaky ReLUs and whose prediction "
+            "mirrors along all axes."
+        )
+    mirrors = "does not mirror" if _mirrors_nothing(trainer) else "mirrors along all axes"
+    notes = RESAMPLING, f"Its trainer was {trainer}: prediction {mirrors}."
+    if re.fullmatch(SAME_NETWORK, trainer):
+        return notes
     return (
-        f"Its trainer {trainer} may have built a network with other activations, which leave no mark in weights: "
-        f"{STOCK[0]}'s were taken. Compare a mask with one of version 1."
+        *notes,
+        f"{trainer} may have built a network with other activations, which leave no mark in weights: {STOCK}'s were "
+        "taken. Compare a mask with one of version 1.",
     )
+
+
+def _mirrors_nothing(trainer: Any) -> bool:
+    return isinstance(trainer, str) and NO_MIRRORING in trainer.lower()
 
 
 def _folds(source: ModelSource, options: ImportOptions) -> dict[str, Path]:
@@ -151,7 +166,7 @@ def _fold(file: Path, source: ModelSource, stated: _Stated) -> FoldAsRead:
         stated.plans, network.architecture, strides, channels, stated.options.configuration, stated.file
     )
     planar = len(plans["configurations"][configuration]["patch_size"]) == 2
-    axes = (0, 1) if planar else (0, 1, 2)
+    axes = None if _mirrors_nothing(stated.plans.get("trainer")) else (0, 1) if planar else (0, 1, 2)
     return FoldAsRead(Checkpoint(network.weights, configuration, plans, description, STOCK_TRAINER, axes))
 
 
