@@ -14,11 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.evaluation.postprocessing import Postprocessing
 from lnsegfm.models.importing.forms.exported_model import ExportedFold, ExportedModel
 from lnsegfm.models.importing.model_source import DESCRIPTION
 from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.importing.validate_plans import CONFIGURATION_NAME, as_plain_json
 from lnsegfm.models.model_folder import CHECKPOINT, Model, ModelChoice, read_model
+from lnsegfm.models.postprocessing_files import PICKLE, write_postprocessing
 from lnsegfm.nnunet.lookup import knows_trainer
 from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.progress import Progress, Silent
@@ -92,7 +94,7 @@ def export_model(
             _write_folder(folder, read, folds)
         chosen = " ".join(folds)
         return ExportResult(
-            out, (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}",), _notes(read)
+            out, (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}", *_apply_command(read, str(out))), _notes(read)
         )
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"--out {out}: nnunet-zip writes a zip. Name a file that ends in .zip.")
@@ -127,6 +129,17 @@ def _predict_commands(model: Model) -> Iterator[str]:
         out = f"OUT{number}" if number < len(stages) - 1 else "OUT"
         words = "-d {dataset} -c {configuration} -tr {trainer} -p {plans}".format(**_names(stage))
         yield f"nnUNetv2_predict -i IN -o {out} {words} -f {' '.join(stage.fold_names)} -chk {CHECKPOINT}{before}"
+    place = "$nnUNet_results/{dataset}/{trainer}__{plans}__{configuration}".format(**_names(model))
+    yield from _apply_command(model, place)
+
+
+def _apply_command(model: Model, place: str) -> Iterator[str]:
+    """nnU-Net's command that applies the model's rules, as far as it has them."""
+    if model.postprocessing.in_stock:
+        yield (
+            f"nnUNetv2_apply_postprocessing -i OUT -o OUT_PP -pp_pkl_file {place}/{PICKLE} "
+            f"-plans_json {place}/plans.json -dataset_json {place}/dataset.json"
+        )
 
 
 def name_of(model: Model, part: str) -> str:
@@ -149,6 +162,7 @@ def name_of(model: Model, part: str) -> str:
 def _write_folder(folder: Path, model: Model, folds: dict[str, Checkpoint]) -> None:
     write_json(folder / "plans.json", model.plans)
     write_json(folder / "dataset.json", model.dataset_json)
+    write_postprocessing(folder, model.postprocessing)
     for name, fold in folds.items():
         write_checkpoint(folder / f"fold_{name}" / CHECKPOINT, fold)
 
@@ -191,6 +205,12 @@ def _notes(model: Model) -> tuple[str, ...]:
         )
     if model.mask_labels != model.labels:
         notes.append(f"Stock tools write {model.labels} into masks; predicted here they hold {model.mask_labels}.")
+    notes += [
+        f"Stock nnU-Net has no rule of a smallest volume: {Postprocessing((rule,)).lines(model.labels.covered)[0]} "
+        "only here."
+        for rule in model.postprocessing.rules
+        if rule not in model.postprocessing.in_stock
+    ]
     if model.previous_configuration is not None:
         where = model.previous.folder if model.previous is not None else "the one it was trained with"
         before = model.previous_configuration

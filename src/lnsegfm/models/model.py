@@ -11,6 +11,7 @@ from lnsegfm.datasets.labels import VALUES, LabelMap
 from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
 from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.domain_ranges import TrainedAxes
+from lnsegfm.evaluation.postprocessing import Postprocessing
 from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.plan_axes import RAS, axes_of_plans, with_axes
@@ -39,6 +40,7 @@ class Model:
         previous: Of a cascade's later stage the model of the previous stage, whose masks it takes; None of any other
             model, and where it was not found.
         companions: Further models whose probabilities are averaged with this one's.
+        postprocessing: Rules that its masks are postprocessed by, on the numbers of the network's outputs.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Model:
     notes: tuple[str, ...] = ()
     previous: Model | None = None
     companions: tuple[Model, ...] = ()
+    postprocessing: Postprocessing = Postprocessing()  # noqa: RUF009 - frozen
 
     @property
     def first(self) -> Checkpoint:
@@ -66,7 +69,20 @@ class Model:
         """Hashes of all that its masks depend on: its folds, its previous stage and its companions."""
         before = {"previous_stage": self.previous.identity} if self.previous is not None else {}
         others = {"averaged_with": [other.identity for other in self.companions]} if self.companions else {}
-        return {"model": list(self.weights_sha256), **before, **others}
+        cleaned = self.mask_postprocessing
+        rules = {"postprocessing": cleaned.to_json()} if cleaned else {}
+        return {"model": list(self.weights_sha256), **before, **others, **rules}
+
+    @property
+    def mask_postprocessing(self) -> Postprocessing:
+        """The rules that are applied: its own; of models that are averaged those that all of them have, else none."""
+        own = self.postprocessing
+        return own if all(other.postprocessing == own for other in self.companions) else Postprocessing()
+
+    def without_postprocessing(self) -> Model:
+        """The model whose masks are left as the network makes them."""
+        others = tuple(replace(other, postprocessing=Postprocessing()) for other in self.companions)
+        return replace(self, postprocessing=Postprocessing(), companions=others)
 
     @property
     def previous_configuration(self) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lnsegfm.datasets.nnunet_layout import file_ending
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError
+from lnsegfm.evaluation.postprocessing import Postprocessing
 from lnsegfm.models.fold_reader import FoldAsRead, read_fold
 from lnsegfm.models.model import Model
 from lnsegfm.models.model_layout import (
@@ -28,6 +29,7 @@ from lnsegfm.models.model_layout import (
     previous_stage_folder,
     unfinished,
 )
+from lnsegfm.models.postprocessing_files import read_postprocessing
 from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.nnunet.trusted_imports import require_known_imports
@@ -202,6 +204,7 @@ def read_model(path: Path, *, whole: bool = True, choice: ModelChoice = ANY) -> 
             stored,
             fold_names=tuple(located.folds),
             notes=tuple(dict.fromkeys(notes)),
+            postprocessing=Postprocessing() if covers else read_postprocessing(folder),
         )
         if not model.channels or not (model.covers or model.mask_labels):
             raise KeyError("channel_names")
@@ -267,6 +270,8 @@ def read_models(paths: Sequence[Path], choice: ModelChoice = ANY) -> Model:
             raise ConfigError(f"Model {other.folder}: it is there twice. Name each model once.")
         seen.append(other.identity)
     notes = tuple(note for model in (first, *others) for note in model.notes)
+    if any(other.postprocessing != first.postprocessing for other in others):
+        notes = (*notes, "Postprocessing: these models have different rules, so their average gets none.")
     return replace(first, companions=tuple(others), notes=notes)
 
 

@@ -98,6 +98,7 @@ def predict_cases(
             the program, the model and the largest scan hold.
     """
     progress, options = progress or Silent(), options or PredictOptions()
+    model = model if options.postprocessing else model.without_postprocessing()
     model = model.with_axes(options.model_axes)
     scans = scans if isinstance(scans, Scans) else Scans(tuple(scans))
     outputs = CaseOutputs(out, MaskOrigin.of(model, options), scans, options, measure=summary)
@@ -107,6 +108,8 @@ def predict_cases(
     confused = mirrored_sides(model.plans, model.first.mirroring_axes, model.label_names)
     if scans.cases and confused:
         progress.stage(f"Model: {confused}. Adapt it with labelled scans: sides are then told apart")
+    for line in model.mask_postprocessing.lines(model.labels.covered):
+        progress.stage(f"Postprocessing: {line}")
     cohort = _Cohort(model, scans, outputs, options, progress)
     cohort.prepare()
 

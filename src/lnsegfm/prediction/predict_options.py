@@ -33,6 +33,7 @@ class SessionOptions:
         resample_uneven: Interpolate series of uneven slice distances onto a grid of one distance, likewise.
         model_axes: The axis code of the arrays that the model was trained on (``RAS``, ``LPS``), for a model that does
             not know it; scans are turned to it and masks back.
+        postprocessing: Apply the rules that the model has (`lnsegfm.evaluation.postprocessing`).
 
     Raises:
         UnknownName: There is no such preset.
@@ -52,6 +53,7 @@ class SessionOptions:
     series: tuple[str, ...] = ()
     resample_uneven: bool = False
     model_axes: str | None = None
+    postprocessing: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "series", (self.series,) if isinstance(self.series, str) else tuple(self.series))

@@ -11,12 +11,13 @@ from lnsegfm.models.model import Model
 from lnsegfm.prediction.cascade_predictor import CascadePredictor
 from lnsegfm.prediction.ensemble_predictor import EnsemblePredictor
 from lnsegfm.prediction.mask_values import MaskValues
+from lnsegfm.prediction.postprocessed_masks import PostprocessedMasks
 from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.prediction.scan_predictor import ScanPredictor
 
 
 def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredictor:
-    """A predictor with a setting; its masks hold the values of the data that the model was trained on.
+    """A predictor with a setting; its masks are postprocessed and hold the values of the data that the model trained on.
 
     Args:
         model: The model.
@@ -29,6 +30,8 @@ def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredi
     """
     hashed = bool(settings.get("watch")) and bool(model.trained_scans)
     labels, predictor = model.mask_labels, _by_outputs(model, setting, **settings, hashed=hashed)
+    if rules := model.mask_postprocessing:
+        predictor = PostprocessedMasks(predictor, rules)
     return predictor if labels == model.labels else MaskValues(predictor, labels)
 
 

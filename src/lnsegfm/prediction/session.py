@@ -65,6 +65,7 @@ class Session:
 
     def __init__(self, model: Model, options: SessionOptions | None = None) -> None:
         self.options = options or SessionOptions()
+        model = model if self.options.postprocessing else model.without_postprocessing()
         self.model = model = model.with_axes(self.options.model_axes)
         device = choose_device(self.options.device)
         bound = self.options.memory_bytes

@@ -61,8 +61,9 @@ class MaskOrigin:
 
 def model_title(model: Model) -> str:
     """What files that a model made call it: the hash of its weights, and its name where it has one."""
-    alone, hashes = len(model.identity) == 1, list(model.weights_sha256)
-    weights = content_hash(hashes if alone else model.identity)
+    identity = model.without_postprocessing().identity
+    alone, hashes = len(identity) == 1, list(model.weights_sha256)
+    weights = content_hash(hashes if alone else identity)
     weights = hashes[0] if alone and len(hashes) == 1 else weights
     named = f" ({model.stored.card.name})" if model.stored is not None else ""
     return f"weights {weights[:12]}{named}"
