@@ -9,6 +9,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ from lnsegfm.methods.training_defaults import TrainingDefaults, require_lr_grid,
 DEFAULT_METHOD = "dgst"
 AUTO = "auto"
 ALL_FOLDS = "all"
+
+
+class PostprocessingMode(StrEnum):
+    """What a model's postprocessing is chosen on."""
+
+    HELD_OUT = "held-out"
+    """The held-out scans; figures are cross-fitted."""
+    SHOTS = "shots"
+    """The shots, by two further trainings that each leave out one half of them."""
+    NONE = "none"
+    """Nothing: the model gets no postprocessing."""
+
+
 PRECISIONS = ("fp32", "fp16", "bf16")
 """Numbers that a network can train in, where the device has them."""
 KINDS: dict[str, tuple[type, str]] = {
@@ -86,6 +100,8 @@ class Recipe:
         folds: ``all`` adapts every fold of the base; None the first.
         precision: Numbers that the network trains in, of `PRECISIONS`; None leaves it to nnU-Net: fp16 on CUDA, fp32
             elsewhere.
+        postprocessing: What the model's postprocessing is chosen on: ``held-out``, ``shots`` or ``none``; None is
+            ``held-out``.
     """
 
     method: str = DEFAULT_METHOD
@@ -113,12 +129,15 @@ class Recipe:
     precision: str | None = None
     model_axes: str | None = None
     folds: str | None = None
+    postprocessing: PostprocessingMode | None = None
 
     def __post_init__(self) -> None:
         self._fill()
         for name in ("shots", "held_out", "cases", "exclude"):
             given = number_or_cases(getattr(self, name), f"--{name.replace('_', '-')}")
             object.__setattr__(self, name, tuple(sorted(given)) if isinstance(given, tuple) else given)
+        if self.postprocessing is not None:
+            object.__setattr__(self, "postprocessing", postprocessing_mode(self.postprocessing))
         _ = self.choice  # which checks itself
         object.__setattr__(self, "mirror", require_mirror(self.mirror))
         if self.model_axes is not None:
@@ -175,12 +194,26 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """What of it decides the result, as plain values: what has no effect is left out."""
         idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds", "cases", "exclude"}
+        idle |= {"postprocessing"}
         said = {key: value for key, value in self.to_json().items() if value or key not in idle}
         return {
             key: value
             for key, value in said.items()
             if (value is not None or key != "held_out") and (key, value) != ("mirror", MIRROR_AUTO)
         }
+
+
+def postprocessing_mode(name: str) -> PostprocessingMode | None:
+    """A mode by its name; the default is None, so that it is in no recipe's identity.
+
+    Raises:
+        ConfigError: There is no such mode.
+    """
+    if name not in set(PostprocessingMode):
+        known = ", ".join(PostprocessingMode)
+        raise ConfigError(f"--postprocessing {name}: not known. Use {known}.")
+    mode = PostprocessingMode(name)
+    return None if mode is PostprocessingMode.HELD_OUT else mode
 
 
 def recipe_of(method: str) -> MethodRecipe:

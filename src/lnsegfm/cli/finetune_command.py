@@ -31,7 +31,7 @@ from lnsegfm.cli.shared_options import (
 )
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted, listed
-from lnsegfm.recipe import AUTO, DEFAULT_METHOD, Recipe, read_recipe, recipe_of
+from lnsegfm.recipe import AUTO, DEFAULT_METHOD, PostprocessingMode, Recipe, postprocessing_mode, read_recipe, recipe_of
 
 if TYPE_CHECKING:
     from lnsegfm.workflows.finetune import Run
@@ -139,6 +139,17 @@ def finetune(
     workers: Workers = None,
     mirroring: Mirroring = True,
     mirror: Mirror = "auto",
+    postprocessing: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(PostprocessingMode),
+            help="What the model's postprocessing (largest component, smallest volume) is chosen on: the held-out "
+            "scans, the shots (two more trainings), or none.",
+        ),
+    ] = PostprocessingMode.HELD_OUT,
+    no_postprocessing: Annotated[
+        bool, typer.Option("--no-postprocessing", help="The same as --postprocessing none.")
+    ] = False,
     model_axes: ModelAxes = None,
     job: Job = None,  # noqa: ARG001 - its callback takes it
     write_job: WriteJob = None,
@@ -170,6 +181,7 @@ def finetune(
         early_stop=early_stop,
         mirroring=mirroring,
         mirror=mirror,
+        postprocessing=postprocessing_mode(PostprocessingMode.NONE if no_postprocessing else postprocessing),
         label_names=pairs(map_ or (), "--map", "lymph_node=node"),
         min_transfer=min_transfer,
         precision=precision,
@@ -305,6 +317,8 @@ def show(run: Run) -> None:
     divergence = divergence_warning(run.record["training"].get("divergence"))
     if divergence is not None:
         terminal.print(divergence, style="bold red", highlight=False, markup=False)
+    for line in run.record["postprocessing"]["lines"]:
+        terminal.print(f"Postprocessing: {line}; the report has the figures.", highlight=False, markup=False)
     adapter = run.record["adapter"]
     print(f"Model    {run.model}")
     sizes = f"{megabytes(adapter['bytes'])}; the checkpoint has {megabytes(adapter['checkpoint_bytes'])}"

@@ -25,6 +25,7 @@ from lnsegfm.cli.methods_command import methods
 from lnsegfm.cli.models_export_command import export_model
 from lnsegfm.cli.models_import_command import import_model
 from lnsegfm.cli.models_list_command import list_models, show
+from lnsegfm.cli.models_postprocess_command import postprocess
 from lnsegfm.cli.models_pull_command import pull
 from lnsegfm.cli.models_remove_command import remove
 from lnsegfm.cli.models_verify_command import verify
@@ -82,6 +83,7 @@ for name, function in (
     ("import", import_model),
     ("verify", verify),
     ("export", export_model),
+    ("postprocess", postprocess),
     ("remove", remove),
 ):
     models.command(name)(function)

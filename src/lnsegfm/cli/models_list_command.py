@@ -178,6 +178,7 @@ def _whence(card: ModelCard) -> str:
 def _stored_facts(stored: Stored | None, folder: Path) -> list[tuple[str, str]]:
     if stored is None:
         return [("installed", "no")]
+    from lnsegfm.models.postprocessing_files import postprocessing_lines
     from lnsegfm.nnunet.plan_axes import axes_of_plans
     from lnsegfm.registry.home import is_built_in
     from lnsegfm.storage import read_json
@@ -190,4 +191,5 @@ def _stored_facts(stored: Stored | None, folder: Path) -> list[tuple[str, str]]:
         ("parts", stored.parts if not stored.covers else f"{stored.parts}: {', '.join(stored.covers)}"),
         ("orientation", axes_of_plans(read_json(folder / "plans.json"))[0] or "not known"),
         *(("note", note) for note in stored.notes),
+        *(("postprocessing", line) for line in postprocessing_lines(folder)),
     ]

@@ -113,6 +113,13 @@ def predict(
         float, typer.Option(help="How far the window moves, as a share of its width; above 0, at most 1.")
     ] = 0.5,
     mirroring: Mirroring = True,
+    postprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--postprocessing/--no-postprocessing",
+            help="Apply the rules stored with the model: largest component, smallest volume.",
+        ),
+    ] = True,
     fast: Annotated[
         str | None,
         typer.Option(
@@ -150,6 +157,7 @@ def predict(
     options = PredictOptions(
         device=device,
         mirroring=mirroring,
+        postprocessing=postprocessing,
         step=step,
         fast=fast,
         exact=exact,

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.evaluation.components import Components, components
+from lnsegfm.evaluation.components import components
 from lnsegfm.messages import listed
 
 
@@ -32,6 +32,7 @@ class MaskRule:
     """
 
     values: tuple[int, ...]
+    kind: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(dict.fromkeys(self.values)))
@@ -42,14 +43,16 @@ class MaskRule:
         """The mask (z, y, x) after the rule; the mask given is not changed."""
         own = mask == self.values[0] if len(self.values) == 1 else np.isin(mask, self.values)
         found = components(own)
-        lost = [number for number, size in enumerate(found.sizes, 1) if not self._stays(size, found, voxel_mm3)]
+        least = self._least_voxels(found.sizes, voxel_mm3)
+        lost = [number for number, size in enumerate(found.sizes, 1) if size < least]
         if not lost:
             return mask
         cleaned = mask.copy(order="C")
         cleaned.reshape(-1)[found.voxels[np.isin(found.ids, lost)]] = 0
         return cleaned
 
-    def _stays(self, size: int, found: Components, voxel_mm3: float) -> bool:
+    def _least_voxels(self, sizes: tuple[int, ...], voxel_mm3: float) -> float:
+        """Voxels that a component has at least to stay, of all sizes in descending order."""
         raise NotImplementedError
 
 
@@ -59,8 +62,8 @@ class LargestComponent(MaskRule):
 
     kind: ClassVar[str] = "largest component"
 
-    def _stays(self, size: int, found: Components, voxel_mm3: float) -> bool:
-        return size == found.sizes[0]
+    def _least_voxels(self, sizes: tuple[int, ...], voxel_mm3: float) -> float:  # noqa: ARG002 - of voxels alone
+        return max(sizes, default=0)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class SmallestVolume(MaskRule):
         if not 0 < self.mm3 < float("inf"):
             raise ConfigError(f"Smallest volume {self.mm3:g} mm3: not a volume. Use a number above 0.")
 
-    def _stays(self, size: int, found: Components, voxel_mm3: float) -> bool:
-        return size * voxel_mm3 >= self.mm3 * (1 - 1e-9)
+    def _least_voxels(self, sizes: tuple[int, ...], voxel_mm3: float) -> float:  # noqa: ARG002 - whatever there is
+        return self.mm3 / voxel_mm3 * (1 - 1e-9)
 
 
 @dataclass(frozen=True)

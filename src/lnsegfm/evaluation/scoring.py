@@ -150,14 +150,7 @@ def score_volumes(
         DataError: Grids that differ, or values that no label has.
     """
     scoring, grid = scoring or Scoring(), reference.grid
-    turned = Volume(*turned_onto(prediction.array, prediction.grid, grid), name=prediction.name)
-    if not grid.same_voxels(turned.grid):
-        difference = prediction.grid.difference(grid)
-        raise DataError(
-            f"Case {name}: {prediction}: its geometry is not its reference's: {difference}. "
-            "Predict on the image that the reference was contoured on."
-        )
-    prediction = turned
+    prediction = on_grid_of_reference(name, prediction, grid)
     of_prediction = prediction_labels if prediction_labels is not None else labels
     _require_named(name, prediction, of_prediction)
     _require_named(name, reference, labels)
@@ -178,6 +171,22 @@ def score_volumes(
         for label in labels.names
     }
     return CaseScore(name, scores)
+
+
+def on_grid_of_reference(name: str, prediction: Volume, grid: Grid) -> Volume:
+    """A prediction on the axes of its reference, turned exactly where it is stored on others.
+
+    Raises:
+        DataError: Its voxels are not the reference's.
+    """
+    turned = Volume(*turned_onto(prediction.array, prediction.grid, grid), name=prediction.name)
+    if not grid.same_voxels(turned.grid):
+        difference = prediction.grid.difference(grid)
+        raise DataError(
+            f"Case {name}: {prediction}: its geometry is not its reference's: {difference}. "
+            "Predict on the image that the reference was contoured on."
+        )
+    return turned
 
 
 def _probabilities(path: Path, labels: LabelMap, own: Grid, grid: Grid) -> dict[str, np.ndarray]:

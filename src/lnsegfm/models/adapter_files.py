@@ -14,13 +14,15 @@ from typing import Any
 
 from lnsegfm.datasets.nnunet_layout import file_ending
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError, ModelError, RunMismatch, TransferError
+from lnsegfm.evaluation.postprocessing import Postprocessing
 from lnsegfm.models.model_folder import Model, read_model, write_model
 from lnsegfm.models.model_layout import CHECKPOINT, member_folders
 from lnsegfm.models.plans import in_image_order
+from lnsegfm.models.postprocessing_files import listed_rules, write_postprocessing
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.storage import new_folder, write_json
+from lnsegfm.storage import new_folder, read_json, write_json
 from lnsegfm.weights.adapter import Adapter, files_of
 from lnsegfm.weights.adapter_groups import adapter_groups
 from lnsegfm.weights.checkpoint import Checkpoint, write_checkpoint
@@ -98,7 +100,9 @@ def read_adapter(place: Path) -> AdapterDescription:
             raise KeyError(checkpoint.configuration)
         for configuration in checkpoint.plans["configurations"].values():
             require_known_imports(configuration, file)
-        model = Model(place, (checkpoint,), checkpoint.plans, checkpoint.dataset_json)
+        rules = listed_rules(card.get("postprocessing", []), file)
+        described = (checkpoint.plans, checkpoint.dataset_json)
+        model = Model(place, (checkpoint,), *described, postprocessing=rules)
         if not model.channels or not model.mask_labels:
             raise KeyError("channel_names")
         file_ending(checkpoint.dataset_json)
@@ -160,6 +164,7 @@ def apply_adapter(base: Path, place: Path, out: Path, *, progress: Progress | No
             write_checkpoint(folder / f"fold_{number}" / CHECKPOINT, adapted)
         write_model(folder, folds[0])
         write_json(folder / ORIGIN, origin_record(described))
+        write_postprocessing(folder, described.model.postprocessing)
     return AppliedAdapter(out, described, written=True)
 
 
@@ -255,6 +260,7 @@ def describe_adapter(place: Path, base: Path | None = None, *, progress: Progres
         "labels": dict(model.mask_labels.names),
         "channels": list(model.channel_names),
         "axes": model.axes,
+        "postprocessing": list(model.postprocessing.lines(model.labels.covered)),
         "configuration": model.configuration,
     }
     with description_errors(file):
@@ -280,6 +286,16 @@ def describe_adapter(place: Path, base: Path | None = None, *, progress: Progres
     with description_errors(file):
         description["module_groups"] = [group.to_json() for group in adapter_groups(adapter, weights)]
     return description
+
+
+def keep_postprocessing(folder: Path, postprocessing: Postprocessing) -> None:
+    """Write rules of postprocessing into the adapter of a folder; an adapter has none until then."""
+    file = files_of(folder)[1]
+    card = read_json(file)
+    kept = {key: value for key, value in card.items() if key != "postprocessing"}
+    rules = {"postprocessing": postprocessing.to_json()} if postprocessing else {}
+    if card != kept | rules:
+        write_json(file, kept | rules)
 
 
 def holds_adapter(folder: Path, base: Checkpoint, model: Checkpoint) -> bool:

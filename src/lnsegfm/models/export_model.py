@@ -94,7 +94,9 @@ def export_model(
             _write_folder(folder, read, folds)
         chosen = " ".join(folds)
         return ExportResult(
-            out, (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}", *_apply_command(read, str(out))), _notes(read)
+            out,
+            (f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {out} -f {chosen}", *_apply_command(read, str(out))),
+            _notes(read),
         )
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"--out {out}: nnunet-zip writes a zip. Name a file that ends in .zip.")
@@ -181,6 +183,7 @@ def _write_safetensors(folder: Path, model: Model, folds: dict[str, Checkpoint])
         covers=model.covers,
         folds={name: ExportedFold(file=files[name], sha256=fold.weights_sha256) for name, fold in folds.items()},
         card=model.stored.card if model.stored is not None else None,
+        postprocessing=tuple(model.postprocessing.to_json()),
     )
     write_json(folder / DESCRIPTION, exported.as_json())
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.evaluation.postprocessing import LargestComponent, MaskRule, Postprocessing, SmallestVolume
 from lnsegfm.nnunet.stock_postprocessing import FUNCTION, labels_or_regions, pickled, unpickled
@@ -37,7 +38,9 @@ def read_postprocessing(folder: Path) -> Postprocessing:
     return Postprocessing()
 
 
-def write_postprocessing(folder: Path, postprocessing: Postprocessing, figures: Mapping[str, Any] | None = None) -> None:
+def write_postprocessing(
+    folder: Path, postprocessing: Postprocessing, figures: Mapping[str, Any] | None = None
+) -> None:
     """Write a model's postprocessing into its folder, or remove it where there are no rules.
 
     Args:
@@ -54,6 +57,16 @@ def write_postprocessing(folder: Path, postprocessing: Postprocessing, figures: 
     write_json(folder / JSON, as_stock(postprocessing) | dict(figures or {}))
 
 
+def postprocessing_lines(folder: Path) -> tuple[str, ...]:
+    """The rules of a model's folder in words.
+
+    Raises:
+        ModelError: As `read_postprocessing`.
+    """
+    covered = LabelMap.of_model(read_json(folder / "dataset.json")).covered
+    return read_postprocessing(folder).lines(covered)
+
+
 def as_stock(postprocessing: Postprocessing) -> dict[str, Any]:
     """The content of a ``postprocessing.json``: nnU-Net's entries, and under ``rules`` every rule."""
     values = [rule.values for rule in postprocessing.in_stock]
@@ -63,6 +76,15 @@ def as_stock(postprocessing: Postprocessing) -> dict[str, Any]:
         "postprocessing_kwargs": [{"labels_or_regions": labels_or_regions(own)} for own in values],
         "rules": postprocessing.to_json(),
     }
+
+
+def listed_rules(entries: Any, file: Path) -> Postprocessing:
+    """Rules from what `Postprocessing.to_json` gives, as adapters and exports hold it.
+
+    Raises:
+        ModelError: Not such a list; the message names ``file``.
+    """
+    return rules_of({"format": FORMAT, "rules": entries}, file)
 
 
 def rules_of(content: Any, file: Path) -> Postprocessing:

@@ -17,7 +17,7 @@ from lnsegfm.prediction.scan_predictor import ScanPredictor
 
 
 def ready(model: Model, setting: InferenceSetting, **settings: Any) -> ScanPredictor:
-    """A predictor with a setting; its masks are postprocessed and hold the values of the data that the model trained on.
+    """A predictor with a setting; masks are postprocessed and hold the values of the data that the model trained on.
 
     Args:
         model: The model.

@@ -15,7 +15,7 @@ from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.notebook import HtmlTable, notebook_html
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress, Silent
-from lnsegfm.recipe import AUTO
+from lnsegfm.recipe import AUTO, PostprocessingMode
 from lnsegfm.report.notebook_tables import means_table
 from lnsegfm.report.run_report import write_run_report
 from lnsegfm.storage import sha256, write_json
@@ -30,6 +30,7 @@ from lnsegfm.workflows.finetune_plan import FinetunePlan
 from lnsegfm.workflows.held_out_comparison import HeldOutComparison, compare_held_out
 from lnsegfm.workflows.lr_search import LrSearch, choose_lr
 from lnsegfm.workflows.member_trainings import train_members
+from lnsegfm.workflows.postprocessing_step import RunPostprocessing, postprocess_run
 from lnsegfm.workflows.run_record import finetune_record, versions
 from lnsegfm.workflows.training_run import ChosenSchedule, RunContext, TrainingRun
 
@@ -104,11 +105,13 @@ class FinetuneResult:
         adapter: Bytes and entries of its adapter.
         comparison: Base against adapted.
         further: What ``run.json`` keeps of each further fold.
+        postprocessing: The model's, and what it is worth.
     """
 
     adapter: Mapping[str, int]
     comparison: HeldOutComparison
     further: tuple[Mapping[str, Any], ...] = ()
+    postprocessing: RunPostprocessing = RunPostprocessing(PostprocessingMode.NONE)  # noqa: RUF009 - frozen
 
 
 class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
@@ -155,10 +158,11 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
         """The base's training domain comes after this training's."""
         return {"base": self.plan.base, "renamed": self.plan.recipe.label_names}
 
-    def evaluate(self) -> FinetuneResult:
-        """Write the adapter, then compare base and adapted model on the held-out cases and on the source data."""
+    def evaluate(self, chosen: ChosenSchedule) -> FinetuneResult:
+        """Write the adapter, compare base and adapted model on held-out and source data, choose the postprocessing."""
         plan, context = self.plan, self.context
         adapted = read_model(context.model)
+        options = PredictOptions(device=context.device, mirroring=plan.recipe.mirroring, postprocessing=False)
         adapter = _write_adapter(plan, adapted, 0, context.out)
         further = tuple(self._member(adapted, number) for number in range(1, 1 + len(plan.further)))
         comparison = compare_held_out(
@@ -168,10 +172,11 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             adapted,
             context.out,
             source_data=plan.source_data,
-            options=PredictOptions(device=context.device, mirroring=plan.recipe.mirroring),
+            options=options,
             progress=context.progress,
         )
-        return FinetuneResult(adapter, comparison, further)
+        cleaned = postprocess_run(plan, adapted, chosen.schedule, context, options)
+        return FinetuneResult(adapter, comparison, further, cleaned)
 
     def _member(self, adapted: Model, number: int) -> dict[str, Any]:
         """Write a further fold's adapter, and give what ``run.json`` keeps of the fold."""
@@ -199,6 +204,10 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             lr_choice=chosen.lr_choice,
             further=result.further,
         )
+        record |= {
+            "postprocessing": result.postprocessing.to_json(),
+            "facts": record["facts"] | dict(result.postprocessing.facts()),
+        }
         self.context.progress.stage("Drawing the report")
         write_run_report(self.context.out, record, self.context.progress)
         return record

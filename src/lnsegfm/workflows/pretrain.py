@@ -98,7 +98,7 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
         plan = self.plan
         return ChosenSchedule(Schedule(lr=plan.lr, iterations=plan.iterations, seed=plan.settings.seed))
 
-    def evaluate(self) -> Evaluation | None:
+    def evaluate(self, chosen: ChosenSchedule) -> Evaluation | None:  # noqa: ARG002 - nothing of it is trained again
         """Predict and score the held-out cases; None where none was held out."""
         plan, context = self.plan, self.context
         if not plan.held_out:
@@ -109,7 +109,7 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
             "base",
             plan.held_out,
             context.out / "predictions",
-            options=PredictOptions(device=context.device, mirroring=plan.settings.mirroring),
+            options=PredictOptions(device=context.device, mirroring=plan.settings.mirroring, postprocessing=False),
             progress=context.progress,
         )
         return score_masks(plan.held_out, masks, plan.data.labels, base, subjects=plan.data.subjects)

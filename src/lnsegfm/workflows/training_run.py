@@ -167,7 +167,7 @@ class TrainingRun(ABC, Generic[Plan, Result]):
             context.progress,
             **self.base_domain(),
         )
-        result = self.evaluate()
+        result = self.evaluate(chosen)
         record = self.record(chosen, history, result)
         write_json(context.out / "run.json", record)
         shutil.rmtree(context.out / "work", ignore_errors=True)
@@ -189,8 +189,12 @@ class TrainingRun(ABC, Generic[Plan, Result]):
         return {}
 
     @abstractmethod
-    def evaluate(self) -> Result:
-        """Predict the held-out cases with the trained model, and score them."""
+    def evaluate(self, chosen: ChosenSchedule) -> Result:
+        """Predict the held-out cases with the trained model, and score them.
+
+        Args:
+            chosen: The schedule it was trained by.
+        """
 
     @abstractmethod
     def record(self, chosen: ChosenSchedule, history: Mapping[str, Any], result: Result) -> dict[str, Any]:

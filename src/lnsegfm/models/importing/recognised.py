@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from lnsegfm.evaluation.postprocessing import Postprocessing
 from lnsegfm.registry.model_card import ModelCard
 from lnsegfm.registry.stored_model import Parts
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -66,6 +67,7 @@ class RecognisedModel:
         card: What its file says of itself.
         axes: The axis code that its form was trained on; None where that is not known of the form.
         previous: Of a cascade's later stage the model of the previous stage, where it is there.
+        postprocessing: Rules that its masks are postprocessed by.
     """
 
     form: str
@@ -78,6 +80,7 @@ class RecognisedModel:
     card: ModelCard | None = None
     axes: str | None = None
     previous: RecognisedModel | None = None
+    postprocessing: Postprocessing = Postprocessing()  # noqa: RUF009 - frozen
 
     @property
     def parts(self) -> Parts:

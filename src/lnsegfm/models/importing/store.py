@@ -18,6 +18,7 @@ from lnsegfm.models.importing.normalise import normalise_fold
 from lnsegfm.models.importing.recognised import RecognisedModel
 from lnsegfm.models.importing.safetensors_io import write_tensors
 from lnsegfm.models.model_layout import CHECKPOINT, PREVIOUS_STAGE
+from lnsegfm.models.postprocessing_files import write_postprocessing
 from lnsegfm.networks.architectures import ARCHITECTURES, PLAIN, RESENC, STU_NET, SWIN
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.plan_axes import axes_of_plans, with_axes
@@ -110,6 +111,10 @@ def _write_folds(
         raise ModelError(f"{source.path}: it has no folds. Copy the whole model.")
     write_json(folder / "plans.json", first.plans)
     write_json(folder / "dataset.json", first.dataset_json)
+    write_postprocessing(folder, found.postprocessing)
+    if found.postprocessing:
+        covered = LabelMap.of_model(first.dataset_json).covered
+        notes += [f"Postprocessing: {line}." for line in found.postprocessing.lines(covered)]
     return first, tuple(hashes), notes
 
 

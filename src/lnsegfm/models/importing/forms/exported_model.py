@@ -14,6 +14,7 @@ from lnsegfm.models.importing.model_source import DESCRIPTION, ModelSource, Sour
 from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.safetensors_io import read_tensors
 from lnsegfm.models.importing.validate_plans import read_table
+from lnsegfm.models.postprocessing_files import listed_rules
 from lnsegfm.registry.model_card import FileName, ModelCard, Record, Sha256, Text
 from lnsegfm.registry.model_card import read as read_record
 from lnsegfm.registry.stored_model import Parts
@@ -49,6 +50,7 @@ class ExportedModel(Record):
         covers: First parts of the names of an encoder's or a backbone's weights.
         folds: Each fold's weights, by its name.
         card: What is known of the model.
+        postprocessing: The rules that its masks are postprocessed by.
     """
 
     format: Literal["lnsegfm.export/1"] = "lnsegfm.export/1"
@@ -61,6 +63,7 @@ class ExportedModel(Record):
     covers: tuple[Text, ...] = ()
     folds: Annotated[dict[Annotated[str, Field(pattern=r"^(\d+|all)$")], ExportedFold], Field(min_length=1)]
     card: ModelCard | None = None
+    postprocessing: tuple[dict[str, Any], ...] = ()
 
 
 def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
@@ -93,6 +96,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         covers=exported.covers,
         backbone=exported.parts == "backbone",
         card=exported.card,
+        postprocessing=listed_rules(exported.postprocessing, file),
     )
 
 

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.errors import ConfigError, DataError, ModelError, UnsafeFile
+from lnsegfm.evaluation.postprocessing import Postprocessing
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
 from lnsegfm.models.importing.nnunet_fold import FoldAsRead, fold_of
@@ -23,6 +24,7 @@ from lnsegfm.models.model_layout import (
     previous_stage_folder,
     unfinished,
 )
+from lnsegfm.models.postprocessing_files import read_postprocessing
 from lnsegfm.nnunet.plan_axes import RAS, is_totalsegmentators
 from lnsegfm.nnunet.plan_configuration import previous_stage
 from lnsegfm.registry.home import CARD
@@ -79,6 +81,7 @@ def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> Re
             else "not there: predict asks for --previous-stage"
         )
         notes = (*notes, f"Its previous stage, {before}, is {said}.")
+    cleaned, said_of_rules = _postprocessing(folder)
     return RecognisedModel(
         form="",
         folds=tuple(
@@ -86,12 +89,21 @@ def _recognised(source: ModelSource, folder: Path, options: ImportOptions) -> Re
             for fold, file in folds.items()
         ),
         files=files,
-        notes=notes,
+        notes=(*notes, *said_of_rules),
+        postprocessing=cleaned,
         covers=stored.covers if stored is not None else (),
         backbone=stored is not None and stored.parts == "backbone",
         card=stored.card if stored is not None else None,
         previous=_recognised(source, place, ImportOptions()) if place is not None else None,
     )
+
+
+def _postprocessing(folder: Path) -> tuple[Postprocessing, tuple[str, ...]]:
+    """The rules beside a model; a file that cannot be taken is left out, with a note."""
+    try:
+        return read_postprocessing(folder), ()
+    except (ModelError, UnsafeFile, DataError) as error:
+        return Postprocessing(), (f"Its postprocessing is left out: {error}",)
 
 
 def _configuration(
