@@ -40,6 +40,7 @@ COMMAND_PAGES = {
     "models import": "models.md",
     "models verify": "models.md",
     "models export": "models.md",
+    "models postprocess": "postprocessing.md",
     "models remove": "models.md",
 }
 UNTOLD = {
