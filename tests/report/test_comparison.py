@@ -15,7 +15,8 @@ from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.statistics import mean, paired
 from lnsegfm.report.comparison import Comparison
-from lnsegfm.report.verdict import forgetting, from_json, limits, notes, to_json, verdict
+from lnsegfm.report.comparison_json import from_json, to_json
+from lnsegfm.report.verdict import forgetting, limits, notes, verdict
 
 from .scores import evaluation, nodes
 
@@ -115,7 +116,7 @@ def test_a_label_unknown_to_the_base_is_said():
     comparison = Comparison(evaluation({"node": [0.0] * 3}, known=False), evaluation({"node": [0.5] * 3}))
 
     assert comparison.unknown == ("node",)
-    assert any("gives no mask of node" in note and "empty mask" in note for note in notes(comparison))
+    assert any("gives no mask of node" in note and "nothing is compared" in note for note in notes(comparison))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_label_unknown_to_the_base_is_said():
         ([0.3, 0.4, 0.2, 0.3, 0.3], [0.6] * 5, "adapted better", ("With only 5 held-out cases,", "is better")),
         ([0.5, 0.6, 0.7, 0.5], [0.6, 0.5, 0.8, 0.6], "no difference", ("no difference is shown", "ahead by 0.05")),
         ([0.5, 0.6, 0.7], [0.5, 0.6, 0.7], "no difference", ("no difference is shown (mean Dice 0.600",)),
-        ([0.5, 0.6, 0.7, 0.5], [0.4, 0.66, 0.6, 0.56], "base ahead", ("is better by 0.02", "no difference shown")),
+        ([0.5, 0.6, 0.7, 0.5], [0.4, 0.66, 0.6, 0.56], "base ahead", ("is ahead by 0.02", "no difference shown")),
         (
             [0.5, 0.6, 0.7, 0.5],
             [0.3, 0.5, 0.5, 0.4],
@@ -133,7 +134,12 @@ def test_a_label_unknown_to_the_base_is_said():
             ("the base is better by 0.15 Dice", "difference -0.2"),
         ),
         ([0.5, 0.5], [0.9, 0.9], "no difference", ("With only 2 held-out cases", "no interval can be given")),
-        ([0.5], [0.4], "base ahead", ("With only 1 held-out case,", "no interval can be given")),
+        (
+            [0.5],
+            [0.4],
+            "one subject",
+            ("1 held-out case cannot show which model is better", "no interval can be given"),
+        ),
         ([NAN, 0.1], [0.5, NAN], "no evidence", ("No evidence: on none of the 2 cases",)),
     ],
 )
@@ -154,7 +160,7 @@ def test_verdict_names_a_label_where_the_base_is_ahead():
     sentence = verdict(Comparison(base, adapted))
 
     assert "the adapted model is better" in sentence
-    assert "but the base is better on average for larynx (by 0.13 Dice)" in sentence
+    assert "but the base is better on average for larynx (by 0.13 Dice, no difference shown)" in sentence
 
 
 def test_rounding_errors_are_no_difference():

@@ -13,7 +13,8 @@ import pytest
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.case_scores import CaseScore
 from lnsegfm.evaluation.evaluation_files import read_evaluation
-from lnsegfm.report.verdict import from_json, verdict
+from lnsegfm.report.comparison_json import from_json
+from lnsegfm.report.verdict import verdict
 from lnsegfm.workflows.finetune import Run, finetune
 from lnsegfm.workflows.finetune_plan import plan
 from tests.world import World

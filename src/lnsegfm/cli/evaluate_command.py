@@ -129,8 +129,8 @@ def evaluate(
 def _result(
     evaluation: Evaluation, against: Path | None, other: Evaluation | None, predictions: Path
 ) -> dict[str, Any]:
+    from lnsegfm.report.comparison_json import to_json
     from lnsegfm.report.report_files import compared
-    from lnsegfm.report.verdict import to_json
 
     if other is None or against is None:
         return evaluation.to_json()

@@ -25,6 +25,7 @@ from lnsegfm.cli.shared_options import (
     ModelAxes,
     OnlyCases,
     Shots,
+    SmallestDifference,
     Workers,
     pairs,
     print_json,
@@ -137,6 +138,7 @@ def finetune(
         ),
     ] = None,
     workers: Workers = None,
+    smallest_difference: SmallestDifference = None,
     mirroring: Mirroring = True,
     mirror: Mirror = "auto",
     postprocessing: Annotated[
@@ -219,7 +221,8 @@ def finetune(
             return
         assert out is not None  # asked above
         announce(planned, progress.stage)
-        done = run(planned, out, device=device, workers=workers, progress=progress)
+        judged = {"smallest_difference": smallest_difference} if smallest_difference is not None else {}
+        done = run(planned, out, device=device, workers=workers, progress=progress, **judged)
     if as_json:
         print_json({key: value for key, value in done.record.items() if key != "losses"})
     else:

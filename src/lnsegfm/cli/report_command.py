@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, print_json, require_folder
+from lnsegfm.cli.shared_options import AsJson, SmallestDifference, print_json, require_folder
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.progress import Progress
 
@@ -26,6 +27,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page of --compare; RUN's page is written into RUN.")
     ] = None,
+    smallest_difference: SmallestDifference = None,
     as_json: AsJson = False,
 ) -> None:
     """Rebuild the page of RUN from what its folder holds, or compare two of them. No model is loaded.
@@ -42,10 +44,10 @@ def report(
 
     with console() as progress:
         if run is not None:
-            page, figures = _anew(run, progress)
+            page, figures = _anew(run, progress, smallest_difference)
         elif compare is not None and out is not None:
             require_folder(out)
-            page, figures = _side_by_side(*compare, out, progress)
+            page, figures = _side_by_side(*compare, out, progress, smallest_difference)
     if as_json:
         from lnsegfm.storage import read_json
 
@@ -56,16 +58,22 @@ def report(
     print("Not for clinical use.")
 
 
-def _anew(folder: Path, progress: Progress) -> tuple[Path, Path]:
+def _anew(folder: Path, progress: Progress, smallest: float | None) -> tuple[Path, Path]:
     from lnsegfm.evaluation.evaluation_files import EVALUATION, read_evaluation, write_evaluation
     from lnsegfm.evaluation.flags import read_flags
     from lnsegfm.report.report_files import write_report
-    from lnsegfm.report.run_report import PAGE, write_run_report
-    from lnsegfm.storage import read_json
+    from lnsegfm.report.run_report import PAGE, with_smallest_difference, write_run_report
+    from lnsegfm.storage import read_json, write_json
 
     if (folder / "run.json").is_file():
-        write_run_report(folder, read_json(folder / "run.json"), progress)
+        record = read_json(folder / "run.json")
+        if smallest is not None:
+            record = with_smallest_difference(record, smallest, folder)
+            write_json(folder / "run.json", record)
+        write_run_report(folder, record, progress)
         return folder / PAGE, folder / "run.json"
+    if smallest is not None:
+        raise ConfigError(f"--smallest-difference: {folder} holds one model's figures. Use it with a run or --compare.")
     evaluation = read_evaluation(folder)
     places = {case.files.prediction.parent for case in evaluation.cases if case.files and case.files.prediction}
     scored = {case.case for case in evaluation.cases}
@@ -75,10 +83,14 @@ def _anew(folder: Path, progress: Progress) -> tuple[Path, Path]:
     return folder / PAGE, folder / EVALUATION
 
 
-def _side_by_side(first: Path, second: Path, out: Path, progress: Progress) -> tuple[Path, Path]:
+def _side_by_side(
+    first: Path, second: Path, out: Path, progress: Progress, smallest: float | None
+) -> tuple[Path, Path]:
     from lnsegfm.report.report_files import COMPARISON, PAGE, compared, write_comparison
 
     comparison = compared(_evaluation(first), first, _evaluation(second), second)
+    if smallest is not None:
+        comparison = replace(comparison, smallest_difference=smallest)
     if not comparison.cases:
         raise DataError(f"{first} and {second}: they have no case in common. Evaluate the same cases with both.")
     write_comparison(out, comparison, {"First": str(first), "Second": str(second)}, None, progress)

@@ -138,6 +138,15 @@ ModelAxes = Annotated[
     ),
 ]
 
+SmallestDifference = Annotated[
+    float | None,
+    typer.Option(
+        "--smallest-difference",
+        metavar="DICE",
+        help="A smaller difference of the mean Dice is called too small to matter; 0.02 unless given.",
+    ),
+]
+
 
 def pairs(texts: Iterable[str], option: str, example: str = "gamma=2") -> dict[str, str]:
     """Read ``NAME=VALUE`` texts.

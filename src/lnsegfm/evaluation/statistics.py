@@ -84,7 +84,7 @@ class Paired:
     Args:
         effect: Mean difference with its interval.
         p: Two-sided permutation test: signs of the subjects' differences are flipped, all ways where there are at
-            most 13 subjects, else 9999 at random; NaN without a case.
+            most 13 subjects, else 9999 at random; NaN with fewer than two subjects.
         smallest_p: The smallest p that this number of subjects can give: 2 / 2^subjects, at random 2 / 10,000.
         sd: Standard deviation of the differences between subjects; NaN with fewer than two.
     """
@@ -188,8 +188,8 @@ def paired(
     sums, sizes = sums[sizes > 0], sizes[sizes > 0]
     if not len(sums):
         return Paired(effect, math.nan, math.nan, math.nan)
-    if len(sums) == 1:  # either sign of one difference is as far from 0
-        return Paired(effect, 1.0, 1.0, math.nan)
+    if len(sums) == 1:  # one subject is no sample: it has no p
+        return Paired(effect, math.nan, math.nan, math.nan)
     flipped = stats.permutation_test(
         (sums,),
         lambda x, axis: x.sum(axis=axis),

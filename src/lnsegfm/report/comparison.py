@@ -9,15 +9,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lnsegfm.errors import DataError
+from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.case_scores import MEAN, LabelScore
 from lnsegfm.evaluation.metric_table import Metric
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.statistics import Interval, Paired, holm, paired
 
 BASE, ADAPTED = "base", "adapted"
+SMALLEST_DIFFERENCE = 0.02
+"""A smaller difference of the mean Dice is too small to matter, whatever its p, unless the user says otherwise."""
 
-Outcome = Literal["adapted better", "no difference", "base ahead", "base better", "no evidence"]
+Outcome = Literal[
+    "adapted better",
+    "no difference",
+    "too small to matter",
+    "base ahead",
+    "base better",
+    "learnt from nothing",
+    "one subject",
+    "no evidence",
+]
 
 
 @dataclass(frozen=True)
@@ -134,16 +145,24 @@ class Comparison:
         base: Scores of the model one started from, or of any other to compare with.
         adapted: Scores of the model that was made from it. Its labels are the ones compared.
         names: What the two are called.
+        smallest_difference: Of the mean Dice: a smaller one is too small to matter, whatever its p.
 
     Raises:
+        ConfigError: A smallest difference that is none.
         DataError: The two do not cover the same cases, or the base lacks a label.
     """
 
     base: Evaluation
     adapted: Evaluation
     names: tuple[str, str] = (BASE, ADAPTED)
+    smallest_difference: float = SMALLEST_DIFFERENCE
 
     def __post_init__(self) -> None:
+        if not 0 <= self.smallest_difference < 1:
+            raise ConfigError(
+                f"--smallest-difference {self.smallest_difference:g}: a difference of Dice is at least 0 and below 1. "
+                f"Use for example {SMALLEST_DIFFERENCE}."
+            )
         base, adapted = ([score.case for score in e.cases] for e in (self.base, self.adapted))
         if len(set(adapted)) != len(adapted) or sorted(base) != sorted(adapted):
             odd = sorted(set(base) ^ set(adapted)) or sorted({c for c in adapted if adapted.count(c) > 1})
@@ -169,6 +188,11 @@ class Comparison:
         return tuple(name for name in self.labels if name in marked)
 
     @property
+    def compared(self) -> tuple[str, ...]:
+        """The labels whose mean is compared: those that the base knows, or all where it knows none."""
+        return tuple(name for name in self.labels if name not in self.unknown) or self.labels
+
+    @property
     def cases(self) -> tuple[str, ...]:
         """The cases, in the order of the adapted model's evaluation."""
         return tuple(score.case for score in self.adapted.cases)
@@ -189,13 +213,14 @@ class Comparison:
         """Paired differences of a metric, adapted minus base.
 
         Args:
-            label: One label, or ``MEAN`` for the mean over the labels of each case that are defined for both models.
+            label: One label, or ``MEAN`` for the mean over the labels of each case that are defined for both models:
+                those that the base knows, or all where it knows none.
             metric: A key of ``adapted.metrics``.
         """
         base, adapted = {}, {}
         absolute = self.adapted.metrics[metric].better == "zero"
         for case in self.cases:
-            names = self.labels if label == MEAN else (label,)
+            names = self.compared if label == MEAN else (label,)
             pairs = [
                 (self.base_score(case, name).value(metric), self.adapted_score(case, name).value(metric))
                 for name in names
@@ -248,7 +273,23 @@ class Comparison:
     @property
     def outcome(self) -> Outcome:
         """What is shown by the mean over labels of the Dice."""
-        return self.difference().outcome
+        return self.outcome_of(MEAN)
+
+    def outcome_of(self, label: str) -> Outcome:
+        """What the Dice of a label shows, or of the mean over labels (``MEAN``).
+
+        A label that the base does not know is never compared: its mask there is empty, which anything beats.
+        """
+        difference = self.difference(label)
+        if label in self.unknown or (label == MEAN and len(self.unknown) == len(self.labels)):
+            return "learnt from nothing"
+        if difference.n and difference.paired.effect.clusters == 1:
+            return "one subject"
+        shown = difference.outcome
+        small = abs(difference.mean) < self.smallest_difference
+        if small and shown in ("adapted better", "base better"):
+            return "too small to matter"
+        return "no difference" if small and shown == "base ahead" else shown
 
     def corrected_p(self) -> dict[str, float]:
         """P value of the Dice of each label, corrected for their number (Holm)."""

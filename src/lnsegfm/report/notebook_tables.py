@@ -5,7 +5,7 @@ from __future__ import annotations
 from lnsegfm.evaluation.case_scores import MEAN
 from lnsegfm.notebook import HtmlTable
 from lnsegfm.report.comparison import Comparison
-from lnsegfm.report.verdict import dice_text
+from lnsegfm.report.figure_text import dice_text
 
 
 def means_table(comparison: Comparison) -> HtmlTable:

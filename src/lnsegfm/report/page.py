@@ -18,12 +18,13 @@ from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import BASE, Comparison
+from lnsegfm.report.label_verdict import labels_apart, title, unusable
 from lnsegfm.report.page_rows import case_columns, case_line, case_row, node_rows, score_rows
 from lnsegfm.report.page_summary import headline, limits, metric_rows, paired_rows, plots_of, size_rows
 from lnsegfm.report.page_summary import node_rows as nodes_over_cases
 from lnsegfm.report.picture_selection import ScoredModel, pictures_of
 from lnsegfm.report.templates import render_page
-from lnsegfm.report.verdict import called, forgetting, notes, verdict
+from lnsegfm.report.verdict import forgetting, notes, verdict
 from lnsegfm.storage import write_text
 
 MOST_PICTURES, MOST_OF_A_CASE = 300, 6
@@ -113,19 +114,16 @@ def write_page(
 
 
 def _outcome(comparison: Comparison | None) -> tuple[str, str]:
-    """The verdict in a few words, and its colour."""
+    """The verdict in a few words, and its colour: neither good nor bad where labels stand against the mean."""
     if comparison is None:
         return "open", "No evidence"
-    base, adapted = (name[:1].upper() + name[1:] for name in called(comparison))
-    worse = ("bad", "Keep the base") if comparison.names[0] == BASE else ("bad", f"{base} is better")
-    undecided = ("open", "No difference shown")
-    return {
-        "adapted better": ("good", f"{adapted} is better"),
-        "no difference": undecided,
-        "base ahead": worse if comparison.names[0] == BASE else undecided,
-        "base better": worse,
-        "no evidence": ("open", "No evidence"),
-    }[comparison.outcome]
+    worse, _ = labels_apart(comparison)
+    poor = any(unusable(comparison, label) for label in comparison.labels)
+    kind = {"adapted better": "good", "base better": "bad", "learnt from nothing": "bad" if poor else "open"}
+    if comparison.names[0] == BASE:
+        kind["base ahead"] = "bad"
+    colour = kind.get(comparison.outcome, "open")
+    return "open" if colour == "good" and (worse or poor) else colour, title(comparison)
 
 
 def _models(comparison: Comparison | None) -> list[ScoredModel]:

@@ -12,8 +12,8 @@ from lnsegfm.evaluation.matching import NodeScore, status_words
 from lnsegfm.evaluation.metric_table import METRICS
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.messages import counted
+from lnsegfm.report.figure_text import ml_text
 from lnsegfm.report.picture_selection import ScoredModel
-from lnsegfm.report.verdict import ml_text
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import Comparison
+from lnsegfm.report.comparison_json import to_json
 from lnsegfm.report.page import write_evaluation_page, write_page
-from lnsegfm.report.verdict import to_json
 from lnsegfm.storage import write_json
 
 PAGE, COMPARISON = "report.html", "comparison.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from lnsegfm.errors import DataError
 from lnsegfm.evaluation.evaluation_files import write_evaluation
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.progress import Progress
+from lnsegfm.report.comparison_json import from_json, to_json
 from lnsegfm.report.page import write_page
-from lnsegfm.report.verdict import from_json
 
 FORMAT = "lnsegfm.run/3"
 PAGE = "report.html"
@@ -51,3 +52,22 @@ def write_run_report(folder: Path, record: Mapping[str, Any], progress: Progress
         source_data=source_data,
         progress=progress,
     )
+
+
+def with_smallest_difference(record: Mapping[str, Any], smallest: float, folder: Path) -> dict[str, Any]:
+    """The content of a ``run.json`` with its verdicts by another smallest difference that matters.
+
+    Args:
+        record: What the run's ``run.json`` holds.
+        smallest: A smaller difference of the mean Dice is too small to matter.
+        folder: The run's.
+
+    Raises:
+        ConfigError: The smallest difference is none.
+    """
+    again = {
+        part: to_json(replace(from_json(record[part], folder), smallest_difference=smallest), folder)
+        for part in ("result", "source_data")
+        if record[part] is not None
+    }
+    return {**record, **again}

@@ -16,7 +16,8 @@ from lnsegfm.evaluation.detection import IOU_CRITERIA
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.messages import printable
 from lnsegfm.report.comparison import Comparison, Difference
-from lnsegfm.report.verdict import dice_text, interval_text, ml_text, notes
+from lnsegfm.report.figure_text import dice_text, interval_text, ml_text
+from lnsegfm.report.verdict import notes
 
 
 def case_table(evaluation: Evaluation) -> Table:

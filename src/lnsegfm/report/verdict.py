@@ -3,58 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from lnsegfm.errors import DataError
-from lnsegfm.evaluation.case_scores import nan_to_none
-from lnsegfm.evaluation.metric_table import METRICS
-from lnsegfm.evaluation.scores import Evaluation
-from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP, Interval
+from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import ADAPTED, BASE, Comparison, Difference, NodeDifference
+from lnsegfm.report.figure_text import dice_text, distance_text, interval_text
+from lnsegfm.report.label_verdict import called, label_sentence, published_sentence
 
 FEW = 10
-_CALLED = {BASE: "the base", ADAPTED: "the adapted model"}
 
 
 def verdict(comparison: Comparison) -> str:
-    """One sentence on the Dice, and one on the nodes where nodes were counted.
+    """One sentence on the Dice, one on each label that the base does not know, and one on nodes.
 
-    The rule: when the 95 % interval of the mean difference (over labels, then over cases) excludes 0, one of the two is
-    better; otherwise no difference is shown. When the base is ahead on average the sentence says to keep it even if the
-    interval includes 0. With fewer than ten subjects it says "with only". With several labels it names those where the
-    base is ahead although it is not ahead over all.
+    The rule: when the 95 % interval of the mean difference (over the labels that the base knows, then over cases)
+    excludes 0, one of the two is better, unless the difference is smaller than the smallest that matters; otherwise no
+    difference is shown. When the base is ahead by as much the sentence says to keep it even if the interval includes 0.
+    With fewer than ten subjects it says "with only"; one subject shows nothing. With several labels it names those that
+    stand against the mean. A label that the base does not know is not compared: an empty mask is no rival.
     """
-    difference = comparison.difference()
+    said = [] if comparison.outcome == "learnt from nothing" else [f"{_compared(comparison)}."]
+    said += [f"{label_sentence(comparison, label)}." for label in comparison.unknown]
+    return " ".join([*said, *(node_sentence(comparison, label) for label in _node_labels(comparison))])
+
+
+def _compared(comparison: Comparison) -> str:
+    """The sentence on the mean over the labels that both models know."""
+    difference, outcome = comparison.difference(), comparison.outcome
     base, adapted = called(comparison)
-    outcome = difference.outcome
     if outcome == "no evidence":
         return (
             f"No evidence: on none of the {len(comparison.cases)} cases is the Dice of both models defined, "
-            f"so nothing says whether {adapted} is better than {base}."
+            f"so nothing says whether {adapted} is better than {base}"
         )
-    subjects = difference.paired.effect.clusters
-    where = f"With only {_cases(comparison, difference)}" if subjects < FEW else f"On {_cases(comparison, difference)}"
-    by = distance_text(difference.mean)
-    detail = _detail(comparison, difference)
-    keep = ": keep the base" if comparison.names[0] == BASE else ""
+    subjects, cases = difference.paired.effect.clusters, _cases(comparison, difference)
+    by, detail, keep = distance_text(difference.mean), _detail(comparison, difference), ""
+    if outcome == "one subject":
+        one = cases[:1].upper() + cases[1:]
+        return f"{one} cannot show which model is better on others: one subject gives no interval ({detail})"
+    where = f"With only {cases}" if subjects < FEW else f"On {cases}"
+    apart = _labels_apart(comparison)
+    if comparison.names[0] == BASE:
+        keep = ": keep the base"
     if outcome == "adapted better":
-        sentence = f"{adapted} is better than {base} by {by} on average ({detail}){_labels_behind(comparison)}"
+        sentence = f"{adapted} is better than {base} by {by} on average ({detail}){apart}"
     elif outcome == "base better":
-        sentence = f"{base} is better by {by} on average ({detail}){keep}"
+        sentence = f"{base} is better by {by} on average ({detail}){apart}{keep}"
     elif outcome == "base ahead":
-        sentence = f"{base} is better by {by} on average (no difference shown: {detail}){keep}"
+        sentence = f"{base} is ahead by {by} on average (no difference shown: {detail}){apart}{keep}"
+    elif outcome == "too small to matter":
+        ahead = adapted if difference.mean > 0 else base
+        least = f"below {comparison.smallest_difference:g}"
+        sentence = f"{ahead} is ahead by {by} on average, a difference too small to matter ({least}; {detail}){apart}"
     elif difference.mean > 0:
-        sentence = (
-            f"no difference is shown: {adapted} is ahead by {by} on average ({detail}){_labels_behind(comparison)}"
-        )
+        sentence = f"no difference is shown: {adapted} is ahead by {by} on average ({detail}){apart}"
     else:
-        sentence = f"no difference is shown ({detail}){_labels_behind(comparison)}"
-    return " ".join(
-        [f"{where}, {sentence}.", *(node_sentence(comparison, label) for label in _node_labels(comparison))]
-    )
+        sentence = f"no difference is shown ({detail}){apart}"
+    return f"{where}, {sentence}"
 
 
 def node_sentence(comparison: Comparison, label: str) -> str:
@@ -72,8 +77,11 @@ def node_sentence(comparison: Comparison, label: str) -> str:
             (adapted, nodes.adapted_true_positives, nodes.adapted_false_positives),
         )
     ]
+    if label in comparison.unknown:
+        counts = counts[1:]
     name = f"{label}: " if len(comparison.labels) > 1 else ""
-    return f"{name or 'Node by node, '}{counts[0]}, {counts[1]}{_node_interval(nodes)}."
+    difference = "" if label in comparison.unknown else _node_interval(nodes)
+    return f"{name or 'Node by node, '}{', '.join(counts)}{difference}."
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:
@@ -83,7 +91,7 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     for label in comparison.unknown:
         sentences.append(
             f"{base[:1].upper()}{base[1:]} gives no mask of {label} (it does not know it, or takes other channels): "
-            "its Dice there counts as that of an empty mask, which is a low bar to pass."
+            "nothing is compared there, and the mean over labels leaves it out."
         )
     for label in comparison.labels:
         without = len(comparison.cases) - comparison.difference(label).n
@@ -92,16 +100,18 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
             sentences.append(f"{label}: {number} not counted, because the Dice of one or both models is not defined.")
     if failures := {*comparison.base.failures, *comparison.adapted.failures}:
         sentences.append(f"Not every case could be scored: {' '.join(sorted(failures))}")
+    sentences += [line for label in comparison.labels if (line := published_sentence(comparison, label)) is not None]
     difference = comparison.difference()
     sentences += limits(difference.paired.effect.clusters)
-    if not math.isnan(difference.paired.detectable) and difference.paired.sd > 1e-6:
+    compared = comparison.outcome != "learnt from nothing"
+    if compared and not math.isnan(difference.paired.detectable) and difference.paired.sd > 1e-6:
         sentences.append(
             f"The differences scatter by {difference.paired.sd:.3f} (SD): with this many subjects a mean difference "
             f"below about {dice_text(difference.paired.detectable)} Dice could not have been distinguished from none."
         )
     for label in _node_labels(comparison):
         nodes = comparison.nodes(label)
-        if nodes is not None and (behind := _nodes_behind(nodes)):
+        if nodes is not None and label not in comparison.unknown and (behind := _nodes_behind(nodes)):
             sentences.append(f"{label}: {adapted} {behind}.")
     return tuple(sentences)
 
@@ -120,51 +130,6 @@ def forgetting(comparison: Comparison) -> str:
         "no difference": "no loss is shown",
     }[difference.outcome]
     return f"{where}, {sentence} ({detail})."
-
-
-def to_json(comparison: Comparison, root: Path = Path()) -> dict[str, Any]:
-    """The sentences, the differences by label and over all, and both evaluations, as JSON-able values.
-
-    Args:
-        comparison: Two models on the same cases.
-        root: The folder that it will be written to.
-    """
-    corrected = comparison.corrected_p()
-    labels = comparison.labels
-    return {
-        "verdict": verdict(comparison),
-        "outcome": comparison.outcome,
-        "notes": list(notes(comparison)),
-        "names": list(comparison.names),
-        "unknown_to_base": list(comparison.unknown),
-        "overall": comparison.difference().to_json(),
-        "labels": {
-            label: comparison.difference(label).to_json() | nan_to_none({"p_corrected": corrected[label]})
-            for label in labels
-        },
-        "metrics": {
-            metric: {label: comparison.difference(label, metric).to_json() for label in labels}
-            for metric in comparison.adapted.metrics
-            if metric != "dice"
-        },
-        "nodes": {label: nodes.to_json() for label in labels if (nodes := comparison.nodes(label)) is not None},
-        "base": comparison.base.to_json(root),
-        "adapted": comparison.adapted.to_json(root),
-    }
-
-
-def from_json(content: Mapping[str, Any], root: Path = Path()) -> Comparison:
-    """The comparison that :func:`to_json` has written.
-
-    Raises:
-        DataError: It is something else, or of another version.
-    """
-    try:
-        base, adapted = (Evaluation.from_json(content[which], root) for which in ("base", "adapted"))
-        first, second = content["names"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"Comparison: {error!r} while it was read. Evaluate the masks again.") from None
-    return Comparison(base, adapted, (first, second))
 
 
 def limits(subjects: int) -> tuple[str, ...]:
@@ -195,38 +160,6 @@ def limits(subjects: int) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def called(comparison: Comparison) -> tuple[str, str]:
-    """What the two models are called in a sentence."""
-    base, adapted = (_CALLED.get(name, name) for name in comparison.names)
-    return base, adapted
-
-
-def dice_text(value: float | None, *, signed: bool = False) -> str:
-    """A Dice or a difference with three decimals, ``n/a`` where it is not defined."""
-    return METRICS["dice"].text(value, signed=signed)
-
-
-def ml_text(value: float) -> str:
-    """A volume with two decimals, ``n/a`` where it was not measured."""
-    return METRICS["volume_difference_ml"].text(value)
-
-
-def interval_text(interval: Interval | None, metric: str = "dice") -> str:
-    """An interval of differences, ``n/a`` where there is none."""
-    if interval is None:
-        return "n/a"
-    low, high = (METRICS[metric].text(end, signed=True) for end in (interval.low, interval.high))
-    return f"{low} to {high}"
-
-
-def distance_text(difference: float) -> str:
-    """The size of a difference in a sentence: two decimals, three where two would say nothing."""
-    size = abs(difference)
-    if size < 0.0005:
-        return "less than 0.001 Dice"
-    return f"{size:.3f} Dice" if size < 0.0095 else f"{size:.2f} Dice"
-
-
 def _detail(comparison: Comparison, difference: Difference) -> str:
     base, adapted = called(comparison)
     means = (
@@ -234,16 +167,31 @@ def _detail(comparison: Comparison, difference: Difference) -> str:
     )
     if difference.interval is None:
         return f"{means}; no interval can be given"
+    p = difference.paired.p
     return (
         f"{means}; 95 % interval of the difference {interval_text(difference.interval)}; "
-        f"permutation p = {difference.paired.p:.2g}"
+        f"permutation p {'< 0.001' if p < 0.0005 else f'= {p:.2g}'}"
     )
 
 
-def _labels_behind(comparison: Comparison) -> str:
-    behind = [(label, comparison.difference(label).mean) for label in comparison.labels if len(comparison.labels) > 1]
-    named = [f"{label} (by {distance_text(mean)})" for label, mean in behind if mean < 0]
-    return f"; but {called(comparison)[0]} is better on average for {', '.join(named)}" if named else ""
+def _labels_apart(comparison: Comparison) -> str:
+    """The labels that the base is better for by a difference that matters, and those against a base that is better."""
+    if len(comparison.compared) < 2:
+        return ""
+    differences = {label: comparison.difference(label) for label in comparison.compared}
+    by = {label: difference.mean for label, difference in differences.items() if difference.n}
+    against = [label for label, mean in by.items() if mean <= -comparison.smallest_difference and mean < 0]
+    model, base_ahead = called(comparison)[0], True
+    if comparison.outcome in ("base better", "base ahead"):
+        against = [label for label, mean in by.items() if mean >= comparison.smallest_difference and mean > 0]
+        model, base_ahead = called(comparison)[1], False
+    if not against:
+        return ""
+    named = []
+    for label in against:
+        shown = comparison.outcome_of(label) == ("base better" if base_ahead else "adapted better")
+        named.append(f"{label} (by {distance_text(by[label])}{'' if shown else ', no difference shown'})")
+    return f"; but {model} is better on average for {', '.join(named)}"
 
 
 def _nodes_behind(nodes: NodeDifference) -> str:

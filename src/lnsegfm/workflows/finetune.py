@@ -16,6 +16,7 @@ from lnsegfm.notebook import HtmlTable, notebook_html
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO, PostprocessingMode
+from lnsegfm.report.comparison import SMALLEST_DIFFERENCE
 from lnsegfm.report.notebook_tables import means_table
 from lnsegfm.report.run_report import write_run_report
 from lnsegfm.storage import sha256, write_json
@@ -73,6 +74,7 @@ def finetune(
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
+    smallest_difference: float = SMALLEST_DIFFERENCE,
 ) -> Run:
     """Adapt a model; the same call continues a run that was stopped.
 
@@ -82,6 +84,7 @@ def finetune(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; None takes none on a CPU and a few beside a GPU.
         progress: Where progress is reported.
+        smallest_difference: A smaller difference of the mean Dice is too small to matter: of the report, not the run.
 
     Raises:
         RunMismatch: ``out`` holds another run.
@@ -93,7 +96,7 @@ def finetune(
     device = choose_device(device)
     require_precision(planned.recipe.precision, device)
     context = RunContext(out=out, device=device, workers=workers, progress=progress)
-    record, result = FinetuneRun(planned, context).run()
+    record, result = FinetuneRun(planned, context, smallest_difference).run()
     return Run(out, context.model, record, result.comparison)
 
 
@@ -116,6 +119,10 @@ class FinetuneResult:
 
 class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
     """A fine-tuning by its steps: the learning rate, training, the adapter, the held-out comparison, the report."""
+
+    def __init__(self, plan: FinetunePlan, context: RunContext, smallest_difference: float) -> None:
+        super().__init__(plan, context)
+        self.smallest_difference = smallest_difference
 
     def schedule(self) -> ChosenSchedule:
         """The schedule of the recipe, with the learning rate chosen on the shots where it is ``auto``."""
@@ -176,7 +183,8 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             progress=context.progress,
         )
         cleaned = postprocess_run(plan, adapted, chosen.schedule, context, options)
-        return FinetuneResult(adapter, comparison, further, cleaned)
+        judged = comparison.with_smallest_difference(self.smallest_difference)
+        return FinetuneResult(adapter, judged, further, cleaned)
 
     def _member(self, adapted: Model, number: int) -> dict[str, Any]:
         """Write a further fold's adapter, and give what ``run.json`` keeps of the fold."""

@@ -39,6 +39,12 @@ class HeldOutComparison:
     flags: Mapping[str, tuple[Flag, ...]] = field(default_factory=dict)
     source_data: Comparison | None = None
 
+    def with_smallest_difference(self, smallest: float) -> HeldOutComparison:
+        """The same, judged by another smallest difference of the mean Dice that matters."""
+        both = (self.comparison, self.source_data)
+        held_out, source = (one and replace(one, smallest_difference=smallest) for one in both)
+        return replace(self, comparison=held_out, source_data=source)
+
     @property
     def verdict(self) -> str:
         """Whether it helped, in plain words."""

@@ -11,8 +11,9 @@ from typing import Any
 from lnsegfm.messages import counted
 from lnsegfm.methods.sanity_check import SanityReport
 from lnsegfm.models.model_folder import CHECKPOINT
+from lnsegfm.report.comparison_json import to_json
 from lnsegfm.report.run_report import FORMAT
-from lnsegfm.report.verdict import forgetting, to_json
+from lnsegfm.report.verdict import forgetting
 from lnsegfm.training.loss_history import divergence_warning
 from lnsegfm.workflows.held_out_comparison import HeldOutComparison
 from lnsegfm.workflows.lr_search import lr_choice_text
