@@ -11,22 +11,29 @@ import torch
 
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.folders import evaluate
+from lnsegfm.evaluation.mask_statistics import FOREGROUND
+from lnsegfm.imaging.dicom.rtstruct_read import read_rtstruct
+from lnsegfm.imaging.dicom.seg_read import read_seg
+from lnsegfm.imaging.dicom.segmentation import segment_mask
+from lnsegfm.imaging.dicom.structure_masks import roi_mask
 from lnsegfm.imaging.files import read_mask, write_mask
+from lnsegfm.imaging.grid import Grid
 from lnsegfm.inference.speed_presets import InferenceSetting
 from lnsegfm.models.install import ImportOptions, install
 from lnsegfm.models.model_folder import Model, read_model, read_models, write_model
 from lnsegfm.nnunet.network_building import build_network
+from lnsegfm.prediction.inputs import find_inputs
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.prediction.session import load
-from lnsegfm.prediction.writers.rtstruct_writer import RtstructWriter
-from lnsegfm.prediction.writers.seg_writer import SegWriter
+from lnsegfm.registry.home import model_place
+from lnsegfm.registry.stored_model import read_stored
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.cli.machines import description
+from tests.imaging.dicom.scanner import write_series
 from tests.prediction.test_predictor import NEAR, coarser, stock
 from tests.scenes import scene, small_plans, write_image
 
@@ -70,7 +77,9 @@ def test_masks_are_those_of_stock_nnunet(kind, scan, tmp_path):
     single, likely = stock(model, [scan], single=True)
     near = (np.abs(likely - 0.5) < NEAR).any(0)
     np.testing.assert_array_equal(made.mask[~near], single[~near])
-    assert made.mirrored is None
+    assert made.mirrored is not None
+    assert set(made.mirrored) == {*model.labels.names, FOREGROUND}
+    assert any(0 < overlap.both < overlap.plain for overlap in made.mirrored.values())
 
 
 def test_several_models_are_averaged_region_by_region(scan, tmp_path):
@@ -90,6 +99,7 @@ def test_imported_predicted_and_evaluated_by_region(scan, tmp_path, monkeypatch,
     model = write_regions(tmp_path / "model")
     install(tmp_path / "model", "brats", ImportOptions())
     stored = read_model(Path("brats"))
+    assert read_stored(model_place("brats")).card.shown_labels == ("whole=1+2", "core=2")
     assert stored.labels == model.labels == LabelMap.from_dataset_json(NESTED, [1, 2])
     options = PredictOptions(device="cpu", probabilities=True, nodes=True, flags=True)
     out = predict_cases(stored, [Case("scan", (scan,))], tmp_path / "out", options, summary=True)
@@ -118,8 +128,21 @@ def test_imported_predicted_and_evaluated_by_region(scan, tmp_path, monkeypatch,
     assert type(scored).from_json(scored.to_json(tmp_path), tmp_path).labels == scored.labels
 
 
-def test_dicom_of_regions_is_refused_in_a_line(tmp_path):
-    model = write_regions(tmp_path / "model")
-    for writer in (RtstructWriter(), SegWriter()):
-        with pytest.raises(ConfigError, match="are regions, which overlap"):
-            writer.check_labels(model.labels, per_node=False)
+def test_regions_of_a_series_become_dicom(tmp_path, monkeypatch):
+    monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
+    image, grid = np.pad(scene(9)[0], 3), Grid((26, 30, 34), (2.0, 1.5, 1.5))
+    write_series(tmp_path / "ct", image[:26, :30, :34], grid)
+    model = write_regions(tmp_path / "model", "kidney")
+    options = PredictOptions(device="cpu", formats=("rtstruct", "seg"), mirroring=False)
+    with find_inputs(tmp_path / "ct", model.channels) as scans:
+        assert not predict_cases(model, scans, tmp_path / "out", options).failed
+    (file,) = (tmp_path / "out").glob("*.nii.gz")
+    mask, place = read_mask(file)
+    segments = read_seg(file.with_name(file.name.replace(".nii.gz", ".seg.dcm")))
+    rois = {r.name: r for r in read_rtstruct(file.with_name(file.name.replace(".nii.gz", ".rtstruct.dcm"))).rois}
+    assert list(segments.names) == list(model.labels.names)
+    for number, name in enumerate(model.labels.names, 1):
+        expected = model.labels.voxels(mask, name)
+        assert expected.any()
+        np.testing.assert_array_equal(segment_mask(segments, number, place), expected)
+        np.testing.assert_array_equal(roi_mask(rois[name], place), expected)

@@ -128,13 +128,12 @@ def _print_card(card: ModelCard, stored: Stored | None, folder: Path) -> None:
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
     unknown = "not known"
-    labels = ", ".join(f"{name}={value}" for name, value in (card.labels or {}).items())
     return [
         ("name", card.name),
         ("title", card.title),
         ("architecture", card.architecture),
         ("task", card.task),
-        ("labels", labels or unknown),
+        ("labels", ", ".join(card.shown_labels) or unknown),
         ("channels", ", ".join(card.channels or ()) or unknown),
         ("spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in card.spacing_mm or ()) or unknown),
         *([("axes", card.axes)] if card.axes else []),

@@ -61,7 +61,7 @@ class Predictor(ScanPredictor):
         device: ``cpu``, ``cuda`` or ``mps``.
         mirroring: Average over mirrored copies, along the axes that the model allows.
         step: Distance of tiles as a share of the patch.
-        watch: Count how far plain and mirrored predictions agree; not counted of regions.
+        watch: Count how far plain and mirrored predictions agree.
         air: Evaluate all tiles that hold nothing but air as one (`lnsegfm.inference.sliding_window.Air`).
         memory: Bytes that may be held beyond network, inputs and results: slabs get smaller, tiles go one by one and
             sums move from CUDA's memory to the CPU's. None holds what is fastest. A bound below what one tile needs
@@ -117,7 +117,7 @@ class Predictor(ScanPredictor):
             if max(map(max, self._swap.pairs), default=0) >= self._plans.labels.num_segmentation_heads:
                 raise ModelError(f"Model {model.folder}: its plans exchange labels that it has not. Copy it again.")
             self._axes = tuple(sorted({*self._axes, self._swap.axis}))
-        self._watch = watch and bool(self._axes) and not model.labels.regions
+        self._watch = watch and bool(self._axes)
 
     def prepare(self, images: Sequence[Path | Volume], previous: np.ndarray | None = None) -> PreprocessedScan:
         """Read and prepare a scan; may run in another thread than the rest.
@@ -156,7 +156,7 @@ class Predictor(ScanPredictor):
         Raises:
             ModelError: Logits that are not finite.
         """
-        agreement = MirrorAgreement() if self._watch else None
+        agreement = MirrorAgreement(regions=bool(self.model.labels.regions)) if self._watch else None
         logits = self._logits(prepared.volume, agreement)
         mask, likely = self._exported(logits, prepared, probabilities)
         mirrored = agreement.overlaps(self.model.labels) if agreement is not None else None

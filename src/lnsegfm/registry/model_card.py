@@ -181,6 +181,9 @@ class Figure(Record):
     source: Text
 
 
+LabelValue = Annotated[int, Field(ge=0)]
+
+
 class ModelCard(Record):
     """What is known of a model. What is not known is None, or empty; nothing is guessed.
 
@@ -191,7 +194,8 @@ class ModelCard(Record):
         title: One line for people.
         architecture: One of the architectures, or ``other`` where only its plans describe it.
         task: What it segments, on which scans.
-        labels: Label name to value in the mask; None where it is not published.
+        labels: Label name to value in the mask, of a region to the values that it covers; None where it is not
+            published.
         channels: Names of the input channels, in order.
         spacing_mm: Voxel spacing that it was trained at, (z, y, x), in mm.
         axes: Axis code of the arrays that it was trained on, where its source says it and its file may not.
@@ -208,7 +212,7 @@ class ModelCard(Record):
     title: Text
     architecture: Architecture
     task: Text
-    labels: dict[Text, Annotated[int, Field(ge=0)]] | None = None
+    labels: dict[Text, LabelValue | Annotated[tuple[LabelValue, ...], Field(min_length=2)]] | None = None
     channels: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres] | None = None
     axes: AxisCode | None = None
@@ -219,6 +223,12 @@ class ModelCard(Record):
     location: Location | None = None
     sha256: Sha256 | None = None
     bytes: Annotated[int, Field(gt=0)] | None = None
+
+    @property
+    def shown_labels(self) -> tuple[str, ...]:
+        """The labels as text: ``lymph_node=1``, and of a region the values that it covers, ``whole=1+2``."""
+        values = {name: (v,) if isinstance(v, int) else v for name, v in (self.labels or {}).items()}
+        return tuple(f"{name}={'+'.join(map(str, each))}" for name, each in values.items())
 
     @property
     def filename(self) -> str | None:

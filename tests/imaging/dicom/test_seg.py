@@ -450,8 +450,8 @@ def test_a_file_that_differs_is_not_put_in_place(axial, tmp_path, monkeypatch, w
     mask = masks(axial.grid)["touching labels"]
     encode = seg_write.encode
 
-    def wrong(numbers, texts, *rest):
-        numbers = numbers.copy()
+    def wrong(layers, texts, *rest):
+        numbers = layers[0].copy()
         if what == "a voxel more":
             numbers[0, 0, 0] = 1
         elif what == "a voxel less":
@@ -462,7 +462,7 @@ def test_a_file_that_differs_is_not_put_in_place(axial, tmp_path, monkeypatch, w
             numbers = np.where(numbers > 0, 3 - numbers, 0).astype(numbers.dtype)
         else:
             texts = [replace(texts[0], name="x"), *texts[1:]]
-        return encode(numbers, texts, *rest)
+        return encode([numbers], texts, *rest)
 
     monkeypatch.setattr(seg_write, "encode", wrong)
     (tmp_path / "a.dcm").write_bytes(b"before")

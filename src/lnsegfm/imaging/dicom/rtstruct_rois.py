@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
 
 from lnsegfm.imaging.box import Box
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.region_layers import MaskLayer
 from lnsegfm.imaging.dicom.series_index import Series
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -121,6 +122,17 @@ def new_rois(
             box = None
         number += 1
         yield NewRoi(number, label, colour, box, voxels, label)
+
+
+def rois_of_layers(layers: Sequence[MaskLayer], names: Mapping[int, str]) -> Iterator[NewRoi]:
+    """The structures of several layers, as `new_rois` gives those of each, with colours of their own.
+
+    Raises:
+        DicomError: As `new_rois`.
+    """
+    rois = [roi for layer in layers for roi in new_rois(layer.mask, layer.labels, layer.instances, names)]
+    for number, roi in enumerate(rois):
+        yield roi if len(layers) == 1 else replace(roi, colour=COLOURS[number % len(COLOURS)])
 
 
 def off_plane_mm(series: Series) -> np.ndarray:

@@ -12,13 +12,14 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from lnsegfm.imaging.dicom.dicom_errors import DicomError, EmptyStructureSet
+from lnsegfm.imaging.dicom.region_layers import MaskLayer, mask_layers
 from lnsegfm.imaging.dicom.rtstruct_append import Predecessor, predecessor_of, require_kept, successor
 from lnsegfm.imaging.dicom.rtstruct_contours import RoiContours, contours_item, image_item, roi_contours
 from lnsegfm.imaging.dicom.rtstruct_header import NOT_CLINICAL, dataset_with_identity
 from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
 from lnsegfm.imaging.dicom.rtstruct_profiles import EXPLICIT_POINTS, RtstructProfile
 from lnsegfm.imaging.dicom.rtstruct_readback import RoiDifference, require_same_structures
-from lnsegfm.imaging.dicom.rtstruct_rois import NewRoi, new_rois, require_writable
+from lnsegfm.imaging.dicom.rtstruct_rois import NewRoi, require_writable, rois_of_layers
 from lnsegfm.imaging.dicom.series_index import Series
 from lnsegfm.imaging.dicom.structure_names import fitted_names
 from lnsegfm.imaging.dicom.uneven_stack import written_on_slices
@@ -56,6 +57,7 @@ def write_rtstruct(
     *,
     instances: np.ndarray | None = None,
     names: Mapping[int, str] | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
     structure_set: str = "lnsegfm",
     description: str = "",
     algorithm: str = "lnsegfm",
@@ -79,6 +81,8 @@ def write_rtstruct(
         instances: Numbers of the instances (nodes) of labels, 0 where there is none. Each becomes a structure; what is
             left of a label, if anything, becomes one by the label's name.
         names: Names of instances by number; ``<label>_<number>`` unless given.
+        regions: The values that each label covers where labels overlap (a whole and its core): each is a structure of
+            all its voxels, and ``instances`` are (regions, z, y, x), in the order of the labels.
         structure_set: StructureSetLabel, at most 16 characters.
         description: Follows "Not for clinical use." in the description.
         algorithm: What made the contours, for ROIGenerationDescription; the algorithm's type is AUTOMATIC.
@@ -96,14 +100,18 @@ def write_rtstruct(
     """
     options = options or RtstructOptions()
     profile = options.settled
-    require_writable(mask, labels, series, instances)
-    mask, instances, series = written_on_slices(mask, instances, series)
+    layers = []
+    for layer in mask_layers(mask, labels, instances, regions):
+        require_writable(layer.mask, layer.labels, series, layer.instances)
+        placed, numbered, on_slices = written_on_slices(layer.mask, layer.instances, series)
+        layers.append(MaskLayer(placed, layer.labels, numbered))
+    series = on_slices
     before = predecessor_of(options.add_to, series) if options.add_to is not None else None
     if before is not None:
         if before.path.resolve() == path.resolve():
             raise DicomError("--add-to: the new structure set would take its place. Write it elsewhere.")
         profile = _for_successor(profile, before)
-    rois, left_out = _wanted(list(new_rois(mask, labels, instances, names or {})), before)
+    rois, left_out = _wanted(list(rois_of_layers(layers, names or {})), before)
     _require_names([roi.name for roi in rois], structure_set)
     taken = before.structures.names if before is not None else ()
     fitted = fitted_names([roi.name for roi in rois], profile.name_length, ascii_only=profile.ascii_names, taken=taken)

@@ -107,17 +107,24 @@ class SegmentText:
 
 
 def encode(
-    numbers: np.ndarray, texts: Sequence[SegmentText], series: Series, provenance: SegProvenance, kind: str
+    layers: Sequence[np.ndarray], texts: Sequence[SegmentText], series: Series, provenance: SegProvenance, kind: str
 ) -> Dataset:
-    """Encode segment numbers (z, y, x) on ``series.grid`` as a data set that can be saved.
+    """Encode segment numbers on ``series.grid`` as a data set that can be saved.
+
+    Args:
+        layers: Segment numbers (z, y, x); several where segments overlap, each segment in one of them.
+        texts: What to say of each segment.
+        series: What the segments were made on.
+        provenance: Who made them.
+        kind: BINARY or LABELMAP; BINARY for several layers.
 
     Raises:
         DicomError: The source cannot be read or referred to.
     """
-    planes = [k for k, plane in enumerate(numbers) if plane.any()] or [0]
+    planes = [k for k, of_slice in enumerate(zip(*layers, strict=True)) if any(p.any() for p in of_slice)] or [0]
     sources, identity = _sources(series, planes)
     positions, orientation, measures = _geometry(series, planes)
-    content = np.ascontiguousarray(numbers[planes])
+    content = _content([numbers[planes] for numbers in layers], texts)
     now = provenance.now or datetime.datetime.now()
     name = series.uid or series.name
     sop_uid = provenance.uid("instance", name)
@@ -160,6 +167,17 @@ def encode(
     if series.uneven:
         del pixel_measures.SpacingBetweenSlices
     return data
+
+
+def _content(layers: Sequence[np.ndarray], texts: Sequence[SegmentText]) -> np.ndarray:
+    """Segment numbers (planes, y, x); of several layers the planes of each segment (planes, y, x, segments)."""
+    if len(layers) == 1:
+        return np.ascontiguousarray(layers[0])
+    content = np.zeros((*layers[0].shape, len(texts)), dtype=bool)
+    for numbers in layers:
+        for number in np.unique(numbers[numbers != 0]).tolist():
+            content[..., number - 1] = numbers == number
+    return content
 
 
 def _geometry(

@@ -6,7 +6,7 @@ voxel by voxel before the file is put in place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from lnsegfm.imaging.dicom.codes import codes_of
 from lnsegfm.imaging.dicom.dicom_errors import DicomError
+from lnsegfm.imaging.dicom.region_layers import mask_layers
 from lnsegfm.imaging.dicom.seg_encode import SegmentText, SegProvenance, encode
 from lnsegfm.imaging.dicom.seg_read import read_seg
 from lnsegfm.imaging.dicom.segmentation import THRESHOLD, frame_voxels
@@ -31,6 +32,7 @@ def write_seg(
     *,
     instances: np.ndarray | None = None,
     names: Mapping[int, str] | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
     kind: Literal["BINARY", "LABELMAP"] = "BINARY",
     provenance: SegProvenance | None = None,
 ) -> None:
@@ -48,6 +50,8 @@ def write_seg(
         instances: Whole numbers (z, y, x), 0 for none: one segment for each, such as a node. They must cover every
             voxel of a label or none of it, and none may lie in two labels.
         names: What to call each instance; ``LABEL NUMBER`` unless given.
+        regions: The values that each label covers where labels overlap (a whole and its core): each is a segment of
+            all its voxels, and ``instances`` are (regions, z, y, x), in the order of the labels. Only in BINARY.
         kind: BINARY, which everything reads, or LABELMAP (Supplement 243), one frame a slice, which few read yet.
         provenance: Who made it; ``SegProvenance()`` unless given.
 
@@ -58,13 +62,20 @@ def write_seg(
     provenance = provenance or SegProvenance()
     if kind not in ("BINARY", "LABELMAP"):
         raise DicomError(f"Segmentation type {kind!r}: not one that is written. Use BINARY or LABELMAP.")
-    numbers, texts = _numbered(mask, labels, series, instances, names or {})
-    numbers, _, series = written_on_slices(numbers, None, series)
+    if regions and kind == "LABELMAP":
+        raise DicomError("Segmentation type LABELMAP: regions may overlap, which it has no room for. Use BINARY.")
+    layers: list[np.ndarray] = []
+    texts: list[SegmentText] = []
+    for layer in mask_layers(mask, labels, instances, regions):
+        numbers, own = _numbered(layer.mask, layer.labels, series, layer.instances, names or {}, len(texts))
+        numbers, _, on_slices = written_on_slices(numbers, None, series)
+        layers.append(numbers)
+        texts += own
     with quiet():
-        data = encode(numbers, texts, series, provenance, kind)
+        data = encode(layers, texts, on_slices, provenance, kind)
         with atomic_write(path) as place:
             data.save_as(place, enforce_file_format=True)
-            _refuse_difference(place, numbers, texts, series)
+            _refuse_difference(place, layers, texts, on_slices)
 
 
 def _numbered(
@@ -73,8 +84,9 @@ def _numbered(
     series: Series,
     instances: np.ndarray | None,
     names: Mapping[int, str],
+    before: int = 0,
 ) -> tuple[np.ndarray, list[SegmentText]]:
-    """Segment numbers (z, y, x), uint8 or uint16, and what to say of each segment, from 1."""
+    """Segment numbers (z, y, x), uint8 or uint16, and what to say of each segment, from 1 more than ``before``."""
     _check(mask, series, "mask")
     order = sorted(((value, label) for label, value in labels.items() if value != 0))
     values = [value for value, _ in order]
@@ -93,11 +105,11 @@ def _numbered(
     for value, label in order:
         for instance in instance_ids.get(value, [0]):
             name = names.get(instance, f"{label} {instance}") if instance else label
-            texts.append(SegmentText(len(texts) + 1, name, label, codes_of(label)))
-            (by_instance if instance else by_label)[instance or value] = len(texts)
-    if len(texts) > np.iinfo(np.uint16).max:
-        raise DicomError(f"{len(texts)} segments: a segmentation has 65535 at most. Merge instances.")
-    kind = np.uint8 if len(texts) <= np.iinfo(np.uint8).max else np.uint16
+            texts.append(SegmentText(before + len(texts) + 1, name, label, codes_of(label)))
+            (by_instance if instance else by_label)[instance or value] = before + len(texts)
+    if before + len(texts) > np.iinfo(np.uint16).max:
+        raise DicomError(f"{before + len(texts)} segments: a segmentation has 65535 at most. Merge instances.")
+    kind = np.uint8 if before + len(texts) <= np.iinfo(np.uint8).max else np.uint16
     numbers = _mapped(mask, by_label, kind)
     if by_instance and instances is not None:
         numbers += _mapped(instances, by_instance, kind)  # they share no voxel: see _instances_by_value
@@ -156,19 +168,20 @@ def _mapped(array: np.ndarray, to: Mapping[int, int], kind: type) -> np.ndarray:
     return numbers
 
 
-def _refuse_difference(place: Path, numbers: np.ndarray, texts: list[SegmentText], series: Series) -> None:
+def _refuse_difference(place: Path, layers: Sequence[np.ndarray], texts: list[SegmentText], series: Series) -> None:
     """Read a file back and compare: the same voxels, none twice, the same names."""
     back = segmentation_on_slices(read_seg(place), series)
     given = [(t.number, t.short) for t in texts]
     if [(s.number, s.label) for s in back.segments] != given:
         raise DicomError(f"Series {series.name}: the names of its segments do not come back as given. Rename them.")
-    again = np.zeros(numbers.shape, dtype=numbers.dtype)
-    twice = 0
-    known = {t.number for t in texts}
-    for segment_numbers, where in frame_voxels(back, series.grid, known, THRESHOLD, series.frame_of_reference_uid):
-        twice += int(np.count_nonzero(again[where]))
-        again[where] = segment_numbers
-    different = int(np.count_nonzero(again != numbers)) + twice
+    different = 0
+    for numbers in layers:
+        again = np.zeros(numbers.shape, dtype=numbers.dtype)
+        known = {t.number for t in texts} if len(layers) == 1 else set(_present(numbers))
+        for segment_numbers, where in frame_voxels(back, series.grid, known, THRESHOLD, series.frame_of_reference_uid):
+            different += int(np.count_nonzero(again[where]))
+            again[where] = segment_numbers
+        different += int(np.count_nonzero(again != numbers))
     if different:
         what = f"{different} voxels of the segmentation differ when it is read back"
         raise DicomError(f"Series {series.name}: {what}, so nothing is written. Please report it.")

@@ -137,15 +137,17 @@ def _with_axes(fold: Checkpoint, found: RecognisedModel, given: str | None) -> t
 def sentence(found: RecognisedModel, fold: Checkpoint) -> str:
     """What was recognised, in a line."""
     channels = channel_names(fold.dataset_json)
-    labels = [] if found.covers else list(LabelMap.of_masks(fold.dataset_json).names.items())
-    words = [f"{name}={value}" for name, value in labels[:SHOWN]]
+    masks = LabelMap.of_masks(fold.dataset_json)
+    labels = [] if found.covers else [f"{name}={'+'.join(map(str, v))}" for name, v in masks.covered.items()]
+    words = labels[:SHOWN]
     words += [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
+    kind = "regions" if masks.regions else "labels"
     folds = f", {len(found.folds)} folds" if len(found.folds) > 1 else ""
     network = _architecture(fold)["network_class_name"].rpartition(".")[2]
     return _line(
         f"{found.form}, {fold.configuration}, {network}, "
         f"{len(channels)} channel{'s' * (len(channels) > 1)}, "
-        f"{'labels ' + ' '.join(words) if found.parts == 'all' else f'{found.parts} only'}{folds}"
+        f"{f'{kind} ' + ' '.join(words) if found.parts == 'all' else f'{found.parts} only'}{folds}"
     )
 
 
@@ -160,6 +162,11 @@ def source_of(source: ModelSource, found: RecognisedModel, form: str) -> StoredS
     table = {name: sha256(file) for name, file in files.items()}
     size = sum(file.stat().st_size for file in files.values())
     return StoredSource(file=_line(path.resolve().name), sha256=content_hash(table), bytes=size, form=form)
+
+
+def _values(labels: LabelMap) -> dict[str, int | list[int]]:
+    """The value of each label in a mask, of a region those that it covers."""
+    return {name: values[0] if len(values) == 1 else list(values) for name, values in labels.covered.items()}
 
 
 def _place(file: Path, folder: Path) -> str:
@@ -182,7 +189,7 @@ def _card(
     said = known.as_json() if known is not None else {}
     file = {
         "architecture": architecture_name(fold),
-        "labels": None if found.covers else dict(LabelMap.of_masks(fold.dataset_json).names),
+        "labels": None if found.covers else _values(LabelMap.of_masks(fold.dataset_json)),
         "channels": _channels(fold.dataset_json),
         "spacing_mm": _spacing(fold),
     }

@@ -15,11 +15,6 @@ def require_dicom_names(format_name: str, labels: LabelMap, per_node: bool) -> N
     Raises:
         ConfigError: Such a label.
     """
-    if labels.regions:
-        raise ConfigError(
-            f"--format {format_name}: {labels} are regions, which overlap, and structures of a mask do not. "
-            "Leave it out: the mask itself is written."
-        )
     for label in labels.names:
         by_node = per_node and label in nodes_among(labels.names)
         room = TEXT - len(" 65535") if by_node else TEXT

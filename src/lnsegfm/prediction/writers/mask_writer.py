@@ -48,6 +48,7 @@ class MaskExport:
         labels: What its values mean.
         series: The DICOM series that it is the mask of; None for a scan that was an image.
         instances: Number of the node that a voxel belongs to (z, y, x), 0 for none; None where a structure is a label.
+            Of regions one such array each, in the order of the labels (regions, z, y, x).
         instance_names: What each number of ``instances`` is called, such as ``lymph_node 3``.
         model: What files call the model; "" where it is not known.
         rtstruct: How structure sets are written.

@@ -53,6 +53,7 @@ class RtstructWriter:
                 export.series,
                 instances=export.instances,
                 names=export.instance_names,
+                regions=dict(export.labels.regions),
                 algorithm=algorithm,
                 description=f"Made by {algorithm}.",
                 options=export.rtstruct,

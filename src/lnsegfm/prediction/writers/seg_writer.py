@@ -46,5 +46,6 @@ class SegWriter:
             export.series,
             instances=export.instances,
             names=export.instance_names,
+            regions=dict(export.labels.regions),
             provenance=SegProvenance(model=export.model[:TEXT].strip()),
         )
