@@ -58,6 +58,14 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME", help="Measure this too: a metric of another package; repeat for more."),
     ] = None,
+    absent: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="A label that is truly absent where a reference lacks it and most others have it: what is predicted "
+            "there counts as Dice 0. Else such cases are scored apart; repeat for more.",
+        ),
+    ] = None,
     subjects: Annotated[
         Path | None,
         typer.Option(
@@ -94,6 +102,7 @@ def evaluate(
             tolerance_mm=tolerance,
             connectivity=connectivity,
             metrics=metric or (),
+            absent=absent or (),
             subjects=subjects,
             partial=True,
             progress=progress,
@@ -166,10 +175,12 @@ def _write(
 def _notes(evaluation: Evaluation) -> list[str]:
     predicted = evaluation.prediction_labels
     unknown = [name for name in evaluation.labels.names if predicted is not None and name not in predicted.names]
+    doubts = list(map(str, evaluation.doubtful().values()))
     if not unknown:
-        return []
+        return doubts
     return [
-        f"Label {', '.join(unknown)}: the model that predicted has only {predicted}; it counts as an empty prediction."
+        *doubts,
+        f"Label {', '.join(unknown)}: the model that predicted has only {predicted}; it counts as an empty prediction.",
     ]
 
 

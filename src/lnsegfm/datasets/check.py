@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case, Dataset, channel_of
+from lnsegfm.datasets.doubtful_labels import doubtful_labels
 from lnsegfm.datasets.labels import LabelMap, values_in
+from lnsegfm.datasets.unlabelled import UNLABELLED
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
@@ -18,7 +20,7 @@ from lnsegfm.imaging.image_error import ImageError
 from lnsegfm.imaging.orientation import same_voxels, turned_onto
 from lnsegfm.imaging.scan_hash import scan_hash
 from lnsegfm.imaging.stored_image import nifti_notes
-from lnsegfm.messages import counted
+from lnsegfm.messages import counted, listed
 from lnsegfm.progress import Progress
 
 
@@ -131,10 +133,25 @@ def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> Dat
     if progress is not None:
         for line in (line for case in checked.cases for line in case.notes):
             progress.stage(line)
+        for line in _doubts(dataset, checked):
+            progress.stage(line)
         if checked.empty:
             number = f"{len(checked.empty)} of {counted(len(checked.cases), 'label')}"
             progress.stage(f"Empty, kept as scans that hold nothing: {number} ({', '.join(checked.empty)})")
     return checked
+
+
+def _doubts(dataset: Dataset, checked: DatasetCheck) -> list[str]:
+    """A line for each label that some cases lack and most have, unless they are known not to be annotated."""
+    covered = dataset.labels.covered
+    values = {case.case: set(case.values) for case in checked.cases if case.values and not case.empty}
+    holding = {case: [n for n, of in covered.items() if not held.isdisjoint(of)] for case, held in values.items()}
+    unlabelled = {case.name: case.unlabelled for case in dataset.cases}
+    return [
+        f"Label {label}: {len(cases)} of {counted(len(holding), 'case')} have none ({listed(cases)}), and it counts as "
+        f"absent there. If nobody annotated it, list them in {UNLABELLED}"
+        for label, cases in doubtful_labels(covered, holding, unlabelled=unlabelled).items()
+    ]
 
 
 def check_case(case: Case, labels: LabelMap, *, allow_empty: bool = False) -> list[Problem]:

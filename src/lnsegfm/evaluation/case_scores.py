@@ -30,6 +30,8 @@ class LabelScore:
         assd_mm: Average symmetric surface distance; NaN where one of the masks is empty.
         known: Whether the model that predicted knows the label; if not, its prediction counts as empty.
         annotated: Whether the label was annotated in this case; if not, nothing is measured and every figure is NaN.
+        doubtful: Whether the label is predicted where the reference lacks it and most others have it: perhaps nobody
+            annotated it there. Then nothing but the volumes is defined.
         nodes: Its nodes, measured and matched; None where the label is not one of nodes.
         froc: True and false positives at thresholds of the probability, where probabilities were kept.
         plugin_values: Figures of plugins' metrics by key.
@@ -44,6 +46,7 @@ class LabelScore:
     assd_mm: float = math.nan
     known: bool = True
     annotated: bool = True
+    doubtful: bool = False
     nodes: NodeScore | None = None
     froc: FrocCounts | None = None
     plugin_values: Mapping[str, float] = field(default_factory=dict)
@@ -52,6 +55,15 @@ class LabelScore:
     def unlabelled(cls, *, known: bool = True) -> LabelScore:
         """The score of a label that nobody annotated in the case."""
         return cls(math.nan, math.nan, math.nan, math.nan, known=known, annotated=False)
+
+    def as_doubtful(self) -> LabelScore:
+        """The same where the reference is in doubt: volumes alone."""
+        return LabelScore(math.nan, self.reference_ml, self.prediction_ml, math.nan, known=self.known, doubtful=True)
+
+    @property
+    def judged(self) -> str:
+        """Whether the reference says something of the label: ``yes``, ``not annotated`` or ``doubtful``."""
+        return "not annotated" if not self.annotated else "doubtful" if self.doubtful else "yes"
 
     def value(self, metric: str) -> float:
         """A metric by its key; NaN where it is not defined or was not measured."""
@@ -63,6 +75,7 @@ class LabelScore:
         """As JSON-able values; what is undefined is None."""
         parts = {key: value for key in ("nodes", "froc") if (value := getattr(self, key)) is not None}
         apart = ("nodes", "froc", "plugin_values", *(("annotated",) if self.annotated else ()))
+        apart = (*apart, *(() if self.doubtful else ("doubtful",)))
         plain = nan_to_none({key: value for key, value in vars(self).items() if key not in apart})
         plain |= {"plugin_values": nan_to_none(self.plugin_values)} if self.plugin_values else {}
         return plain | {key: value.to_json() for key, value in parts.items()}

@@ -37,6 +37,7 @@ def evaluate(
     tolerance_mm: float = 1.0,
     connectivity: int = 26,
     metrics: Sequence[str] = (),
+    absent: Sequence[str] = (),
     subjects: str | Path | Mapping[str, str] | None = None,
     partial: bool = False,
     progress: Progress | None = None,
@@ -57,6 +58,8 @@ def evaluate(
         tolerance_mm: Of the normalised surface Dice.
         connectivity: Neighbours (6, 18 or 26) of a voxel that belong to the same node.
         metrics: Metrics of other installed packages to measure besides (entry points ``lnsegfm.metrics``).
+        absent: Labels that are truly absent where a reference lacks them, though most hold them: what is predicted
+            there counts as Dice 0. Else such cases are scored apart (`Evaluation.doubtful`).
         subjects: CSV with the columns case and subject; the dataset's ``subjects.csv`` unless given. For masks in
             memory a table of the patient of each case.
         partial: A case that cannot be scored becomes a line of ``failures``.
@@ -72,7 +75,7 @@ def evaluate(
     progress = progress or default_progress()
     given = LabelMap.from_dataset_json(labels) if isinstance(labels, dict) else labels
     measured: dict[str, Any] = {"nodes": nodes, "tolerance_mm": tolerance_mm, "connectivity": connectivity}
-    measured["plugin_metrics"] = plugin_metrics(metrics)
+    measured |= {"plugin_metrics": plugin_metrics(metrics), "absent": absent}
     if not are_folders(predictions, references):
         ours, theirs = as_cases(predictions), as_cases(references)
         known = labels_given(ours)
@@ -138,7 +141,11 @@ def _scoring(
     tolerance_mm: float,
     connectivity: int,
     plugin_metrics: tuple[Metric, ...],
+    absent: Sequence[str],
 ) -> Scoring:
+    if strangers := [name for name in absent if name not in labels.names]:
+        raise ConfigError(f"--absent {strangers[0]}: there is no such label. Use one of: {labels}.")
     if strangers := [name for name in nodes if name not in labels.names]:
         raise ConfigError(f"Node label {strangers[0]}: there is no such label. Use one of: {labels}.")
-    return Scoring(tolerance_mm, tuple(nodes) or node_labels(labels.names), connectivity, plugin_metrics=plugin_metrics)
+    counted_nodes = tuple(nodes) or node_labels(labels.names)
+    return Scoring(tolerance_mm, counted_nodes, connectivity, plugin_metrics=plugin_metrics, absent=tuple(absent))

@@ -11,6 +11,7 @@ import numpy as np
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.case_scores import CaseScore
+from lnsegfm.evaluation.doubtful_references import with_doubtful_apart
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Scoring, score_volumes
 from lnsegfm.imaging.grid import Grid
@@ -95,7 +96,7 @@ def evaluate_masks(
     if failures and not (partial and scores):
         raise DataError(*failures)
     of = subjects or {}
-    return Evaluation(
+    evaluation = Evaluation(
         labels,
         tuple(CaseScore(score.case, score.labels, of.get(score.case)) for score in scores),
         tuple(failures),
@@ -104,6 +105,7 @@ def evaluate_masks(
         prediction_labels,
         scoring.plugin_metrics,
     )
+    return with_doubtful_apart(evaluation, scoring.absent)
 
 
 def _probabilities(prediction: Any) -> dict[str, np.ndarray]:

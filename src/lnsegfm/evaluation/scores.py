@@ -17,7 +17,7 @@ from lnsegfm.evaluation.froc import FrocPoint, froc_curve
 from lnsegfm.evaluation.metric_table import METRICS, Metric
 from lnsegfm.evaluation.node_summary import NodeSummary, summarise_nodes
 from lnsegfm.evaluation.statistics import Interval, mean
-from lnsegfm.messages import counted
+from lnsegfm.messages import counted, listed
 from lnsegfm.notebook import HtmlTable, notebook_html
 
 FORMAT = "lnsegfm.evaluation/3"
@@ -69,6 +69,48 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class DoubtfulLabel:
+    """Cases of a label that were scored apart: it is predicted there, and the reference lacks it though most hold it.
+
+    Args:
+        label: The label.
+        cases: These cases.
+        of: Cases in which the label counts as annotated, these included.
+        n: Cases over which its Dice is defined.
+        total: Sum of their Dice.
+    """
+
+    label: str
+    cases: tuple[str, ...]
+    of: int
+    n: int
+    total: float
+
+    @property
+    def dice(self) -> float:
+        """Mean Dice without these cases; NaN where none is left."""
+        return self.total / self.n if self.n else math.nan
+
+    @property
+    def dice_if_absent(self) -> float:
+        """Mean Dice if the label is truly absent there, so that they count as 0."""
+        return self.total / (self.n + len(self.cases))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}: the reference of {len(self.cases)} of {counted(self.of, 'case')} has none, and it is "
+            f"predicted there ({listed(self.cases)}): Dice {self.dice:.2f} over {counted(self.n, 'case')}, "
+            f"{self.dice_if_absent:.2f} if they count as absent. List them in unlabelled.csv if nobody annotated it "
+            f"there; lnsegfm evaluate --absent counts them."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        figures = {"n": self.n, "dice": self.dice, "dice_if_absent": self.dice_if_absent}
+        return {"cases": list(self.cases), "of": self.of, **nan_to_none(figures)}
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Scores of many cases.
 
@@ -109,6 +151,19 @@ class Evaluation:
     def case(self, name: str) -> CaseScore:
         """The score of a case."""
         return next(score for score in self.cases if score.case == name)
+
+    def doubtful(self) -> dict[str, DoubtfulLabel]:
+        """By label, the cases that were scored apart because the reference lacks what most others hold."""
+        found = {}
+        for label in self.labels.names:
+            scores = {case.case: case.labels[label] for case in self.cases}
+            apart = tuple(name for name, score in scores.items() if score.doubtful)
+            if apart:
+                dice = [score.dice for score in scores.values() if not math.isnan(score.dice)]
+                found[label] = DoubtfulLabel(
+                    label, apart, sum(s.annotated for s in scores.values()), len(dice), sum(dice)
+                )
+        return found
 
     def worst_first(self) -> tuple[str, ...]:
         """The cases by mean Dice over their labels, undefined ones last."""
@@ -161,6 +216,7 @@ class Evaluation:
         Args:
             root: The folder that it will be written to.
         """
+        found = self.doubtful()
         predicted = self.prediction_labels.to_dataset_json() if self.prediction_labels is not None else None
         return {
             "format": FORMAT,
@@ -181,6 +237,7 @@ class Evaluation:
                 label: [point.to_json() for iou in IOU_CRITERIA for point in self.froc(label, iou)]
                 for label in self.node_labels
             },
+            **({"doubtful": {label: each.to_json() for label, each in found.items()}} if found else {}),
             "failures": list(self.failures),
             **({"plugin_metrics": [metric.to_json() for metric in self.plugin_metrics]} if self.plugin_metrics else {}),
         }

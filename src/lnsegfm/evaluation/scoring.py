@@ -14,6 +14,7 @@ from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
 from lnsegfm.evaluation.components import CONNECTIVITIES
+from lnsegfm.evaluation.doubtful_references import with_doubtful_apart
 from lnsegfm.evaluation.froc import froc_counts
 from lnsegfm.evaluation.matching import compare_nodes
 from lnsegfm.evaluation.metric_table import Metric, plugin_value
@@ -40,6 +41,8 @@ class Scoring:
         connectivity: Neighbours (6, 18 or 26) that belong to one node.
         surfaces: Whether distances between surfaces are measured.
         plugin_metrics: Metrics of plugins to measure besides.
+        absent: Labels that are truly absent where a reference lacks them
+            (`lnsegfm.evaluation.doubtful_references`).
 
     Raises:
         ConfigError: A value that cannot be.
@@ -50,6 +53,7 @@ class Scoring:
     connectivity: int = 26
     surfaces: bool = True
     plugin_metrics: tuple[Metric, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance_mm < float("inf"):
@@ -294,7 +298,7 @@ def evaluate_folders(
             progress.advance(done, len(pairs), name)
     if failures and not (partial and scores):
         raise DataError(*failures)
-    return Evaluation(
+    evaluation = Evaluation(
         labels,
         tuple(scores),
         tuple(failures),
@@ -303,6 +307,7 @@ def evaluate_folders(
         prediction_labels,
         scoring.plugin_metrics,
     )
+    return with_doubtful_apart(evaluation, scoring.absent)
 
 
 def _require_named(name: str, mask: Volume, labels: LabelMap) -> None:

@@ -42,11 +42,14 @@ def cases_csv(evaluation: Evaluation) -> str:
             _cell(score.reference_ml),
             _cell(score.prediction_ml),
             str(score.known).lower(),
+            score.judged,
         ]
         for case in evaluation.cases
         for label, score in case.labels.items()
     )
-    return _csv(("case", "subject", "label", *evaluation.metrics, "reference_ml", "prediction_ml", "known"), rows)
+    return _csv(
+        ("case", "subject", "label", *evaluation.metrics, "reference_ml", "prediction_ml", "known", "judged"), rows
+    )
 
 
 def nodes_csv(evaluation: Evaluation) -> str:

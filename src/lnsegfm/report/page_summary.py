@@ -194,6 +194,7 @@ def limits(evaluation: Evaluation) -> list[str]:
             )
         if left_out := sum(not case.labels[label].annotated for case in evaluation.cases):
             sentences.append(f"{label}: not annotated in {counted(left_out, 'case')}, which say nothing of it.")
+    sentences += map(str, evaluation.doubtful().values())
     if evaluation.failures:
         sentences.append(f"Not every case could be scored: {' '.join(evaluation.failures)}")
     return sentences

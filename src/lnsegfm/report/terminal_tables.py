@@ -40,7 +40,7 @@ def case_table(evaluation: Evaluation) -> Table:
                 cells.append(f"{len(score.nodes.matched())} of {len(score.nodes.reference)}")
                 cells.append(str(len(score.nodes.false_positives())))
             named = label if score.known else f"{label} (not known)"
-            named = named if score.annotated else f"{named} (not annotated)"
+            named = named if score.judged == "yes" else f"{named} ({score.judged})"
             table.add_row(_plain(case.case), *([_plain(named)] if several or not score.known else []), *cells)
     return table
 

@@ -13,6 +13,7 @@ from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap, node_labels, require_same_spelling
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
+from lnsegfm.evaluation.doubtful_references import with_doubtful_apart
 from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case
@@ -152,6 +153,8 @@ def compare_models(
         )
         progress.stage(f"The base {reason}: it does not predict")
         before = _without_predictions(after)
+    for line in map(str, after.doubtful().values()):
+        progress.stage(line)
     return Comparison(before, after)
 
 
@@ -197,13 +200,14 @@ def score_masks(
         for case in cases
         if case.label is not None
     )
-    return Evaluation(
+    evaluation = Evaluation(
         labels,
         tuple(scores),
         tolerance_mm=scoring.tolerance_mm,
         node_labels=scoring.node_labels,
         prediction_labels=model.mask_labels,
     )
+    return with_doubtful_apart(evaluation, scoring.absent, empty_cases=False)  # empty ones were said to hold nothing
 
 
 def _without_predictions(evaluation: Evaluation) -> Evaluation:

@@ -148,6 +148,9 @@ def test_a_label_that_not_every_case_has(folder):
     label(folder, "b", voxels)
 
     assert "label gland_right occurs in 2 of 3" in only(folder, "label-missing", "note", "").what
+    assert "perhaps not annotated in b" in only(folder, "label-missing", "note", "").what
+    (folder / "unlabelled.csv").write_text("case,label\nb,gland_right\n")
+    assert kinds(doctored(folder)) == []
 
 
 def test_a_label_of_another_size(tmp_path):

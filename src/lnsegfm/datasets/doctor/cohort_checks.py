@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from lnsegfm.datasets.doctor.geometry import judge_grids, judge_nifti_header
 from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
 from lnsegfm.datasets.doctor.mask_checks import AIR_HU, judge_air, judge_fragments, judge_place, judge_sides
 from lnsegfm.datasets.doctor.sides import centre_x_mm, swapped
+from lnsegfm.datasets.doubtful_labels import doubtful_labels
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.sided_labels import side_pairs
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.messages import listed
 
 _FEWEST = 5  # labelled cases that a volume is compared with
 _OFF_VOLUME = 5.0
@@ -39,7 +42,7 @@ class Cohort:
     _grids: dict[str, tuple[Path | None, Grid]] = field(default_factory=dict)
     _signatures: dict[str, np.ndarray] = field(default_factory=dict)
     _volumes_ml: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
-    _labelled: int = 0
+    _unlabelled: dict[str, Collection[str]] = field(default_factory=dict)
 
     def add_image(
         self, case: str, file: Path | None, volume: np.ndarray, grid: Grid, *, held_out: bool = False
@@ -70,13 +73,14 @@ class Cohort:
         case: str,
         image: tuple[Path | None, np.ndarray, Grid] | None,
         label: tuple[Path | None, np.ndarray, Grid],
+        unlabelled: Collection[str] = (),
     ) -> None:
-        """Add a mask, and its scan where it can be read."""
+        """Add a mask, its scan where it can be read, and the labels that are known not to be annotated."""
         hu = self.add_image(case, *image) if image is not None else None
         file, mask, grid = label
         if self.labels is None or mask.min() < 0 or mask.max() > max(self.labels.allowed):
             return  # the check reports values without a name
-        self._labelled += 1
+        self._unlabelled[case] = unlabelled
         same_grid = image is not None and image[2].same_voxels(grid)
         scan = image if same_grid and holds_hu(hu) else None
         boxes = ndimage.find_objects(mask)
@@ -134,11 +138,15 @@ class Cohort:
         if self.labels is None:
             return
         for name in self.labels.names:
-            having = len(self._volumes_ml.get(name, {}))
-            if having < self._labelled:
+            annotated = [case for case, without in self._unlabelled.items() if name not in without]
+            lacking = [case for case in annotated if case not in self._volumes_ml.get(name, {})]
+            having = len(annotated) - len(lacking)
+            if lacking:
                 severity: Severity = "note" if having else "warning"
-                what = f"label {name} occurs in {having} of {self._labelled} labelled cases"
-                remedy = "Nothing where the structure is absent; where it was not annotated, use the ignore label"
+                most = doubtful_labels([name], {case: [name] * (case not in lacking) for case in annotated})
+                missed = f", and most have it: perhaps not annotated in {listed(lacking)}" if most else ""
+                what = f"label {name} occurs in {having} of {len(annotated)} labelled cases{missed}"
+                remedy = "Nothing where the structure is absent; where nobody annotated it, list it in unlabelled.csv"
                 self.findings.append(Finding("label-missing", severity, "", None, what, remedy))
 
 

@@ -100,7 +100,7 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
     def visit(loaded: LoadedCase) -> None:
         image = loaded.images[0] if loaded.images and loaded.images[0][0] == loaded.case.images[0] else None
         if loaded.label is not None:
-            cohort.add_labelled(loaded.case.name, image, loaded.label)
+            cohort.add_labelled(loaded.case.name, image, loaded.label, loaded.case.unlabelled)
         elif image is not None:
             cohort.add_image(loaded.case.name, *image)
 

@@ -1,0 +1,56 @@
+"""Labels that some cases lack and most have: perhaps nobody annotated them there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from lnsegfm.datasets.labels import node_labels
+
+_LESIONS = (
+    "tumor",
+    "tumour",
+    "lesion",
+    "gtv",
+    "ctv",
+    "ptv",
+    "metasta",
+    "mets",
+    "cancer",
+    "carcinoma",
+    "nodule",
+    "cyst",
+)
+FEWEST = 2
+"""Cases that have the label, at least, before its absence from another one is doubted."""
+
+
+def may_be_absent(label: str) -> bool:
+    """Whether a label is one of findings, such as nodes or tumours, that a patient need not have."""
+    words = [word for word in re.split(r"[\W_\d]+|(?<=[a-z])(?=[A-Z])", label) if word]
+    return bool(node_labels([label])) or any(word.lower().startswith(_LESIONS) for word in words)
+
+
+def doubtful_labels(
+    labels: Iterable[str],
+    holding: Mapping[str, Collection[str]],
+    *,
+    unlabelled: Mapping[str, Collection[str]] | None = None,
+    absent: Collection[str] = (),
+) -> dict[str, tuple[str, ...]]:
+    """The cases without a label that most of the others have, by label; labels of nodes and tumours are left out.
+
+    Args:
+        labels: The labels to judge.
+        holding: The labels that each case's reference holds, by case.
+        unlabelled: Labels that are known not to be annotated in a case.
+        absent: Labels that are known to be absent where they are empty.
+    """
+    found = {}
+    for label in labels:
+        judged = [case for case in holding if label not in (unlabelled or {}).get(case, ())]
+        lacking = tuple(case for case in judged if label not in holding[case])
+        having = len(judged) - len(lacking)
+        if lacking and having >= FEWEST and having > len(lacking) and label not in absent and not may_be_absent(label):
+            found[label] = lacking
+    return found
