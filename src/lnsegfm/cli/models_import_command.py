@@ -17,8 +17,9 @@ def import_model(
     source: Annotated[
         Path,
         typer.Argument(
-            help="An nnU-Net model folder or exported zip, a checkpoint, a state dict, a MONAI SwinUNETR, a STU-Net, "
-            "SuPreM's or VoxTell's file, an nnssl checkpoint, a TotalSegmentator folder, a model of nnU-Net version 1."
+            help="An nnU-Net model folder or exported zip, a checkpoint, a state dict, a MONAI SwinUNETR or bundle, "
+            "a STU-Net, SuPreM's or VoxTell's file, an nnssl checkpoint, a TotalSegmentator folder, "
+            "a model of nnU-Net version 1."
         ),
     ],
     name: Annotated[

@@ -17,6 +17,8 @@ from lnsegfm.weights.checkpoint import load_safely
 
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+BUNDLE = (Path("configs/inference.json"), Path("configs/metadata.json"))
+"""What a MONAI bundle holds beside ``models/model.pt``."""
 DESCRIPTION = "model.json"
 """Beside ``*.safetensors`` of this program: what the model is besides its weights."""
 
@@ -85,8 +87,14 @@ def narrow_to_weights(source: ModelSource) -> ModelSource:
     if source.kind is not SourceKind.FOLDER or (source.place / DESCRIPTION).is_file() or model_folders(source.place):
         return source
     files = [file for file in sorted(source.place.rglob("*")) if file.suffix in WEIGHTS and file.is_file()]
-    files = [file for file in files if file.name == CHECKPOINTS[0]] or files
+    files = [file for file in files if file.name == CHECKPOINTS[0] or _is_of_bundle(file)] or files
     return replace(source, place=files[0], kind=_kind_of(files[0])) if len(files) == 1 else source
+
+
+def _is_of_bundle(file: Path) -> bool:
+    """Whether it is the main model of a MONAI bundle, which may hold others."""
+    root = file.parent.parent
+    return (file.parent.name, file.name) == ("models", "model.pt") and any((root / name).is_file() for name in BUNDLE)
 
 
 def _kind_of(file: Path) -> SourceKind:

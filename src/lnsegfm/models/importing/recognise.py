@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.models.importing.forms import (
@@ -38,6 +38,7 @@ from lnsegfm.models.importing.forms import (
 )
 from lnsegfm.models.importing.import_options import FLAGS, ImportOptions
 from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.monai_bundle import read_bundle
 from lnsegfm.models.importing.recognised import NotThisForm, RecognisedModel
 
 
@@ -73,7 +74,28 @@ FORMS: tuple[ModelForm, ...] = (
 
 
 def recognise(source: ModelSource, options: ImportOptions) -> RecognisedModel:
-    """Find the form of a source.
+    """Find the form of a source. What the configs of a MONAI bundle say need not be said by options.
+
+    Raises:
+        ModelError: It is of none, or a bundle of a kind that is not read; the message says why.
+        ConfigError: An option that the form has no use for.
+    """
+    bundle = read_bundle(source)
+    if bundle is None:
+        return _recognise(source, options, options.given)
+    filled, notes = bundle.fill(options, source.path)
+    found = _recognise(source, filled, options.given)
+    return replace(
+        found,
+        form=f"{found.form} of a bundle",
+        notes=(*found.notes, *notes),
+        axes=bundle.axes or found.axes,
+        citation=bundle.citation or found.citation,
+    )
+
+
+def _recognise(source: ModelSource, options: ImportOptions, given: frozenset[str]) -> RecognisedModel:
+    """Find the form of a source, with ``given`` the options that the user gave.
 
     Raises:
         ModelError: It is of none; one line for each form that came near says why not.
@@ -87,7 +109,7 @@ def recognise(source: ModelSource, options: ImportOptions) -> RecognisedModel:
             if missed.reason:
                 near.append(f"  {form.name}: {missed.reason}.")
             continue
-        for name in sorted(options.given - form.takes):
+        for name in sorted(given - form.takes):
             raise ConfigError(f"{FLAGS[name]}: {source.path} says that itself ({found.form}). Leave it out.")
         return found
     if source.kind is SourceKind.FOLDER:
