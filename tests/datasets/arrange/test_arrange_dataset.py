@@ -231,3 +231,16 @@ def test_scans_of_one_patient_are_named_as_such(tmp_path):
     files("images/{half}/{p}", "labels/{half}/{p}")(tmp_path / "halves")
     arrange(tmp_path / "halves", tmp_path / "of_halves", NODE)
     assert not (tmp_path / "of_halves" / "subjects.csv").exists()
+
+
+def test_images_of_another_format_are_written_in_the_commonest_one(tmp_path):
+    for number, kind in enumerate((".nii.gz", ".nii.gz", ".nrrd")):
+        write_volume(tmp_path / "in" / f"P{number}{kind}", scan(number), GRID)
+        write_mask(tmp_path / "in" / f"P{number}_seg.nrrd", both(number), GRID)
+    arrange(tmp_path / "in", tmp_path / "out", NODE)
+    assert {path.name[2:] for path in (tmp_path / "out").glob("*Tr/*")} == {"_0000.nii.gz", ".nii.gz"}
+    for number in range(3):
+        image = sitk.ReadImage(str(tmp_path / "out" / "imagesTr" / f"P{number}_0000.nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), scan(number))
+        assert image.GetSpacing() == GRID.spacing_mm[::-1]
+    assert check(open_dataset(tmp_path / "out")) == []

@@ -27,7 +27,7 @@ from lnsegfm.datasets.nnunet_layout import dataset_description, image_name, labe
 from lnsegfm.datasets.subjects import SUBJECTS
 from lnsegfm.datasets.unlabelled import UNLABELLED
 from lnsegfm.errors import DataError, LnSegFmError
-from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, read_grid, write_mask, write_volume
+from lnsegfm.imaging.files import IMAGE_ENDINGS, ending, read_grid, read_volume, write_mask, write_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.messages import counted
 from lnsegfm.progress import Progress
@@ -209,17 +209,13 @@ class _Writer:
 
     def _image(self, image: Path, volume: int | None, place: Path, grid: Grid) -> None:
         if volume is not None:
-            voxels, own = read_one_volume(image, volume)
-            write_volume(place, voxels, own)
-        elif ending(image) == self.ending:
-            if not read_grid(image).same_voxels(grid):
-                raise DataError(
-                    f"{image.name} and the first channel have different geometries. Resample one to the other."
-                )
+            write_volume(place, *read_one_volume(image, volume))
+            return
+        if not read_grid(image).same_voxels(grid):
+            raise DataError(f"{image.name} and the first channel have different geometries. Resample one to the other.")
+        if ending(image) == self.ending:
             self._copy(image, place)
         else:
-            from lnsegfm.imaging.files import read_volume
-
             write_volume(place, *read_volume(image))
 
     def _mask(self, case: ArrangedCase, merged: MergedMask, place: Path, grid: Grid) -> None:
