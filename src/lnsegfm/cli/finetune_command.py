@@ -302,7 +302,7 @@ def show(run: Run) -> None:
     """Print base against adapted, and where the results are."""
     from rich.console import Console
 
-    from lnsegfm.report.terminal_tables import comparison_table
+    from lnsegfm.report.label_verdict import short_line, title
     from lnsegfm.report.verdict import forgetting
     from lnsegfm.training.loss_history import divergence_warning
     from lnsegfm.workflows.run_record import megabytes
@@ -310,18 +310,23 @@ def show(run: Run) -> None:
     terminal = Console()
     comparison, source_data = run.evidence.comparison, run.evidence.source_data
     if comparison is not None:
-        terminal.print(comparison_table(comparison))
+        terminal.print(f"{title(comparison)}.", style="bold", highlight=False, markup=False)
+        for label in comparison.labels:
+            terminal.print(f"  {short_line(comparison, label)}", highlight=False, markup=False)
     terminal.print(run.evidence.verdict, highlight=False, markup=False)
     if source_data is not None:
         terminal.print(forgetting(source_data), highlight=False, markup=False)
     if run.evidence.flags:
-        names = ", ".join(run.evidence.flags)
-        terminal.print(f"Review {names}: the report says why.", highlight=False, markup=False)
+        flagged = counted(len(run.evidence.flags), "held-out case")
+        terminal.print(f"Review {flagged} with flags: the report says why.", highlight=False, markup=False)
     divergence = divergence_warning(run.record["training"].get("divergence"))
     if divergence is not None:
         terminal.print(divergence, style="bold red", highlight=False, markup=False)
     for line in run.record["postprocessing"]["lines"]:
         terminal.print(f"Postprocessing: {line}; the report has the figures.", highlight=False, markup=False)
+    for one in run.record["advice"][:1]:
+        terminal.print(f"Next     {one['sentence']}", highlight=False, markup=False)
+        print(f"         {one['command']}")
     adapter = run.record["adapter"]
     print(f"Model    {run.model}")
     sizes = f"{megabytes(adapter['bytes'])}; the checkpoint has {megabytes(adapter['checkpoint_bytes'])}"

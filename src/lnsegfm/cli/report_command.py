@@ -28,6 +28,9 @@ def report(
         Path | None, typer.Option(help="Folder for the page of --compare; RUN's page is written into RUN.")
     ] = None,
     smallest_difference: SmallestDifference = None,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="Print a paragraph on RUN for the methods section of a paper, no more.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rebuild the page of RUN from what its folder holds, or compare two of them. No model is loaded.
@@ -40,6 +43,9 @@ def report(
         raise ConfigError(f"--out {out}: the page of a run is written into it. Use --out with --compare only.")
     if compare is not None and out is None:
         raise ConfigError("--compare: it needs a folder for its page. Name one: --out DIR.")
+    if methods:
+        _print_methods(run)
+        return
     from lnsegfm.cli.console import console
 
     with console() as progress:
@@ -56,6 +62,15 @@ def report(
     print(f"Report   {page}")
     print(f"Figures  {figures}")
     print("Not for clinical use.")
+
+
+def _print_methods(run: Path | None) -> None:
+    from lnsegfm.report.methods_paragraph import methods_paragraph
+    from lnsegfm.storage import read_json
+
+    if run is None or not (run / "run.json").is_file():
+        raise ConfigError(f"--methods {run or ''}: a finished run of finetune is needed. Name its folder.")
+    print(methods_paragraph(read_json(run / "run.json")))
 
 
 def _anew(folder: Path, progress: Progress, smallest: float | None) -> tuple[Path, Path]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import Evaluation
 
+CSV_DECIMALS = 4
+"""Of every figure in a table; the JSON beside it has all digits."""
 NODE_COLUMNS = (
     "case",
     "label",
@@ -72,19 +74,16 @@ def nodes_csv(evaluation: Evaluation) -> str:
 
 def _measured(node: Node) -> list[object]:
     return [
-        node.volume_ml,
-        node.long_axis_mm,
-        node.short_axis_mm,
-        node.short_axis_3d_mm,
+        *map(_cell, (node.volume_ml, node.long_axis_mm, node.short_axis_mm, node.short_axis_3d_mm)),
         node.category,
         node.slice_number,
-        *node.centre_mm,
+        *map(_cell, node.centre_mm),
         str(node.touches_border).lower(),
     ]
 
 
 def _cell(value: float) -> float | str:
-    return "" if math.isnan(value) else value
+    return "" if math.isnan(value) else round(value, CSV_DECIMALS)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -18,7 +18,7 @@ from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import BASE, Comparison
-from lnsegfm.report.label_verdict import labels_apart, title, unusable
+from lnsegfm.report.label_verdict import label_sentence, labels_apart, title, unusable
 from lnsegfm.report.page_rows import case_columns, case_line, case_row, node_rows, score_rows
 from lnsegfm.report.page_summary import headline, limits, metric_rows, paired_rows, plots_of, size_rows
 from lnsegfm.report.page_summary import node_rows as nodes_over_cases
@@ -80,6 +80,9 @@ def write_page(
     provenance: Mapping[str, Any] | None = None,
     flags: Mapping[str, Sequence[Flag]] | None = None,
     source_data: Comparison | None = None,
+    advice: Sequence[Mapping[str, str]] = (),
+    methods: str | None = None,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write the page of a comparison, whole or not at all.
@@ -94,6 +97,9 @@ def write_page(
         provenance: Versions, hashes, seed: nested tables and lists are laid out flat.
         flags: Reasons to review a case's adapted prediction, by case; None where it was not checked.
         source_data: Base against adapted on the source data; None where none are given.
+        advice: What to try next: ``sentence`` and ``command`` of each.
+        methods: A paragraph for a paper.
+        command: The command line of the run.
         progress: Reported to after each case.
 
     Raises:
@@ -108,6 +114,10 @@ def write_page(
         "metrics": [],
         "paired": list(paired_rows(comparison)) if comparison is not None else [],
         "source_data": _source_data(source_data),
+        "label_lines": [label_sentence(comparison, n) for n in comparison.labels] if comparison is not None else [],
+        "advice": advice,
+        "methods": methods,
+        "command": command,
     }
     about = {"title": title, "facts": facts, "losses": losses, "provenance": provenance or {}}
     _write(path, about, content, _body(_models(comparison), flags, progress))

@@ -11,8 +11,14 @@ from lnsegfm.errors import DataError
 from lnsegfm.evaluation.evaluation_files import write_evaluation
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.progress import Progress
+from lnsegfm.report.advice import GOOD_DICE, advice
+from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.comparison_json import from_json, to_json
+from lnsegfm.report.label_verdict import mean_dice
+from lnsegfm.report.mask_measures import measure_labels
+from lnsegfm.report.methods_paragraph import methods_paragraph
 from lnsegfm.report.page import write_page
+from lnsegfm.report.run_command import finetune_command
 
 FORMAT = "lnsegfm.run/3"
 PAGE = "report.html"
@@ -50,8 +56,30 @@ def write_run_report(folder: Path, record: Mapping[str, Any], progress: Progress
         provenance={key: record[key] for key in _PROVENANCE},
         flags={case: [Flag.from_json(flag) for flag in flags] for case, flags in record["flags"].items()},
         source_data=source_data,
+        advice=record.get("advice", ()),
+        methods=record.get("methods"),
+        command=record.get("command"),
         progress=progress,
     )
+
+
+def next_steps(record: Mapping[str, Any], comparison: Comparison | None, folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says for people: what to try next, the command line, and a paragraph for a paper.
+
+    Args:
+        record: The rest of ``run.json``.
+        comparison: Base against adapted on the held-out cases.
+        folder: The run's.
+    """
+    measured = {}
+    if comparison is not None:
+        amiss = [name for name in comparison.labels if mean_dice(comparison, name) < GOOD_DICE]
+        measured = measure_labels(comparison.adapted, [n for n in amiss if n not in comparison.adapted.node_labels])
+    return {
+        "advice": [one.to_json() for one in advice(record, comparison, str(folder), measured)],
+        "command": finetune_command(record, str(folder)),
+        "methods": methods_paragraph(record),
+    }
 
 
 def with_smallest_difference(record: Mapping[str, Any], smallest: float, folder: Path) -> dict[str, Any]:
