@@ -65,6 +65,10 @@ def write_evaluation_page(
         "metrics": list(metric_rows(evaluation)),
         "paired": [],
         "source_data": None,
+        "label_lines": [],
+        "advice": (),
+        "methods": None,
+        "command": None,
     }
     about = {"title": title, "facts": facts or {}, "losses": None, "provenance": provenance or {}}
     _write(path, about, content, _body(models, flags, progress))
