@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.case_choice import CaseChoice, Cases, number_or_cases
+from lnsegfm.datasets.label_choice import LabelChoice
 from lnsegfm.datasets.sided_labels import MIRROR_AUTO, require_mirror
 from lnsegfm.errors import ConfigError, UnknownName
 from lnsegfm.imaging.axis_code import require_axes
@@ -79,6 +80,8 @@ class Recipe:
         held_out: Scans held out of those left: so many, or these, by name; None holds all of them out.
         cases: The only scans that are used; None uses all.
         exclude: Scans that are not used.
+        keep_labels: The only labels that are used, by their names after merging; () uses all.
+        merge: A merged label to those that it consists of.
         draw: Which scans a number of them are.
         iterations: Optimizer steps.
         lr: Learning rate, which falls to 0 by nnU-Net's polynomial schedule; ``auto`` chooses it on the shots.
@@ -110,6 +113,8 @@ class Recipe:
     held_out: int | Cases | None = None
     cases: Cases | None = None
     exclude: Cases = ()
+    keep_labels: tuple[str, ...] = ()
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     draw: int = 0
     iterations: int = None  # type: ignore[assignment]  # the method's recipe knows it
     lr: float | str = None  # type: ignore[assignment]
@@ -138,8 +143,10 @@ class Recipe:
             object.__setattr__(self, name, tuple(sorted(given)) if isinstance(given, tuple) else given)
         if self.postprocessing is not None:
             object.__setattr__(self, "postprocessing", postprocessing_mode(self.postprocessing))
-        _ = self.choice  # which checks itself
         object.__setattr__(self, "mirror", require_mirror(self.mirror))
+        object.__setattr__(self, "keep_labels", tuple(self.keep_labels))
+        object.__setattr__(self, "merge", {name: tuple(parts) for name, parts in self.merge.items()})
+        _ = self.choice, self.label_choice  # which check themselves
         if self.model_axes is not None:
             object.__setattr__(self, "model_axes", require_axes(self.model_axes, "--model-axes"))
         for name in ("batch_size", "early_stop"):
@@ -187,20 +194,22 @@ class Recipe:
             cases=self.cases, exclude=self.exclude, shots=self.shots, held_out=self.held_out, draw=self.draw
         )
 
+    @property
+    def label_choice(self) -> LabelChoice:
+        """Which labels are used, and which as one."""
+        return LabelChoice(keep=self.keep_labels, merge=self.merge)
+
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values."""
         return dataclasses.asdict(self) | {"settings": dict(self.settings), "label_names": dict(self.label_names)}
 
     def identity(self) -> dict[str, Any]:
-        """What of it decides the result, as plain values: what has no effect is left out."""
-        idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds", "cases", "exclude"}
-        idle |= {"postprocessing"}
+        """What of it decides the result, as plain values: what has no effect, or its default, is left out."""
+        idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds", "postprocessing"}
+        idle |= {"cases", "exclude", "keep_labels", "merge"}
+        unsaid = {"held_out": None, "mirror": MIRROR_AUTO}
         said = {key: value for key, value in self.to_json().items() if value or key not in idle}
-        return {
-            key: value
-            for key, value in said.items()
-            if (value is not None or key != "held_out") and (key, value) != ("mirror", MIRROR_AUTO)
-        }
+        return {key: value for key, value in said.items() if key not in unsaid or value != unsaid[key]}
 
 
 def postprocessing_mode(name: str) -> PostprocessingMode | None:

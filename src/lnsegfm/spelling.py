@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -30,6 +31,14 @@ def spelt_alike(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     found = {name: [other for other in theirs if _letters(other) == _letters(name)] for name in own}
     alike = {name: others[0] for name, others in found.items() if len(others) == 1}
     return {name: other for name, other in alike.items() if list(alike.values()).count(other) == 1}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A sentence on which names there are, for a name that there is not: the nearest, else the first five."""
+    known = sorted(set(names))
+    if near := difflib.get_close_matches(name, known, n=3):
+        return f"Near it: {', '.join(near)}."
+    return f"There are: {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}."
 
 
 def _letters(name: str) -> str:

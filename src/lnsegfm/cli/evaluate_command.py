@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, Labels, pairs, print_json, require_folder
+from lnsegfm.cli.shared_options import AsJson, KeepLabels, Labels, Merge, pairs, print_json, require_folder
 from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def evaluate(
         typer.Option(help="Write report.html, evaluation.json, evaluation.csv and nodes.csv to this folder."),
     ] = None,
     label: Labels = None,
+    keep_labels: KeepLabels = None,
+    merge: Merge = None,
     map_: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,11 +87,13 @@ def evaluate(
     if out is not None:
         require_folder(out)
     from lnsegfm.cli.console import console
+    from lnsegfm.datasets.label_choice import LabelChoice, comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.evaluation.folders import evaluate as evaluate_masks
     from lnsegfm.evaluation.references import labels_of_predictions
 
     names = pairs(map_ or (), "--map", '"Lymph Node=lymph_node"')
+    choice = LabelChoice(keep=comma_separated(keep_labels), merge=merged_labels(merge or ()))
 
     def scored(folder: Path, names: dict[str, str]) -> Evaluation:
         return evaluate_masks(
@@ -97,6 +101,7 @@ def evaluate(
             references,
             labels=LabelMap.from_options(label or []),
             label_names=names,
+            choice=choice,
             images=images,
             nodes=node or (),
             tolerance_mm=tolerance,

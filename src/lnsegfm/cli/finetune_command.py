@@ -19,7 +19,9 @@ from lnsegfm.cli.shared_options import (
     Device,
     Exclude,
     HeldOut,
+    KeepLabels,
     Labels,
+    Merge,
     Mirror,
     Mirroring,
     ModelAxes,
@@ -127,6 +129,8 @@ def finetune(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
+    keep_labels: KeepLabels = None,
+    merge: Merge = None,
     label: Labels = None,
     allow_empty: AllowEmpty = False,
     device: Device = "auto",
@@ -166,6 +170,7 @@ def finetune(
     predictions/. Not for clinical use.
     """
     from lnsegfm.datasets.case_choice import cases_named, number_or_cases
+    from lnsegfm.datasets.label_choice import comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
 
     trained = how_to_train(method, recipe, set_ or (), iterations=iterations, lr=lr, warm_up=warm_up)
@@ -175,6 +180,8 @@ def finetune(
         held_out=number_or_cases(held_out, "--held-out"),
         cases=cases_named(cases, "--cases") if cases is not None else None,
         exclude=cases_named(exclude, "--exclude") if exclude is not None else (),
+        keep_labels=comma_separated(keep_labels),
+        merge=merged_labels(merge or ()),
         draw=draw,
         batch_size=batch_size,
         patch_size=patch_size,

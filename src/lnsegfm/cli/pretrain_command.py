@@ -16,7 +16,9 @@ from lnsegfm.cli.shared_options import (
     Data,
     Device,
     Exclude,
+    KeepLabels,
     Labels,
+    Merge,
     Mirror,
     Mirroring,
     OnlyCases,
@@ -77,6 +79,8 @@ def pretrain(
     ] = 0,
     cases: OnlyCases = None,
     exclude: Exclude = None,
+    keep_labels: KeepLabels = None,
+    merge: Merge = None,
     label: Labels = None,
     allow_empty: AllowEmpty = False,
     device: Device = "auto",
@@ -89,6 +93,7 @@ def pretrain(
 ) -> None:
     """Train a base model from labelled scans. Not for clinical use."""
     from lnsegfm.datasets.case_choice import cases_named
+    from lnsegfm.datasets.label_choice import comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.networks.architectures import find_architecture
 
@@ -115,6 +120,8 @@ def pretrain(
         gpus=gpus,
         cases=cases_named(cases, "--cases") if cases is not None else None,
         exclude=cases_named(exclude, "--exclude") if exclude is not None else (),
+        keep_labels=comma_separated(keep_labels),
+        merge=merged_labels(merge or ()),
     )
     require_free(out)
     if write_job is not None:

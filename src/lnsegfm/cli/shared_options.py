@@ -122,6 +122,14 @@ OnlyCases = Annotated[
 Exclude = Annotated[
     str | None, typer.Option("--exclude", metavar="CASES", help="Leave these scans out, as if they were not there.")
 ]
+KeepLabels = Annotated[
+    list[str] | None,
+    typer.Option("--keep-labels", metavar="NAME", help="Use this label, and no others but those named so; repeat."),
+]
+Merge = Annotated[
+    list[str] | None,
+    typer.Option("--merge", metavar="NAME=A+B", help="Take labels as one, such as Parotid=Left+Right; repeat."),
+]
 AllowEmpty = Annotated[
     bool,
     typer.Option("--allow-empty", help="Keep scans whose label is empty: they truly hold nothing."),

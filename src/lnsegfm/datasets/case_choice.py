@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from lnsegfm.datasets.shots import Split, draw_shots
 from lnsegfm.errors import ConfigError
+from lnsegfm.spelling import nearest
 
 Cases = tuple[str, ...]
 
@@ -167,6 +167,4 @@ def _first(held_out: Collection[str], number: int, names: Sequence[str], draw: i
 def _require_known(option: str, named: Cases, names: Sequence[str]) -> None:
     for name in named:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=3)
-            known = f"Near it: {', '.join(near)}." if near else f"There are {', '.join(sorted(names)[:5])}, ..."
-            raise ConfigError(f"{option} {name}: no labelled case has this name. {known}")
+            raise ConfigError(f"{option} {name}: no labelled case has this name. {nearest(name, names)}")

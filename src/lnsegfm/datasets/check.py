@@ -230,7 +230,7 @@ def examine_case(
                 label = (case.label, *turned_onto(label[1], label[2], grid))
     if visit is not None:
         visit(LoadedCase(case, tuple(images), label, tuple(problems)))
-    empty = 0 in values and not set(values) - {0, labels.ignore}
+    empty = 0 in values and not set(values) - {0, labels.ignore, *labels.dropped}
     return CaseCheck(case.name, tuple(problems), grid, values, tuple(hashes), _notes(case), empty)
 
 
@@ -255,9 +255,8 @@ def _check_label(
 
 
 def _unlabelled(case: Case, path: Path, values: Sequence[int], labels: LabelMap) -> list[Problem]:
-    held = [
-        name for name in labels.names if name in case.unlabelled and not labels.regions and labels.names[name] in values
-    ]
+    plain = {} if labels.regions else labels.covered
+    held = [name for name, own in plain.items() if name in case.unlabelled and set(own) & set(values)]
     remedy = "Remove its line from unlabelled.csv, or take it out of the mask"
     problems = [
         Problem(case.name, path, f"label {name} is said to be unlabelled, and is there", remedy, "unlabelled")
@@ -273,7 +272,7 @@ def _unlabelled(case: Case, path: Path, values: Sequence[int], labels: LabelMap)
 
 
 def _empty_label(case: Case, path: Path, values: Sequence[int], labels: LabelMap) -> list[Problem]:
-    if set(values) - {0, labels.ignore}:
+    if set(values) - {0, labels.ignore, *labels.dropped}:
         return []
     remedy = "Annotate it, take the case out, or keep every such scan with --allow-empty: it truly holds nothing"
     if 0 not in values:  # ignored throughout

@@ -94,7 +94,7 @@ class Dataset:
                     for case in self.cases
                 ],
                 "channels": self.channels,
-                "labels": self.labels.to_dataset_json(),
+                **self.labels.to_record(),
             }
         )
 

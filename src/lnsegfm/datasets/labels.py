@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ IGNORE = "ignore"
 ORDER = "regions_class_order"
 VALUES = "label_values"
 """Entry of a model's ``dataset.json``: the values that its masks are written with, where they are not consecutive."""
+CHOSEN = "chosen_labels"
+"""Entry of a model's ``dataset.json``: how masks are read in its training, where labels were merged or left out."""
 HIGHEST = 65535
 """Of a label's value: masks hold 16 bits."""
 NODE_WORDS = frozenset({"node", "nodes", "nodal", "lymph", "lymphnode", "lymphnodes", "ln", "lns", "gtvn", "gtvnd"})
@@ -36,6 +38,8 @@ class LabelMap:
         regions: Of region-based labels the values that each covers, in the order of the network's outputs, which
             ``names`` then keeps: there the value is the one that a voxel gets in a predicted mask (nnU-Net's
             ``regions_class_order``). Regions may overlap. Empty for labels of one value each.
+        merged: Of labels that were merged the values that each covers; ``names`` holds the smallest of them.
+        dropped: Values of labels that are not used: they are background.
 
     Raises:
         DataError: Names or values that cannot be.
@@ -44,6 +48,8 @@ class LabelMap:
     names: Mapping[str, int]
     ignore: int | None = None
     regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    merged: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    dropped: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -64,7 +70,7 @@ class LabelMap:
             raise DataError(f"Label values {values}: two labels have {twice[0]}. Give each label a value of its own.")
 
     def __hash__(self) -> int:
-        return hash((tuple(self.names.items()), self.ignore, self.regions))
+        return hash((tuple(self.names.items()), self.ignore, self.regions, self.merged, self.dropped))
 
     def _require_covered(self) -> None:
         written = list(self.names.values())
@@ -84,8 +90,8 @@ class LabelMap:
 
     @property
     def covered(self) -> dict[str, tuple[int, ...]]:
-        """The values that each label covers: one, or several of a region."""
-        return dict(self.regions) or {name: (value,) for name, value in self.names.items()}
+        """The values that each label covers: one, or several of a region or of a merged label."""
+        return dict(self.regions) or {name: (value,) for name, value in self.names.items()} | dict(self.merged)
 
     def voxels(self, mask: np.ndarray, name: str) -> np.ndarray:
         """Where a mask has a label (boolean, of the mask's shape)."""
@@ -95,7 +101,7 @@ class LabelMap:
     @property
     def allowed(self) -> frozenset[int]:
         """Every value that a mask may hold: background, the labels, ignore."""
-        return frozenset({0, *self._values})
+        return frozenset({0, *self._values, *self.dropped, *(v for _, values in self.merged for v in values)})
 
     @property
     def consecutive(self) -> LabelMap:
@@ -119,6 +125,8 @@ class LabelMap:
             raise DataError(f"Label values {strangers}: not among {self}. Name them with --label NAME=VALUE.")
         table = np.zeros(max(self.allowed) + 1, dtype=np.uint16)
         table[self._values] = range(1, len(self._values) + 1)
+        for _, values in self.merged:
+            table[list(values)] = table[values[0]]
         replaced: np.ndarray = table[mask]
         return replaced
 
@@ -166,6 +174,24 @@ class LabelMap:
             raise DataError(f"{VALUES} {written}: they are not of the labels {own}. Copy the dataset.json again.")
         return written
 
+    @classmethod
+    def of_training(cls, description: Mapping[str, Any]) -> LabelMap:
+        """The labels with the values of the masks of its training: its entry ``chosen_labels``, else `of_masks`.
+
+        Raises:
+            DataError: As `of_masks`, or labels that were chosen for other outputs.
+        """
+        record = description.get(CHOSEN)
+        if record is None:
+            return cls.of_masks(description)
+        try:
+            chosen = cls.from_record(record)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(f"{CHOSEN}: not the labels of masks ({error!r}). Copy the dataset.json again.") from None
+        if chosen.consecutive != cls.of_model(description):
+            raise DataError(f"{CHOSEN} {chosen}: they are not of the model's labels. Copy the dataset.json again.")
+        return chosen
+
     def renamed(self, names: Mapping[str, str]) -> LabelMap:
         """The labels with some of them under other names.
 
@@ -191,8 +217,10 @@ class LabelMap:
     def to_model_json(self) -> dict[str, Any]:
         """What a model's ``dataset.json`` says of its labels: ``labels``, and ``label_values`` where they differ."""
         trained = self.consecutive
-        own = {} if trained == self else {VALUES: self.to_dataset_json()}
-        return {**trained.as_written(), **own}
+        chosen = bool(self.merged or self.dropped)  # then the masks' own values are no longer the labels'
+        if chosen:
+            return {**trained.as_written(), CHOSEN: self.to_record()}
+        return {**trained.as_written(), **({} if trained == self else {VALUES: self.to_dataset_json()})}
 
     @classmethod
     def from_dataset_json(cls, labels: Any, order: Any = None) -> LabelMap:
@@ -223,6 +251,27 @@ class LabelMap:
             values, regions = _of_regions(names, order)
             return cls(values, labels.get(IGNORE), regions)
         return cls(names, labels.get(IGNORE))
+
+    def to_record(self) -> dict[str, Any]:
+        """All of it, as `from_record` reads it: ``labels`` as of a ``dataset.json``, and what that cannot say."""
+        order = {ORDER: list(self.names.values())} if self.regions else {}
+        merged = {"merged_labels": [name for name, _ in self.merged]} if self.merged else {}
+        dropped = {"dropped_values": sorted(self.dropped)} if self.dropped else {}
+        return {"labels": self.to_dataset_json(), **order, **merged, **dropped}
+
+    @classmethod
+    def from_record(cls, content: Mapping[str, Any]) -> LabelMap:
+        """The inverse of `to_record`.
+
+        Raises:
+            DataError: As `from_dataset_json`.
+            KeyError: There are no ``labels``.
+        """
+        labels, named = content["labels"], set(content.get("merged_labels", ()))
+        merged = tuple((name, tuple(values)) for name, values in labels.items() if name in named)
+        plain = {name: min(value) if name in named else value for name, value in labels.items()}
+        read = cls.from_dataset_json(plain, content.get(ORDER))
+        return replace(read, merged=merged, dropped=frozenset(content.get("dropped_values", ())))
 
     @classmethod
     def from_options(cls, options: Iterable[str]) -> LabelMap | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.label_choice import LabelChoice
 from lnsegfm.datasets.labels import LabelMap, node_labels, require_same_spelling
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.masks_in_memory import are_folders, as_cases, evaluate_masks, labels_given
@@ -32,6 +33,7 @@ def evaluate(
     grid: Grid | None = None,
     labels: LabelMap | dict[str, int] | None = None,
     label_names: Mapping[str, str] | None = None,
+    choice: LabelChoice | None = None,
     images: str | Path | None = None,
     nodes: Sequence[str] = (),
     tolerance_mm: float = 1.0,
@@ -53,6 +55,8 @@ def evaluate(
         labels: Name to value in the references, where no ``dataset.json`` or ``labels.json``, and no prediction, says
             it.
         label_names: Labels of the predictions that the references know by another name: theirs to the references'.
+        choice: Labels that are kept or merged, in the references and in predictions that have them. Not for masks in
+            memory.
         images: Folder of the scans, for pictures; a dataset's own unless given. Not for masks in memory.
         nodes: Labels whose components are counted as nodes; those that are named so unless given.
         tolerance_mm: Of the normalised surface Dice.
@@ -94,19 +98,20 @@ def evaluate(
             progress=progress,
         )
     predictions, references = Path(predictions), Path(references)
-    named = labels_to_score(predictions, references, given)
+    original, chosen = labels_to_score(predictions, references, given), choice or LabelChoice()
+    named = chosen.of(original)
     place = subjects if isinstance(subjects, str | Path) else None
     return evaluate_folders(
         predictions,
         references,
         named,
-        prediction_labels=_matched(labels_of_predictions(predictions), named, label_names or {}),
+        prediction_labels=_matched(chosen.fitting(labels_of_predictions(predictions)), named, label_names or {}),
         scoring=_scoring(named, **measured),
         known=Known(
-            scans_of(references, named, Path(images) if images is not None else None),
+            scans_of(references, original, Path(images) if images is not None else None),
             subjects_in(references, Path(place) if place is not None else None),
             probabilities_in(predictions),
-            unlabelled_in(references, named),
+            {case: chosen.unlabelled(names) for case, names in unlabelled_in(references, original).items()},
         ),
         partial=partial,
         progress=progress,

@@ -47,7 +47,8 @@ def references_in(folder: Path, labels: LabelMap) -> dict[str, Path]:
     if not is_dataset(folder):
         return masks_in(folder)
     masks: dict[str, Path] = {}
-    for case in open_dataset(folder, labels).labelled:
+    named = None if named_labels(folder) is not None else labels  # its own, where these are a choice of them
+    for case in open_dataset(folder, named).labelled:
         if case.label is not None and (other := masks.setdefault(case.name, case.label)) != case.label:
             raise DataError(f"{folder}: {other.name} and {case.label.name} are one case's. Keep one of the two.")
     if not masks:

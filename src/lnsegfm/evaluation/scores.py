@@ -217,11 +217,12 @@ class Evaluation:
             root: The folder that it will be written to.
         """
         found = self.doubtful()
-        predicted = self.prediction_labels.to_dataset_json() if self.prediction_labels is not None else None
+        predicted = self.prediction_labels.to_record() if self.prediction_labels is not None else None
         return {
             "format": FORMAT,
-            "labels": self.labels.to_dataset_json(),
-            "prediction_labels": predicted,
+            **self.labels.to_record(),
+            "prediction_labels": predicted["labels"] if predicted else None,
+            **({"prediction_label_map": predicted} if predicted and len(predicted) > 1 else {}),
             "tolerance_mm": self.tolerance_mm,
             "node_labels": list(self.node_labels),
             "cases": [case.to_json(root) for case in self.cases],
@@ -258,13 +259,14 @@ class Evaluation:
             raise DataError(f"Evaluation format {stated!r}: not {FORMAT}. Evaluate the masks again.")
         try:
             predicted = content["prediction_labels"]
+            known = content.get("prediction_label_map", {"labels": predicted})
             return cls(
-                LabelMap.from_dataset_json(content["labels"]),
+                LabelMap.from_record(content),
                 tuple(CaseScore.from_json(case, root) for case in content["cases"]),
                 tuple(content.get("failures", ())),
                 content["tolerance_mm"],
                 tuple(content["node_labels"]),
-                LabelMap.from_dataset_json(predicted) if predicted is not None else None,
+                LabelMap.from_record(known) if predicted is not None else None,
                 tuple(map(Metric.from_json, content.get("plugin_metrics", ()))),
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -105,6 +105,7 @@ def read_adapter(place: Path) -> AdapterDescription:
         model = Model(place, (checkpoint,), *described, postprocessing=rules)
         if not model.channels or not model.mask_labels:
             raise KeyError("channel_names")
+        _ = model.trained_scans  # read here, so that nothing is written of a record that cannot be
         file_ending(checkpoint.dataset_json)
         _of(str, card["method"]), _of(dict, card["settings"])
         terms = _of(dict, card.get("base", {}))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnsegfm.datasets.labels import VALUES, LabelMap
+from lnsegfm.datasets.labels import CHOSEN, VALUES, LabelMap
 from lnsegfm.datasets.nnunet_layout import channel_names, file_ending
 from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.domain_ranges import TrainedAxes
@@ -107,7 +107,7 @@ class Model:
     @property
     def masks_json(self) -> dict[str, Any]:
         """The ``dataset.json`` beside its masks: its own, with the values that they are written with."""
-        kept = {key: value for key, value in self.dataset_json.items() if key != VALUES}
+        kept = {key: value for key, value in self.dataset_json.items() if key not in (VALUES, CHOSEN)}
         return kept | (self.mask_labels.as_written() if VALUES in self.dataset_json else {})
 
     @property
@@ -133,6 +133,7 @@ class Model:
         if len(renamed["labels"]) < len(self.dataset_json["labels"]):
             raise ConfigError(f"--map {names}: two labels of the base would have one name. Map each to its own.")
         description = {**self.dataset_json, **renamed}
+        description.pop(CHOSEN, None)  # of its own training's masks
         folds = tuple(replace(fold, dataset_json=description) for fold in self.folds)
         return replace(self, folds=folds, dataset_json=description)
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.datasets.labels import VALUES
+from lnsegfm.datasets.labels import CHOSEN, VALUES
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.registry.home import home
@@ -99,7 +99,7 @@ class PreparedCache:
                 "plans": {name: plans.plans.get(name) for name in (*general, "label_manager")},
                 "axes": axes_of_plans(plans.plans)[0],
                 "configuration": {name: value for name, value in settings.items() if name not in ELSEWHERE},
-                "data": {name: dataset_json.get(name) for name in ("labels", VALUES, "regions_class_order")},
+                "data": {name: dataset_json.get(name) for name in ("labels", VALUES, CHOSEN, "regions_class_order")},
                 "versions": _versions(),
             }
         )

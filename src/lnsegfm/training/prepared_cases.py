@@ -87,7 +87,7 @@ def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str
         raise DataError(f"Case {case.name}: it has no reference. Label it, or leave it out.")
     arrays = ScanArrays.stack([Volume.read(image) for image in case.images], axes_of_plans(plans.plans)[0])
     mask, grid = read_mask(case.label)
-    reference = arrays.reference(Volume(LabelMap.of_masks(dataset_json).to_consecutive(mask), grid))
+    reference = arrays.reference(Volume(LabelMap.of_training(dataset_json).to_consecutive(mask), grid))
     with nnunet_environment():
         data, labels, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
             arrays.data, reference, arrays.properties, plans, configuration, dataset_json

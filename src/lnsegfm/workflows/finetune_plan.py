@@ -76,7 +76,7 @@ class FinetunePlan(TrainingPlan):
             "identity": self.identity,
             "recipe": self.recipe.to_json() | {"settings": self.method.settings()},
             "base": self.base_terms(),
-            "data": {"folder": str(self.data.root), "labels": self.data.labels.to_dataset_json()},
+            "data": {"folder": str(self.data.root), **self.data.labels.to_record()},
             "labels_from": self.data.labels_from,
             "shots": list(self.split.shots),
             "held_out": list(self.split.held_out),
@@ -146,6 +146,7 @@ def plan(
     dataset = open_dataset(
         data, labels, default_labels=None if base.covers else base.mask_labels, allow_empty=allow_empty
     )
+    dataset = recipe.label_choice.on(dataset)
     dataset = dataset.with_cases(recipe.choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     _require_mapped(recipe, dataset, base)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")

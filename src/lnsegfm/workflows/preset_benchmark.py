@@ -66,7 +66,7 @@ def held_out_cases(run: Path) -> HeldOutCases:
     gone = f"{run}: the scans that it held out are gone from {folder}"
     if not folder.is_dir():
         raise DataError(f"{gone}. Put the dataset back there and run this again.")
-    data = open_dataset(folder, LabelMap.from_dataset_json(recipe["data"]["labels"]))
+    data = open_dataset(folder, LabelMap.from_record(recipe["data"]))
     there = {case.name: case for case in data.labelled if case.images}
     if lost := [name for name in names if name not in there]:
         raise DataError(f"{gone} ({', '.join(lost)}). Put them back there and run this again.")

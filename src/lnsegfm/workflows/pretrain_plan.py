@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.case_choice import CaseChoice, Cases
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
+from lnsegfm.datasets.label_choice import LabelChoice
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots, require_labelled
 from lnsegfm.datasets.sided_labels import MIRROR_AUTO, require_mirror
@@ -66,6 +67,8 @@ class PretrainSettings:
         gpus: Processes that train together, a GPU each.
         cases: The only scans that are used; None uses all.
         exclude: Scans that are not used.
+        keep_labels: The only labels that are used, by their names after merging; () uses all.
+        merge: A merged label to those that it consists of.
     """
 
     architecture: str = "nnunet"
@@ -84,6 +87,8 @@ class PretrainSettings:
     gpus: int = 1
     cases: Cases | None = None
     exclude: Cases = ()
+    keep_labels: tuple[str, ...] = ()
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
@@ -191,6 +196,7 @@ def plan_pretrain(
     method, lr, iterations = settings.recipe()
     dataset = open_dataset(data, labels, allow_empty=allow_empty)
     choice = CaseChoice(cases=settings.cases, exclude=settings.exclude)
+    dataset = LabelChoice(keep=settings.keep_labels, merge=settings.merge).on(dataset)
     dataset = dataset.with_cases(choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
     checked = require_usable(dataset, progress=progress)
@@ -200,7 +206,7 @@ def plan_pretrain(
     recipe = _recipe_json(settings, method, lr, iterations)
     data_json = {
         "folder": str(data),
-        "labels": dataset.labels.to_dataset_json(),
+        **dataset.labels.to_record(),
         "sha256": dataset.content_hash(),
     }
     cases = {case.name: case for case in dataset.cases}
