@@ -32,6 +32,11 @@ def test_the_rule_needs_most_cases_and_knows_what_a_patient_need_not_have():
     assert doubtful_labels(["mandible"], holding, unlabelled={"c": ["mandible"]}) == {}
     assert doubtful_labels(["mandible"], holding | {"d": []}) == {}  # half
     assert doubtful_labels(["mandible"], {"a": ["mandible"], "c": []}) == {}  # too few
+    few = {"a": ["mandible"], "b": ["mandible"], "c": [], "d": [], "e": []}
+    seen = {case: ["mandible"] for case in "abcde"}
+    assert doubtful_labels(["mandible"], few) == {}
+    assert doubtful_labels(["mandible"], few, predicted=seen) == {"mandible": ("c", "d", "e")}
+    assert doubtful_labels(["mandible"], few, predicted=seen | {"d": [], "e": []}) == {}
     assert all(
         map(may_be_absent, ["lymph_node", "GTVp", "gtv", "LiverTumor", "lung_tumour", "Metastases", "kidney_cyst"])
     )

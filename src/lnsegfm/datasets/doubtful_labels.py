@@ -37,6 +37,7 @@ def doubtful_labels(
     *,
     unlabelled: Mapping[str, Collection[str]] | None = None,
     absent: Collection[str] = (),
+    predicted: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """The cases without a label that most of the others have, by label; labels of nodes and tumours are left out.
 
@@ -45,12 +46,16 @@ def doubtful_labels(
         holding: The labels that each case's reference holds, by case.
         unlabelled: Labels that are known not to be annotated in a case.
         absent: Labels that are known to be absent where they are empty.
+        predicted: Labels that a model predicts in each case: what it predicts in most of the cases that lack it is in
+            doubt however few have it.
     """
     found = {}
     for label in labels:
         judged = [case for case in holding if label not in (unlabelled or {}).get(case, ())]
         lacking = tuple(case for case in judged if label not in holding[case])
         having = len(judged) - len(lacking)
-        if lacking and having >= FEWEST and having > len(lacking) and label not in absent and not may_be_absent(label):
+        seen = sum(label in predicted[case] for case in lacking) if predicted is not None else 0
+        likely = having > len(lacking) or 2 * seen > len(lacking)
+        if lacking and having >= FEWEST and likely and label not in absent and not may_be_absent(label):
             found[label] = lacking
     return found

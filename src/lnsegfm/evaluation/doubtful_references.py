@@ -12,7 +12,9 @@ from lnsegfm.evaluation.scores import Evaluation
 def with_doubtful_apart(
     evaluation: Evaluation, absent: Collection[str] = (), *, empty_cases: bool = True
 ) -> Evaluation:
-    """Mark the scores of predicted labels that the reference lacks, where most of the other references hold them.
+    """Mark the scores of predicted labels that the reference lacks, where most other references hold them.
+
+    Or where the label is predicted in most of the cases that lack it, however few hold it.
 
     Their Dice and NSD would be 0, and are not defined instead. Labels of nodes, tumours and the like are not marked:
     what is predicted of them where there is none is a false positive.
@@ -24,8 +26,9 @@ def with_doubtful_apart(
     """
     holding = {case.case: [n for n, s in case.labels.items() if s.reference_ml > 0] for case in evaluation.cases}
     unlabelled = {case.case: [n for n, s in case.labels.items() if not s.annotated] for case in evaluation.cases}
+    predicted = {case.case: [n for n, s in case.labels.items() if s.prediction_ml > 0] for case in evaluation.cases}
     judged = [name for name in evaluation.labels.names if name not in evaluation.node_labels]
-    doubtful = doubtful_labels(judged, holding, unlabelled=unlabelled, absent=absent)
+    doubtful = doubtful_labels(judged, holding, unlabelled=unlabelled, absent=absent, predicted=predicted)
     cases = []
     for case in evaluation.cases:
         marked = {
