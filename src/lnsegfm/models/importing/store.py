@@ -137,11 +137,11 @@ def _with_axes(fold: Checkpoint, found: RecognisedModel, given: str | None) -> t
 def sentence(found: RecognisedModel, fold: Checkpoint) -> str:
     """What was recognised, in a line."""
     channels = channel_names(fold.dataset_json)
-    masks = LabelMap.of_masks(fold.dataset_json)
-    labels = [] if found.covers else [f"{name}={'+'.join(map(str, v))}" for name, v in masks.covered.items()]
+    masks = None if found.covers else LabelMap.of_masks(fold.dataset_json)
+    labels = [] if masks is None else [f"{name}={'+'.join(map(str, v))}" for name, v in masks.covered.items()]
     words = labels[:SHOWN]
     words += [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
-    kind = "regions" if masks.regions else "labels"
+    kind = "regions" if masks is not None and masks.regions else "labels"
     folds = f", {len(found.folds)} folds" if len(found.folds) > 1 else ""
     network = _architecture(fold)["network_class_name"].rpartition(".")[2]
     return _line(
