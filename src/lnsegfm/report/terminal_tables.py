@@ -49,7 +49,7 @@ def summary_table(evaluation: Evaluation) -> Table:
     """Each metric over cases, for each label and for their mean."""
     summary, several = evaluation.summary(), len(evaluation.labels.names) > 1
     left_out = any(figures_of.undefined for by_metric in summary.values() for figures_of in by_metric.values())
-    table = Table(title="Over cases")
+    table = Table(title="Over cases", padding=(0, 0, 0, 1))
     if several:
         table.add_column("Label", overflow="fold")
     table.add_column("Metric")
