@@ -90,7 +90,7 @@ def _print(done: StoredPostprocessing) -> None:
 
     terminal = Console()
     if done.choice is not None:
-        table = Table("label", "cases", "Dice before", "after", title="Each patient under rules that the others chose")
+        table = Table("label", "cases", "Dice before", "after", title="Dice, cross-fitted")
         for name, (before, after, cases) in done.choice.scores.means().items():
             table.add_row(name, str(cases), f"{before:.3f}", f"{after:.3f}")
         terminal.print(table)

@@ -19,6 +19,7 @@ from lnsegfm.models.model_folder import Model, read_model, write_model
 from lnsegfm.models.model_layout import CHECKPOINT, member_folders
 from lnsegfm.models.plans import in_image_order
 from lnsegfm.models.postprocessing_files import listed_rules, write_postprocessing
+from lnsegfm.models.trained_scans import TrainedScans
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.trusted_imports import require_known_imports
 from lnsegfm.progress import Progress, Silent
@@ -107,6 +108,7 @@ def read_adapter(place: Path) -> AdapterDescription:
             raise KeyError("channel_names")
         _ = model.trained_scans  # read here, so that nothing is written of a record that cannot be
         file_ending(checkpoint.dataset_json)
+        TrainedScans.of_plans(checkpoint.plans)
         _of(str, card["method"]), _of(dict, card["settings"])
         terms = _of(dict, card.get("base", {}))
         return AdapterDescription(place, adapter, model, {key: _of(str, terms[key]) for key in TERMS if terms.get(key)})
