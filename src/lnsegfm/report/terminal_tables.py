@@ -51,7 +51,7 @@ def summary_table(evaluation: Evaluation) -> Table:
     left_out = any(figures_of.undefined for by_metric in summary.values() for figures_of in by_metric.values())
     table = Table(title="Over cases", padding=(0, 0, 0, 1))
     if several:
-        table.add_column("Label", overflow="fold")
+        table.add_column("Label", overflow="fold", min_width=min(18, max(map(len, evaluation.labels.names))))
     table.add_column("Metric")
     for name in ("Cases", "Mean", "95 % interval", "Median", "SD", *(["Left out"] if left_out else [])):
         table.add_column(name, justify="right", no_wrap=True)
