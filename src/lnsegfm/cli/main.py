@@ -21,6 +21,7 @@ from lnsegfm.cli.demo_command import demo
 from lnsegfm.cli.env_command import env
 from lnsegfm.cli.evaluate_command import evaluate
 from lnsegfm.cli.finetune_command import finetune
+from lnsegfm.cli.help_pages import HelpCommand
 from lnsegfm.cli.methods_command import methods
 from lnsegfm.cli.models_export_command import export_model
 from lnsegfm.cli.models_import_command import import_model
@@ -66,13 +67,13 @@ def _options(
 
 
 for command in (demo, finetune, predict, presets, evaluate, report, pretrain, methods, architectures, env):
-    app.command()(command)
+    app.command(cls=HelpCommand)(command)
 
 data = typer.Typer(help="Labelled scans: convert or arrange them, look at them, or make some.", no_args_is_help=True)
-data.command()(convert)
-data.command()(arrange)
-data.command()(check)
-data.command()(phantom)
+data.command(cls=HelpCommand)(convert)
+data.command(cls=HelpCommand)(arrange)
+data.command(cls=HelpCommand)(check)
+data.command(cls=HelpCommand)(phantom)
 app.add_typer(data, name="data")
 
 models = typer.Typer(help="Base models by name: list, fetch, import, check, export.", no_args_is_help=True)
@@ -86,12 +87,12 @@ for name, function in (
     ("postprocess", postprocess),
     ("remove", remove),
 ):
-    models.command(name)(function)
+    models.command(name, cls=HelpCommand)(function)
 app.add_typer(models, name="models")
 
 adapter = typer.Typer(help="What an adaptation changed: look into it, put it on its base.", no_args_is_help=True)
-adapter.command()(apply)
-adapter.command("show")(show_adapter)
+adapter.command(cls=HelpCommand)(apply)
+adapter.command("show", cls=HelpCommand)(show_adapter)
 app.add_typer(adapter, name="adapter")
 
 
