@@ -293,6 +293,41 @@ def test_faces_follow_the_direction_of_the_scan():
     assert set(found.labels["node"].faces) == {"back", "head", "left"}
 
 
+def cord(*, foot: bool, head: bool = False) -> MaskStatistics:
+    """A cord along z that ends at the foot of the scan or before it, and at its head or before it."""
+    mask = ball((slice(0 if foot else 3, 20 if head else 17), slice(14, 17), slice(18, 22)))
+    return measure_mask(scan(), mask, GRID, {"cord": 1})
+
+
+def test_a_face_that_training_masks_usually_touch_raises_no_flag():
+    seen = seen_in(*[cord(foot=True)] * 9, cord(foot=False))
+    assert kinds(cord(foot=True), seen) == []
+    both = only(cord(foot=True, head=True), seen)
+    assert both.kind == "border"
+    assert "at the head (12 voxels);" in both.reason
+    assert "foot" not in both.reason
+    assert both.reason.endswith("Of 10 training masks 0 did.")
+
+
+@pytest.mark.parametrize(("touching", "others", "expected"), [(5, 5, []), (4, 6, ["border"]), (1, 0, ["border"])])
+def test_usual_is_half_of_at_least_two_training_masks(touching: int, others: int, expected: list[str]):
+    seen = seen_in(*[cord(foot=True)] * touching, *[cord(foot=False)] * others)
+    assert kinds(cord(foot=True), seen) == expected
+    assert kinds(cord(foot=True), (*seen, *seen_in(*[cord(foot=True)] * 20))) == []  # usual with the base
+
+
+def test_a_training_that_did_not_count_faces_flags_as_before(tmp_path: Path):
+    counted = seen_in(*[cord(foot=True)] * 4)
+    write_domains(tmp_path, counted)
+    assert read_domains(tmp_path) == counted
+    file = tmp_path / TRAINING_DOMAIN
+    content = json.loads(file.read_text())
+    assert content["domains"][0]["labels"]["cord"].pop("faces") == {"foot": 4}
+    file.write_text(json.dumps(content))
+    flag = only(cord(foot=True), read_domains(tmp_path))
+    assert "training masks" not in flag.reason
+
+
 def test_at_45_degrees_each_face_has_its_own_name():
     half = math.sqrt(0.5)
     for sign in (1, -1):

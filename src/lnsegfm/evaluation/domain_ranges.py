@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -94,12 +95,15 @@ class LabelDomain:
         components: Connected components, over the cases that have the label.
         hu: Its median HU, over the cases that have it; None where the scans are no CT.
         absent: Cases without the label.
+        faces: In how many of the cases that have the label it touches a face of the scan, by the face's name (`head`,
+            `foot`, ...); a face that it touches in none is not there. None where nobody counted.
     """
 
     volume_ml: Range
     components: Range
     hu: Range | None = None
     absent: int = 0
+    faces: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,7 @@ class TrainingDomain:
                     Range(**ranges["components"]),
                     None if ranges["hu"] is None else Range(**ranges["hu"]),
                     int(ranges["absent"]),
+                    _faces_of(ranges.get("faces")),
                 )
                 for name, ranges in content["labels"].items()
             }
@@ -229,7 +234,13 @@ def _label_over(cases: Sequence[MaskStatistics], name: str) -> LabelDomain | Non
     number = Range.of(label.components for label in with_label)
     if volume is None or number is None:
         return None
-    return LabelDomain(volume, number, Range.of(label.hu for label in with_label), len(cases) - len(with_label))
+    faces = Counter(face for label in with_label for face, voxels in label.faces.items() if voxels)
+    hu, absent = Range.of(label.hu for label in with_label), len(cases) - len(with_label)
+    return LabelDomain(volume, number, hu, absent, dict(sorted(faces.items())))
+
+
+def _faces_of(content: Any) -> dict[str, int] | None:
+    return None if content is None else {str(face): int(cases) for face, cases in content.items()}
 
 
 def _each_axis(rows: Sequence[tuple[float, float, float]]) -> AxisRanges:

@@ -49,6 +49,8 @@ LIMITS: Mapping[str, Limit] = {
     "components": Limit(10, "factor beyond the number in training; nodes differ, fragments come by the dozen"),
     "share": Limit(0.5, "of the scan; no structure fills half of it"),
     "border": Limit(0, "voxels on a face of the scan: what is cut off there was not measured"),
+    "border_share": Limit(0.5, "of the training masks; a face that so many touch is where the structure usually ends"),
+    "border_masks": Limit(2, "training masks at least; a single one does not say what is usual"),
 }
 
 
@@ -129,11 +131,13 @@ def flags_of(
         case: Its name.
         measured: The statistics of scan and mask.
         domains: The training domain of the model, then that of its base. Geometry and HU may be as in any of them;
-            volumes and components are compared with the first alone, for they belong to its labels.
+            volumes and components are compared with the first alone, for they belong to its labels. A face of the
+            scan that the masks of any of them usually touch raises no flag.
         mirrored: Plain against averaged prediction, by label and ``FOREGROUND``; None without mirroring.
         trained: The axes that the model was trained on; None where they are not to be judged.
         trained_on: This very scan is one of those that trained the model, or its base.
     """
+    own = domains[0] if domains and domains[0].cases else None
     raised = [
         *_trained_on(trained_on),
         *_orientation(measured, trained),
@@ -152,8 +156,8 @@ def flags_of(
             domains,
             lambda s: s.extent_mm,
         ),
-        *_border(measured),
-        *_amount(measured, domains[0] if domains and domains[0].cases else None),
+        *_border(measured, domains),
+        *_amount(measured, own),
     ]
     return tuple(Flag(case, kind, reason, float(value), float(limit)) for kind, reason, value, limit in raised)
 
@@ -271,12 +275,25 @@ def _geometry(
         yield kind, *worst[1:]
 
 
-def _border(measured: MaskStatistics) -> Raised:
+def _border(measured: MaskStatistics, domains: Sequence[TrainingDomain]) -> Raised:
+    """Labels on a face of the scan that the masks of no training usually reach."""
     for name, label in measured.labels.items():
-        if label.faces:
-            faces = " and ".join(f"{face} ({n} voxel{'s' * (n > 1)})" for face, n in label.faces.items())
-            reason = f"Label {name} touches the scan's border at the {faces}; what lies beyond is not in its volume."
-            yield "border", reason, max(label.faces.values()), LIMITS["border"].value
+        trained = [(domain, domain.labels[name]) for domain in domains if name in domain.labels]
+        counts = [(known.faces, domain.cases - known.absent) for domain, known in trained if known.faces is not None]
+        touched = {face: n for face, n in label.faces.items() if not any(_is_usual(face, *count) for count in counts)}
+        if not touched:
+            continue
+        faces = " and ".join(f"{face} ({n} voxel{'s' * (n > 1)})" for face, n in touched.items())
+        reason = f"Label {name} touches the scan's border at the {faces}; what lies beyond is not in its volume."
+        if counts:
+            masks, having = counts[0]
+            reason += f" Of {having} training masks {' and '.join(str(masks.get(face, 0)) for face in touched)} did."
+        yield "border", reason, max(touched.values()), LIMITS["border"].value
+
+
+def _is_usual(face: str, touching: Mapping[str, int], masks: int) -> bool:
+    """Whether so many training masks touch a face that another one is no news; one mask alone does not say."""
+    return masks >= LIMITS["border_masks"].value and touching.get(face, 0) / masks >= LIMITS["border_share"].value
 
 
 def _amount(measured: MaskStatistics, trained: TrainingDomain | None) -> Raised:
