@@ -120,7 +120,11 @@ class Evil:
         return os.mkdir, (WITNESS,)
 
 
-@pytest.mark.parametrize("content", [pickle.dumps(([Evil()], [{}])), pickle.dumps([os.getcwd]), b"no pickle", b""])
+@pytest.mark.parametrize(
+    "content",
+    [pickle.dumps(([Evil()], [{}])), pickle.dumps([os.getcwd]), b"no pickle", b""],
+    ids=["calls", "names", "no pickle", "empty"],
+)
 def test_a_strangers_pickle_is_never_executed(content: bytes, own: Path, tmp_path: Path) -> None:
     (own / PICKLE).write_bytes(content)
 

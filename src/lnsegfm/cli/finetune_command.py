@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,7 @@ from lnsegfm.messages import counted, listed
 from lnsegfm.recipe import AUTO, DEFAULT_METHOD, PostprocessingMode, Recipe, postprocessing_mode, read_recipe, recipe_of
 
 if TYPE_CHECKING:
+    from lnsegfm.report.runs_table import PlannedRun, RunRow
     from lnsegfm.workflows.finetune import Run
     from lnsegfm.workflows.finetune_plan import FinetunePlan
 
@@ -45,14 +47,23 @@ def finetune(
     context: typer.Context,
     data: Data,
     model: Annotated[
-        Path, typer.Option(help="The base: a model folder, the folder of a run, or a name (see `lnsegfm models list`).")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The base: a model folder, the folder of a run, or a name (see `lnsegfm models list`). Several with "
+            "commas give a table, as several methods and draws do.",
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the run; the same command continues a run that was stopped. Not with --dry-run."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help=f"How to adapt (see `lnsegfm methods`); {DEFAULT_METHOD} unless given.")
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help=f"How to adapt (see `lnsegfm methods`); {DEFAULT_METHOD} unless given. Several: dgst,full.",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,
@@ -69,8 +80,11 @@ def finetune(
     shots: Shots = None,
     held_out: HeldOut = None,
     draw: Annotated[
-        int, typer.Option(min=0, help="Which scans --shots takes: 0, 1, 2, ... are different random choices.")
-    ] = 0,
+        str,
+        typer.Option(
+            metavar="N", help="Which scans --shots takes: 0, 1, 2, ... are different random choices. Several: 0,1,2."
+        ),
+    ] = "0",
     cases: OnlyCases = None,
     exclude: Exclude = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the recipe's unless given.")] = None,
@@ -173,49 +187,55 @@ def finetune(
     from lnsegfm.datasets.label_choice import comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
 
-    trained = how_to_train(method, recipe, set_ or (), iterations=iterations, lr=lr, warm_up=warm_up)
-    settled = Recipe(
-        **trained,
-        shots=number_or_cases(shots, "--shots"),
-        held_out=number_or_cases(held_out, "--held-out"),
-        cases=cases_named(cases, "--cases") if cases is not None else None,
-        exclude=cases_named(exclude, "--exclude") if exclude is not None else (),
-        keep_labels=comma_separated(keep_labels),
-        merge=merged_labels(merge or ()),
-        draw=draw,
-        batch_size=batch_size,
-        patch_size=patch_size,
-        seed=seed,
-        time_limit_s=time_limit,
-        early_stop=early_stop,
-        mirroring=mirroring,
-        mirror=mirror,
-        postprocessing=postprocessing_mode(PostprocessingMode.NONE if no_postprocessing else postprocessing),
-        label_names=pairs(map_ or (), "--map", "lymph_node=node"),
-        min_transfer=min_transfer,
-        precision=precision,
-        folds=folds,
-        model_axes=model_axes,
-    )
+    said: dict[str, Any] = {
+        "shots": number_or_cases(shots, "--shots"),
+        "held_out": number_or_cases(held_out, "--held-out"),
+        "cases": cases_named(cases, "--cases") if cases is not None else None,
+        "exclude": cases_named(exclude, "--exclude") if exclude is not None else (),
+        "keep_labels": comma_separated(keep_labels),
+        "merge": merged_labels(merge or ()),
+        "batch_size": batch_size,
+        "patch_size": patch_size,
+        "seed": seed,
+        "time_limit_s": time_limit,
+        "early_stop": early_stop,
+        "mirroring": mirroring,
+        "mirror": mirror,
+        "postprocessing": postprocessing_mode(PostprocessingMode.NONE if no_postprocessing else postprocessing),
+        "label_names": pairs(map_ or (), "--map", "lymph_node=node"),
+        "min_transfer": min_transfer,
+        "precision": precision,
+        "folds": folds,
+        "model_axes": model_axes,
+    }
+
+    def settled(how: str, which: int) -> Recipe:
+        trained = how_to_train(how, recipe, set_ or (), iterations=iterations, lr=lr, warm_up=warm_up)
+        return Recipe(**trained, draw=which, **said)
+
     labels = LabelMap.from_options(label or ())
     from lnsegfm.models.model_layout import ModelChoice
     from lnsegfm.nnunet.environment import choose_device
-    from lnsegfm.workflows.finetune import finetune as run  # torch and nnU-Net load only now
+    from lnsegfm.workflows.finetune import finetune as adapt  # torch and nnU-Net load only now
     from lnsegfm.workflows.finetune_plan import plan
     from lnsegfm.workflows.run_folder import require_free
+    from lnsegfm.workflows.several_runs import planned_runs, run_each
 
-    if out is not None:
-        require_free(out)
-    elif not dry_run:
+    if out is None and not dry_run:
         raise ConfigError("--out: it is missing. Name a folder for the run, such as --out run/.")
+    runs = planned_runs(bases_named(model), methods_named(method, recipe), draws_named(draw))
+    recipes = {run: settled(run.method, run.draw) for run in runs}
+    if out is not None and len(runs) == 1:
+        require_free(out)
     if write_job is not None:
         keep_job(context, write_job)
     device = choose_device(device)
-    with console() as progress:
-        planned = plan(
+
+    def settle(run: PlannedRun) -> FinetunePlan:
+        return plan(
             data,
-            model,
-            settled,
+            Path(run.base),
+            recipes[run],
             labels=labels,
             allow_empty=allow_empty,
             plans=plans,
@@ -223,14 +243,28 @@ def finetune(
             choice=ModelChoice(configuration=configuration),
             progress=progress,
         )
-        if dry_run:
-            print_json(planned.to_json())
-            return
-        assert out is not None  # asked above
+
+    def train(run: PlannedRun, folder: Path) -> Run:
+        if len(runs) > 1:
+            progress.stage(f"Run {run.folder}, {1 + runs.index(run)} of {len(runs)}")
+        planned = settle(run)
         announce(planned, progress.stage)
         judged = {"smallest_difference": smallest_difference} if smallest_difference is not None else {}
-        done = run(planned, out, device=device, workers=workers, progress=progress, **judged)
-    if as_json:
+        return adapt(planned, folder, device=device, workers=workers, progress=progress, **judged)
+
+    with console() as progress:
+        if dry_run:
+            resolved = [settle(run).to_json() for run in runs]
+            print_json(resolved[0] if len(runs) == 1 else {"runs": resolved})
+            return
+        assert out is not None  # asked above
+        if len(runs) == 1:
+            done = train(runs[0], out)
+        else:
+            rows = run_each(runs, out, lambda run, folder: train(run, folder).record)
+    if len(runs) > 1:
+        show_runs(rows, out, as_json=as_json)
+    elif as_json:
         print_json({key: value for key, value in done.record.items() if key != "losses"})
     else:
         show(done)
@@ -274,6 +308,52 @@ def rate(text: Any) -> float | str:
         return AUTO if text == AUTO else float(text)
     except ValueError:
         raise ConfigError(f"--lr {text}: a number such as 0.01 is needed, or {AUTO}.") from None
+
+
+def bases_named(text: str) -> list[str]:
+    """The bases that ``--model`` names; a folder whose name has a comma is one."""
+    return [text] if Path(text).exists() else [part.strip() for part in text.split(",") if part.strip()] or [text]
+
+
+def methods_named(text: str | None, file: Path | None) -> list[str]:
+    """The methods that ``--method`` names, else the one of the recipe's file, else the default."""
+    named = [part.strip() for part in (text or "").split(",") if part.strip()]
+    return named or [read_recipe(file).method if file is not None else DEFAULT_METHOD]
+
+
+def draws_named(text: str) -> list[int]:
+    """The draws that ``--draw`` names.
+
+    Raises:
+        ConfigError: Not whole numbers from 0.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--draw {text}: whole numbers from 0 are needed, with commas between them. Write 0,1,2.")
+    return [int(part) for part in parts]
+
+
+def show_runs(rows: Sequence[RunRow], out: Path, *, as_json: bool) -> None:
+    """Print what several runs gave, and end with code 1 where one failed."""
+    from lnsegfm.report.runs_table import runs_json, runs_table, sentences_on_runs
+    from lnsegfm.workflows.several_runs import TABLE
+
+    if as_json:
+        print_json(runs_json(rows))
+    else:
+        from rich.console import Console
+
+        terminal = Console()
+        terminal.print(runs_table(rows))
+        for line in sentences_on_runs(rows):
+            terminal.print(line, highlight=False, markup=False)
+        print(f"Table    {out / TABLE}")
+        print("Not for clinical use.")
+    failed = [row for row in rows if row.failed]
+    for row in failed:
+        print(f"lnsegfm: {row.run.folder}: {row.failed}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
