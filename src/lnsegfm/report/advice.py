@@ -14,7 +14,7 @@ from lnsegfm.report.run_command import finetune_command, next_folder
 
 MOST = 5
 GOOD_DICE = 0.9
-"""From here on nothing is amiss with a label that advice could mend."""
+"""From this Dice on a label needs no advice."""
 FALLING_SE = 3.0
 """Standard errors by which the last eighth of the losses lies below the eighth before it while a loss still falls."""
 FEWEST_LOSSES = 80
@@ -58,7 +58,7 @@ def advice(
     folder: str,
     measured: Mapping[str, LabelMeasure] | None = None,
 ) -> tuple[Advice, ...]:
-    """At most `MOST` things to try, none where nothing is amiss.
+    """At most `MOST` things to try, none where every label is good.
 
     Args:
         record: What the run's ``run.json`` holds.
@@ -68,15 +68,15 @@ def advice(
     """
     if comparison is None:
         return _nothing_held_out(record, folder)
-    amiss = [label for label in comparison.labels if mean_dice(comparison, label) < GOOD_DICE]
-    if not amiss:
+    weak = [label for label in comparison.labels if mean_dice(comparison, label) < GOOD_DICE]
+    if not weak:
         return ()
     found = [
         *_sides(record, comparison, folder, measured or {}),
-        *_patch(record, amiss, folder, measured or {}),
+        *_patch(record, weak, folder, measured or {}),
         *_steps(record, folder),
         *_postprocessing(record, folder),
-        *_volume(record, comparison, amiss, folder),
+        *_volume(record, comparison, weak, folder),
     ]
     return tuple({one.command: one for one in reversed(found)}.values())[::-1][:MOST]
 
@@ -118,11 +118,11 @@ def _sides(
 
 
 def _patch(
-    record: Mapping[str, Any], amiss: Sequence[str], folder: str, measured: Mapping[str, LabelMeasure]
+    record: Mapping[str, Any], weak: Sequence[str], folder: str, measured: Mapping[str, LabelMeasure]
 ) -> list[Advice]:
     spacing, patch = record["spacing_mm"], record["patch_size"]
     needed, largest = list(patch), None
-    for label in amiss:
+    for label in weak:
         if label not in measured:
             continue
         voxels = [extent / step for extent, step in zip(measured[label].extent_mm, spacing, strict=True)]
@@ -164,9 +164,9 @@ def _postprocessing(record: Mapping[str, Any], folder: str) -> list[Advice]:
     return [Advice("postprocessing", sentence, command)]
 
 
-def _volume(record: Mapping[str, Any], comparison: Comparison, amiss: Sequence[str], folder: str) -> list[Advice]:
+def _volume(record: Mapping[str, Any], comparison: Comparison, weak: Sequence[str], folder: str) -> list[Advice]:
     found = []
-    for label in amiss:
+    for label in weak:
         ratios = volume_ratios(comparison, label)
         middle = statistics.median(ratios) if ratios else 1.0
         if record["recipe"]["method"] == "full" or 1 / CLEAR_RATIO < middle < CLEAR_RATIO:

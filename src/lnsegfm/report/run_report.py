@@ -73,8 +73,8 @@ def next_steps(record: Mapping[str, Any], comparison: Comparison | None, folder:
     """
     measured = {}
     if comparison is not None:
-        amiss = [name for name in comparison.labels if mean_dice(comparison, name) < GOOD_DICE]
-        measured = measure_labels(comparison.adapted, [n for n in amiss if n not in comparison.adapted.node_labels])
+        weak = [name for name in comparison.labels if mean_dice(comparison, name) < GOOD_DICE]
+        measured = measure_labels(comparison.adapted, [n for n in weak if n not in comparison.adapted.node_labels])
     return {
         "advice": [one.to_json() for one in advice(record, comparison, str(folder), measured)],
         "command": finetune_command(record, str(folder)),

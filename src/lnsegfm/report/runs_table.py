@@ -125,7 +125,7 @@ def runs_table(rows: Sequence[RunRow]) -> Table:
     several = len(bases) > 1
     table = Table(title="Runs, mean Dice over the held-out cases", padding=(0, 0, 0, 1))
     table.add_column("Method", no_wrap=True)
-    for name in (*(["Base"] if several else []), "Draw", "Cases", "Before", "After", "Difference", "95 % interval"):
+    for name in (*(["Base"] if several else []), "Draw", "Cases", "Before", "After", "Change", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         figures = [dice_text(row.dice_base), dice_text(row.dice_adapted), dice_text(row.difference, signed=True)]
