@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pydoc import locate
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from monai.networks.nets.dynunet import DynUNet as MonaiDynUNet
 from monai.networks.nets.segresnet import SegResNet as MonaiSegResNet
+from monai.networks.nets.segresnet_ds import SegResNetDS as MonaiSegResNetDS
 from torch import Tensor
 from torch.nn import functional
 
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.methods.table import METHODS
-from lnsegfm.networks import genesis_unet, seg_res_net, stu_net
+from lnsegfm.networks import dyn_unet, genesis_unet, seg_res_net, seg_res_net_ds, stu_net
 from lnsegfm.networks.architectures import ARCHITECTURES
-from lnsegfm.networks.cards import NETWORKS, find_card
+from lnsegfm.networks.cards import NETWORKS, find_card, has_deep_supervision
+from lnsegfm.networks.dyn_unet import DynUNet
 from lnsegfm.networks.genesis_unet import GenesisUNet
 from lnsegfm.networks.parameter_roles import parameters_of
 from lnsegfm.networks.role import Role
 from lnsegfm.networks.seg_res_net import SegResNet
+from lnsegfm.networks.seg_res_net_ds import SegResNetDS
 from lnsegfm.networks.spatial_adapter import adapted_class
 from lnsegfm.networks.stu_net import STUNet
 from lnsegfm.testing import check_network
-from lnsegfm.testing.tiny_networks import PUBLISHED, STU
+from lnsegfm.testing.tiny_networks import DYN, PUBLISHED, RES_DS, STU
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Weights = Mapping[str, Tensor]
@@ -162,6 +168,86 @@ def test_seg_res_net_is_monais() -> None:
         SegResNet(1, 2, upsample_mode="none of them")
 
 
+DYN_UNETS: dict[str, dict[str, Any]] = {
+    "residual, supervised": {"res_block": True, "deep_supervision": True, "deep_supr_num": 2},
+    "batch norm, biases": {"norm_name": "batch", "trans_bias": True},
+    "instance norm without scale": {"norm_name": "instance"},
+}
+
+
+@pytest.mark.parametrize("kind", DYN_UNETS)
+def test_dyn_unet_is_monais(kind: str) -> None:
+    torch.manual_seed(0)
+    strides: list[Any] = [1, (1, 2, 2), 2, 2]
+    kernels = [(1, 3, 3), 3, 3, 3]
+    theirs = MonaiDynUNet(3, 2, 3, kernels, strides, strides[1:], filters=[4, 6, 8, 8], **DYN_UNETS[kind])
+    found = dyn_unet.arguments_of(theirs.state_dict())
+    assert found["kernel_size"] == [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
+    assert found["strides"] == [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
+    ours: Any = DynUNet(num_classes=3, **found)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.randn(2, 2, 8, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(image), theirs.eval()(image))
+        if found["outputs"] > 1:
+            ours.decoder.deep_supervision = True
+            stacked = theirs.train()(image).unbind(1)
+            for given, wanted in zip(ours.train()(image), stacked, strict=True):
+                assert torch.equal(functional.interpolate(given, wanted.shape[2:]), wanted)
+    assert has_deep_supervision(NETWORKS["dyn-unet"].class_path, found) == (found["outputs"] > 1)
+
+
+RES_DS_NETS: dict[str, dict[str, Any]] = {
+    "of Auto3DSeg": {"norm": "INSTANCE_NVFUSER", "dsdepth": 3},
+    "batch norm, thick slices": {"norm": "BATCH", "resolution": (3.0, 1.0, 1.0)},
+    "three spacings": {"norm": "INSTANCE", "resolution": (1.0, 5.0, 2.0), "dsdepth": 2},
+}
+
+
+@pytest.mark.parametrize("kind", RES_DS_NETS)
+def test_seg_res_net_ds_is_monais(kind: str) -> None:
+    torch.manual_seed(0)
+    said = {key: "INSTANCE" if value == "INSTANCE_NVFUSER" else value for key, value in RES_DS_NETS[kind].items()}
+    theirs = MonaiSegResNetDS(
+        3, 4, 2, 3, blocks_down=(1, 2, 2, 1), **said
+    )  # the fused norm needs a GPU, and is the same
+    found = seg_res_net_ds.arguments_of(theirs.state_dict())
+    assert list(np.prod(found["strides"], axis=0)) == [int(n) for n in theirs.shape_factor()]
+    ours: Any = SegResNetDS(num_classes=3, **found)
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.randn(2, 2, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(image), theirs.eval()(image))
+        if found["outputs"] > 1:
+            ours.decoder.deep_supervision = True
+            for given, wanted in zip(ours.train()(image), theirs.train()(image), strict=True):
+                assert torch.equal(given, wanted)
+        ours.decoder.deep_supervision = False
+        squashing: Any = SegResNetDS(num_classes=3, intensities="sigmoid", **found).eval()
+        squashing.load_state_dict(theirs.state_dict())
+        assert torch.equal(squashing(image), theirs.eval()(torch.sigmoid(2 * image - 1)))
+
+
+def test_weights_of_monais_networks_that_cannot_be_are_told() -> None:
+    dyn = PUBLISHED["dyn-unet"].make()[0].state_dict()
+    with pytest.raises(ModelError, match="not complete"):
+        dyn_unet.arguments_of({name: tensor for name, tensor in dyn.items() if not name.startswith("upsamples.0")})
+    with pytest.raises(ModelError, match="2D"):
+        dyn_unet.arguments_of({dyn_unet.FIRST: torch.zeros(1, 1, 3, 3)})
+    with pytest.raises(ConfigError, match="first stride"):
+        DynUNet(1, 2, **(DYN | {"strides": ((2, 2, 2),) * 3}))
+    with pytest.raises(ConfigError, match="DynUNet: "):
+        DynUNet(1, 2, **DYN, norm_name="none of them")
+    res = PUBLISHED["seg-res-net-ds"].make()[0].state_dict()
+    with pytest.raises(ModelError, match="not complete"):
+        seg_res_net_ds.arguments_of({name: t for name, t in res.items() if not name.startswith("up_layers.0")})
+    with pytest.raises(ModelError, match="transposed convolution"):
+        seg_res_net_ds.arguments_of({name: tensor for name, tensor in res.items() if "deconv" not in name})
+    with pytest.raises(ConfigError, match="intensities 'tanh'"):
+        SegResNetDS(1, 2, **RES_DS, intensities="tanh")
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_it_keeps_the_laws_of_networks(name: str) -> None:
     check_network(NETWORKS[name], PUBLISHED[name].build, shape=PUBLISHED[name].shape)
@@ -181,11 +267,11 @@ def test_its_parameters_have_roles(name: str) -> None:
     network, _ = PUBLISHED[name].make()
     parameters = parameters_of(network)
     roles = {parameter.role for parameter in parameters}
-    biases = set() if name == "seg-res-net" else {Role.BIAS}  # its convolutions have none
+    biases = {Role.BIAS} if name in ("stu-net", "genesis-unet") else set()  # MONAI's convolutions have none
     assert roles == {Role.HEAD, Role.WEIGHT, Role.NORM_WEIGHT, Role.NORM_BIAS, *biases}
-    head = ("seg_outputs.", "out_tr.", "conv_final.2.")
-    assert all(parameter.name.startswith(head) == (parameter.role is Role.HEAD) for parameter in parameters)
-    inner = ("upsample_layers.", "conv_blocks_localization.", "up_", "conv_final.0.")
+    head = r"seg_outputs\.|out_tr\.|conv_final\.2\.|output_block\.|deep_supervision_heads\.|up_layers\.\d\.head\."
+    assert all(bool(re.match(head, parameter.name)) == (parameter.role is Role.HEAD) for parameter in parameters)
+    inner = ("upsample_layers.", "conv_blocks_localization.", "up_", "upsamples.", "conv_final.0.")
     assert all(parameter.in_decoder == parameter.name.startswith(inner) for parameter in parameters)
 
 
@@ -210,6 +296,8 @@ def test_it_has_a_class_with_a_spatial_adapter(name: str) -> None:
     arguments: dict[str, Any] = {
         "stu-net": STU,
         "genesis-unet": {"features": 4},
+        "dyn-unet": DYN,
+        "seg-res-net-ds": RES_DS,
         "seg-res-net": {"init_filters": 8, "blocks_down": (1, 1), "blocks_up": (1,)},
     }[name]
     plain, _ = PUBLISHED[name].make()

@@ -16,6 +16,8 @@ RESENC = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 SWIN = "lnsegfm.networks.swin_unetr.SwinUNETR"
 STU_NET = "lnsegfm.networks.stu_net.STUNet"
 SEG_RES_NET = "lnsegfm.networks.seg_res_net.SegResNet"
+DYN_UNET = "lnsegfm.networks.dyn_unet.DynUNet"
+SEG_RES_NET_DS = "lnsegfm.networks.seg_res_net_ds.SegResNetDS"
 GENESIS = "lnsegfm.networks.genesis_unet.GenesisUNet"
 TRAINER_PREFIX = "nnUNetTrainer_"
 

@@ -5,7 +5,7 @@ A card names its class by import path, so no card imports the library that its n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class NetworkCard:
         last: Gives the layer of the head that sees the features at full resolution.
         positions: Last parts of the names of parameters that are tables of positions.
         deep_supervision: Whether it gives outputs at several resolutions for nnU-Net's loss.
+        outputs: Name of the argument that counts these outputs, where some of its networks have one only.
     """
 
     class_path: str
@@ -34,6 +35,7 @@ class NetworkCard:
     last: Callable[[nn.Module], nn.Module]
     positions: frozenset[str] = frozenset()
     deep_supervision: bool = True
+    outputs: str | None = None
 
 
 def _unet(class_name: str) -> NetworkCard:
@@ -43,6 +45,11 @@ def _unet(class_name: str) -> NetworkCard:
         decoder=("decoder.stages", "decoder.transpconvs"),
         last=lambda network: list(network.get_submodule("decoder.seg_layers").children())[-1],
     )
+
+
+def _named(network: nn.Module, *names: str) -> list[nn.Module]:
+    """The modules of these names that the network has."""
+    return [module for name in names if isinstance(module := getattr(network, name, None), nn.Module)]
 
 
 _BUILTIN = {
@@ -62,6 +69,20 @@ _BUILTIN = {
         decoder=("up_samples", "up_layers", "conv_final.0"),
         last=lambda network: network.get_submodule("conv_final.2.conv"),
         deep_supervision=False,
+    ),
+    "dyn-unet": NetworkCard(
+        "lnsegfm.networks.dyn_unet.DynUNet",
+        head=lambda network: _named(network, "output_block", "deep_supervision_heads"),
+        decoder=("upsamples",),
+        last=lambda network: network.get_submodule("output_block.conv.conv"),
+        outputs="outputs",
+    ),
+    "seg-res-net-ds": NetworkCard(
+        "lnsegfm.networks.seg_res_net_ds.SegResNetDS",
+        head=lambda network: [level["head"] for level in network.get_submodule("up_layers").children()],  # type: ignore[index]
+        decoder=("up_layers",),
+        last=lambda network: list(network.get_submodule("up_layers").children())[-1].get_submodule("head"),
+        outputs="outputs",
     ),
     "stu-net": NetworkCard(
         "lnsegfm.networks.stu_net.STUNet",
@@ -116,10 +137,17 @@ def card_of_path(class_path: str) -> NetworkCard | None:
     return None
 
 
-def has_deep_supervision(class_path: str) -> bool:
-    """Whether a network of that import path gives outputs at several resolutions for nnU-Net's loss."""
+def has_deep_supervision(class_path: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a network gives outputs at several resolutions for nnU-Net's loss.
+
+    Args:
+        class_path: Import path of its class.
+        arguments: What plans build it with.
+    """
     card = card_of_path(class_path)
-    return card.deep_supervision if card is not None else not class_path.endswith("SwinUNETR")
+    if card is None:
+        return not class_path.endswith("SwinUNETR")
+    return card.deep_supervision and (card.outputs is None or arguments.get(card.outputs, 1) > 1)
 
 
 def _package(module: str) -> str:

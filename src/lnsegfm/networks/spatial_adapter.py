@@ -26,6 +26,8 @@ ADAPTED = {
     "ResidualEncoderUNet": f"{__name__}.ResidualEncoderUNet",
     "SwinUNETR": "lnsegfm.networks.spatial_adapter_swin.SpatialAdapterSwinUNETR",
     "SegResNet": "lnsegfm.networks.spatial_adapter_segresnet.SpatialAdapterSegResNet",
+    "DynUNet": "lnsegfm.networks.spatial_adapter_monai.SpatialAdapterDynUNet",
+    "SegResNetDS": "lnsegfm.networks.spatial_adapter_monai.SpatialAdapterSegResNetDS",
     "STUNet": "lnsegfm.networks.spatial_adapter_published.SpatialAdapterSTUNet",
     "GenesisUNet": "lnsegfm.networks.spatial_adapter_published.SpatialAdapterGenesisUNet",
 }

@@ -10,8 +10,10 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import Tensor, nn
 
+from lnsegfm.networks.dyn_unet import DynUNet
 from lnsegfm.networks.genesis_unet import GenesisUNet
 from lnsegfm.networks.seg_res_net import SegResNet
+from lnsegfm.networks.seg_res_net_ds import SegResNetDS
 from lnsegfm.networks.stu_net import STUNet
 from lnsegfm.networks.swin_unetr import SwinUNETR
 
@@ -36,6 +38,25 @@ STU: dict[str, Any] = {
     "n_blocks_per_stage": (1, 2, 1),
     "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
     "kernel_sizes": ((3, 3, 3),) * 3,
+    "deep_supervision": True,
+}
+
+DYN: dict[str, Any] = {
+    "filters": (3, 5, 6),
+    "kernel_size": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+    "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    "outputs": 2,
+    "res_block": True,
+    "deep_supervision": True,
+}
+
+RES_DS: dict[str, Any] = {
+    "init_filters": 4,
+    "blocks_down": (1, 1, 1),
+    "blocks_up": (1, 1),
+    "outputs": 2,
+    "resolution": (1.0, 0.5, 0.5),
+    "norm": ["INSTANCE", {"affine": True}],
     "deep_supervision": True,
 }
 
@@ -204,6 +225,8 @@ SWINS: dict[str, Tiny] = {
 
 PUBLISHED: dict[str, Tiny] = {
     "seg-res-net": Tiny(lambda: SegResNet(1, 2, init_filters=8, blocks_down=(1, 1), blocks_up=(1,))),
+    "dyn-unet": Tiny(lambda: DynUNet(1, 2, **DYN)),
+    "seg-res-net-ds": Tiny(lambda: SegResNetDS(1, 2, **RES_DS)),
     "stu-net": Tiny(lambda: STUNet(1, 2, **STU)),
     "genesis-unet": Tiny(lambda: GenesisUNet(1, 2, features=4), shape=(8, 8, 16)),
 }

@@ -62,7 +62,8 @@ class MethodTrainer(nnUNetTrainer):
 
     def set_outputs(self) -> None:
         """Switch deep supervision off for a network that has one output."""
-        if not has_deep_supervision(self.configuration_manager.network_arch_class_name):
+        planned = self.configuration_manager
+        if not has_deep_supervision(planned.network_arch_class_name, planned.network_arch_init_kwargs):
             self.enable_deep_supervision = False
 
     def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:

@@ -17,7 +17,10 @@ BACKBONE = "backbone"
 COMPILED = "_orig_mod"
 TRANSFORMER = "swinViT."
 HEAD = "out.conv.conv.weight"
-OUTPUTS = r"(decoder\.seg_layers|seg_outputs)\.\d+\.weight|out_tr\.final_conv\.weight|conv_final\.2\.conv\.weight"
+OUTPUTS = (
+    r"(decoder\.seg_layers|seg_outputs)\.\d+\.weight|out_tr\.final_conv\.weight|conv_final\.2\.conv\.weight"
+    r"|output_block\.conv\.conv\.weight|up_layers\.\d+\.head\.weight"
+)
 """Names of layers whose output channels are the labels, in U-Nets."""
 VERSION_1 = "conv_blocks_context.0.blocks."
 """What some names of the tensors of nnU-Net version 1 begin with."""

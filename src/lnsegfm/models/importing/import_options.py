@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError
@@ -42,6 +44,8 @@ class ImportOptions:
         licence: Terms of use, in words.
         citation: What to cite.
         replace: Replace a model of the same name.
+        network: What the config beside the weights says of their network, for what leaves no mark in them; None
+            where there is none.
 
     Raises:
         ConfigError: A value that cannot be.
@@ -60,6 +64,7 @@ class ImportOptions:
     licence: str | None = None
     citation: str | None = None
     replace: bool = False
+    network: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.axes is not None:

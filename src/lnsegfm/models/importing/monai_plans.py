@@ -54,7 +54,7 @@ def monai_plans(
     """
     names = input_channels(options, channels, CT, str(source.path))
     patch = options.patch_size or PATCH
-    require_patch(patch, architecture["arch_kwargs"]["strides"])
+    require_patch(patch, [[stride[axis] for axis in X_Y_Z] for stride in architecture["arch_kwargs"]["strides"]])
     of_ct = any(name.upper() == CT for name in names)
     spacing = options.spacing_mm or known.spacing_mm
     window = options.window_hu or (known.window_hu if of_ct else None)

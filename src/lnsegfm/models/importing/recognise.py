@@ -16,6 +16,9 @@ from lnsegfm.models.importing.forms import (
     monai_swin as monai,
 )
 from lnsegfm.models.importing.forms import (
+    monai_unets,
+)
+from lnsegfm.models.importing.forms import (
     nnssl_encoder as nnssl,
 )
 from lnsegfm.models.importing.forms import (
@@ -69,6 +72,7 @@ FORMS: tuple[ModelForm, ...] = (
     ModelForm("U-Net of Models Genesis, MONAI SegResNet", suprem.read, suprem.TAKES),
     ModelForm("MONAI SwinUNETR", monai.read, monai.TAKES),
     ModelForm("MONAI SwinViT", monai.read_encoder, monai.TAKES_ENCODER),
+    ModelForm("MONAI DynUNet, SegResNetDS", monai_unets.read, monai_unets.TAKES),
     ModelForm("state dict with a plans file", bare.read, bare.TAKES),
 )
 
