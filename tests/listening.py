@@ -26,3 +26,13 @@ class Stages(Progress):
 
     def stage(self, text: str) -> None:
         self.lines.append(text)
+
+
+class SetClock:
+    """A clock that shows what a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -19,7 +19,7 @@ from lnsegfm.datasets.sided_labels import MIRROR_AUTO, require_mirror
 from lnsegfm.errors import ConfigError, UnknownName
 from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.methods.table import load_method
-from lnsegfm.methods.training_defaults import TrainingDefaults, require_lr_grid, require_training
+from lnsegfm.methods.training_defaults import TrainingDefaults, require_lr_grid, require_time_limit, require_training
 
 DEFAULT_METHOD = "dgst"
 AUTO = "auto"
@@ -91,7 +91,7 @@ class Recipe:
         batch_size: Patches a step; None takes the base's.
         patch_size: Voxels (z, y, x) at the base's spacing; None takes the base's.
         seed: Of patches, augmentation and fresh heads.
-        time_limit_s: Stop training after this many seconds of it.
+        time_limit_s: Stop training after this many seconds of it; the rate falls to 0 by then.
         early_stop: Stop after this many iterations in which the smoothed training loss did not fall.
         mirroring: Mirror patches at prediction, as nnU-Net does (8 times the work).
         mirror: Along which axes training and prediction mirror (`lnsegfm.nnunet.mirroring`): ``auto``, ``all``,
@@ -158,8 +158,7 @@ class Recipe:
         require_training(self.iterations, self.rate, self.warm_up)
         if self.lr_grid is not None:
             require_lr_grid(self.lr_grid)
-        if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise ConfigError(f"time limit {self.time_limit_s} s: training needs some time. Leave it out for no limit.")
+        require_time_limit(self.time_limit_s)
         if self.patch_size is not None and (len(self.patch_size) != 3 or min(self.patch_size) < 1):
             raise ConfigError(f"patch size {self.patch_size}: three lengths in voxels are needed, such as 64 96 96.")
         if self.precision is not None and self.precision not in PRECISIONS:

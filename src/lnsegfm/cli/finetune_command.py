@@ -106,7 +106,10 @@ def finetune(
         tuple[int, int, int] | None,
         typer.Option(metavar="Z Y X", help="Patch in voxels at the base's spacing; the base's unless given."),
     ] = None,
-    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop training after this long.")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop training after this long; the rate falls to 0 by then."),
+    ] = None,
     early_stop: Annotated[
         int | None,
         typer.Option(

@@ -38,7 +38,7 @@ def pretrain(
     preset: Annotated[
         str,
         typer.Option(
-            help="Size of network and training: tiny or small (for CPUs), default (nnU-Net's own plans; for a GPU), or "
+            help="Size of network and training: tiny (minutes on a CPU) or small (an hour or so on one), default (nnU-Net's own plans; for a GPU), or "
             "release (patch and schedule of the paper's release)."
         ),
     ] = "tiny",
@@ -64,6 +64,10 @@ def pretrain(
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Training steps; the preset's unless given.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; the preset's unless given.")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop training after this long; the rate falls to 0 by then."),
+    ] = None,
     held_out: Annotated[
         float,
         typer.Option(
@@ -113,6 +117,7 @@ def pretrain(
         batch_size=batch_size,
         iterations=iterations,
         lr=lr,
+        time_limit_s=time_limit,
         held_out=held_out,
         seed=seed,
         mirroring=mirroring,

@@ -64,3 +64,13 @@ def _require_lr(name: str, rate: float) -> None:
         raise ConfigError(f"{name} {rate}: a step needs a length above 0. Use for example 0.01.")
     if rate == math.inf:
         raise ConfigError(f"{name} {rate}: a step needs a length that ends. Use for example 0.01.")
+
+
+def require_time_limit(seconds: float | None) -> None:
+    """Refuse a time in which nothing can be trained; None is no limit.
+
+    Raises:
+        ConfigError: It is not above 0, or without an end.
+    """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ConfigError(f"time limit {seconds} s: training needs some time. Leave it out for no limit.")

@@ -33,6 +33,8 @@ class InMemoryTrainer(MethodTrainer):
     warm_up: int
     precision: str | None
     partial_loss: PartialLoss | None = None
+    time_used: float = 0.0
+    """Share of the time limit that is used, which the rate follows where it is further; 0 without a limit."""
 
     @classmethod
     def ready(cls, start: Checkpoint, method: Method, schedule: Schedule, device: str) -> Self:
@@ -107,7 +109,7 @@ class InMemoryTrainer(MethodTrainer):
 
         What the network draws at random depends on seed and iteration alone, not on who made the batch.
         """
-        self.lr_scheduler.step(iteration)
+        self.lr_scheduler.step(max(iteration, self.time_used * self.num_epochs) if self.time_used else iteration)
         seed_everything(seed, iteration, self.rank or 0, 1)
         if self.partial_loss is not None:
             self.partial_loss.unlabelled = batch["unlabelled"]

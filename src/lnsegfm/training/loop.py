@@ -16,12 +16,14 @@ from lnsegfm.networks.cpu_allocator import reused_memory
 from lnsegfm.progress import Progress
 from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.training.loss_history import LossHistory, divergence_warning
-from lnsegfm.training.schedule import Schedule
+from lnsegfm.training.schedule import TIME_LIMIT, Schedule
 from lnsegfm.training.whole_steps import WholeSteps
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import load_safely, save
 
 SAVE_EVERY_S = 20.0
+Clock = Callable[[], float]
+"""Seconds of a clock that never goes back."""
 
 
 def fit(
@@ -32,6 +34,7 @@ def fit(
     *,
     workers: int,
     progress: Progress,
+    clock: Clock = time.monotonic,
 ) -> LossHistory:
     """Train; continue from ``state_file`` where there is one.
 
@@ -42,6 +45,7 @@ def fit(
         state_file: Where the state is kept; saved now and then, and when training is stopped.
         workers: Processes that make batches; 0 makes them here.
         progress: Reported to, and asked after each step whether to stop (`Progress.stoppable`).
+        clock: Seconds of a clock that never goes back.
 
     Raises:
         Interrupted: Asked to stop; the state is saved.
@@ -57,7 +61,9 @@ def fit(
     steps = WholeSteps(trainer)
     try:
         with progress.stoppable() as stop, reused_memory(trainer.device), steps.watching(trainer):
-            _iterate(trainer, feed, history, schedule, state_file, steps=steps, stop=stop, progress=progress)
+            _iterate(
+                trainer, feed, history, schedule, state_file, steps=steps, stop=stop, progress=progress, clock=clock
+            )
     except KeyboardInterrupt:
         if steps.whole:
             _store(trainer, history, state_file)
@@ -80,16 +86,18 @@ def _iterate(
     steps: WholeSteps,
     stop: Callable[[], bool],
     progress: Progress,
+    clock: Clock,
 ) -> None:
     """Take the steps that are left, saving now and then."""
-    started, saved = time.monotonic() - history.seconds, time.monotonic()
+    started, saved = clock() - history.seconds, clock()
     for iteration in range(history.iteration, schedule.iterations):
         if _is_finished(history, schedule):
             break
         batch = next(feed)
         steps.start()
+        trainer.time_used = schedule.time_used(history.seconds)
         loss = trainer.take(iteration, batch, schedule.seed)
-        stopped, loss, seconds = synchronise(stop(), loss, time.monotonic() - started, trainer.device)
+        stopped, loss, seconds = synchronise(stop(), loss, clock() - started, trainer.device)
         if not math.isfinite(loss):
             raise Diverged(
                 f"Loss at iteration {iteration}: not a finite number. Lower --lr, or check the images' intensities."
@@ -100,15 +108,15 @@ def _iterate(
         if stopped:
             _store(trainer, history, state_file)
             raise Interrupted(f"Interrupted at iteration {history.iteration}; the same command continues.")
-        if time.monotonic() - saved > SAVE_EVERY_S:
+        if clock() - saved > SAVE_EVERY_S:
             _store(trainer, history, state_file)
-            saved = time.monotonic()
+            saved = clock()
         progress.advance(history.iteration, schedule.iterations, f"loss {history.curve[-1]:.3f}")
 
 
 def _is_finished(history: LossHistory, schedule: Schedule) -> bool:
     if schedule.time_limit_s is not None and history.seconds >= schedule.time_limit_s:
-        history.stopped_by = "time limit"
+        history.stopped_by = TIME_LIMIT
         return True
     if schedule.early_stop is not None and len(history.losses) > schedule.early_stop:
         lowest = min(range(len(history.curve)), key=history.curve.__getitem__)

@@ -50,7 +50,11 @@ def train_in_process(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     if first:
         clear_partials((job.out / STATE).parent)
     workers = _workers(job, shots)
-    history = summary(fit(trainer, shots, job.schedule, job.out / STATE, workers=workers, progress=progress))
+    trained = fit(trainer, shots, job.schedule, job.out / STATE, workers=workers, progress=progress, clock=job.clock)
+    history = summary(trained)
+    history |= job.schedule.cut(history)
+    if "time_limit" in history:
+        progress.stage(f"Time limit: {history['time_limit']['ended']}")
     if first:
         history["sanity_check"] = read_json(job.out / SANITY) if (job.out / SANITY).is_file() else None
         _write_trained(job, trainer, history)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class TrainingJob:
         workers: Processes that make batches; None takes none beside a CPU, nor beside a GPU that holds the scans and
             makes its own, and a few beside one that does not.
         on_disk: Keep the prepared scans in files, not in memory.
+        clock: Seconds of a clock that never goes back, by which the time limit counts.
     """
 
     start: Checkpoint
@@ -42,6 +44,7 @@ class TrainingJob:
     device: str
     workers: int | None = None
     on_disk: bool = False
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def model(self) -> Path:

@@ -53,6 +53,7 @@ def train_members(
                 out=place,
                 device=context.device,
                 workers=context.workers,
+                clock=context.clock,
             )
             train_model(job, context.progress)
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -199,6 +199,7 @@ def _predicted(
         out=folder,
         device=context.device,
         workers=context.workers,
+        clock=context.clock,
     )
     train_model(job, context.progress)
     model = read_model(job.model)

@@ -96,7 +96,10 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
     def schedule(self) -> ChosenSchedule:
         """The schedule of the settings."""
         plan = self.plan
-        return ChosenSchedule(Schedule(lr=plan.lr, iterations=plan.iterations, seed=plan.settings.seed))
+        settings = plan.settings
+        return ChosenSchedule(
+            Schedule(lr=plan.lr, iterations=plan.iterations, seed=settings.seed, time_limit_s=settings.time_limit_s)
+        )
 
     def evaluate(self, chosen: ChosenSchedule) -> Evaluation | None:  # noqa: ARG002 - nothing of it is trained again
         """Predict and score the held-out cases; None where none was held out."""

@@ -19,6 +19,7 @@ from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_wor
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import counted
 from lnsegfm.methods.full import Full
+from lnsegfm.methods.training_defaults import require_time_limit
 from lnsegfm.models.planning import DEFAULT, RELEASE, find_preset, plans_for_preset, set_patch
 from lnsegfm.models.plans import (
     CONFIGURATION,
@@ -59,6 +60,7 @@ class PretrainSettings:
         patch_size: Voxels (z, y, x); None takes the plans'.
         batch_size: Patches a step; None takes the plans'.
         iterations: Optimizer steps; None takes the preset's.
+        time_limit_s: Stop training after this many seconds of it; the rate falls to 0 by then. None is no limit.
         lr: Learning rate; None takes the preset's.
         held_out: Scans to hold out and evaluate on: a number from 1, or a share below 1; 0 trains on all of them.
         seed: Of weights, patches and augmentation.
@@ -89,6 +91,7 @@ class PretrainSettings:
     exclude: Cases = ()
     keep_labels: tuple[str, ...] = ()
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    time_limit_s: float | None = None
 
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
@@ -99,6 +102,7 @@ class PretrainSettings:
                 raise ConfigError(f"{name} {value}: it must be at least 1.")
         if self.lr is not None and not self.lr > 0:
             raise ConfigError(f"lr {self.lr}: a step needs a length above 0. Use for example 0.002.")
+        require_time_limit(self.time_limit_s)
         whole = math.isfinite(self.held_out) and self.held_out == int(self.held_out)
         if not self.held_out >= 0 or (self.held_out > 1 and not whole):
             raise ConfigError(f"held-out {self.held_out}: give a number of scans, or a share of them such as 0.2.")
@@ -214,6 +218,8 @@ def plan_pretrain(
     start = _start(settings, dataset, shots, work, progress)
     if start.mirroring_axes != MIRRORED or SWAP in start.plans:
         recipe |= {"mirrored": start.mirroring_axes, "swap": start.plans.get(SWAP)}
+    if settings.time_limit_s is not None:
+        recipe |= {"time_limit_s": settings.time_limit_s}
     trained = TrainedScans((training_on(split, checked, dataset),))
     return PretrainPlan(
         method=method,

@@ -89,6 +89,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         **record["known_to_base"]["facts"],
         "Training": f"{training['iterations']} iterations in {training['seconds']:.0f} s on {record['device']}, "
         f"stopped by {training['stopped_by']}",
+        **_limit_facts(training),
         **_training_facts(record),
         **_folds_facts(record),
         "Trainable": f"{trainable['parameters']:,} of {trainable['total']:,} parameters "
@@ -103,6 +104,12 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
         **_taken_over(record["transfer"]),
         **_terms(record["base"]),
     }
+
+
+def _limit_facts(training: Mapping[str, Any]) -> dict[str, str]:
+    """What a time limit cut, and that it makes a run that cannot be repeated."""
+    limit = training.get("time_limit")
+    return {"Time limit": f"{limit['seconds']:g} s; {limit['ended']}. {limit['note']}"} if limit else {}
 
 
 def _training_facts(record: Mapping[str, Any]) -> dict[str, str]:

@@ -8,8 +8,9 @@ step keeps what an earlier call completed.
 from __future__ import annotations
 
 import shutil
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -97,6 +98,7 @@ class RunContext:
         processes: Processes that train together, a GPU each.
         on_disk: Keep the prepared scans in files, not in memory.
         progress: Where progress is reported.
+        clock: Seconds of a clock that never goes back.
     """
 
     out: Path
@@ -105,6 +107,7 @@ class RunContext:
     progress: Progress
     processes: int = 1
     on_disk: bool = False
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def model(self) -> Path:
@@ -156,6 +159,7 @@ class TrainingRun(ABC, Generic[Plan, Result]):
             device=context.device,
             workers=context.workers,
             on_disk=context.on_disk,
+            clock=context.clock,
         )
         history = train_model(job, context.progress, processes=context.processes)
         self.train_further(chosen)
