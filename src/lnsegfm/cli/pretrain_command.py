@@ -38,7 +38,8 @@ def pretrain(
     preset: Annotated[
         str,
         typer.Option(
-            help="Size of network and training: tiny (minutes on a CPU) or small (an hour or so on one), default (nnU-Net's own plans; for a GPU), or "
+            help="Size of network and training: tiny (minutes on a CPU), small (an hour or so on one), default "
+            "(nnU-Net's own plans; for a GPU), or "
             "release (patch and schedule of the paper's release)."
         ),
     ] = "tiny",
