@@ -154,7 +154,8 @@ def predict(
     Args:
         model: A model folder, the folder of a run, or the name of an imported model; or several of these, whose
             probabilities are averaged.
-        scans: An image; a folder of images; a DICOM file, folder, tree or zip; or a CSV with the column ``path``.
+        scans: An image; a folder of images or a dataset with one; a DICOM file, folder, tree or zip; or a CSV with the
+            column ``path``.
         out: Folder of the masks, each named as its case.
         choice: Which configuration, folds and previous stage of a cascade, where there are several.
         options: How, and what is written besides; the defaults unless given.
@@ -181,4 +182,6 @@ def predict(
         dicom=dicom,
         series=options.series,
     ) as inputs:
+        if inputs.note:
+            progress.stage(inputs.note)
         return predicting.predict_cases(loaded, inputs, place, options, summary=True, progress=progress)

@@ -43,7 +43,11 @@ def own(model: Path, tmp_path: Path) -> Path:
             ["--set", "gamma=1", "--set", "gamma=2"],
             "--set gamma=2: not NAME=VALUE, or a name given twice. Write --set gamma=2.",
         ),
-        (["--shots", "9"], "shots 9: there are only 3 labelled cases. Use shots <= 3."),
+        (
+            ["--shots", "9"],
+            "shots 9: there are only 3 labelled cases. Use at most 2, which leaves some to hold out, or 3, "
+            "which holds out none.",
+        ),
         (
             ["--patch-size", "16", "18", "16"],
             "Patch size 16 18 16: the network needs multiples of 4 4 4, and twice that on one side at least. "

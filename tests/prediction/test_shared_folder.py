@@ -35,7 +35,7 @@ def test_members_of_one_model_and_settings_share_a_folder(tmp_path):
 
 def test_the_first_one_says_by_what_masks_are_made(tmp_path):
     with member(tmp_path):
-        for overwrite, said in ((False, "come from another model or other settings"), (True, "writes there now")):
+        for overwrite, said in ((False, "come from another model"), (True, "writes there now")):
             with pytest.raises(RunMismatch, match=said), member(tmp_path, THEIRS, overwrite=overwrite):
                 pass
     with pytest.raises(RunMismatch, match="come from another model"), member(tmp_path, THEIRS):
@@ -46,6 +46,20 @@ def test_the_first_one_says_by_what_masks_are_made(tmp_path):
     assert json.loads((tmp_path / CARD).read_text()) == THEIRS | {"generation": 1}
     with member(tmp_path, THEIRS) as generation:
         assert generation == 1
+
+
+def test_other_settings_are_named(tmp_path):
+    full = {"model": ["a"], "mirroring": True, "step": 0.5}
+    with member(tmp_path, full):
+        pass
+    for changed, said in (
+        ({"mirroring": False, "step": 0.75}, r"other settings \(mirroring True, not False; step 0.5, not 0.75\)\. "),
+        ({"exact": True}, r"other settings \(--exact here alone\)\. "),
+        ({"postprocessing": {"rules": []}}, r"other settings \(postprocessing here alone\)\. "),
+        ({"model": ["b"], "step": 1.0}, r"come from another model\. "),
+    ):
+        with pytest.raises(RunMismatch, match=said), member(tmp_path, full | changed):
+            pass
 
 
 def test_who_overwrites_joins_another_who_does_and_nobody_else(tmp_path):

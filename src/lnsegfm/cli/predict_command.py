@@ -41,8 +41,8 @@ def predict(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A scan or a folder of scans (NIfTI, NRRD, MHA); a DICOM file, folder, tree or zip; or a CSV with the "
-            "column path.",
+            help="A scan, a folder of scans or a dataset (NIfTI, NRRD, MHA); a DICOM file, folder, tree or zip; or a "
+            "CSV with the column path.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
@@ -216,6 +216,8 @@ def predict(
             progress.stage(f"No label is named as nodes: all are measured ({', '.join(loaded.label_names)})")
         if fast is not None:
             progress.stage(preset_summary(loaded, fast))
+        if inputs.note:
+            progress.stage(inputs.note)
         progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
         done = predict_cases(loaded, inputs, out, options, summary=True, progress=progress)
     if as_json:

@@ -91,7 +91,7 @@ class CaseChoice:
         else:
             if isinstance(self.shots, int) and self.shots > len(free) and named:
                 raise ConfigError(
-                    f"shots {self.shots}: {len(free)} labelled cases are not held out by name. Use at most as many."
+                    f"shots {self.shots}: {len(free)} labelled cases are not held out by name. Use at most {len(free)}."
                 )
             shots = self.shots
             if shots is None and isinstance(self.held_out, int):

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.messages import counted
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ def draw_shots(
     if shots is not None and shots < 1:
         raise ConfigError(f"shots {shots}: one trains on at least one case. Use shots >= 1.")
     if shots is not None and shots > len(names):
-        raise ConfigError(f"shots {shots}: there are only {len(names)} labelled cases. Use shots <= {len(names)}.")
+        most = len(names)
+        held = f"at most {most - 1}, which leaves some to hold out, or " if most > 1 else ""
+        there = f"there {'are' if most > 1 else 'is'} only {counted(most, 'labelled case')}"
+        raise ConfigError(f"shots {shots}: {there}. Use {held}{most}, which holds out none.")
     import numpy as np  # `import lnsegfm` loads none
 
     ordered = sorted(names)

@@ -16,6 +16,7 @@ from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
 from lnsegfm.evaluation.components import CONNECTIVITIES
 from lnsegfm.evaluation.doubtful_references import with_doubtful_apart
 from lnsegfm.evaluation.froc import froc_counts
+from lnsegfm.evaluation.held_out_masks import held_out_line, not_held_out
 from lnsegfm.evaluation.matching import compare_nodes
 from lnsegfm.evaluation.metric_table import Metric, plugin_value
 from lnsegfm.evaluation.overlap import dice, volume_ml
@@ -268,7 +269,8 @@ def evaluate_folders(
 
     Args:
         predictions: Folder of predicted masks, named as their references but for words such as seg (`paired_names`).
-        references: Folder of reference masks, or a dataset folder.
+        references: Folder of reference masks, or a dataset folder. Of predictions in a run's folder only the cases that
+            the run held out are expected.
         labels: Labels of the references.
         prediction_labels: Labels of the predictions, if they are others.
         scoring: What is measured.
@@ -284,6 +286,10 @@ def evaluate_folders(
     predicted, reference_masks = masks_in(Path(predictions)), references_in(Path(references), labels)
     masks, known = by_reference(predicted, reference_masks), (known or Known()).named_as(reference_masks)
     left = [name for name, path in predicted.items() if path not in masks.values()]
+    if others := not_held_out(Path(predictions), reference_masks, masks):
+        reference_masks = {name: mask for name, mask in reference_masks.items() if name not in others}
+        if progress is not None:
+            progress.stage(held_out_line(Path(predictions), len(reference_masks), others))
     failures = missing_predictions(masks, reference_masks, Path(predictions), left)
     pairs = [(name, masks[name], path) for name, path in sorted(reference_masks.items()) if name in masks]
     scores = []

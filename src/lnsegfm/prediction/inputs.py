@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from lnsegfm.imaging.dicom.series_index import SeriesOptions
 
 
+_IMAGE_FOLDERS = ("images", "imagesTr")
+"""Folders of a dataset that hold its images, as `lnsegfm.datasets.dataset` reads them."""
+
+
 @contextmanager
 def find_inputs(
     path: Path,
@@ -37,8 +41,9 @@ def find_inputs(
     """The scans that a user means, as long as the block lasts: then the members of zips are removed.
 
     Args:
-        path: An image; a folder of images; a DICOM file, folder, tree or zip; or a CSV with the column ``path`` (any of
-            these, relative to the CSV) and, if wanted, ``case`` (a name).
+        path: An image; a folder of images, or a dataset with such a folder (``images/``, ``imagesTr/``); a DICOM file,
+            folder, tree or zip; or a CSV with the column ``path`` (any of these, relative to the CSV) and, if wanted,
+            ``case`` (a name).
         channels: Of the model. DICOM gives one.
         names: What DICOM series are called.
         straighten: Resample sheared series and NIfTI files (gantry tilt) instead of refusing them.
@@ -59,6 +64,9 @@ def find_inputs(
         def scans_in(place: Path) -> Scans:
             if _is_images(place) and not (dicom and place.is_dir() and _holds_dicom(place)):
                 return find_scans(place, channels)
+            if (images := dataset_images(place)) is not None and not _holds_dicom(place):
+                _require_elsewhere(out, images)
+                return replace(find_scans(images, channels), note=_which_images(place, images))
             from lnsegfm.imaging.dicom.dicom_zip import unpacked_tree
 
             return _dicom(place, unpacked.enter_context(unpacked_tree(place)), channels, called, options, series)
@@ -72,6 +80,23 @@ def _is_images(path: Path) -> bool:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give a scan, or a folder of scans.")
     return ending(path) is not None if path.is_file() else bool(image_files(path))
+
+
+def dataset_images(path: Path) -> Path | None:
+    """The folder of images of a dataset folder, ``images/`` or else ``imagesTr/``; None where neither holds any."""
+    folders = (path / inner for inner in _IMAGE_FOLDERS)
+    return next((folder for folder in folders if folder.is_dir() and image_files(folder)), None)
+
+
+def _which_images(dataset: Path, images: Path) -> str:
+    others = [name for name in (*_IMAGE_FOLDERS, "imagesTs") if (dataset / name).is_dir() and name != images.name]
+    more = f"; give {dataset / others[-1]} for the scans there" if others else ""
+    return f"Scans: those in {images}{more}"
+
+
+def _require_elsewhere(out: Path | None, images: Path) -> None:
+    if out is not None and out.resolve() == images.resolve():
+        raise DataError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
 
 
 def _holds_dicom(folder: Path) -> bool:

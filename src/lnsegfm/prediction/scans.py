@@ -55,6 +55,7 @@ class Scans:
         unmatched: Selectors that fit no series.
         straighten: Resample images whose axes are not at right angles when they are opened.
         masks: Masks next to their images, by their names, and are not predicted.
+        note: Which folder of a dataset they are of, as a line; "" where that is plain.
     """
 
     cases: tuple[Case, ...]
@@ -65,6 +66,7 @@ class Scans:
     unmatched: tuple[str, ...] = ()
     straighten: bool = False
     masks: tuple[Path, ...] = ()
+    note: str = ""
 
     @contextmanager
     def opened(self, case: Case) -> Iterator[Case]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import RunMismatch
+from lnsegfm.messages import differences
 from lnsegfm.storage import LOCK, PARTIAL, HeldLock, clear_partials, read_json, try_lock, write_json
 
 CARD = "masks.json"
@@ -74,12 +75,12 @@ def _agree(out: Path, made_by: dict[str, Any], overwrite: bool, others: set[str]
     differs = bool(earlier) and {key: value for key, value in earlier.items() if key != "generation"} != made_by
     if differs and not overwrite:
         raise RunMismatch(
-            f"{out}: its masks come from another model or other settings. Choose another --out, or --overwrite."
+            f"{out}: its masks come from {_other(earlier, made_by)}. Choose another --out, or --overwrite."
         )
     if differs and others:
         raise RunMismatch(
-            f"{out}: another run with another model or other settings writes there now. Wait for its end, or name "
-            "another --out."
+            f"{out}: another run with {_other(earlier, made_by)} writes there now. Wait for its end, or name another "
+            "--out."
         )
     if overwrite and "overwrite" not in others:
         generation += 1
@@ -87,6 +88,21 @@ def _agree(out: Path, made_by: dict[str, Any], overwrite: bool, others: set[str]
     if content != earlier:
         write_json(card, content)
     return generation
+
+
+def _other(earlier: Mapping[str, Any], made_by: Mapping[str, Any]) -> str:
+    """How masks that are there were made differently, in words."""
+    models = ("model", "previous_stage", "averaged_with")
+    if any(earlier.get(key) != made_by.get(key) for key in models):
+        return "another model"
+    keys = {"postprocessing": "postprocessing", "coarse": "--fast coarse-first", "exact": "--exact"}
+    one_sided = [
+        f"{name} {'there' if key in earlier else 'here'} alone"
+        for key, name in keys.items()
+        if key in earlier.keys() ^ made_by.keys()
+    ]
+    changed = [*differences(earlier, made_by), *one_sided]
+    return f"other settings ({'; '.join(changed)})" if changed else "other settings"
 
 
 @contextmanager

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import ConfigError, RunMismatch
+from lnsegfm.messages import differences
 from lnsegfm.storage import PARTIAL, clear_partials, read_json, write_json
 
 RECIPE = "recipe.json"
 MEMORY_DATA, MEMORY_CARD = "data", "data.json"
 """Folder below a run's with the scans that were given in memory, and the file in it that says which they are."""
+_LENGTH = frozenset({"iterations", "lr", "lr_grid", "lr_default", "warm_up", "time_limit_s", "early_stop"})
+"""Settings of how long and how fast a run trains: a finished run that differs in these alone can be trained further."""
 
 
 def require_free(out: Path) -> None:
@@ -46,15 +50,22 @@ def claim(out: Path, resolved: Mapping[str, Any]) -> None:
     if file.is_file():
         there = read_json(file)
         if there.get("identity") != resolved["identity"]:
-            raise RunMismatch(f"{out}: it holds another run ({_difference(there, resolved)}). Choose another --out.")
+            raise RunMismatch(_another_run(out, there, resolved))
     out.mkdir(parents=True, exist_ok=True)
     clear_partials(out)
     write_json(file, resolved)
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    old, new = there.get("recipe", {}), here["recipe"]
-    changed = [f"{key} {old.get(key)}, not {new[key]}" for key in new if old.get(key) != new[key]]
-    if there.get("base", {}).get("sha256") != here.get("base", {}).get("sha256"):
-        changed.append("another base")
-    return "; ".join(changed) if changed else "other data"
+def _another_run(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Why a folder's run is not the one that is asked for, and what can be done."""
+    changed = differences(there.get("recipe", {}), here["recipe"])
+    same_base = there.get("base", {}).get("sha256") == here.get("base", {}).get("sha256")
+    longer = same_base and changed and all(line.split()[0] in _LENGTH for line in changed)
+    changed += [] if same_base else ["another base"]
+    why = f"{out}: it holds another run ({'; '.join(changed) if changed else 'other data'})"
+    if longer and (out / "run.json").is_file():
+        return (
+            f"{why}, which is finished. To train it further, start from it with lnsegfm finetune "
+            f"--model {shlex.quote(str(out))} and another --out; to train anew, choose another --out."
+        )
+    return f"{why}. Choose another --out."
