@@ -1,8 +1,9 @@
-"""Locks between processes: one holder at a time, whatever becomes of it."""
+"""Locks between processes: one holder at a time, whatever becomes of it; JSON as editors write it."""
 
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import filelock
 import pytest
 
 from lnsegfm.errors import RunMismatch
-from lnsegfm.storage import LOCK, PARTIAL, HeldLock, clear_partials, locked, try_lock
+from lnsegfm.storage import LOCK, PARTIAL, HeldLock, clear_partials, locked, read_json, try_lock
 
 HOLDER = """
 import sys, time
@@ -126,3 +127,10 @@ def test_a_folder_that_cannot_be_written_to_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with pytest.raises(PermissionError):
         try_lock(tmp_path / "a.lock")
+
+
+def test_a_byte_order_mark_before_json_is_no_part_of_it(tmp_path):
+    file = tmp_path / "dataset.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps({"labels": {"Knoten": 1}}).encode())
+
+    assert read_json(file) == {"labels": {"Knoten": 1}}

@@ -269,7 +269,7 @@ def read_recipe(file: Path) -> MethodRecipe:
         UnknownName: It names no method that there is.
     """
     try:
-        content = _parsed(file.read_text(encoding="utf-8"), str(file))
+        content = _parsed(file.read_text(encoding="utf-8-sig"), str(file))
         packaged = dataclasses.asdict(recipe_of(content["method"]))
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"

@@ -35,7 +35,8 @@ def test_what_is_given_beside_it_wins(world, tmp_path, lnsegfm_here):
     job = tmp_path / "run.toml"
     job.write_text(
         f'data = "{world.clinic}"\nmodel = "{world.base}"\nout = "{tmp_path / "run"}"\nshots = 3\ntime_limit = 60\n'
-        'method = "full"\n'
+        'method = "full"\n',
+        encoding="utf-8-sig",  # with a byte order mark, as some editors write it
     )
     resolved = dry(lnsegfm_here, "--job", job, "--shots", 2)
     assert (resolved["recipe"]["method"], resolved["recipe"]["shots"]) == ("full", 2)

@@ -161,6 +161,27 @@ def test_a_structure_that_is_absent_gains_by_losing_its_islands() -> None:
     assert choice.scores.means()["lymph_node"] == (0.0, 1.0, 4)
 
 
+def blobs(truth: int, wrong: int) -> tuple[np.ndarray, np.ndarray]:
+    """A node of so many voxels that is found as it is, and a false positive of so many."""
+    reference = np.zeros((16, 24, 24), np.uint8)
+    reference[2:6].reshape(-1)[:truth] = 1
+    prediction = reference.copy()
+    prediction[10:14].reshape(-1)[:wrong] = 1
+    return prediction, reference
+
+
+def test_scans_without_a_label_choose_no_volume_that_would_remove_it() -> None:
+    """False positives of 1500 mm3 on negative scans, nodes of 700 mm3 in none, one or two of the others."""
+    negative = [case(f"n{i}", blobs(0, 1500)) for i in range(6)]
+    for holding in range(3):
+        positive = [case(f"p{i}", blobs(700, 0)) for i in range(holding)]
+        assert not choose_postprocessing([*negative, *positive], NODES).chosen, holding
+
+    small_ones = [case(f"n{i}", blobs(0, 90)) for i in range(6)]
+    positive = [case(f"p{i}", blobs(700, 40)) for i in range(2)]
+    assert choose_postprocessing([*small_ones, *positive], NODES).chosen == Postprocessing((small(100.0),))
+
+
 def test_regions_are_cleaned_as_regions() -> None:
     labels = LabelMap({"whole": 1, "core": 2}, regions=(("whole", (1, 2)), ("core", (2,))))
     masks = []

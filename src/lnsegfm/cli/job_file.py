@@ -92,7 +92,7 @@ def _names(context: typer.Context) -> dict[str, Any]:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
         raise ConfigError(f"--job {file}: {reason}. Write one with --write-job.") from None

@@ -4,6 +4,9 @@
 taken only if the mean gain in Dice of the labels that it touches, over patients, is larger than its own standard error,
 and no label that it touches has a lower mean. Of several smallest volumes the smallest is taken whose gain is within
 one standard error of the best. Ties go to no rule.
+
+**Scans without a label** cannot show what a smallest volume removes of it: it counts only if the mean over the patients
+who have the label is not lower, and where fewer than `FEWEST_HOLDING` have it only the smallest volume is tried.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from lnsegfm.evaluation.postprocessing import LargestComponent, MaskRule, Postpr
 
 FEWEST = 3
 """Patients at least: of two the standard error says next to nothing."""
+FEWEST_HOLDING = 2
+"""Patients at least whose references have a label, for volumes beyond the smallest."""
 VOLUMES_MM3 = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Smallest volumes that are tried."""
 
@@ -99,6 +104,7 @@ class _Chooser:
     cases: Sequence[JudgedCase]
     labels: LabelMap
     _known: dict[tuple[str, tuple[MaskRule, ...]], dict[str, float]] = field(default_factory=dict)
+    _held: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @cached_property
     def largest(self) -> list[LargestComponent]:
@@ -115,6 +121,7 @@ class _Chooser:
         if key not in self._known:
             prediction, reference = case.masks()
             valid = reference != self.labels.ignore if self.labels.ignore is not None else None
+            self._held[case.name] = frozenset(n for n in self.labels.names if self.labels.voxels(reference, n).any())
             for number in range(len(rules) + 1):
                 if number:
                     prediction = rules[number - 1].applied(prediction, case.voxel_mm3)
@@ -147,14 +154,24 @@ class _Chooser:
     def _volume(
         self, cases: Sequence[JudgedCase], rules: tuple[MaskRule, ...], values: tuple[int, ...]
     ) -> tuple[MaskRule, ...]:
-        tried = [SmallestVolume(values, mm3) for mm3 in VOLUMES_MM3]
-        helping = [rule for rule in tried if self._helps(cases, rules, rule)]
+        holding = [case for case in cases if self._holds(case, values)]
+        shown = len({case.patient for case in holding}) >= FEWEST_HOLDING
+        tried = [SmallestVolume(values, mm3) for mm3 in (VOLUMES_MM3 if shown else VOLUMES_MM3[:1])]
+        helping = [
+            rule for rule in tried if self._helps(cases, rules, rule) and not_lower(self._gains(holding, rules, rule))
+        ]
         if not helping:
             return ()
         gains = {rule: mean_and_error(self._gains(cases, rules, rule)) for rule in helping}
         best = max(helping, key=lambda rule: gains[rule][0])
         least = gains[best][0] - gains[best][1]
         return (next(rule for rule in helping if gains[rule][0] >= least),)
+
+    def _holds(self, case: JudgedCase, values: tuple[int, ...]) -> bool:
+        """Whether a case's reference has the label of these values, and it is annotated."""
+        self.scores(case, ())
+        named = [name for name, own in self.labels.covered.items() if own == values and name not in case.unlabelled]
+        return not self._held[case.name].isdisjoint(named)
 
     def _touched(self, rule: MaskRule) -> list[str]:
         return [name for name, values in self.labels.covered.items() if not set(values).isdisjoint(rule.values)]
@@ -180,7 +197,12 @@ class _Chooser:
         if not mean > max(error, 1e-9):
             return False
         each = (self._gains(cases, rules, rule, label) for label in self._touched(rule))
-        return all(statistics.fmean(own) >= -1e-12 for own in each if own)
+        return all(not_lower(own) for own in each)
+
+
+def not_lower(gains: Sequence[float]) -> bool:
+    """Whether the mean of gains is no loss; of none it is none."""
+    return not gains or statistics.fmean(gains) >= -1e-12
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from scipy import ndimage
 from lnsegfm.datasets.doctor.body import find_body
 from lnsegfm.datasets.doctor.duplicate_scans import find_duplicate_scans, signature
 from lnsegfm.datasets.doctor.finding import Finding, Severity
+from lnsegfm.datasets.doctor.fragments import can_lose_fragments
 from lnsegfm.datasets.doctor.geometry import judge_grids, judge_nifti_header
 from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
 from lnsegfm.datasets.doctor.mask_checks import AIR_HU, judge_air, judge_fragments, judge_place, judge_sides
@@ -85,19 +86,20 @@ class Cohort:
         scan = image if same_grid and holds_hu(hu) else None
         boxes = ndimage.find_objects(mask)
         centres: dict[str, float] = {}
-        for name, value in self.labels.names.items():
-            box = boxes[value - 1] if value <= len(boxes) else None
+        for name, values in self.labels.covered.items():
+            box = _around([boxes[value - 1] for value in values if value <= len(boxes)])
             if box is None:
                 continue
-            inside = mask[box] == value
+            inside = self.labels.voxels(mask[box], name)
+            fix = "drop-fragments" if name in can_lose_fragments(self.labels) else None
             volume_ml = float(np.count_nonzero(inside)) * grid.voxel_volume_ml
             self._volumes_ml[name][case] = file, volume_ml
-            self.findings += judge_fragments(case, file, f"label {name}", inside, grid, fix="drop-fragments")
+            self.findings += judge_fragments(case, file, f"label {name}", inside, grid, fix=fix)
             if scan is not None:
                 self.findings += judge_air(case, file, f"label {name}", scan[1][box][inside])
         pairs = side_pairs(self.labels.names)
         for name in {name for pair in pairs for name in pair}:
-            if (x := centre_x_mm(mask, self.labels.names[name], grid)) is not None:
+            if (x := centre_x_mm(self.labels.voxels(mask, name), grid)) is not None:
                 centres[name] = x
         self.findings += judge_sides(case, file, "label", swapped(centres, pairs))
         if scan is not None:
@@ -129,10 +131,10 @@ class Cohort:
             what = "a table lies in front of the patient: prone, or turned upside down in the header"
             self.findings.append(Finding("table-in-front", "note", case, image[0], what, "Look at an axial slice"))
         outside = body.outside(mask)
-        for name, value in self.labels.names.items():
+        for name, values in self.labels.covered.items():
             ml = self._volumes_ml[name].get(case, (None, 0.0))[1]
             voxels = round(ml / image[2].voxel_volume_ml)
-            self.findings += judge_place(case, file, f"label {name}", outside.get(value, 0), voxels)
+            self.findings += judge_place(case, file, f"label {name}", sum(outside.get(v, 0) for v in values), voxels)
 
     def _not_everywhere(self) -> None:
         if self.labels is None:
@@ -148,6 +150,13 @@ class Cohort:
                 what = f"label {name} occurs in {having} of {len(annotated)} labelled cases{missed}"
                 remedy = "Nothing where the structure is absent; where nobody annotated it, list it in unlabelled.csv"
                 self.findings.append(Finding("label-missing", severity, "", None, what, remedy))
+
+
+def _around(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The smallest box around those of a label's values; None where the mask has none of them."""
+    found = [box for box in boxes if box is not None]
+    axes = [(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*found, strict=True)]
+    return tuple(slice(*ends) for ends in axes) or None
 
 
 def holds_hu(facts: HuFacts | None) -> bool:

@@ -172,17 +172,19 @@ def _reader(case: Case, ignore: int | None) -> Callable[[], CaseArrays]:
 
 def _facts(dataset: Dataset, checked: DatasetCheck) -> dict[str, Any]:
     spacings = [case.grid.spacing_mm for case in checked.cases if case.grid is not None]
-    holding = Counter(value for case in checked.cases for value in case.values)
-    labels = dataset.labels.to_dataset_json()
+    covered = dataset.labels.covered
+    holding = Counter(
+        name for case in checked.cases for name, values in covered.items() if not set(values).isdisjoint(case.values)
+    )
     return {
         "cases": len(dataset.cases),
         "channels": list(dataset.channels),
-        "labels": labels,
+        "labels": dataset.labels.to_dataset_json(),
         "labels_from": dataset.labels_from,
         "spacing_mm": {
             "order": "z, y, x",
             "smallest": [min(axis) for axis in zip(*spacings, strict=True)],
             "largest": [max(axis) for axis in zip(*spacings, strict=True)],
         },
-        "cases_with_label": {name: holding[value] for name, value in labels.items() if value},
+        "cases_with_label": {name: holding[name] for name in covered},
     }

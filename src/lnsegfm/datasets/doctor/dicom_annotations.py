@@ -167,7 +167,7 @@ def judge_structures(
             yield from _empty(case, structure, reasons)
         elif not is_whole_patient(structure):
             yield from _judge_mask(case, structure, mask, image, grid, body)
-            if (x := centre_x_mm(mask, 1, grid)) is not None:
+            if (x := centre_x_mm(mask == 1, grid)) is not None:
                 centres.setdefault(structure.file, {})[structure.name] = x
     for file, own in centres.items():
         yield from judge_sides(case, file, "structure", swapped(own, side_pairs(own)))

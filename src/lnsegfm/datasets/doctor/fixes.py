@@ -13,7 +13,7 @@ import numpy as np
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.doctor.diagnose import Diagnosis
 from lnsegfm.datasets.doctor.finding import FIXES
-from lnsegfm.datasets.doctor.fragments import remove_fragments
+from lnsegfm.datasets.doctor.fragments import can_lose_fragments, remove_fragments
 from lnsegfm.datasets.doctor.hu import CLIP_HU
 from lnsegfm.datasets.labels import node_labels
 from lnsegfm.errors import ConfigError, DataError
@@ -156,8 +156,9 @@ def _fixed_label(
             done.append(("copy-header", f"took the geometry of {case.images[0].name}: {difference}"))
             grid = own
     if "drop-fragments" in fixes:
-        for name, value in dataset.labels.names.items():
-            cleaned = remove_fragments(mask, value, grid, nodes=bool(node_labels([name])))
+        for name in can_lose_fragments(dataset.labels):
+            there = dataset.labels.voxels(mask, name)
+            cleaned = remove_fragments(mask, there, grid, nodes=bool(node_labels([name])))
             if removed := int(np.count_nonzero(cleaned != mask)):
                 done.append(("drop-fragments", f"label {name}: voxels that became background: {removed}"))
             mask = cleaned

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.imaging.box import Box, bounding_box
 from lnsegfm.imaging.grid import Grid
 
@@ -49,9 +50,22 @@ def find_fragments(label: np.ndarray, grid: Grid, *, nodes: bool = False) -> Fra
     return Fragments(int(tiny.sum()), int(sizes[tiny].sum()), int(sizes.max())) if tiny.any() else None
 
 
-def remove_fragments(mask: np.ndarray, value: int, grid: Grid, *, nodes: bool = False) -> np.ndarray:
-    """A copy of a mask (z, y, x) in which the fragments of one label are background; all else stays as it is."""
-    components, cleaned = _search(mask == value, grid, nodes), mask.copy()
+def can_lose_fragments(labels: LabelMap) -> tuple[str, ...]:
+    """The labels whose fragments may become background: not a region within another, which would get holes."""
+    covered = {name: set(values) for name, values in labels.covered.items()}
+    return tuple(name for name, own in covered.items() if not any(own < other for other in covered.values()))
+
+
+def remove_fragments(mask: np.ndarray, there: np.ndarray, grid: Grid, *, nodes: bool = False) -> np.ndarray:
+    """A copy of a mask (z, y, x) in which the fragments of one label are background; all else stays as it is.
+
+    Args:
+        mask: With the values of all labels.
+        there: Where it has the label, boolean.
+        grid: Of both.
+        nodes: Whether the label is of lymph nodes, which may be small.
+    """
+    components, cleaned = _search(there, grid, nodes), mask.copy()
     if components is not None:
         box, numbered, _, tiny = components
         cleaned[box][np.concatenate([[False], tiny])[numbered]] = 0

@@ -11,11 +11,11 @@ from lnsegfm.imaging.grid import Grid
 CLEAR_MM = 5.0  # centres that are nearer than this in x prove nothing
 
 
-def centre_x_mm(mask: np.ndarray, value: int, grid: Grid) -> float | None:
-    """LPS x of a label's centre, mm (larger is further to the patient's left); None where it is empty."""
+def centre_x_mm(there: np.ndarray, grid: Grid) -> float | None:
+    """LPS x of the centre of a label (boolean, z, y, x), mm (larger is further to the left); None where it is empty."""
     sums, count = np.zeros(3), 0
-    for z, plane in enumerate(mask):
-        rows, columns = np.nonzero(plane == value)
+    for z, plane in enumerate(there):
+        rows, columns = np.nonzero(plane)
         sums += (columns.sum(), rows.sum(), z * len(rows))
         count += len(rows)
     if not count:

@@ -130,7 +130,7 @@ def _table(file: Path) -> dict[str, Any]:
     if file.stat().st_size > LARGEST:
         raise ModelError(f"{file}: more than {LARGEST // 2**20} MB, which no config of a bundle has. Copy it again.")
     try:
-        read = json.loads(file.read_text(encoding="utf-8"))
+        read = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError:
         raise ModelError(f"{file}: not JSON. Copy the bundle again.") from None
     return read if isinstance(read, dict) else {}
