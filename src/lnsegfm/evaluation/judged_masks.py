@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.datasets.doubtful_labels import doubtful_labels
+from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.postprocessing_choice import JudgedCase
 from lnsegfm.evaluation.scoring import on_grid_of_reference
@@ -70,7 +71,8 @@ class JudgedLabels:
     def _numbered(self, reference: np.ndarray) -> np.ndarray:
         if self._same:
             return self.references.to_consecutive(reference)
-        table = {self.references.names[name]: value for name, value in self.labels.names.items() if name in self._known}
+        covered = self.references.covered
+        table = {old: new for name, new in self.labels.names.items() if name in self._known for old in covered[name]}
         if self.references.ignore is not None and self.labels.ignore is not None:
             table[self.references.ignore] = self.labels.ignore
         return _renumbered(reference, table)
@@ -78,6 +80,39 @@ class JudgedLabels:
     @property
     def _known(self) -> frozenset[str]:
         return frozenset(self.references.names) - self.unknown
+
+
+def doubtful_apart(
+    cases: Sequence[JudgedCase], labels: LabelMap, *, empty_cases: bool = True
+) -> tuple[JudgedCase, ...]:
+    """Cases whose doubtful labels are not judged: those that the reference lacks and that are likely not annotated.
+
+    The same rule as in the scores (`lnsegfm.evaluation.doubtful_references`).
+
+    Args:
+        cases: Predictions and references.
+        labels: Their labels.
+        empty_cases: Doubt references that hold nothing at all, too.
+    """
+    held = {case.name: _held(case.masks(), labels) for case in cases}
+    predicted, holding = ({name: found[side] for name, found in held.items()} for side in (0, 1))
+    unlabelled = {case.name: case.unlabelled for case in cases}
+    doubtful = doubtful_labels(labels.names, holding, unlabelled=unlabelled, predicted=predicted)
+    apart = {
+        case.name: frozenset(label for label in labels.names if case.name in doubtful.get(label, ()))
+        for case in cases
+        if empty_cases or holding[case.name]
+    }
+    return tuple(replace(case, unlabelled=case.unlabelled | apart.get(case.name, frozenset())) for case in cases)
+
+
+def _held(masks: tuple[np.ndarray, np.ndarray], labels: LabelMap) -> tuple[frozenset[str], frozenset[str]]:
+    prediction, reference = (set(values_in(mask)) for mask in masks)
+    named = [(name, set(values)) for name, values in labels.covered.items()]
+    return (
+        frozenset(name for name, values in named if values & prediction),
+        frozenset(name for name, values in named if values & reference),
+    )
 
 
 def _renumbered(mask: np.ndarray, table: Mapping[int, int]) -> np.ndarray:

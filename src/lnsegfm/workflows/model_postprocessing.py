@@ -9,7 +9,7 @@ from pathlib import Path
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.flags import TRAINED_ON, read_flags
-from lnsegfm.evaluation.judged_masks import JudgedLabels
+from lnsegfm.evaluation.judged_masks import JudgedLabels, doubtful_apart
 from lnsegfm.evaluation.paired_masks import by_reference
 from lnsegfm.evaluation.postprocessing import LargestComponent, MaskRule, Postprocessing, SmallestVolume
 from lnsegfm.evaluation.postprocessing_choice import PostprocessingChoice, choose_postprocessing
@@ -82,7 +82,7 @@ def choose_for_model(
         subject, nobody = subjects.get(name, ""), unlabelled.get(name, frozenset())
         cases.append(judged.case(name, predicted[name], referred[name], subject=subject, unlabelled=nobody))
     progress.advance(len(predicted), len(predicted))
-    choice = choose_postprocessing(cases, judged.labels, crossfit=True)
+    choice = choose_postprocessing(doubtful_apart(cases, judged.labels), judged.labels, crossfit=True)
     return _stored(model, choice.chosen, choice, known)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.dataset import Case
-from lnsegfm.evaluation.judged_masks import JudgedLabels
+from lnsegfm.evaluation.judged_masks import JudgedLabels, doubtful_apart
 from lnsegfm.evaluation.postprocessing import Postprocessing
 from lnsegfm.evaluation.postprocessing_choice import (
     FEWEST,
@@ -122,7 +122,9 @@ def _decided(
         return RunPostprocessing(mode)
     judged = JudgedLabels(model.mask_labels, plan.data.labels)
     covered = model.labels.covered
-    held_out = _judged(judged, plan, plan.held_out, model, context.out / "predictions" / "adapted")
+    held_out = _without_doubtful(
+        _judged(judged, plan, plan.held_out, model, context.out / "predictions" / "adapted"), judged
+    )
     if mode is PostprocessingMode.HELD_OUT:
         choice = choose_postprocessing(held_out, judged.labels, crossfit=True)
         scores = choice.scores if held_out else None
@@ -133,6 +135,10 @@ def _decided(
     rules = listed_rules(kept["rules"], context.out / CHOICE)
     scores = score_postprocessing(held_out, judged.labels, rules) if held_out else None
     return RunPostprocessing(mode, rules, rules.lines(covered), scores, kept["scans"], kept["reason"])
+
+
+def _without_doubtful(cases: Sequence[JudgedCase], judged: JudgedLabels) -> tuple[JudgedCase, ...]:
+    return doubtful_apart(cases, judged.labels, empty_cases=False)  # empty ones were said to hold nothing
 
 
 def _judged(
@@ -161,7 +167,7 @@ def _chosen_on_shots(
     if sum(map(len, halves)) >= FEWEST and all(halves):
         for number, names in enumerate(halves):
             cases += _predicted(plan, judged, names, schedule, context, options, number)
-    choice = choose_postprocessing(cases, judged.labels)
+    choice = choose_postprocessing(_without_doubtful(cases, judged), judged.labels)
     kept = {"rules": choice.chosen.to_json(), "scans": len(cases), "reason": choice.reason}
     write_json(file, kept)
     return kept
