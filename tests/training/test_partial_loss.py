@@ -85,6 +85,24 @@ def test_it_is_nnunets_loss_of_a_network_without_the_output(missing, ignore):
     torch.testing.assert_close(partial(stock(ignore), unlabelled, logits, target), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("missing", [(1,), (2,), (3,), (1, 3)])
+@pytest.mark.parametrize("ignore", [None, CLASSES])
+def test_what_somebody_drew_of_an_unannotated_label_counts_as_background(missing, ignore):
+    """A patch may hold the label's value where a case is said to lack it: loss and gradient are those without it."""
+    logits, target = batch(2, highest=CLASSES if ignore else CLASSES - 1)
+    unlabelled = [missing, missing]
+    assert all((target == value).any() for value in missing)
+    logits.requires_grad_()
+    found, expected = (
+        partial(stock(ignore), unlabelled, logits, each) for each in (target, cleared(target, unlabelled))
+    )
+    assert torch.equal(found, expected)
+    ours, theirs = (torch.autograd.grad(each, logits)[0] for each in (found, expected))
+    assert torch.equal(ours, theirs)
+    (plain,) = torch.autograd.grad(stock(ignore)(logits, target), logits)
+    assert not torch.equal(ours, plain)
+
+
 def test_a_mixed_batch_is_the_mean_of_its_samples():
     logits, target = batch(4)
     unlabelled = [(), (2,), (2,), (1, 3)]
