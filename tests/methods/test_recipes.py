@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lnsegfm.cli.finetune_command import how_to_train
+from lnsegfm.cli.finetune_options import how_to_train
 from lnsegfm.cli.methods_command import share
 from lnsegfm.errors import ConfigError, UnknownName
 from lnsegfm.methods.shares import share_of

@@ -21,7 +21,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch.optim import SGD
 
 import lnsegfm
-from lnsegfm.cli.finetune_command import announce
+from lnsegfm.cli.finetune_lines import announce
 from lnsegfm.errors import Diverged, Interrupted
 from lnsegfm.methods.lora import LoRA
 from lnsegfm.methods.sanity_check import STEPS
@@ -232,7 +232,7 @@ def test_one_that_recovers_or_is_short_is_not() -> None:
 
 def test_a_run_that_destroys_its_base_says_so(world, tmp_path, capsys):
     """A rate far too high; nothing is hidden in the record, the report or on the terminal."""
-    from lnsegfm.cli.finetune_command import show
+    from lnsegfm.cli.finetune_lines import show
 
     listener = Stages()
     lines = listener.lines

@@ -51,7 +51,7 @@ def demo(
         for name, domain, cases in (("base", "base", BASE_CASES), ("clinic", "far", SHOTS + HELD_OUT)):
             progress.stage(f"Making {cases} phantoms of the domain {domain}")
             write_dataset(out / f"phantoms-{name}", cases=cases, domain=preset(domain), seed=seed, progress=progress)
-        from lnsegfm.cli.finetune_command import announce, show
+        from lnsegfm.cli.finetune_lines import announce, show
         from lnsegfm.cli.pretrain_command import show as show_base
         from lnsegfm.workflows.finetune import finetune
         from lnsegfm.workflows.finetune_plan import plan

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from lnsegfm.datasets.label_tables import BACKGROUND, names_first, of_regions, plain_labels, require_whole_number
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.spelling import spelt_alike
 
-BACKGROUND = "background"
 IGNORE = "ignore"
 ORDER = "regions_class_order"
 VALUES = "label_values"
@@ -55,7 +55,7 @@ class LabelMap:
         if not self.names:
             raise DataError("Labels {}: at least one label besides background is needed. Name it: lymph_node=1.")
         for name, value in [*self.names.items(), *([(IGNORE, self.ignore)] if self.ignore is not None else [])]:
-            _require_whole_number(name, value)
+            require_whole_number(name, value)
         for name in self.names:
             if not isinstance(name, str) or not name.strip() or not name.isprintable() or name in (BACKGROUND, IGNORE):
                 raise DataError(f"Label name {name!r}: not a name for a foreground label. Use words like lymph_node.")
@@ -243,12 +243,12 @@ class LabelMap:
         labels = plain_labels(names_first(labels))
         for name, value in labels.items():
             for each in value if isinstance(value, list | tuple) and name not in (BACKGROUND, IGNORE) else [value]:
-                _require_whole_number(name, each)
+                require_whole_number(name, each)
         if labels.get(BACKGROUND, 0) != 0:
             raise DataError(f"Label background {labels[BACKGROUND]}: background is always 0. Renumber the masks.")
         names = {name: value for name, value in labels.items() if name not in (BACKGROUND, IGNORE)}
         if any(isinstance(value, list | tuple) for value in names.values()):
-            values, regions = _of_regions(names, order)
+            values, regions = of_regions(names, order)
             return cls(values, labels.get(IGNORE), regions)
         return cls(names, labels.get(IGNORE))
 
@@ -301,67 +301,6 @@ class LabelMap:
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def names_first(labels: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """A table of labels with names before values; one of MSD or nnU-Net version 1, ``{"1": "node"}``, is turned round.
-
-    Raises:
-        DataError: Numbers on both sides, or one name twice.
-    """
-    if not all(str(key).isdigit() and isinstance(name, str) for key, name in labels.items()):
-        return labels
-    if any(name.strip().isdigit() for name in labels.values()):
-        raise DataError(
-            f"Labels {dict(labels)!r:.80}: numbers on both sides, so which are the names is not clear. "
-            'Write {"background": 0, "lymph_node": 1}.'
-        )
-    turned = {name: int(key) for key, name in labels.items()}
-    if len(turned) < len(labels):
-        raise DataError(f"Labels {dict(labels)!r:.80}: one name for two values. Give each value a name of its own.")
-    return {BACKGROUND if value == 0 else name: value for name, value in turned.items()}
-
-
-def plain_labels(labels: Any) -> Any:
-    """The ``labels`` of a ``dataset.json`` with values as whole numbers where they are text or lists of one value.
-
-    nnU-Net reads ``{"node": "1"}`` and ``{"node": [1]}`` as ``{"node": 1}``, and so does this; a missing background is
-    0. Anything else, regions among it, stays as it is.
-    """
-    if not isinstance(labels, Mapping) or all(str(name).isdigit() for name in labels):
-        return labels
-    values = {name: _whole(value) for name, value in labels.items()}
-    return values if BACKGROUND in values else {BACKGROUND: 0, **values}
-
-
-def _of_regions(
-    labels: Mapping[str, Any], order: Any
-) -> tuple[dict[str, int], tuple[tuple[str, tuple[int, ...]], ...]]:
-    """The value that each region has in a mask, and the regions."""
-    regions = {name: tuple(v) if isinstance(v, list | tuple) else (v,) for name, v in labels.items()}
-    if order is not None and (not isinstance(order, list | tuple) or len(order) != len(regions)):
-        raise DataError(
-            f"regions_class_order {order!r:.60}: it names a value for each of {', '.join(regions)}. Correct it."
-        )
-    if order is not None:
-        return dict(zip(regions, order, strict=True)), tuple(regions.items())
-    own = {}
-    for name, values in regions.items():
-        smaller = {v for other in regions.values() if set(other) < set(values) for v in other}
-        rest = [value for value in values if value not in smaller]
-        if len(rest) != 1:
-            raise DataError(
-                f"Label {name!r} {list(values)}: a region, and nothing says which value it has in a mask. "
-                "Add regions_class_order to dataset.json."
-            )
-        own[name] = rest[0]
-    return own, tuple(regions.items())
-
-
-def _whole(value: Any) -> Any:
-    while isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
-    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-
-
 def require_same_spelling(theirs: Iterable[str], ours: Iterable[str], whose: str, *, option: bool = True) -> None:
     """Refuse labels that differ from others in case, blanks, hyphens or underscores alone.
 
@@ -405,8 +344,3 @@ def nodes_among(names: Iterable[str]) -> tuple[str, ...]:
     """The labels whose nodes are measured: those named as nodes, and all where none is."""
     names = tuple(names)
     return node_labels(names) or names
-
-
-def _require_whole_number(name: Any, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"Label {name!r} {value!r}: its value is not a whole number. Write it as 1, 2, 3, ....")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lnsegfm.datasets.labels import BACKGROUND, LabelMap, plain_labels
+from lnsegfm.datasets.label_tables import BACKGROUND, plain_labels
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import stem
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lnsegfm.datasets.labels import BACKGROUND
+from lnsegfm.datasets.label_tables import BACKGROUND
 from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.parameter_roles import NORMS, NetworkParameter, parameters_of

@@ -10,7 +10,8 @@ from typing import Any
 
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset
-from lnsegfm.datasets.labels import BACKGROUND, LabelMap, require_same_spelling
+from lnsegfm.datasets.label_tables import BACKGROUND
+from lnsegfm.datasets.labels import LabelMap, require_same_spelling
 from lnsegfm.datasets.shots import Split, require_labelled
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, TransferError

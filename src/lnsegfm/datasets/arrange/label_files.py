@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lnsegfm.datasets.labels import BACKGROUND, LabelMap
+from lnsegfm.datasets.label_tables import BACKGROUND
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.storage import read_json
 
