@@ -184,4 +184,4 @@ def predict(
     ) as inputs:
         if inputs.note:
             progress.stage(inputs.note)
-        return predicting.predict_cases(loaded, inputs, place, options, summary=True, progress=progress)
+        return predicting.predict_cases(loaded, inputs, place, options, summary=True, tell_time=True, progress=progress)

@@ -21,6 +21,7 @@ RUN_BY = {
     "nnunet/fast_resampling.py": TRANSFORMS,
     "prediction/pipeline.py": RUN,
     "prediction/predict_options.py": RUN,
+    "prediction/prediction_time.py": RUN,
     "prediction/predictor.py": RUN,
     "prediction/scan_predictor.py": RUN,
     "prediction/session.py": RUN,
@@ -36,6 +37,7 @@ RUN_BY = {
     "workflows/finetune.py": RUN,
     "workflows/lr_search.py": RUN,
     "workflows/preset_benchmark.py": RUN,
+    "workflows/run_time.py": RUN,
     "workflows/training_run.py": RUN,
 }
 NOT_RUN = {

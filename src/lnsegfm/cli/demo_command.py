@@ -55,13 +55,14 @@ def demo(
         from lnsegfm.cli.pretrain_command import show as show_base
         from lnsegfm.workflows.finetune import finetune
         from lnsegfm.workflows.finetune_plan import plan
-        from lnsegfm.workflows.pretrain import pretrain
+        from lnsegfm.workflows.pretrain import Afterwards, pretrain
         from lnsegfm.workflows.pretrain_plan import PretrainSettings
 
         training = PretrainSettings(
             preset="tiny", iterations=base_iterations, held_out=BASE_HELD_OUT, seed=seed, mirroring=False
         )
-        base = pretrain(out / "phantoms-base", out / "base", training, device=device, progress=progress)
+        then = Afterwards(iterations, 2 * HELD_OUT, ("fewer --base-iterations", "fewer --iterations"))
+        base = pretrain(out / "phantoms-base", out / "base", training, device=device, progress=progress, then=then)
         planned = plan(out / "phantoms-clinic", out / "base", recipe, progress=progress)
         announce(planned, progress.stage)
         run = finetune(planned, out / "run", device=device, progress=progress)

@@ -219,7 +219,7 @@ def predict(
         if inputs.note:
             progress.stage(inputs.note)
         progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
-        done = predict_cases(loaded, inputs, out, options, summary=True, progress=progress)
+        done = predict_cases(loaded, inputs, out, options, summary=True, tell_time=True, progress=progress)
     if as_json:
         print_json(summary(done))
     else:

@@ -16,6 +16,7 @@ import torch
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, Interrupted
 from lnsegfm.evaluation.flags import Flag
+from lnsegfm.expected_time import Clock, TimedProgress, TimePlan
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.nnunet.environment import choose_device, without_warnings
@@ -25,6 +26,7 @@ from lnsegfm.prediction.inputs import one_line
 from lnsegfm.prediction.memory_budget import room
 from lnsegfm.prediction.pipeline import Passed, Steps, attempt, each, worthwhile
 from lnsegfm.prediction.predict_options import PredictOptions
+from lnsegfm.prediction.prediction_time import mirrored_copies
 from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.prediction.results import RawPrediction
 from lnsegfm.prediction.scan_predictor import ScanPredictor
@@ -74,6 +76,8 @@ def predict_cases(
     options: PredictOptions | None = None,
     *,
     summary: bool = False,
+    tell_time: bool = False,
+    clock: Clock = time.monotonic,
     progress: Progress | None = None,
 ) -> Predictions:
     """Predict many scans; a mask that is there already is left alone, a scan that fails does not stop the rest.
@@ -89,6 +93,8 @@ def predict_cases(
         out: Folder of the masks; a case's mask is named as the case.
         options: How, and what is written besides the masks.
         summary: Measure the nodes of each mask, and write ``summary.json`` and ``summary.csv``.
+        tell_time: Say after the first scan about how long the others take.
+        clock: Seconds of a clock that never goes back.
         progress: Reported to.
 
     Raises:
@@ -112,6 +118,8 @@ def predict_cases(
         progress.stage(f"Postprocessing: {line}")
     cohort = _Cohort(model, scans, outputs, options, progress)
     cohort.prepare()
+    if tell_time:
+        cohort.tell_time(clock)
 
     def leaving() -> None:
         write_refusals(out, scans.source, [*scans.refused, *cohort.foreign])
@@ -155,6 +163,19 @@ class _Cohort:
         todo = [case for case in self.scans.cases if self._needs[case.name] is Need.PREDICT]
         if todo:
             self._load(todo)
+
+    def tell_time(self, clock: Clock) -> None:
+        """From now on say about how long it takes, once the first scan is done."""
+        todo = sum(need is Need.PREDICT for need in self._needs.values())
+        plan = TimePlan(
+            unit="scan",
+            sample=1,
+            skip=0,
+            under_way=int(self._overlap),
+            total=todo or None,
+            fewer_steps=_shorter(self.model, self.options),
+        )
+        self.progress = TimedProgress(self.progress, plan, clock)
 
     def predict(self, generation: int) -> None:
         """Do what every case needs; those that another process is at are waited for in the end."""
@@ -268,6 +289,14 @@ class _Cohort:
             write=write,
             finish=finish,
         )
+
+
+def _shorter(model: Model, options: PredictOptions) -> tuple[str, ...]:
+    """Options that make a prediction shorter than what was asked for."""
+    setting, copies = options.setting, mirrored_copies(model.first)
+    found: tuple[str, ...] = (f"--no-mirroring (up to {copies} times faster)",) if setting.mirroring and copies > 1 else ()
+    found += ("--fold 0",) if len(model.folds) > 1 else ()
+    return (*found, "--fast wide-steps") if options.fast is None else found
 
 
 def _require_apart(out: Path, cases: Sequence[Case], outputs: CaseOutputs) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lnsegfm.errors import Diverged, Interrupted, ModelError, RunMismatch
+from lnsegfm.expected_time import Clock, TimedProgress, TimePlan
 from lnsegfm.networks.cards import unwrap
 from lnsegfm.networks.cpu_allocator import reused_memory
 from lnsegfm.progress import Progress
@@ -22,8 +24,6 @@ from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import load_safely, save
 
 SAVE_EVERY_S = 20.0
-Clock = Callable[[], float]
-"""Seconds of a clock that never goes back."""
 
 
 def fit(
@@ -35,6 +35,7 @@ def fit(
     workers: int,
     progress: Progress,
     clock: Clock = time.monotonic,
+    time_plan: TimePlan | None = None,
 ) -> LossHistory:
     """Train; continue from ``state_file`` where there is one.
 
@@ -46,6 +47,7 @@ def fit(
         workers: Processes that make batches; 0 makes them here.
         progress: Reported to, and asked after each step whether to stop (`Progress.stoppable`).
         clock: Seconds of a clock that never goes back.
+        time_plan: What is known of the time that the run takes: it is said after the first steps; None says nothing.
 
     Raises:
         Interrupted: Asked to stop; the state is saved.
@@ -59,11 +61,10 @@ def fit(
     progress.stage(f"Training: {schedule.iterations} iterations" + (f", continued at {first}" if first else ""))
     feed = iter(batches.over(range(first, schedule.iterations), workers, pin=trainer.device.type == "cuda"))
     steps = WholeSteps(trainer)
+    timed = _timed(progress, time_plan, schedule, history, clock)
     try:
         with progress.stoppable() as stop, reused_memory(trainer.device), steps.watching(trainer):
-            _iterate(
-                trainer, feed, history, schedule, state_file, steps=steps, stop=stop, progress=progress, clock=clock
-            )
+            _iterate(trainer, feed, history, schedule, state_file, steps=steps, stop=stop, progress=timed, clock=clock)
     except KeyboardInterrupt:
         if steps.whole:
             _store(trainer, history, state_file)
@@ -74,6 +75,17 @@ def fit(
     if warning is not None:
         progress.stage(warning)
     return history
+
+
+def _timed(
+    progress: Progress, time_plan: TimePlan | None, schedule: Schedule, history: LossHistory, clock: Clock
+) -> Progress:
+    """A progress that says how long the run takes, within its time limit, once the first steps were measured."""
+    if time_plan is None:
+        return progress
+    limit = schedule.time_limit_s
+    left = None if limit is None else max(0.0, limit - history.seconds)
+    return TimedProgress(progress, replace(time_plan, limit_s=left, further_limit_s=limit), clock)
 
 
 def _iterate(

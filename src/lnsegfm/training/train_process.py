@@ -50,7 +50,16 @@ def train_in_process(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     if first:
         clear_partials((job.out / STATE).parent)
     workers = _workers(job, shots)
-    trained = fit(trainer, shots, job.schedule, job.out / STATE, workers=workers, progress=progress, clock=job.clock)
+    trained = fit(
+        trainer,
+        shots,
+        job.schedule,
+        job.out / STATE,
+        workers=workers,
+        progress=progress,
+        clock=job.clock,
+        time_plan=job.time_plan,
+    )
     history = summary(trained)
     history |= job.schedule.cut(history)
     if "time_limit" in history:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lnsegfm.datasets.dataset import Case
+from lnsegfm.expected_time import Clock, TimePlan
 from lnsegfm.methods.method import Method
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ class TrainingJob:
         workers: Processes that make batches; None takes none beside a CPU, nor beside a GPU that holds the scans and
             makes its own, and a few beside one that does not.
         on_disk: Keep the prepared scans in files, not in memory.
+        time_plan: What is known of the time that the run takes, so that it is said; None says nothing.
         clock: Seconds of a clock that never goes back, by which the time limit counts.
     """
 
@@ -44,7 +46,8 @@ class TrainingJob:
     device: str
     workers: int | None = None
     on_disk: bool = False
-    clock: Callable[[], float] = time.monotonic
+    time_plan: TimePlan | None = None
+    clock: Clock = time.monotonic
 
     @property
     def model(self) -> Path:

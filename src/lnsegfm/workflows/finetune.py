@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.expected_time import TimePlan
 from lnsegfm.models.adapter_files import holds_adapter
 from lnsegfm.models.model_folder import Model, read_model
 from lnsegfm.models.model_layout import CHECKPOINT, member_folder
@@ -28,11 +29,12 @@ from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.factors import read_factors
 from lnsegfm.weights.state import aliases, raw
 from lnsegfm.workflows.finetune_plan import FinetunePlan
-from lnsegfm.workflows.held_out_comparison import HeldOutComparison, compare_held_out
+from lnsegfm.workflows.held_out_comparison import HeldOutComparison, base_predicts, compare_held_out
 from lnsegfm.workflows.lr_search import LrSearch, choose_lr
 from lnsegfm.workflows.member_trainings import train_members
 from lnsegfm.workflows.postprocessing_step import RunPostprocessing, postprocess_run
 from lnsegfm.workflows.run_record import finetune_record, versions
+from lnsegfm.workflows.run_time import PredictionWork
 from lnsegfm.workflows.training_run import ChosenSchedule, RunContext, TrainingRun
 
 
@@ -153,8 +155,35 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             schedule=schedule,
             rates=plan.recipe.lr_grid or (),
             mirroring=plan.recipe.mirroring,
+            time_plan=self.time_plan,
         )
         return choose_lr(search, context.out, device=context.device, workers=context.workers, progress=context.progress)
+
+    @property
+    def time_plan(self) -> TimePlan:
+        """Training, its further folds, the trainings of a postprocessing chosen on the shots, and the comparison."""
+        plan = self.plan
+        on_shots = plan.recipe.postprocessing is PostprocessingMode.SHOTS
+        return TimePlan(
+            further=(plan.recipe.iterations,) * (len(plan.further) + 2 * on_shots),
+            predictions=self.predictions_ahead,
+            fewer_steps=("fewer --iterations", "--time-limit SECONDS"),
+            fewer_scans=("--held-out N",) if len(plan.held_out) > 1 else (),
+        )
+
+    def prediction_work(self) -> PredictionWork | None:
+        """The held-out scans, by the adapted model and, where it knows a label, by the base."""
+        plan = self.plan
+        if not plan.held_out:
+            return None
+        base = base_predicts(plan.base, len(plan.data.channels), plan.data.labels)
+        return PredictionWork(
+            start=plan.start,
+            cases=plan.held_out,
+            models=1 + base,
+            networks=1 + len(plan.further) + base * len(plan.base.folds),
+            mirroring=plan.recipe.mirroring,
+        )
 
     def train_further(self, chosen: ChosenSchedule) -> None:
         """Train the further folds of the base, where all are to be adapted."""
@@ -180,7 +209,7 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             context.out,
             source_data=plan.source_data,
             options=options,
-            progress=context.progress,
+            progress=self.timed_progress,
         )
         cleaned = postprocess_run(plan, adapted, chosen.schedule, context, options)
         judged = comparison.with_smallest_difference(self.smallest_difference)

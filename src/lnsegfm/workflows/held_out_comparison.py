@@ -142,7 +142,7 @@ def compare_models(
     masks = predict_masks(adapted, "adapted model", cases, folder / "adapted", **how)
     after = score_masks(cases, masks, data.labels, adapted, subjects=data.subjects)
     fits = base.channels == adapted.channels
-    if fits and any(label in base.label_names for label in data.labels.names):
+    if base_predicts(base, adapted.channels, data.labels):
         masks = predict_masks(base, "base", cases, folder / "base", **how)
         before = score_masks(cases, masks, data.labels, base, subjects=data.subjects)
     else:
@@ -156,6 +156,11 @@ def compare_models(
     for line in map(str, after.doubtful().values()):
         progress.stage(line)
     return Comparison(before, after)
+
+
+def base_predicts(base: Model, channels: int, labels: LabelMap) -> bool:
+    """Whether a base can predict scans of so many channels and knows one of their labels at least."""
+    return base.channels == channels and any(label in base.label_names for label in labels.names)
 
 
 def predict_masks(

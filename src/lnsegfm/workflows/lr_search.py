@@ -19,6 +19,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import Diverged
 from lnsegfm.evaluation.scoring import Scoring
+from lnsegfm.expected_time import TimePlan
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.prediction.predict_options import PredictOptions
@@ -46,6 +47,7 @@ class LrSearch:
         schedule: Of the run; its rate is the one taken where a single shot leaves nothing to choose by.
         rates: The candidates.
         mirroring: Mirror patches at prediction.
+        time_plan: What is known of the time that the run takes; None says nothing.
     """
 
     start: Checkpoint
@@ -55,12 +57,21 @@ class LrSearch:
     schedule: Schedule
     rates: Sequence[float]
     mirroring: bool
+    time_plan: TimePlan | None = None
 
     @property
     def left_out(self) -> Sequence[Case]:
         """The shots that the rates are compared on: the last half, at least one; none of a single shot."""
         number = len(self.cases)
         return self.cases[number - max(1, number // 2) :] if number > 1 else ()
+
+    def whole_plan(self, rate: float) -> TimePlan | None:
+        """The time plan of a rate's training: the other rates' trainings and the run's own come later."""
+        plan = self.time_plan
+        if plan is None:
+            return None
+        later = len(self.rates) - sorted(self.rates).index(rate)
+        return replace(plan, further=(self.schedule.iterations,) * later + plan.further)
 
     @property
     def trained_on(self) -> Sequence[Case]:
@@ -94,6 +105,7 @@ def choose_lr(
         for number, rate in enumerate(sorted(search.rates), 1):
             progress.stage(f"Learning rate {rate:g} ({number} of {len(search.rates)}), without {names['left_out']}")
             choice["dice"][str(rate)] = _try(search, rate, out, device=device, workers=workers, progress=progress)
+            search = replace(search, time_plan=None)  # said once
         choice["lr"] = best_rate(choice["dice"])
     progress.stage(lr_choice_text(choice))
     write_json(file, choice)
@@ -144,6 +156,7 @@ def _try(
                 out=folder,
                 device=device,
                 workers=workers,
+                time_plan=search.whole_plan(rate),
             )
             train_model(job, progress)
             write_json(file, {"dice": _dice(search, folder, device, progress)})

@@ -20,6 +20,7 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Scoring
+from lnsegfm.expected_time import Clock, TimedProgress, TimePlan
 from lnsegfm.inference.speed_presets import FULL, PRESETS, InferenceSetting
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model, read_model
@@ -73,7 +74,9 @@ def held_out_cases(run: Path) -> HeldOutCases:
     return HeldOutCases(read_model(run), data, tuple(there[name] for name in names))
 
 
-def benchmark_presets(run: Path, *, device: str = "auto", progress: Progress | None = None) -> dict[str, Any]:
+def benchmark_presets(
+    run: Path, *, device: str = "auto", progress: Progress | None = None, clock: Clock = time.monotonic
+) -> dict[str, Any]:
     """Predict what a run held out under the full setting and under each preset, and keep what that shows.
 
     Case by case each setting predicts in turn, in an order that rotates, so that whatever else the machine does meets
@@ -83,6 +86,7 @@ def benchmark_presets(run: Path, *, device: str = "auto", progress: Progress | N
         run: The folder of a finished ``lnsegfm finetune``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: Where progress is reported.
+        clock: Seconds of a clock that never goes back, by which the time that is left is told.
 
     Returns:
         The content of ``presets.json`` in the model's folder.
@@ -97,7 +101,7 @@ def benchmark_presets(run: Path, *, device: str = "auto", progress: Progress | N
     work = run / "work" / "presets"
     try:
         with locked(work):
-            found = _compared(held, work, device, progress)
+            found = _compared(held, work, device, progress, clock)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if work.parent.is_dir() and not any(work.parent.iterdir()):
@@ -128,7 +132,7 @@ def preset_summary(model: Model, name: str) -> str:
     )
 
 
-def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress) -> dict[str, Any]:
+def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress, clock: Clock) -> dict[str, Any]:
     settings: dict[str, InferenceSetting] = {FULL: InferenceSetting(), **PRESETS}
     predictors: dict[str, ScanPredictor] = {}
     for name, setting in settings.items():
@@ -137,7 +141,7 @@ def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress) -
         except ConfigError as error:  # a preset that is not for this kind of model
             progress.stage(str(error))
     progress.stage(f"Predicting {counted(len(held.cases), 'held-out case')} in {len(predictors)} ways")
-    seconds = _timed(held, predictors, work, progress)
+    seconds = _timed(held, predictors, work, progress, clock)
     presets = {
         name: {
             "setting": settings[name].to_json(),
@@ -158,12 +162,13 @@ _PLAIN = Scoring(surfaces=False)
 
 
 def _timed(
-    held: HeldOutCases, predictors: Mapping[str, ScanPredictor], work: Path, progress: Progress
+    held: HeldOutCases, predictors: Mapping[str, ScanPredictor], work: Path, progress: Progress, clock: Clock
 ) -> dict[str, list[float]]:
     names, seconds = list(predictors), {name: list[float]() for name in predictors}
     for name in names:
         (work / name).mkdir(parents=True, exist_ok=True)
     predictors[names[-1]].predict(held.cases[0].images, _masks(held, work)[held.cases[0].name])  # what is loaded late
+    progress = TimedProgress(progress, TimePlan(unit="prediction", sample=len(names), skip=0), clock)
     for number, case in enumerate(held.cases):
         first = number % len(names)
         for turn, name in enumerate(names[first:] + names[:first], 1):

@@ -9,6 +9,7 @@ from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.evaluation.scores import Evaluation
+from lnsegfm.expected_time import TimePlan
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.notebook import HtmlTable, notebook_html
@@ -19,6 +20,7 @@ from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.state import aliases
 from lnsegfm.workflows.held_out_comparison import predict_masks, score_masks
 from lnsegfm.workflows.pretrain_plan import PretrainPlan, PretrainSettings, plan_pretrain
+from lnsegfm.workflows.run_time import PredictionWork
 from lnsegfm.workflows.training_run import ChosenSchedule, RunContext, TrainingRun
 
 
@@ -48,6 +50,21 @@ class PretrainRun:
         return notebook_html(f"Base model {self.folder.name}", [HtmlTable.of_facts(facts)]) + shown
 
 
+@dataclass(frozen=True)
+class Afterwards:
+    """Work on scans of the same size that the caller does with a base as soon as it is trained.
+
+    Args:
+        iterations: Training steps of an adaptation.
+        scans: Predictions, each model's counted.
+        shorter: Options that make all of it shorter.
+    """
+
+    iterations: int
+    scans: int
+    shorter: tuple[str, ...] = ()
+
+
 def pretrain(
     data: Path,
     out: Path,
@@ -58,6 +75,7 @@ def pretrain(
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
+    then: Afterwards | None = None,
 ) -> PretrainRun:
     """Train a base model; the same call continues one that was stopped.
 
@@ -70,6 +88,7 @@ def pretrain(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; None takes none on a CPU and a few beside a GPU.
         progress: Where progress is reported.
+        then: Work that comes after it, which the time that is said counts as well.
 
     Raises:
         DataError: Cases that cannot be used; all of them are listed.
@@ -86,12 +105,16 @@ def pretrain(
     context = RunContext(
         out=out, device=device, workers=workers, progress=progress, processes=training.gpus, on_disk=True
     )
-    record, evaluation = BaseTrainingRun(planned, context).run()
+    record, evaluation = BaseTrainingRun(planned, context, then).run()
     return PretrainRun(out, context.model, record, evaluation)
 
 
 class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
     """A pretraining by its steps: training and the evaluation of what was held out."""
+
+    def __init__(self, plan: PretrainPlan, context: RunContext, then: Afterwards | None = None) -> None:
+        super().__init__(plan, context)
+        self.then = then
 
     def schedule(self) -> ChosenSchedule:
         """The schedule of the settings."""
@@ -100,6 +123,26 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
         return ChosenSchedule(
             Schedule(lr=plan.lr, iterations=plan.iterations, seed=settings.seed, time_limit_s=settings.time_limit_s)
         )
+
+    @property
+    def time_plan(self) -> TimePlan:
+        """Training, what comes after it, and the predictions of the held-out scans."""
+        settings, then = self.plan.settings, self.then
+        smaller = ("--preset tiny",) if settings.plans is None and settings.preset != "tiny" else ()
+        return TimePlan(
+            further=(then.iterations,) if then is not None else (),
+            predictions=self.predictions_ahead,
+            fewer_steps=("fewer --iterations", "--time-limit SECONDS", *smaller) if then is None else then.shorter,
+            fewer_scans=("--held-out N",) if len(self.plan.held_out) > 1 and then is None else (),
+        )
+
+    def prediction_work(self) -> PredictionWork | None:
+        """The held-out scans, and what else is predicted afterwards."""
+        plan = self.plan
+        if not plan.held_out:
+            return None
+        more = self.then.scans if self.then is not None else 0
+        return PredictionWork(start=plan.start, cases=plan.held_out, mirroring=plan.settings.mirroring, more=more)
 
     def evaluate(self, chosen: ChosenSchedule) -> Evaluation | None:  # noqa: ARG002 - nothing of it is trained again
         """Predict and score the held-out cases; None where none was held out."""
@@ -113,7 +156,7 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
             plan.held_out,
             context.out / "predictions",
             options=PredictOptions(device=context.device, mirroring=plan.settings.mirroring, postprocessing=False),
-            progress=context.progress,
+            progress=self.timed_progress,
         )
         return score_masks(plan.held_out, masks, plan.data.labels, base, subjects=plan.data.subjects)
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.shots import Split
+from lnsegfm.expected_time import Clock, PredictionsAhead, TimePlan
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import CHECKPOINT
 from lnsegfm.models.plans import in_image_order
@@ -30,6 +32,7 @@ from lnsegfm.training.training_job import TrainingJob
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.workflows.run_folder import claim
 from lnsegfm.workflows.run_record import versions
+from lnsegfm.workflows.run_time import PredictionWork, timed_predictions
 
 Plan = TypeVar("Plan", bound="TrainingPlan")
 Result = TypeVar("Result")
@@ -107,7 +110,7 @@ class RunContext:
     progress: Progress
     processes: int = 1
     on_disk: bool = False
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = time.monotonic
 
     @property
     def model(self) -> Path:
@@ -159,6 +162,7 @@ class TrainingRun(ABC, Generic[Plan, Result]):
             device=context.device,
             workers=context.workers,
             on_disk=context.on_disk,
+            time_plan=self.time_plan,
             clock=context.clock,
         )
         history = train_model(job, context.progress, processes=context.processes)
@@ -176,6 +180,29 @@ class TrainingRun(ABC, Generic[Plan, Result]):
         write_json(context.out / "run.json", record)
         shutil.rmtree(context.out / "work", ignore_errors=True)
         return record, result
+
+    @cached_property
+    def predictions_ahead(self) -> PredictionsAhead | None:
+        """About how long the predictions after the training take; None where it is over, or that is not known."""
+        work, context = self.prediction_work(), self.context
+        if work is None or not self.plan.method.learns or (context.model / "fold_0" / CHECKPOINT).is_file():
+            return None
+        return work.measured(context.device, context.clock)
+
+    @property
+    def time_plan(self) -> TimePlan:
+        """What is known of the time of training and predictions; without what would make it shorter by default."""
+        return TimePlan(predictions=self.predictions_ahead)
+
+    @property
+    def timed_progress(self) -> Progress:
+        """Where the predictions are reported: what was said of their time is corrected where it was wrong."""
+        told = self.__dict__.get("predictions_ahead")
+        return timed_predictions(self.context.progress, self.prediction_work(), told, self.context.clock)
+
+    def prediction_work(self) -> PredictionWork | None:
+        """The predictions that come after the training; none by default."""
+        return None
 
     @abstractmethod
     def schedule(self) -> ChosenSchedule:
