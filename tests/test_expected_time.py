@@ -32,8 +32,8 @@ def test_a_training_is_measured_on_five_steps_after_the_first_and_told_once():
     assert said(TRAINING, [30.0] + [0.1] * 999, 1000) == [
         (
             6,
-            "Time: about 17 min: 994 steps of 0.1 s (2 min), then predictions of 6 held-out scans by both models, mirrored "
-            "(15 min). Shorter: --no-mirroring (about 4 min), --held-out N",
+            "Time: about 17 min: 994 steps of 0.1 s (2 min), then predictions of 6 held-out scans by both models, "
+            "mirrored (15 min). Shorter: --no-mirroring (about 4 min), --held-out N",
         )
     ]
 

@@ -180,7 +180,7 @@ class TimedProgress(Progress):
             return None
         rest = self._plan.all_s(left, gone / (steps + (0 if skip else self._plan.under_way)))
         real = gone + rest
-        if max(real, self._told_s) < SHORT_S or self._told_s / OFF <= real <= self._told_s * OFF:
+        if rest < SHORT_S or self._told_s / OFF <= real <= self._told_s * OFF:
             return None
         self._corrected = True
         return (

@@ -294,7 +294,9 @@ class _Cohort:
 def _shorter(model: Model, options: PredictOptions) -> tuple[str, ...]:
     """Options that make a prediction shorter than what was asked for."""
     setting, copies = options.setting, mirrored_copies(model.first)
-    found: tuple[str, ...] = (f"--no-mirroring (up to {copies} times faster)",) if setting.mirroring and copies > 1 else ()
+    found: tuple[str, ...] = (
+        (f"--no-mirroring (up to {copies} times faster)",) if setting.mirroring and copies > 1 else ()
+    )
     found += ("--fold 0",) if len(model.folds) > 1 else ()
     return (*found, "--fast wide-steps") if options.fast is None else found
 

@@ -183,6 +183,9 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             models=1 + base,
             networks=1 + len(plan.further) + base * len(plan.base.folds),
             mirroring=plan.recipe.mirroring,
+            folders=[
+                self.context.out / "predictions" / name for name in (("adapted", "base") if base else ("adapted",))
+            ],
         )
 
     def train_further(self, chosen: ChosenSchedule) -> None:

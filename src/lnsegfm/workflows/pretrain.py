@@ -142,7 +142,13 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
         if not plan.held_out:
             return None
         more = self.then.scans if self.then is not None else 0
-        return PredictionWork(start=plan.start, cases=plan.held_out, mirroring=plan.settings.mirroring, more=more)
+        return PredictionWork(
+            start=plan.start,
+            cases=plan.held_out,
+            mirroring=plan.settings.mirroring,
+            folders=[self.context.out / "predictions"],
+            more=more,
+        )
 
     def evaluate(self, chosen: ChosenSchedule) -> Evaluation | None:  # noqa: ARG002 - nothing of it is trained again
         """Predict and score the held-out cases; None where none was held out."""

@@ -198,7 +198,8 @@ class TrainingRun(ABC, Generic[Plan, Result]):
     def timed_progress(self) -> Progress:
         """Where the predictions are reported: what was said of their time is corrected where it was wrong."""
         told = self.__dict__.get("predictions_ahead")
-        return timed_predictions(self.context.progress, self.prediction_work(), told, self.context.clock)
+        context = self.context
+        return timed_predictions(context.progress, self.prediction_work(), told, context.device, context.clock)
 
     def prediction_work(self) -> PredictionWork | None:
         """The predictions that come after the training; none by default."""
