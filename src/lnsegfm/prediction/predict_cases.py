@@ -298,7 +298,7 @@ def _shorter(model: Model, options: PredictOptions) -> tuple[str, ...]:
         (f"--no-mirroring (up to {copies} times faster)",) if setting.mirroring and copies > 1 else ()
     )
     found += ("--fold 0",) if len(model.folds) > 1 else ()
-    return (*found, "--fast wide-steps") if options.fast is None else found
+    return (*found, "--fast wide-steps") if options.fast is None and not options.exact else found
 
 
 def _require_apart(out: Path, cases: Sequence[Case], outputs: CaseOutputs) -> None:
