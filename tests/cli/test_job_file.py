@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,16 @@ def test_a_key_or_a_value_that_cannot_be_is_refused_with_the_nearest(text, said,
     assert done.stderr.count("\n") == 1
     missing = lnsegfm_here("finetune", *words, "--job", tmp_path / "none.toml")
     assert (missing.returncode, "no such file. Write one with --write-job" in missing.stderr) == (2, True)
+
+
+def test_the_job_that_the_page_shows_is_taken(world, tmp_path, lnsegfm_here, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "finetune.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```toml\n(data = .*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("job.toml").write_text(shown)
+    words = ("--job", "job.toml", "--shots", 2, "--model", world.base)
+    Path("clinic").symlink_to(world.clinic)
+    assert dry(lnsegfm_here, *words)["recipe"]["settings"]["gamma"] == 2
 
 
 def test_a_pretraining_is_a_file_too(world, tmp_path, lnsegfm_here):
