@@ -17,7 +17,8 @@ def import_model(
     source: Annotated[
         Path,
         typer.Argument(
-            help="An nnU-Net model folder or exported zip, a checkpoint, a state dict, a MONAI SwinUNETR or bundle, "
+            help="An nnU-Net model folder or exported zip, a checkpoint, a state dict, a MONAI network or bundle, "
+            "an Auto3DSeg folder, "
             "a STU-Net, SuPreM's or VoxTell's file, an nnssl checkpoint, a TotalSegmentator folder, "
             "a model of nnU-Net version 1."
         ),

@@ -79,12 +79,13 @@ def load_safely(path: Path) -> Any:
 
     Raises:
         UnsafeFile: It refers to a class or function outside the allow-list, which the message names; or it unpacks to
-            many times its size.
+            many times its size; or it is TorchScript.
         ModelError: It is missing, cut short, or not a file of ``torch.save``.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Check the path.")
     _require_no_zip_bomb(path)
+    _require_no_torchscript(path)
     try:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -110,6 +111,20 @@ def _require_no_zip_bomb(path: Path) -> None:
         raise UnsafeFile(
             f"{path}: it would unpack to {unpacked / 2**20:.0f} MiB, from {path.stat().st_size / 2**20:.1f} MiB. "
             "Weights do not compress so far: do not open this file with other programs."
+        )
+
+
+def _require_no_torchscript(path: Path) -> None:
+    """Refuse an archive of ``torch.jit.save``, whose code runs when the model does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
+        return
+    if any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in names):
+        raise UnsafeFile(
+            f"{path}: TorchScript, which runs code. Give the weights that it was made from: of a MONAI bundle "
+            "models/model.pt."
         )
 
 

@@ -1,7 +1,8 @@
 """Bundles of MONAI's model zoo: what their configs say is taken, nothing in them is executed.
 
-The weights are saved by MONAI's own `CheckpointSaver` path (``torch.save`` of a state dict); the configs have the keys
-of the zoo's own. The reference of the prediction is MONAI's transforms and sliding window.
+The weights are saved by ``torch.save`` of a state dict, as MONAI's ``CheckpointSaver`` leaves it of one network; it
+needs pytorch-ignite and is not run. The configs have the keys of the zoo's own. The reference of the prediction is
+MONAI's transforms and sliding window.
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+import yaml
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
+from monai.networks.nets.dynunet import DynUNet
 from monai.networks.nets.segresnet import SegResNet
+from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.transforms import Orientation, ScaleIntensityRange, Spacing
+from torch import nn
 
 from lnsegfm.errors import LnSegFmError
+from lnsegfm.models.export_model import export_model
 from lnsegfm.models.model_folder import read_model
+from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.recipe import Recipe
+from lnsegfm.testing.tiny_networks import SWIN
 from lnsegfm.workflows.finetune import finetune
 from lnsegfm.workflows.finetune_plan import plan
-from tests.scenes import write_scenes
+from tests.nnunet.stock import stock_predict_here
+from tests.scenes import scene, write_image, write_scenes
 
 SIZE: dict[str, Any] = {"init_filters": 8, "blocks_down": (1, 1, 1), "blocks_up": (1, 1)}
 PIXDIM = [1.0, 1.5, 2.0]
@@ -43,9 +52,15 @@ def transforms(intensity: dict[str, Any], pixdim: Any = "@pixdim", axes: str = "
     ]
 
 
-def bundle(place: Path, chain: list[dict[str, Any]], **config: Any) -> SegResNet:
+def seg_res_net() -> nn.Module:
     torch.manual_seed(0)
-    network = SegResNet(in_channels=1, out_channels=3, dropout_prob=0.2, **SIZE).eval()
+    return SegResNet(in_channels=1, out_channels=3, dropout_prob=0.2, **SIZE).eval()
+
+
+def bundle(
+    place: Path, chain: list[dict[str, Any]], network: nn.Module | None = None, *, ending: str = "json", **config: Any
+) -> nn.Module:
+    network = network or seg_res_net()
     (place / "models").mkdir(parents=True)
     (place / "configs").mkdir()
     torch.save(network.state_dict(), place / "models" / "model.pt")
@@ -68,16 +83,17 @@ def bundle(place: Path, chain: list[dict[str, Any]], **config: Any) -> SegResNet
             "outputs": {"pred": {"num_channels": 3, "channel_def": labels}},
         },
     }
-    (place / "configs" / "inference.json").write_text(json.dumps(inference))
-    (place / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    written = json.dumps if ending == "json" else yaml.safe_dump
+    (place / "configs" / f"inference.{ending}").write_text(written(inference))
+    (place / "configs" / f"metadata.{ending}").write_text(written(metadata))
     return network
 
 
-@pytest.mark.parametrize("archived", [False, True])
-def test_no_option_is_needed_where_the_configs_say_it(archived, tmp_path, take):
-    bundle(tmp_path / "zoo", transforms(RANGE))
+@pytest.mark.parametrize("how", ["json", "yaml", "yml", "archived"])
+def test_no_option_is_needed_where_the_configs_say_it(how, tmp_path, take):
+    bundle(tmp_path / "zoo", transforms(RANGE), ending="json" if how == "archived" else how)
     source = tmp_path / "zoo"
-    if archived:
+    if how == "archived":
         source = Path(shutil.make_archive(str(tmp_path / "bundle"), "zip", tmp_path, "zoo"))
     stored = take(source)
     assert stored.source.form.startswith("MONAI SegResNet of a bundle, 3d_fullres, SegResNet, 1 channel")
@@ -155,15 +171,92 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "cannot",
     ),
     "axes": ({"preprocessing": transforms(RANGE, axes="SPL")}, "turns scans to 'SPL'"),
-    "network": ({"network_def": {"_target_": "DynUNet"}}, "builds MONAI's DynUNet"),
+    "network": ({"network_def": {"_target_": "UNETR"}}, "builds MONAI's UNETR"),
     "norm": ({"network_def": {"_target_": "SegResNet", "norm": ["INSTANCE", {}]}}, "with norm"),
     "sigmoid": ({"postprocessing": [{"_target_": "Activationsd", "sigmoid": True}]}, "labels overlap"),
 }
 
 
+@pytest.mark.parametrize("ending", ["json", "yaml"])
 @pytest.mark.parametrize("case", sorted(REFUSED))
-def test_what_would_be_read_wrongly_is_refused(case, tmp_path, take):
+def test_what_would_be_read_wrongly_is_refused(case, ending, tmp_path, take):
     config, reason = REFUSED[case]
-    bundle(tmp_path / "zoo", transforms(RANGE), **config)
+    bundle(tmp_path / "zoo", transforms(RANGE), ending=ending, **config)
     with pytest.raises(LnSegFmError, match=reason):
         take(tmp_path / "zoo")
+
+
+def test_two_configs_of_one_name_are_refused(tmp_path, take):
+    bundle(tmp_path / "zoo", transforms(RANGE))
+    (tmp_path / "zoo" / "configs" / "inference.yaml").write_text("network_def: {_target_: UNETR}")
+    with pytest.raises(LnSegFmError, match=r"inference\.json and inference\.yaml are configs of one name"):
+        take(tmp_path / "zoo")
+
+
+GROUPED: dict[str, Any] = {"norm_name": ["GROUP", {"num_groups": 2}], "act_name": ["GELU", {}]}
+DYN_UNET: dict[str, Any] = {
+    "_target_": "monai.networks.nets.DynUNet",
+    "spatial_dims": 3,
+    "in_channels": 1,
+    "out_channels": 3,
+    "kernel_size": [3, 3, 3],
+    "strides": [1, 2, 2],
+    "upsample_kernel_size": [2, 2],
+    "filters": [4, 6, 8],
+    **GROUPED,
+}
+
+
+def dyn_unet() -> nn.Module:
+    torch.manual_seed(0)
+    return DynUNet(**{key: value for key, value in DYN_UNET.items() if key != "_target_"}).eval()
+
+
+def test_of_a_dyn_unet_the_config_says_what_leaves_no_mark(tmp_path, take):
+    network = bundle(tmp_path / "zoo", transforms(RANGE), dyn_unet(), network_def=DYN_UNET)
+    stored = take(tmp_path / "zoo")
+    assert stored.source.form.startswith("MONAI DynUNet of a bundle")
+    assert not any("leaves no mark" in note for note in stored.notes)
+    first = read_model(Path("it")).first
+    ours = build_network(first, deep_supervision=False).eval()
+    ours.load_state_dict(first.weights)
+    image = torch.randn(1, 1, *ROI)
+    with torch.no_grad():
+        assert torch.equal(ours(image), network(image))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"strides": [2, 2, 2]}, {"act_name": "prelu"}, {"norm_name": "$make()"}, {"spatial_dims": 2}]
+)
+def test_a_dyn_unet_that_is_not_built_here_is_refused(changed, tmp_path, take):
+    bundle(tmp_path / "zoo", transforms(RANGE), dyn_unet(), network_def=DYN_UNET | changed)
+    with pytest.raises(LnSegFmError, match=r"its config builds DynUNet (with|for)"):
+        take(tmp_path / "zoo")
+
+
+def swin_unetr() -> nn.Module:
+    torch.manual_seed(0)
+    return SwinUNETR(in_channels=1, out_channels=3, **SWIN).eval()
+
+
+@pytest.mark.parametrize(
+    ("make", "target", "roi"),
+    [
+        pytest.param(swin_unetr, {"_target_": "SwinUNETR"}, [32, 32, 64], marks=pytest.mark.long),
+        (dyn_unet, DYN_UNET, ROI),
+    ],
+)
+def test_exported_it_predicts_in_stock_nnunet_what_it_does_here(make, target, roi, tmp_path, take, lnsegfm_here):
+    inferer = {"_target_": "SlidingWindowInferer", "roi_size": roi}
+    bundle(tmp_path / "zoo", transforms(RANGE), make(), network_def=target, inferer=inferer)
+    take(tmp_path / "zoo")
+    write_image(tmp_path / "in" / "case_0_0000.nii.gz", scene(50)[0])
+    words = ("predict", "it", tmp_path / "in", "--out", tmp_path / "here", "--device", "cpu", "--exact")
+    assert lnsegfm_here(*words).returncode == 0
+    export_model(Path("it"), "folder", tmp_path / "exported")
+    stock_predict_here(tmp_path / "exported", tmp_path / "in", tmp_path / "there")
+    here, there = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / side / "case_0.nii.gz"))) for side in ("here", "there")
+    )
+    assert len(np.unique(there)) > 1
+    np.testing.assert_array_equal(here, there)

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import ModelError
+from lnsegfm.models.importing.config_files import find_config
 from lnsegfm.models.importing.safetensors_io import read_tensors
 from lnsegfm.models.model_layout import CHECKPOINTS, model_folders
 from lnsegfm.weights.checkpoint import load_safely
 
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
-BUNDLE = (Path("configs/inference.json"), Path("configs/metadata.json"))
-"""What a MONAI bundle holds beside ``models/model.pt``."""
+BUNDLE_CONFIGS = ("inference", "metadata")
+"""What a MONAI bundle holds in ``configs`` beside ``models/model.pt``, in JSON or YAML."""
+HYPER_PARAMETERS = ("hyper_parameters", "hyperparameters")
+"""What an algorithm folder of Auto3DSeg holds in ``configs`` beside the folder of its weights."""
 DESCRIPTION = "model.json"
 """Beside ``*.safetensors`` of this program: what the model is besides its weights."""
 
@@ -87,14 +90,32 @@ def narrow_to_weights(source: ModelSource) -> ModelSource:
     if source.kind is not SourceKind.FOLDER or (source.place / DESCRIPTION).is_file() or model_folders(source.place):
         return source
     files = [file for file in sorted(source.place.rglob("*")) if file.suffix in WEIGHTS and file.is_file()]
-    files = [file for file in files if file.name == CHECKPOINTS[0] or _is_of_bundle(file)] or files
+    files = [file for file in files if file.name == CHECKPOINTS[0] or _is_main(file)] or files
     return replace(source, place=files[0], kind=_kind_of(files[0])) if len(files) == 1 else source
 
 
-def _is_of_bundle(file: Path) -> bool:
-    """Whether it is the main model of a MONAI bundle, which may hold others."""
-    root = file.parent.parent
-    return (file.parent.name, file.name) == ("models", "model.pt") and any((root / name).is_file() for name in BUNDLE)
+def configs_of_bundle(file: Path) -> Path | None:
+    """The folder of configs of the MONAI bundle whose weights a file holds; None where it is of none."""
+    configs = file.parent.parent / "configs"
+    return configs if file.parent.name == "models" and _has_config(configs, BUNDLE_CONFIGS) else None
+
+
+def configs_of_algorithm(file: Path) -> Path | None:
+    """The folder of configs of the Auto3DSeg algorithm whose weights a file holds; None where it is of none."""
+    configs = file.parent.parent / "configs"
+    in_place = re.fullmatch(r"model(_fold\d+)?", file.parent.name)
+    return configs if in_place and _has_config(configs, HYPER_PARAMETERS) else None
+
+
+def _has_config(folder: Path, stems: tuple[str, ...]) -> bool:
+    return any(find_config(folder, stem) is not None for stem in stems)
+
+
+def _is_main(file: Path) -> bool:
+    """Whether it is the main model of a MONAI bundle or an algorithm folder, which may hold others."""
+    if file.name == "model.pt":
+        return configs_of_bundle(file) is not None or configs_of_algorithm(file) is not None
+    return file.name == "best_metric_model.pt" and configs_of_algorithm(file) is not None
 
 
 def _kind_of(file: Path) -> SourceKind:

@@ -38,7 +38,13 @@ class MonaiTraining:
 
 
 def monai_plans(
-    source: ModelSource, options: ImportOptions, architecture: Mapping[str, Any], channels: int, known: MonaiTraining
+    source: ModelSource,
+    options: ImportOptions,
+    architecture: Mapping[str, Any],
+    channels: int,
+    known: MonaiTraining,
+    *,
+    squashed: bool = False,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Plans with MONAI's axes, and the names of the channels.
 
@@ -48,6 +54,7 @@ def monai_plans(
         architecture: The plans' entry of the network.
         channels: Of its input.
         known: What is known of the form.
+        squashed: The network takes intensities by a sigmoid, so the plans clip none that it tells apart.
 
     Raises:
         ConfigError: Spacing or intensities are neither said nor known; a patch that the network cannot take.
@@ -73,6 +80,7 @@ def monai_plans(
         channels=names,
         window_hu=window,
         axes=X_Y_Z,
+        squashed=squashed,
     )
     if options.window_hu is not None:  # which is refused where no channel is CT
         schemes = plans["configurations"][CONFIGURATION]["normalization_schemes"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lnsegfm.errors import ConfigError, ModelError
+from lnsegfm.models.importing.auto3dseg import read_algorithm
 from lnsegfm.models.importing.forms import (
     bare_weights as bare,
 )
@@ -78,20 +79,20 @@ FORMS: tuple[ModelForm, ...] = (
 
 
 def recognise(source: ModelSource, options: ImportOptions) -> RecognisedModel:
-    """Find the form of a source. What the configs of a MONAI bundle say need not be said by options.
+    """Find the form of a source. What the configs beside it say (MONAI bundle, Auto3DSeg) need not be said by options.
 
     Raises:
         ModelError: It is of none, or a bundle of a kind that is not read; the message says why.
         ConfigError: An option that the form has no use for.
     """
-    bundle = read_bundle(source)
+    bundle = read_bundle(source) or read_algorithm(source)
     if bundle is None:
         return _recognise(source, options, options.given)
     filled, notes = bundle.fill(options, source.path)
     found = _recognise(source, filled, options.given)
     return replace(
         found,
-        form=f"{found.form} of a bundle",
+        form=f"{found.form} of {'an' if bundle.kind[0] in 'AEIOU' else 'a'} {bundle.kind}",
         notes=(*found.notes, *notes),
         axes=bundle.axes or found.axes,
         citation=bundle.citation or found.citation,
@@ -118,4 +119,6 @@ def _recognise(source: ModelSource, options: ImportOptions, given: frozenset[str
         return found
     if source.kind is SourceKind.FOLDER:
         near.append("  single file of weights: there is none in it, or more than one.")
+        if next(source.place.rglob("*.ts"), None) is not None:
+            near.append("  TorchScript (.ts): it is a program that runs when it is loaded; give models/model.pt.")
     raise ModelError("\n".join([f"{source.path}: not a model in a form that is known.", *near]))

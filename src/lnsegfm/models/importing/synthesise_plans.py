@@ -11,6 +11,8 @@ from lnsegfm.models.planning import TrainingPreset, preset_plans
 from lnsegfm.models.plans import CONFIGURATION
 
 CT = "CT"
+SATURATED = (-9.5, 10.5)
+"""x whose sigmoid(2x - 1) is 2e-9, and 1 in single precision."""
 
 
 def synthesise_plans(
@@ -23,6 +25,7 @@ def synthesise_plans(
     schemes: Sequence[str] | None = None,
     window_hu: tuple[float, float] | None = None,
     axes: Sequence[int] = (0, 1, 2),
+    squashed: bool = False,
 ) -> dict[str, Any]:
     """Plans with one configuration, ``3d_fullres``.
 
@@ -34,6 +37,7 @@ def synthesise_plans(
         channels: Names of the channels.
         schemes: nnU-Net's normalisation of each; by the channels' names unless given.
         window_hu: Intensities that become 0 and 1 in a channel of CT; all else is clipped.
+        squashed: Clip only where sigmoid(2x - 1) of what became x is 0 or 1 in single precision.
         axes: Which axis of (z, y, x) is the network's first, second and third.
     """
     z_y_x = tuple(int(n) for n in patch_size)
@@ -44,7 +48,9 @@ def synthesise_plans(
     fingerprint = {
         "spacings": [spacing],
         "shapes_after_crop": [[z_y_x[axis] for axis in axes]],
-        "foreground_intensity_properties_per_channel": {str(i): _window(window_hu) for i in range(len(channels))},
+        "foreground_intensity_properties_per_channel": {
+            str(i): _window(window_hu, SATURATED if squashed else (0.0, 1.0)) for i in range(len(channels))
+        },
     }
     plans = preset_plans(preset, name, fingerprint, channels)
     plans["transpose_forward"] = list(axes)
@@ -57,17 +63,23 @@ def synthesise_plans(
     return plans
 
 
-def _window(window_hu: tuple[float, float] | None) -> dict[str, float]:
-    """Statistics with which nnU-Net's `CTNormalization` gives (clip(x, low, high) - low) / (high - low) exactly."""
+def _window(window_hu: tuple[float, float] | None, clipped: tuple[float, float]) -> dict[str, float]:
+    """Statistics with which nnU-Net's `CTNormalization` gives (clip(x) - low) / (high - low) exactly.
+
+    Args:
+        window_hu: Low and high.
+        clipped: What the lowest and the highest that x is clipped to become.
+    """
     low, high = window_hu or (0.0, 1.0)
+    lowest, highest = (low + share * (high - low) for share in clipped)
     return {
         "mean": float(low),
         "median": (low + high) / 2,
         "std": float(high - low),
-        "min": float(low),
-        "max": float(high),
-        "percentile_00_5": float(low),
-        "percentile_99_5": float(high),
+        "min": float(lowest),
+        "max": float(highest),
+        "percentile_00_5": float(lowest),
+        "percentile_99_5": float(highest),
     }
 
 

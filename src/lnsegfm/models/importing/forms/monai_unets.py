@@ -88,8 +88,9 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         raise ConfigError(unnamed_outputs(source.path, weights))
     require_labels(options.labels, source.path, weights)
     channels = int(arguments.pop("input_channels"))
+    squashed = arguments.get("intensities") is not None
     architecture = {"network_class_name": network.class_path, "arch_kwargs": arguments, "_kw_requires_import": []}
-    plans, names = monai_plans(source, options, architecture, channels, MonaiTraining(EXAMPLE))
+    plans, names = monai_plans(source, options, architecture, channels, MonaiTraining(EXAMPLE), squashed=squashed)
     checkpoint = Checkpoint(
         weights, CONFIGURATION, plans, synthesise_dataset_json(names, options.labels), STOCK_TRAINER, (0, 1, 2)
     )
