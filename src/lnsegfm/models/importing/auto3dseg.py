@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lnsegfm.datasets.labels import BACKGROUND, LabelMap
+from lnsegfm.datasets.label_tables import BACKGROUND
+from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError, ModelError
 from lnsegfm.models.importing.config_files import read_config
 from lnsegfm.models.importing.import_options import ImportOptions
