@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import ConfigError
 from lnsegfm.methods.method import Method
 from lnsegfm.methods.table import load_method
 from lnsegfm.models.model_folder import ModelChoice, read_model, read_models
@@ -19,6 +20,7 @@ from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.writers.writer_table import formats_named, refers_to_dicom
 from lnsegfm.progress import Progress
 from lnsegfm.recipe import DEFAULT_METHOD, Recipe, recipe_of
+from lnsegfm.spelling import nearest
 from lnsegfm.workflows import finetune as tuning
 from lnsegfm.workflows import pretrain as pretraining
 from lnsegfm.workflows.data_in_memory import keep_data
@@ -63,7 +65,8 @@ def finetune(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
         progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
-        recipe: Fields of `lnsegfm.Recipe`: ``shots``, ``draw``, ``iterations``, ``lr`` (a number or ``"auto"``),
+        recipe: Fields of `lnsegfm.Recipe`: ``shots`` (a number, or a list of names), ``draw``,
+            ``iterations``, ``lr`` (a number or ``"auto"``),
             ``warm_up``, ``seed``, ...; what is not given is the method's packaged recipe's.
 
     Raises:
@@ -73,6 +76,8 @@ def finetune(
     progress = progress or default_progress()
     if isinstance(method, str):
         method = load_method(method, recipe_of(method).texts())
+    if unknown := [name for name in recipe if name not in Recipe.__dataclass_fields__]:
+        raise ConfigError(f"Setting {unknown[0]}: not known. {nearest(unknown[0], Recipe.__dataclass_fields__)}")
     settled = Recipe(method=method.name, settings=method.settings(), **recipe)
     named = LabelMap.from_dataset_json(labels) if labels else None
     own = Path(plans) if plans is not None else None
@@ -100,25 +105,27 @@ def finetune(
 def pretrain(
     data: PathLike,
     out: PathLike,
-    training: PretrainSettings,
+    training: PretrainSettings | None = None,
     *,
     labels: dict[str, int] | LabelMap | None = None,
     allow_empty: bool = False,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> PretrainRun:
     """Train a base model; the same call continues one that was stopped.
 
     Args:
         data: Labelled scans: an nnU-Net raw dataset, or a folder with ``images/`` and ``labels/``.
         out: The run's folder.
-        training: How.
+        training: How; the defaults of `lnsegfm.PretrainSettings` unless given.
         labels: Name to value, where the data do not name their labels.
         allow_empty: Keep scans whose label is empty: they hold nothing.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         workers: Processes that make batches; the result does not depend on it.
         progress: Reported to; a bar in a notebook, nothing elsewhere unless given.
+        settings: Fields of `lnsegfm.PretrainSettings` that differ from ``training``: ``preset``, ``iterations``, ...
 
     Raises:
         LnSegFmError: Data or settings that cannot be used; its text says what to do.
@@ -130,7 +137,7 @@ def pretrain(
         return pretraining.pretrain(
             Path(data),
             Path(out),
-            training,
+            (training or PretrainSettings()).with_fields(**settings),
             labels=named,
             allow_empty=allow_empty,
             device=device,

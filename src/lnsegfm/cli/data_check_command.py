@@ -21,6 +21,7 @@ from lnsegfm.cli.shared_options import (
     print_json,
 )
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.messages import counted, printable
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def check(
         if html is not None:
             print(f"Page     {html}")
     errors = diagnosis.with_severity("error")
-    for finding in errors:
-        print(f"lnsegfm: {printable(str(finding))}", file=sys.stderr)
+    for line in grouped_lines(map(str, errors)):
+        print(f"lnsegfm: {printable(line)}", file=sys.stderr)
     if errors:
         raise typer.Exit(2)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lnsegfm.cli.shared_options import AsJson, KeepLabels, Labels, Merge, pairs, print_json, require_folder
+from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def evaluate(
             print(f"Report   {out / PAGE}")
         print(NOTICE)
     failures = (*evaluation.failures, *(other.failures if other is not None else ()))
-    for line in (*_notes(evaluation), *_trained_on(predictions, evaluation), *failures):
+    for line in (*_notes(evaluation), *_trained_on(predictions, evaluation), *grouped_lines(failures)):
         print(f"lnsegfm: {line}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)

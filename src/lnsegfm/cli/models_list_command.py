@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lnsegfm.cli.fact_lines import fact_lines
 from lnsegfm.cli.shared_options import AsJson, print_json
 from lnsegfm.spelling import normalise_name
 
@@ -115,15 +116,9 @@ def show(
 
 def _print_card(card: ModelCard, stored: Stored | None, folder: Path) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(overflow="fold")  # an address is shown whole
-    for what, text in (*_facts(card), *_stored_facts(stored, folder)):
-        table.add_row(what, escape(text))
-    Console().print(table)
+    for line in fact_lines([*_facts(card), *_stored_facts(stored, folder)], Console().width):
+        print(line)
 
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
@@ -137,7 +132,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         ("channels", ", ".join(card.channels or ()) or unknown),
         ("spacing mm (z, y, x)", " x ".join(f"{axis:.4g}" for axis in card.spacing_mm or ()) or unknown),
         *([("axes", card.axes)] if card.axes else []),
-        *((f"reported: {f.what}", f"{f.value:g} {f.unit} ({f.source})") for f in card.figures),
+        *(("reported", f"{f.what}: {f.value:g} {f.unit} ({f.source})") for f in card.figures),
         ("licence", card.licence),
         ("cite", card.citation or unknown),
         ("sources", "\n".join(card.sources) or unknown),

@@ -26,6 +26,7 @@ from lnsegfm.cli.shared_options import (
     require_folder,
 )
 from lnsegfm.errors import ConfigError
+from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions, Thinning
 from lnsegfm.imaging.dicom.rtstruct_profiles import PROFILES as RTSTRUCT_PROFILES
 from lnsegfm.inference.speed_presets import PRESETS
@@ -235,7 +236,7 @@ def predict(
         for case, note in done.notes:
             print(printable(f"{case}: {note}"))
         print("Not for clinical use.")
-    for failure in done.failed:
-        print(f"lnsegfm: {printable(str(failure))}", file=sys.stderr)
+    for line in grouped_lines(map(str, done.failed)):
+        print(f"lnsegfm: {printable(line)}", file=sys.stderr)
     if done.failed:
         raise typer.Exit(1 if done.done or done.skipped else 2)

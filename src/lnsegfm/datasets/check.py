@@ -14,6 +14,7 @@ from lnsegfm.datasets.doubtful_labels import doubtful_labels
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.datasets.unlabelled import UNLABELLED
 from lnsegfm.errors import DataError
+from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_error import ImageError
@@ -129,7 +130,7 @@ def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> Dat
     """
     checked = examine(dataset, progress=progress)
     if checked.problems:
-        raise DataError(*map(str, checked.problems))
+        raise DataError(*grouped_lines(map(str, checked.problems)))
     if progress is not None:
         for line in (line for case in checked.cases for line in case.notes):
             progress.stage(line)

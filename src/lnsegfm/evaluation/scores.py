@@ -110,7 +110,7 @@ class DoubtfulLabel:
         return {"cases": list(self.cases), "of": self.of, **nan_to_none(figures)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores of many cases.
 
@@ -197,6 +197,16 @@ class Evaluation:
         scores = [case.labels[label].froc for case in self.cases if case.labels[label].annotated]
         counted = [score for score in scores if score is not None]
         return froc_curve(counted, iou) if len(counted) == len(scores) and scores else ()
+
+    def __repr__(self) -> str:
+        """Cases and mean Dice by label, in a line: the scores are many pages."""
+        by_label = {label: [c.value("dice", label) for c in self.cases] for label in self.rows}
+        defined = {label: [dice for dice in found if not math.isnan(dice)] for label, found in by_label.items()}
+        means = {label: f"Dice {statistics.fmean(of):.3f}" if of else "no Dice" for label, of in defined.items()}
+        dice = ", ".join(f"{label} {mean}" for label, mean in list(means.items())[:3])
+        dice += f", ... ({len(means)} rows)" if len(means) > 3 else ""
+        failed = f", {counted(len(self.failures), 'failure')}" if self.failures else ""
+        return f"Evaluation({counted(len(self.cases), 'case')}{failed}: {dice})"
 
     def _repr_html_(self) -> str:
         summary, several = self.summary(), len(self.labels.names) > 1

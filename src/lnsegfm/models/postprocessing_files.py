@@ -63,8 +63,8 @@ def postprocessing_lines(folder: Path) -> tuple[str, ...]:
     Raises:
         ModelError: As `read_postprocessing`.
     """
-    covered = LabelMap.of_model(read_json(folder / "dataset.json")).covered
-    return read_postprocessing(folder).lines(covered)
+    rules = read_postprocessing(folder)
+    return rules.lines(LabelMap.of_model(read_json(folder / "dataset.json")).covered) if rules else ()
 
 
 def as_stock(postprocessing: Postprocessing) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.case_choice import CaseChoice, Cases
+from lnsegfm.datasets.case_choice import CaseChoice, Cases, number_or_cases
 from lnsegfm.datasets.check import require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.label_choice import LabelChoice
@@ -37,6 +37,7 @@ from lnsegfm.nnunet.mirroring import SWAP, settle_mirroring
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress
+from lnsegfm.spelling import nearest
 from lnsegfm.storage import content_hash, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.workflows.known_cases import training_on
@@ -96,6 +97,10 @@ class PretrainSettings:
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
         object.__setattr__(self, "mirror", require_mirror(self.mirror))
+        for name in ("cases", "exclude"):  # lists too, from Python
+            object.__setattr__(self, name, number_or_cases(getattr(self, name), f"--{name}"))
+        object.__setattr__(self, "keep_labels", tuple(self.keep_labels))
+        object.__setattr__(self, "plans", Path(self.plans) if self.plans is not None else None)
         for name in ("iterations", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -115,6 +120,17 @@ class PretrainSettings:
                 raise ConfigError(f"gpu-memory {self.gpu_memory_gb}: it must be above 0 GB.")
             if self.plans is not None or self.preset != DEFAULT:
                 raise ConfigError("--gpu-memory: the plans are fixed already. Use it with --preset default.")
+
+    def with_fields(self, **fields: Any) -> PretrainSettings:
+        """The same with some fields changed.
+
+        Raises:
+            ConfigError: A name that is no field, or as the class.
+        """
+        known = self.__dataclass_fields__
+        if unknown := [name for name in fields if name not in known]:
+            raise ConfigError(f"Setting {unknown[0]}: not known. {nearest(unknown[0], known)}")
+        return replace(self, **fields)
 
     def recipe(self) -> tuple[Full, float, int]:
         """Method, learning rate and iterations."""
