@@ -14,10 +14,12 @@ from lnsegfm.cli.shared_options import (
     AllowEmpty,
     AsJson,
     Labels,
+    ModelAxes,
     PairByGeometry,
     ResampleUneven,
     SeriesSelectors,
     Straighten,
+    pairs,
     print_json,
 )
 from lnsegfm.errors import ConfigError, DataError
@@ -25,6 +27,7 @@ from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.messages import counted, printable
 
 if TYPE_CHECKING:
+    from lnsegfm.datasets.check import DatasetCheck
     from lnsegfm.datasets.dataset import Dataset
     from lnsegfm.datasets.doctor import Diagnosis, Finding
     from lnsegfm.progress import Progress
@@ -40,6 +43,20 @@ def check(
             "of DICOM."
         ),
     ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="A base that the data are meant for: what finetune would refuse with it, and what it knows of the "
+            "data. A model folder, the folder of a run, or a name."
+        ),
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="THEIRS=OURS", help="A label of the base that the data know by another name; repeat."
+        ),
+    ] = None,
+    model_axes: ModelAxes = None,
     label: Labels = None,
     allow_empty: AllowEmpty = False,
     roi: Annotated[
@@ -76,7 +93,9 @@ def check(
     from lnsegfm.cli.console import console
 
     record = None
-    dataset = _dataset(data, label or [], allow_empty)
+    if model is None and (map_ or model_axes):
+        raise ConfigError(f"{'--map' if map_ else '--model-axes'}: it says something of a base. Name it with --model.")
+    dataset = _dataset(data, label or [], allow_empty, model)
     if fix and out is not None:
         from lnsegfm.datasets.doctor import require_fixable, write_fixed_copy
 
@@ -88,6 +107,11 @@ def check(
             tuple(roi or ()), tuple(series or ()), accept_automatic, pair_by_geometry, straighten, resample_uneven
         )
         diagnosis = _diagnosed(data, dataset, tree, progress)
+        if model is not None and diagnosis.checked is not None:
+            progress.stage(f"Checking it with {model}")
+            diagnosis = diagnosis.with_findings(
+                _with_base(data, model, diagnosis.checked, label or [], allow_empty, map_ or [], model_axes)
+            )
         if fix and out is not None and dataset is not None:
             progress.stage("Writing the fixed copy")
             record = write_fixed_copy(dataset, diagnosis, fix, out, progress=progress)
@@ -120,13 +144,49 @@ def _require_place(html: Path, data: Path) -> None:
         raise ConfigError(f"--html {html}: it lies in the data, which is only read. Name a file elsewhere.")
 
 
-def _dataset(data: Path, label: list[str], allow_empty: bool) -> Dataset | None:
-    """The dataset in a folder; None where it is no dataset's folder, and so may hold DICOM."""
+def _with_base(
+    data: Path,
+    model: Path,
+    checked: DatasetCheck,
+    label: list[str],
+    allow_empty: bool,
+    names: list[str],
+    axes: str | None,
+) -> list[Finding]:
+    from lnsegfm.datasets.labels import LabelMap
+    from lnsegfm.workflows.base_check import check_with_base  # torch and nnU-Net load only now
+
+    return check_with_base(
+        data,
+        model,
+        checked,
+        labels=LabelMap.from_options(label),
+        allow_empty=allow_empty,
+        label_names=pairs(names, "--map", "lymph_node=node"),
+        model_axes=axes,
+    )
+
+
+def _dataset(data: Path, label: list[str], allow_empty: bool, model: Path | None = None) -> Dataset | None:
+    """The dataset in a folder; None where it is no dataset's folder, and so may hold DICOM.
+
+    Where neither the data nor the options name its labels, they are the model's, as in a fine-tuning.
+    """
     from lnsegfm.datasets.dataset import open_dataset
     from lnsegfm.datasets.labels import LabelMap
 
     if data.is_dir() and any((data / name).exists() for name in ("dataset.json", "imagesTr", "images", "labels")):
-        return open_dataset(data, LabelMap.from_options(label), allow_empty=allow_empty)
+        default = None
+        if model is not None:
+            from lnsegfm.models.model_folder import read_model
+
+            base = read_model(model, whole=False)
+            default = None if base.covers else base.mask_labels
+        return open_dataset(data, LabelMap.from_options(label), default_labels=default, allow_empty=allow_empty)
+    if model is not None and data.exists():
+        raise ConfigError(
+            f"--model {model}: a base takes a dataset, and {data} is none. Convert it first: lnsegfm data convert."
+        )
     if not data.exists():
         raise DataError(f"{data}: no such file or folder. Give a dataset, or a folder tree or zip of DICOM.")
     return None

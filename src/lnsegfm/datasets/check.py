@@ -120,15 +120,18 @@ def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem
     return list(examine(dataset, progress=progress).problems)
 
 
-def require_usable(dataset: Dataset, *, progress: Progress | None = None) -> DatasetCheck:
+def require_usable(
+    dataset: Dataset, *, progress: Progress | None = None, checked: DatasetCheck | None = None
+) -> DatasetCheck:
     """Check a dataset before anything runs.
 
-    Notes on files that are read nevertheless go to ``progress``, and the scans that hold nothing, by name.
+    Notes on files that are read nevertheless go to ``progress``, and the scans that hold nothing, by name. A check that
+    was made already is taken as it is.
 
     Raises:
         DataError: Something is wrong; one line for each thing.
     """
-    checked = examine(dataset, progress=progress)
+    checked = checked or examine(dataset, progress=progress)
     if checked.problems:
         raise DataError(*grouped_lines(map(str, checked.problems)))
     if progress is not None:

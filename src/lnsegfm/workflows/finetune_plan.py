@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.check import require_usable
+from lnsegfm.datasets.check import DatasetCheck, require_usable
 from lnsegfm.datasets.dataset import Dataset, open_dataset
 from lnsegfm.datasets.label_tables import BACKGROUND
 from lnsegfm.datasets.labels import LabelMap, require_same_spelling
@@ -113,6 +113,7 @@ def plan(
     plans: Path | None = None,
     source_data: Path | None = None,
     choice: ModelChoice = ModelChoice(),  # noqa: B008 - frozen
+    checked: DatasetCheck | None = None,
     progress: Progress | None = None,
 ) -> FinetunePlan:
     """Check data, base and settings, and settle what will be done. Nothing is written.
@@ -126,6 +127,7 @@ def plan(
         plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
         source_data: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
         choice: Which model, where ``model`` holds several.
+        checked: The check of the data, where it was made already.
         progress: Where progress is reported.
 
     Raises:
@@ -151,7 +153,7 @@ def plan(
     dataset = dataset.with_cases(recipe.choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     _require_mapped(recipe, dataset, base)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    checked = require_usable(dataset, progress=progress)
+    checked = require_usable(dataset, progress=progress, checked=checked)
     split = recipe.choice.split([case.name for case in dataset.labelled], dataset.subjects)
     before = base.trained_scans
     known = KnownCases(bool(before), before.among(checked.scan_hashes, dataset.subjects).within(split.held_out))

@@ -8,11 +8,16 @@ from pathlib import Path
 import lnsegfm.datasets.check
 import lnsegfm.datasets.doctor
 import lnsegfm.imaging
+import lnsegfm.workflows.base_check
 from lnsegfm.datasets.doctor import FIXES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text(encoding="utf-8")
 IMAGES = tuple(Path(lnsegfm.imaging.__file__).parent.glob("*.py"))
-SOURCES = (Path(lnsegfm.datasets.check.__file__), *Path(lnsegfm.datasets.doctor.__file__).parent.glob("*.py"))
+SOURCES = (
+    Path(lnsegfm.datasets.check.__file__),
+    Path(lnsegfm.workflows.base_check.__file__),
+    *Path(lnsegfm.datasets.doctor.__file__).parent.glob("*.py"),
+)
 KIND = re.compile(
     r'(?:Finding|from_sentence)\(\s*"([a-z-]+)"|\bkind = "([a-z-]+)"|Problem\([^)]*?"([a-z-]+)"\)', re.DOTALL
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Diagnosis:
         cases: The cases, in the order of the source.
         facts: What the source is, for tables and JSON.
         dicom: It is DICOM, in which names of files and folders may hold a patient's.
+        checked: Of a dataset the check that precedes a training.
     """
 
     source: Path
@@ -70,6 +71,11 @@ class Diagnosis:
     cases: tuple[DiagnosedCase, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     dicom: bool = False
+    checked: DatasetCheck | None = None
+
+    def with_findings(self, further: Sequence[Finding]) -> Diagnosis:
+        """The diagnosis with further findings."""
+        return replace(self, findings=ordered([*self.findings, *further]))
 
     def with_severity(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings of one severity."""
@@ -119,6 +125,7 @@ def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis
             for case in dataset.cases
         ),
         _facts(dataset, checked),
+        checked=checked,
     )
 
 
