@@ -109,3 +109,11 @@ def test_an_option_is_a_number_names_or_a_file(tmp_path):
     assert number_or_cases(None, "--shots") is None
     with pytest.raises(ConfigError, match="names no case"):
         cases_named(",", "--exclude")
+
+
+def test_a_table_with_a_header_is_a_list_of_names(tmp_path):
+    file = tmp_path / "shots.csv"
+    file.write_bytes(b"\xef\xbb\xbfCase\r\ncase_1\r\ncase_4\r\n")  # as a spreadsheet writes it
+    assert cases_named(str(file), "--shots") == ("case_1", "case_4")
+    file.write_text("case\n")
+    assert cases_named(str(file), "--shots") == ("case",)

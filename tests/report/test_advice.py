@@ -112,6 +112,16 @@ def test_exchanged_sides(swapped, found):
     assert not found or "lies on the side of Parotid_R" in given[0].sentence
 
 
+def test_sides_that_changed_places_with_the_flip_already_leave_the_references():
+    record = RECORD | {"recipe": RECORD["recipe"] | {"mirror": "swap"}}
+    measured = {"Parotid_L": LabelMeasure((10.0, 10.0, 10.0), ("Parotid_R", 0.7))}
+
+    (one, *_) = advice(record, judged(label="Parotid_L"), "run", measured)
+
+    assert one.sentence.endswith("Check the references.")
+    assert one.command == "lnsegfm data check 'our data'"
+
+
 def test_nothing_held_out_leaves_one_advice():
     (one,) = advice(RECORD, None, "run")
 

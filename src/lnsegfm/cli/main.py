@@ -30,6 +30,7 @@ from lnsegfm.cli.models_postprocess_command import postprocess
 from lnsegfm.cli.models_pull_command import pull
 from lnsegfm.cli.models_remove_command import remove
 from lnsegfm.cli.models_verify_command import verify
+from lnsegfm.cli.out_of_memory import memory_line
 from lnsegfm.cli.plugin_commands import ProgramGroup
 from lnsegfm.cli.predict_command import predict
 from lnsegfm.cli.presets_command import presets
@@ -142,4 +143,9 @@ def main() -> None:
             sys.exit(130)
         for line in str(error).splitlines():
             print(f"lnsegfm: {printable(line)}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:  # torch's errors of memory are RuntimeErrors
+        if (said := memory_line(error)) is None:
+            raise
+        print(f"lnsegfm: {said}", file=sys.stderr)
         sys.exit(2)

@@ -109,7 +109,7 @@ class CaseChoice:
 
 
 def cases_named(text: str, option: str) -> Cases:
-    """Names of cases from an option: separated by commas, or a text file with one in each line.
+    """Names of cases from an option: separated by commas, or a text file, one a line (a header ``case`` is skipped).
 
     Args:
         text: What was given.
@@ -125,6 +125,7 @@ def cases_named(text: str, option: str) -> Cases:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{option} {text}: it cannot be read ({error}). Write a name in each line.") from None
         names = [line.partition("#")[0].strip() for line in lines]
+        names = names[1:] if len(names) > 1 and names[0].lower() == "case" else names
     else:
         names = [name.strip() for name in text.split(",")]
     found = tuple(name for name in names if name)

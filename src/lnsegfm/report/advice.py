@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,10 +109,12 @@ def _sides(
         if measure.swapped is None or not measure.swapped[1] > dice + comparison.smallest_difference:
             continue
         other, swapped = measure.swapped
+        found = f"{label} lies on the side of {other}: its Dice is {dice:.2f}, against the reference of {other} "
+        if record["recipe"].get("mirror") == "swap":  # tried already: what is left are the references
+            data = shlex.quote(str(record["data"]["folder"]))
+            return [Advice("sides", f"{found}{swapped:.2f}. Check the references.", f"lnsegfm data check {data}")]
         sentence = (
-            f"{label} lies on the side of {other}: its Dice is {dice:.2f}, against the reference of {other} "
-            f"{swapped:.2f}. Let left and right labels change places with the flip, and check the "
-            "references."
+            f"{found}{swapped:.2f}. Let left and right labels change places with the flip, and check the references."
         )
         return [Advice("sides", sentence, finetune_command(record, next_folder(folder, "sides"), mirror="swap"))]
     return []
