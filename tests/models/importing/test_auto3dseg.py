@@ -98,6 +98,8 @@ def test_a_segresnet_folder_needs_no_option_and_its_logits_are_monais(name, tmp_
     stored = take(tmp_path / "segresnet_0")
     assert stored.source.form.startswith("MONAI SegResNetDS of an Auto3DSeg folder, 3d_fullres, SegResNetDS, 1 channel")
     assert stored.card.spacing_mm == (2.0, 1.0, 1.0)
+    (tmp_path / "segresnet_0" / "configs" / name).write_text(yaml.safe_dump(HYPER | {"fold": 1}))
+    assert take(tmp_path / "segresnet_0", "other").source.sha256 != stored.source.sha256
     model = read_model(Path("it"))
     assert model.axes == "RAS"
     assert dict(model.labels.names) == {"tumor": 1, "node": 2}

@@ -77,7 +77,9 @@ def test_it_is_adapted(make, method, tmp_path, take):
 
 def test_what_the_weights_do_not_tell_is_asked_for(tmp_path, take):
     file = saved(dyn_unet(), tmp_path / "model.pt")
-    with pytest.raises(LnSegFmError, match="have 3 outputs, background included, and nothing names them"):
+    with pytest.raises(
+        LnSegFmError, match=r"have 3 outputs, background included, and nothing names them\. Give --label"
+    ):
         take(file, **SAID)
     with pytest.raises(LnSegFmError, match=r"Give --spacing Z Y X and --window LOW HIGH\."):
         take(file, **LABELS)

@@ -16,7 +16,7 @@ from typing import Any
 from lnsegfm.datasets.label_tables import BACKGROUND
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError, ModelError
-from lnsegfm.models.importing.config_files import read_config
+from lnsegfm.models.importing.config_files import config_files, read_config
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import HYPER_PARAMETERS, ModelSource, SourceKind, configs_of_algorithm
 from lnsegfm.models.importing.monai_bundle import MonaiBundle
@@ -79,6 +79,7 @@ def read_algorithm(source: ModelSource) -> MonaiBundle | None:
         unreadable=unreadable,
         citation=None,
         kind="Auto3DSeg folder",
+        files=config_files(folder, *HYPER_PARAMETERS, *FURTHER),
     )
 
 

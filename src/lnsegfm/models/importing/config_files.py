@@ -30,6 +30,15 @@ def find_config(folder: Path, *stems: str) -> Path | None:
     return files[0] if files else None
 
 
+def config_files(folder: Path, *stems: str) -> tuple[Path, ...]:
+    """The configs of these names that are there.
+
+    Raises:
+        ModelError: There are several of one name.
+    """
+    return tuple(file for stem in stems if (file := find_config(folder, stem)) is not None)
+
+
 def read_config(folder: Path, *stems: str) -> dict[str, Any]:
     """The table that a config holds; empty where there is none, or it holds none.
 

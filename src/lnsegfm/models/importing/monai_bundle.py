@@ -14,7 +14,7 @@ from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError, ModelError
-from lnsegfm.models.importing.config_files import read_config
+from lnsegfm.models.importing.config_files import config_files, read_config
 from lnsegfm.models.importing.import_options import ImportOptions
 from lnsegfm.models.importing.model_source import BUNDLE_CONFIGS, ModelSource, SourceKind, configs_of_bundle
 from lnsegfm.models.importing.monai_config import (
@@ -40,6 +40,7 @@ class MonaiBundle:
         unreadable: Its transforms of intensities that plans cannot state.
         citation: Its references.
         kind: What it is, for people.
+        files: Its configs.
     """
 
     said: ImportOptions
@@ -47,6 +48,7 @@ class MonaiBundle:
     unreadable: tuple[str, ...]
     citation: str | None
     kind: str = "bundle"
+    files: tuple[Path, ...] = ()
 
     def fill(self, options: ImportOptions, path: Path) -> tuple[ImportOptions, tuple[str, ...]]:
         """Options with what the bundle says where the user does not, and the notes on them.
@@ -105,7 +107,11 @@ def read_bundle(source: ModelSource) -> MonaiBundle | None:
     citation = "; ".join(str(each) for each in cited)[:1000] if isinstance(cited, list) and cited else None
     axes = argument_of(config, transforms, "Orientationd", "axcodes")
     return MonaiBundle(
-        said=said, axes=axes_code(axes, source.path) if axes else None, unreadable=unreadable, citation=citation
+        said=said,
+        axes=axes_code(axes, source.path) if axes else None,
+        unreadable=unreadable,
+        citation=citation,
+        files=config_files(folder, *BUNDLE_CONFIGS),
     )
 
 

@@ -93,6 +93,7 @@ def recognise(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     return replace(
         found,
         form=f"{found.form} of {'an' if bundle.kind[0] in 'AEIOU' else 'a'} {bundle.kind}",
+        files=(*found.files, *bundle.files),
         notes=(*found.notes, *notes),
         axes=bundle.axes or found.axes,
         citation=bundle.citation or found.citation,

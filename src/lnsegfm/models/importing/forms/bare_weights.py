@@ -119,14 +119,20 @@ def _description(
     raise ConfigError(unnamed_outputs(source.path, weights))
 
 
-def unnamed_outputs(path: Path, weights: Mapping[str, Tensor]) -> str:
-    """One line that says how many outputs weights have and how to name them."""
+def unnamed_outputs(path: Path, weights: Mapping[str, Tensor], *, by_label_alone: bool = False) -> str:
+    """One line that says how many outputs weights have and how to name them.
+
+    Args:
+        path: What is imported.
+        weights: Its state dict.
+        by_label_alone: The form takes no ``dataset.json``.
+    """
     heads = outputs(weights)
     number = f"{heads} outputs, background included" if heads else "outputs"
     each = f"each of the {heads - 1} labels" if heads else "each label"
     return (
         f"{path}: its weights have {number}, and nothing names them. "
-        f"Give --dataset-json FILE, or --label NAME=VALUE for {each}."
+        f"Give {'' if by_label_alone else '--dataset-json FILE, or '}--label NAME=VALUE for {each}."
     )
 
 

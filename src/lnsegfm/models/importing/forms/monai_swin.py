@@ -44,7 +44,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         raise NotThisForm
     architecture = swin_architecture(weights)
     if options.labels is None:
-        raise ConfigError(unnamed_outputs(source.path, weights))
+        raise ConfigError(unnamed_outputs(source.path, weights, by_label_alone=True))
     require_labels(options.labels, source.path, weights)
     plans, channels = _plans(source, options, architecture, weights)
     checkpoint = Checkpoint(

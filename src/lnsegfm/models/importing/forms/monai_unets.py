@@ -85,7 +85,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     except ModelError as error:
         raise ModelError(f"{source.path}: {error}") from None
     if options.labels is None:
-        raise ConfigError(unnamed_outputs(source.path, weights))
+        raise ConfigError(unnamed_outputs(source.path, weights, by_label_alone=True))
     require_labels(options.labels, source.path, weights)
     channels = int(arguments.pop("input_channels"))
     squashed = arguments.get("intensities") is not None

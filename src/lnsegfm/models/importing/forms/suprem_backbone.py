@@ -63,7 +63,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     if kind not in (GENESIS_UNET, SEGRESNET) or _is_backbone(source, weights, options):
         raise NotThisForm
     if options.labels is None:
-        raise ConfigError(unnamed_outputs(source.path, weights))
+        raise ConfigError(unnamed_outputs(source.path, weights, by_label_alone=True))
     require_labels(options.labels, source.path, weights)
     architecture, channels = _architecture(kind, weights)
     plans, names = monai_plans(source, options, architecture, channels, MonaiTraining(EXAMPLE))
