@@ -122,6 +122,12 @@ def test_sides_that_changed_places_with_the_flip_already_leave_the_references():
     assert one.command == "lnsegfm data check 'our data'"
 
 
+def test_a_command_keeps_empty_scans_where_the_run_did():
+    (one,) = advice(RECORD | {"data": RECORD["data"] | {"allow_empty": True}}, judged(0.6, 2.0), "run")
+
+    assert one.command.endswith(" --allow-empty")
+
+
 def test_nothing_held_out_leaves_one_advice():
     (one,) = advice(RECORD, None, "run")
 

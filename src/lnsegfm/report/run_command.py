@@ -55,6 +55,8 @@ def finetune_command(record: Mapping[str, Any], out: str, **changes: Any) -> str
         words += ["--merge", f"{name}={'+'.join(parts)}"]
     if recipe.get("mirroring") is False:
         words.append("--no-mirroring")
+    if record["data"].get("allow_empty"):
+        words.append("--allow-empty")
     return shlex.join(words)
 
 

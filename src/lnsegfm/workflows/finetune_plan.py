@@ -77,7 +77,11 @@ class FinetunePlan(TrainingPlan):
             "identity": self.identity,
             "recipe": self.recipe.to_json() | {"settings": self.method.settings()},
             "base": self.base_terms(),
-            "data": {"folder": str(self.data.root), **self.data.labels.to_record()},
+            "data": {
+                "folder": str(self.data.root),
+                **self.data.labels.to_record(),
+                **({"allow_empty": True} if self.data.allow_empty else {}),
+            },
             "labels_from": self.data.labels_from,
             "shots": list(self.split.shots),
             "held_out": list(self.split.held_out),
