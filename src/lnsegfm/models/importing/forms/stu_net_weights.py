@@ -48,7 +48,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
     where, found = str(source.path), arguments_of(weights)
     architecture = stu_architecture(weights, [[1, 1, 1]] + [[2, 2, 2]] * (len(found["features_per_stage"]) - 1))
     if options.labels is None:
-        raise ConfigError(unnamed_outputs(source.path, weights))
+        raise ConfigError(unnamed_outputs(source.path, weights, by_label_alone=True))
     require_labels(options.labels, source.path, weights)
     channels = input_channels(options, found["input_channels"], CT, where)
     patch = options.patch_size or PATCH
