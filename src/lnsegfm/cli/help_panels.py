@@ -44,6 +44,7 @@ PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "Labels": _LABELS,
         "Training": (
             "--lr",
+            "--time-limit",
             *_NETWORK_INPUT,
             "--plans",
             "--mirror",

@@ -55,7 +55,7 @@ def tile_seconds(start: Checkpoint, device: str, clock: Clock) -> float | None:
 
 
 def count_tiles(start: Checkpoint, cases: Iterable[Case], step: float = 0.5) -> int:
-    """Tiles of scans as they are stored: what is cropped away, or is air and asked once, counts as well.
+    """Tiles of scans as they are stored: what is cropped away, or is air and evaluated once, counts as well.
 
     Args:
         start: Plans of the model.
