@@ -117,7 +117,7 @@ class TimePlan:
 
 
 class TimedProgress(Progress):
-    """Passes on what it is told, and says how long the work takes once its first steps were measured.
+    """Passes on what is reported to it, and says how long the work takes once its first steps were measured.
 
     Args:
         progress: Reported to.

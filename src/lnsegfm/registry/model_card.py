@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    Tag,
+    ValidationError,
+)
 
 from lnsegfm.errors import ModelError
 from lnsegfm.registry.home import NAME, NAME_RULE
@@ -182,6 +192,12 @@ class Figure(Record):
 
 
 LabelValue = Annotated[int, Field(ge=0)]
+_ONE, _SEVERAL = "of one value", "of several values"
+Covered = Annotated[
+    Annotated[LabelValue, Tag(_ONE)] | Annotated[tuple[LabelValue, ...], Field(min_length=2), Tag(_SEVERAL)],
+    Discriminator(lambda value: _SEVERAL if isinstance(value, list | tuple) else _ONE),
+]
+"""A label's value, or those that a region covers."""
 
 
 class ModelCard(Record):
@@ -212,7 +228,7 @@ class ModelCard(Record):
     title: Text
     architecture: Architecture
     task: Text
-    labels: dict[Text, LabelValue | Annotated[tuple[LabelValue, ...], Field(min_length=2)]] | None = None
+    labels: dict[Text, Covered] | None = None
     channels: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres] | None = None
     axes: AxisCode | None = None
@@ -269,7 +285,7 @@ def read(kind: type[R], content: Any, where: str) -> R:
 
 
 def _field(place: tuple[int | str, ...]) -> str:
-    kinds = {"https", "huggingface", "file", "by-hand"}  # the union's branch is no part of the file
+    kinds = {"https", "huggingface", "file", "by-hand", _ONE, _SEVERAL}  # the union's branch is no part of the file
     parts = [text if (text := str(part)).isprintable() else repr(text) for part in place if part not in kinds]
     return "field " + ".".join(parts) if parts else "the whole"
 

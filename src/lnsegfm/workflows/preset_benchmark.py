@@ -86,7 +86,7 @@ def benchmark_presets(
         run: The folder of a finished ``lnsegfm finetune``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: Where progress is reported.
-        clock: Seconds of a clock that never goes back, by which the time that is left is told.
+        clock: Seconds of a clock that never goes back, by which the time that is left is measured.
 
     Returns:
         The content of ``presets.json`` in the model's folder.
