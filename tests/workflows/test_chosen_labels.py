@@ -11,8 +11,18 @@ import pytest
 from lnsegfm.evaluation.evaluation_files import read_evaluation
 from lnsegfm.imaging.files import read_mask, write_mask
 from lnsegfm.models.model_folder import read_model
+from lnsegfm.progress import Progress
 from lnsegfm.workflows.finetune import finetune
 from lnsegfm.workflows.finetune_plan import plan
+
+
+class Noted(Progress):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.said.append(text)
+
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,6 +59,18 @@ def test_a_run_on_merged_labels_is_that_on_merged_masks(world, sides, tmp_path, 
     scored = lnsegfm_here("evaluate", merged.folder / "predictions" / "adapted", sides / "labelsTr", *words)
     by_case = {case["case"]: case["labels"]["node"]["dice"] for case in json.loads(scored.stdout)["cases"]}
     assert [by_case[case] for case in merged.record["held_out"]] == dice(merged)
+
+
+def test_a_label_that_no_shot_holds_is_said_not_to_be_learned(world, sides):
+    file = sides / "labelsTr" / "case_1.nii.gz"
+    mask, grid = read_mask(file)
+    write_mask(file, (mask > 0).astype(mask.dtype), grid)  # all of it left
+    noted = Noted()
+    plan(sides, world.base, world.recipe(shots="case_1"), progress=noted)
+    assert "Not learned: no shot holds right, other. Choose other --shots, or leave it out by --keep-labels." in noted.said
+    noted.said.clear()
+    plan(sides, world.base, world.recipe(shots="case_0,case_1,case_2"), progress=noted)
+    assert not [line for line in noted.said if line.startswith("Not learned")]
 
 
 def test_masks_that_have_the_parts_are_merged_too(sides, tmp_path, lnsegfm_here):

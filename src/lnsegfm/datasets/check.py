@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,16 @@ class DatasetCheck:
     def empty(self) -> tuple[str, ...]:
         """Names of the cases whose labels hold nothing."""
         return tuple(case.case for case in self.cases if case.empty)
+
+    def lacking(self, labels: LabelMap, names: Collection[str]) -> tuple[str, ...]:
+        """The labels that none of some cases holds.
+
+        Args:
+            labels: Of the dataset.
+            names: The cases.
+        """
+        held = {value for case in self.cases if case.case in names for value in case.values}
+        return tuple(name for name, values in labels.covered.items() if held.isdisjoint(values))
 
     @property
     def scan_hashes(self) -> dict[str, str]:

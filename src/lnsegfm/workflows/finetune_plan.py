@@ -34,7 +34,7 @@ from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import load_weights
 from lnsegfm.weights.transfer import Transfer, transfer
 from lnsegfm.workflows.held_out_comparison import open_source_data
-from lnsegfm.workflows.known_cases import KnownCases, training_on
+from lnsegfm.workflows.known_cases import KnownCases, not_learned, training_on
 from lnsegfm.workflows.training_run import TrainingPlan
 
 
@@ -164,6 +164,8 @@ def plan(
     split = split.not_holding_out(known.held_out.cases)
     if method.learns:
         require_labelled(split, checked.empty)
+        for line in not_learned(split, checked, dataset):
+            progress.stage(line)
     source = None
     if source_data is not None:
         source, hashes = open_source_data(source_data, base, progress, allow_empty=allow_empty)

@@ -64,6 +64,19 @@ class KnownCases:
         }
 
 
+def not_learned(split: Split, checked: DatasetCheck, data: Dataset) -> Iterator[str]:
+    """A line where the shots hold some of the labels nowhere: none of them can be learned.
+
+    Args:
+        split: The split; nothing is said where its shots hold no label at all.
+        checked: The check of the data.
+        data: The data.
+    """
+    lacking = checked.lacking(data.labels, split.shots)
+    if lacking and len(lacking) < len(data.labels.names):
+        yield f"Not learned: no shot holds {listed(lacking)}. Choose other --shots, or leave it out by --keep-labels."
+
+
 def training_on(split: Split, checked: DatasetCheck, data: Dataset) -> Training:
     """What a training on the shots of a split is recorded as.
 

@@ -40,7 +40,7 @@ from lnsegfm.progress import Progress
 from lnsegfm.spelling import nearest
 from lnsegfm.storage import content_hash, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.workflows.known_cases import training_on
+from lnsegfm.workflows.known_cases import not_learned, training_on
 from lnsegfm.workflows.training_run import TrainingPlan
 
 MIRRORED = (0, 1, 2)
@@ -223,6 +223,8 @@ def plan_pretrain(
     names = [case.name for case in dataset.labelled]
     split = draw_shots(names, len(names) - settings.count_held_out(len(names)))
     require_labelled(split, checked.empty)
+    for line in not_learned(split, checked, dataset):
+        progress.stage(line)
     recipe = _recipe_json(settings, method, lr, iterations)
     data_json = {
         "folder": str(data),
