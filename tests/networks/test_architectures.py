@@ -128,9 +128,9 @@ def test_the_deep_supervision_switch_is_accepted_and_off(name: str) -> None:
         for state in (True, False):
             network.decoder.deep_supervision = state
             assert torch.equal(network(image), before)
-    assert not has_deep_supervision(SWIN)
-    assert not has_deep_supervision(adapted_class(SWIN))
-    assert has_deep_supervision(adapted_class("somewhere.PlainConvUNet"))
+    assert not has_deep_supervision(SWIN, {})
+    assert not has_deep_supervision(adapted_class(SWIN), {})
+    assert has_deep_supervision(adapted_class("somewhere.PlainConvUNet"), {})
     assert f"{SwinUNETR.__module__}.{SwinUNETR.__qualname__}" == SWIN
 
 

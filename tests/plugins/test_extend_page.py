@@ -227,7 +227,7 @@ def test_its_command_runs(package: Path, world: Any, lnsegfm_here: Command) -> N
 def test_a_model_of_its_network_is_read_adapted_and_predicts(
     package: Path, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lnsegfm_here: Command
 ) -> None:
-    assert not has_deep_supervision("ln_extras.networks.TwoLayers")
+    assert not has_deep_supervision("ln_extras.networks.TwoLayers", {})
     model = tmp_path / "base"
     shutil.copytree(world.base / "model", model)
     plans = json.loads((model / "plans.json").read_text())

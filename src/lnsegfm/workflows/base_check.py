@@ -12,6 +12,7 @@ from lnsegfm.datasets.check import DatasetCheck
 from lnsegfm.datasets.doctor.finding import Finding, from_sentence
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError, LnSegFmError
+from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.orientation import turn_to
 from lnsegfm.messages import counted, listed
@@ -47,7 +48,7 @@ def check_with_base(
     try:
         planned = plan(data, model, recipe, labels=labels, allow_empty=allow_empty, checked=checked)
     except DataError as error:
-        known = set(map(str, checked.problems))
+        known = set(grouped_lines(map(str, checked.problems)))
         return [_refusal(line) for line in str(error).splitlines() if line not in known]
     except LnSegFmError as error:
         return [_refusal(line) for line in str(error).splitlines()]
