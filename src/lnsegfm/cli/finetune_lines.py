@@ -83,7 +83,7 @@ def show(run: Run) -> None:
     comparison, source_data = run.evidence.comparison, run.evidence.source_data
     if comparison is not None:
         terminal.print(f"{title(comparison)}.", style="bold", highlight=False, markup=False)
-        for label in comparison.labels:
+        for label in comparison.labels if len(comparison.labels) > 1 else ():  # of one label the verdict says it all
             terminal.print(f"  {short_line(comparison, label)}", highlight=False, markup=False)
     terminal.print(run.evidence.verdict, highlight=False, markup=False)
     if source_data is not None:
