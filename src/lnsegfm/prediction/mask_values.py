@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.imaging.image_objects import Volume
-from lnsegfm.nnunet.preprocessing import PreprocessedScan
-from lnsegfm.prediction.results import RawPrediction
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.prediction.changed_masks import ChangedMasks
 from lnsegfm.prediction.scan_predictor import ScanPredictor
 
 
-class MaskValues(ScanPredictor):
+class MaskValues(ChangedMasks):
     """A predictor whose masks get other values: those of labels with gaps, or of a single label of 255.
 
     Probabilities keep their order, which is that of the values.
@@ -24,19 +21,9 @@ class MaskValues(ScanPredictor):
     """
 
     def __init__(self, predictor: ScanPredictor, labels: LabelMap) -> None:
-        self._predictor, self._labels = predictor, labels
-        self.device, self.memory = predictor.device, predictor.memory
+        super().__init__(predictor)
+        self._labels = labels
 
-    def prepare(self, images: Sequence[Path | Volume]) -> PreprocessedScan:
-        """The scan as the predictor takes it."""
-        return self._predictor.prepare(images)
-
-    def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:
-        """The predictor's mask with the values of the labels.
-
-        Raises:
-            ModelError: Logits that are not finite.
-        """
-        self._predictor.memory = self.memory
-        made = self._predictor.run(prepared, probabilities=probabilities)
-        return replace(made, mask=self._labels.from_consecutive(made.mask))
+    def changed(self, mask: np.ndarray, grid: Grid) -> np.ndarray:  # noqa: ARG002 - values have no place
+        """The mask with the values of the labels."""
+        return self._labels.from_consecutive(mask)

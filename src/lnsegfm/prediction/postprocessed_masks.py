@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+import numpy as np
 
 from lnsegfm.evaluation.postprocessing import Postprocessing
-from lnsegfm.imaging.image_objects import Volume
-from lnsegfm.nnunet.preprocessing import PreprocessedScan
-from lnsegfm.prediction.results import RawPrediction
+from lnsegfm.imaging.grid import Grid
+from lnsegfm.prediction.changed_masks import ChangedMasks
 from lnsegfm.prediction.scan_predictor import ScanPredictor
 
 
-class PostprocessedMasks(ScanPredictor):
+class PostprocessedMasks(ChangedMasks):
     """A predictor whose masks are postprocessed. Probabilities stay those of the network.
 
     Args:
@@ -22,19 +19,9 @@ class PostprocessedMasks(ScanPredictor):
     """
 
     def __init__(self, predictor: ScanPredictor, postprocessing: Postprocessing) -> None:
-        self._predictor, self._rules = predictor, postprocessing
-        self.device, self.memory = predictor.device, predictor.memory
+        super().__init__(predictor)
+        self._rules = postprocessing
 
-    def prepare(self, images: Sequence[Path | Volume]) -> PreprocessedScan:
-        """The scan as the predictor takes it."""
-        return self._predictor.prepare(images)
-
-    def run(self, prepared: PreprocessedScan, *, probabilities: bool = False) -> RawPrediction:
-        """The predictor's mask after the rules.
-
-        Raises:
-            ModelError: Logits that are not finite.
-        """
-        self._predictor.memory = self.memory
-        made = self._predictor.run(prepared, probabilities=probabilities)
-        return replace(made, mask=self._rules.applied(made.mask, 1000 * prepared.grid.voxel_volume_ml))
+    def changed(self, mask: np.ndarray, grid: Grid) -> np.ndarray:
+        """The mask after the rules."""
+        return self._rules.applied(mask, 1000 * grid.voxel_volume_ml)
