@@ -33,12 +33,8 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         ConfigError: Nothing says what the outputs are, or which configuration is meant.
         ModelError: Plans or dataset.json are not JSON.
     """
-    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
-        raise NotThisForm
+    weights = weights_of(source, "it holds no state dict: a table of names and tensors")
     content = source.content
-    weights = state_dict_in(content)
-    if weights is None:
-        raise NotThisForm("it holds no state dict: a table of names and tensors")
     file = options.plans or source.beside(*PLANS)
     if file is None:
         heads = outputs(weights)
@@ -157,3 +153,21 @@ def _likely_channels(plans: Any, configuration: str) -> tuple[str, ...]:
     except MALFORMED as error:
         raise ModelError(f"Plans: not nnU-Net's ({error!r}). Give an nnUNetPlans.json.") from None
     return tuple("CT" if scheme == "CTNormalization" else f"image_{i}" for i, scheme in enumerate(schemes))
+
+
+def weights_of(source: ModelSource, reason: str = "") -> Mapping[str, Tensor]:
+    """The state dict that a file of weights is or holds, with plain names (`state_dict_in`).
+
+    Args:
+        source: What a user gave.
+        reason: Why it is none, where a file of weights holds no state dict.
+
+    Raises:
+        NotThisForm: It is no file of weights, or holds none.
+    """
+    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
+        raise NotThisForm
+    weights = state_dict_in(source.content)
+    if weights is None:
+        raise NotThisForm(reason)
+    return weights

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from lnsegfm.errors import ConfigError, ModelError
-from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
+from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs, weights_of
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.model_source import ModelSource
 from lnsegfm.models.importing.monai_plans import AXES_NOTE, MonaiTraining, monai_plans
 from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.swin_plans import swin_architecture
@@ -22,7 +22,7 @@ from lnsegfm.models.plans import CONFIGURATION
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state_dict_names import TRANSFORMER, is_swin, state_dict_in
+from lnsegfm.weights.state_dict_names import TRANSFORMER, is_swin
 
 TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
 TAKES_ENCODER = TAKES - {"labels"}
@@ -36,7 +36,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         NotThis: It is none, or plans are given.
         ConfigError: Spacing, intensities or labels are not said.
     """
-    weights = _weights(source)
+    weights = weights_of(source)
     if not is_swin(weights):
         started = any(name.startswith(TRANSFORMER) for name in weights)
         raise NotThisForm("its weights have no decoder1., which a SwinUNETR has" if started else "")
@@ -66,7 +66,7 @@ def read_encoder(source: ModelSource, options: ImportOptions) -> RecognisedModel
         NotThis: It is none.
         ConfigError: Spacing or intensities are not said.
     """
-    weights = _weights(source)
+    weights = weights_of(source)
     bare = {name.removeprefix(TRANSFORMER): tensor for name, tensor in weights.items()}
     if is_swin(weights) or "patch_embed.proj.weight" not in bare or "layers1.0.blocks.0.attn.qkv.weight" not in bare:
         raise NotThisForm
@@ -93,15 +93,6 @@ def read_encoder(source: ModelSource, options: ImportOptions) -> RecognisedModel
         notes=tuple(notes),
         axes=RAS,
     )
-
-
-def _weights(source: ModelSource) -> Mapping[str, Tensor]:
-    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
-        raise NotThisForm
-    weights = state_dict_in(source.content)
-    if weights is None:
-        raise NotThisForm
-    return weights
 
 
 def _plans(

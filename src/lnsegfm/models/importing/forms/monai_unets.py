@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from lnsegfm.errors import ConfigError, ModelError
-from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
+from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs, weights_of
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.model_source import ModelSource
 from lnsegfm.models.importing.monai_plans import AXES_NOTE, MonaiTraining, monai_plans
 from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.validate_plans import synthesise_dataset_json
@@ -23,7 +23,6 @@ from lnsegfm.networks.architectures import DYN_UNET, SEG_RES_NET_DS
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state_dict_names import state_dict_in
 
 TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
 EXAMPLE = "They stand in the transforms of its training: Spacingd and ScaleIntensityRanged."
@@ -76,7 +75,7 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         ConfigError: Spacing, intensities or labels are not said.
         ModelError: Its weights are not complete, or of a network for images.
     """
-    weights = _weights(source)
+    weights = weights_of(source)
     network = next((each for each in NETWORKS if all(mark in weights for mark in each.marks)), None)
     if network is None or options.plans is not None or source.beside(*PLANS) is not None:
         raise NotThisForm
@@ -103,12 +102,3 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         notes=tuple(notes),
         axes=RAS,
     )
-
-
-def _weights(source: ModelSource) -> Mapping[str, Tensor]:
-    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
-        raise NotThisForm
-    weights = state_dict_in(source.content)
-    if weights is None:
-        raise NotThisForm
-    return weights

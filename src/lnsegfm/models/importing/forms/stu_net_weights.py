@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
+from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs, weights_of
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.model_source import ModelSource
 from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.stu_plans import stu_architecture
 from lnsegfm.models.importing.synthesise_plans import CT, input_channels, require_window, synthesise_plans
@@ -21,7 +21,6 @@ from lnsegfm.networks.architectures import require_patch
 from lnsegfm.networks.stu_net import arguments_of, is_stu_net
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.weights.state_dict_names import state_dict_in
 
 TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
 PATCH = (128, 128, 128)
@@ -38,10 +37,8 @@ def read(source: ModelSource, options: ImportOptions) -> RecognisedModel:
         NotThisForm: They are none, or there are plans.
         ConfigError: Spacing, intensities or labels are not said.
     """
-    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
-        raise NotThisForm
-    weights = state_dict_in(source.content)
-    if weights is None or not is_stu_net(weights):
+    weights = weights_of(source)
+    if not is_stu_net(weights):
         raise NotThisForm
     if options.plans is not None or source.beside(*PLANS) is not None:
         raise NotThisForm

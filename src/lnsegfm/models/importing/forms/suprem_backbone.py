@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from lnsegfm.errors import ConfigError
-from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs
+from lnsegfm.models.importing.forms.bare_weights import PLANS, require_labels, unnamed_outputs, weights_of
 from lnsegfm.models.importing.import_options import ImportOptions
-from lnsegfm.models.importing.model_source import ModelSource, SourceKind
+from lnsegfm.models.importing.model_source import ModelSource
 from lnsegfm.models.importing.monai_plans import AXES_NOTE, MonaiTraining, monai_plans
 from lnsegfm.models.importing.recognised import FoldAsRead, NotThisForm, RecognisedFold, RecognisedModel
 from lnsegfm.models.importing.swin_plans import swin_architecture
@@ -30,7 +30,7 @@ from lnsegfm.nnunet.lookup import STOCK_TRAINER
 from lnsegfm.nnunet.plan_axes import RAS
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state_dict_names import HEAD as SWIN_HEAD
-from lnsegfm.weights.state_dict_names import is_seg_res_net, is_swin, outputs, state_dict_in
+from lnsegfm.weights.state_dict_names import is_seg_res_net, is_swin, outputs
 
 TAKES = frozenset({"labels", "channels", "spacing_mm", "window_hu", "patch_size"})
 TAKES_BACKBONE = TAKES - {"labels"}
@@ -116,10 +116,8 @@ def _notes(left: list[str], reason: str, options: ImportOptions, *, released: bo
 
 
 def _weights(source: ModelSource, options: ImportOptions) -> Mapping[str, Tensor]:
-    if source.kind not in (SourceKind.CHECKPOINT, SourceKind.TENSORS):
-        raise NotThisForm
-    weights = state_dict_in(source.content)
-    if weights is None or options.plans is not None or source.beside(*PLANS) is not None:
+    weights = weights_of(source)
+    if options.plans is not None or source.beside(*PLANS) is not None:
         raise NotThisForm
     return weights
 
