@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lnsegfm.datasets.arrange.case_pairing import pair
@@ -17,6 +17,11 @@ from lnsegfm.datasets.name_affixes import bare_name, kind_of_folder, kind_of_nam
     ("name", "kind", "bare"),
     [
         ("P7_CT_seg", "mask", "P7"),
+        ("P7_labels_all", "mask", "P7"),
+        ("A00_TR_seg", "mask", "A00_TR"),
+        ("A00_TR", None, "A00_TR"),
+        ("P7_ground_truth", "mask", "P7"),
+        ("P7_labelsTr", "mask", "P7"),
         ("mask-P7", "mask", "P7"),
         ("label0001", "mask", "0001"),
         ("img0001", "image", "0001"),
@@ -66,6 +71,7 @@ NAMES = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
+@example(["A0", "A00_TR"], "{}_seg")
 @given(NAMES, st.sampled_from(["{}_seg", "{}-label", "mask_{}", "{}_gt", "{}.seg", "{}_segmentation"]))
 def test_a_mask_is_of_the_case_that_it_is_named_after(names, form):
     pairing = pair([found(name) for name in names] + [found(form.format(name)) for name in names], Path())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,8 @@ OTHER_WORDS = frozenset({
     "dose", "doses", "rtdose", "dosemap", "planning", "cbct",
 })  # fmt: skip
 """Images of another modality or kind than the scan that is segmented: taken where there is nothing else."""
-_NEUTRAL = frozenset({"tr", "ts", "ground", "full", "all"})
+_NEUTRAL = frozenset({"tr", "ts", "full", "all"})
+"""Taken off a name's end only together with a word for a kind that is further in: ``P7_labels_all``, not ``P7_TR``."""
 
 
 def kind_of_name(name: str) -> Kind | None:
@@ -52,12 +54,16 @@ def kind_of_folder(name: str) -> Kind | None:
 @lru_cache(maxsize=1 << 16)
 def bare_name(stem: str) -> str:
     """A name without the words for masks, images and modalities at its ends: ``mask-P7_ct`` is ``P7``; may be empty."""
-    parts = _parts(stem)
-    while parts and _says_kind(parts[-1]):
-        parts.pop()
-    while parts and _says_kind(parts[0]):
-        parts.pop(0)
-    return "".join(parts)
+    parts = _without_kinds(_parts(stem))
+    return "".join(reversed(_without_kinds(parts[::-1])))
+
+
+def _without_kinds(parts: list[str]) -> list[str]:
+    """Parts without those at the start that say a kind, and without what separates them from the rest."""
+    run = list(takewhile(lambda part: _says_kind(part) or _separates(part) or part.lower() in _NEUTRAL, parts))
+    while run and not _says_kind(run[-1]):
+        run.pop()
+    return list(dropwhile(_separates, parts[len(run) :]))
 
 
 def masks_beside_images(files: Sequence[Path]) -> tuple[Path, ...]:
@@ -116,5 +122,11 @@ def _words(name: str) -> list[str]:
 
 def _says_kind(part: str) -> bool:
     words = _words(part)
-    known = MASK_WORDS | IMAGE_WORDS | OTHER_WORDS | _NEUTRAL
-    return not words or part.lower() in known or all(word in known for word in words[1:] or words)
+    known = MASK_WORDS | IMAGE_WORDS | OTHER_WORDS | {"ground"}
+    if part.lower() in known:
+        return True
+    return any(word in known for word in words) and all(word in known | _NEUTRAL for word in words[1:] or words)
+
+
+def _separates(part: str) -> bool:
+    return not _words(part)
