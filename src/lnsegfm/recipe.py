@@ -32,7 +32,7 @@ class PostprocessingMode(StrEnum):
     HELD_OUT = "held-out"
     """The held-out scans; figures are cross-fitted."""
     SHOTS = "shots"
-    """The shots, by two further trainings that each leave out one half of them."""
+    """The shots, by further trainings that each leave some of them out."""
     NONE = "none"
     """Nothing: the model gets no postprocessing."""
 

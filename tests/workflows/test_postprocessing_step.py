@@ -90,21 +90,20 @@ def test_off_by_option_and_unknown_modes_are_refused() -> None:
 
 
 def test_on_the_shots_no_held_out_scan_plays_a_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[tuple[set[str], set[str]]] = []
-    whole = step._predicted
+    left: list[set[str]] = []
+    whole = step.predict_left_out
 
-    def watched(planned, judged, left_out, *rest):  # type: ignore[no-untyped-def]
-        cases = whole(planned, judged, left_out, *rest)
-        trained.append((set(left_out), {case.name for case in cases}))
-        return cases
+    def watched(some, *rest):  # type: ignore[no-untyped-def]
+        left.extend({case.name for case in member.left_out} for member in some)
+        return whole(some, *rest)
 
-    monkeypatch.setattr(step, "_predicted", watched)
+    monkeypatch.setattr(step, "predict_left_out", watched)
     made = world.run("chosen-on-shots", shots=3, postprocessing="shots", iterations=2)
     record = made.record
-    assert [left for left, _ in trained] == [judged for _, judged in trained]
-    assert set.union(*(judged for _, judged in trained)) == set(record["shots"])
+    assert sorted(map(len, left)) == [1, 1, 1]
+    assert set.union(*left) == set(record["shots"])
     assert record["postprocessing"]["scans"] == 3
     assert not record["postprocessing"]["crossfitted"]
     again = world.run("chosen-on-shots", shots=3, postprocessing="shots", iterations=2)
-    assert len(trained) == 2
+    assert len(left) == 3
     assert again.record["postprocessing"] == record["postprocessing"]

@@ -166,7 +166,7 @@ def finetune(
         typer.Option(
             metavar="|".join(PostprocessingMode),
             help="What the model's postprocessing (largest component, smallest volume) is chosen on: the held-out "
-            "scans, the shots (two more trainings), or none.",
+            "scans, the shots (up to five more trainings), or none.",
         ),
     ] = PostprocessingMode.HELD_OUT,
     no_postprocessing: Annotated[

@@ -43,6 +43,9 @@ def show_runs(rows: Sequence[RunRow], out: Path, *, as_json: bool) -> None:
 
 def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
     """Print what is about to be done: which weights fit, what trains."""
+    from lnsegfm.workflows.left_out_members import members_text
+    from lnsegfm.workflows.postprocessing_step import members_on_shots
+
     trainable = planned.trainable
     say(f"Base: {planned.transfer.summary()}")
     if planned.transfer.adapted or planned.transfer.fresh or planned.transfer.unused:
@@ -58,6 +61,8 @@ def announce(planned: FinetunePlan, say: Callable[[str], None]) -> None:
     if rates is not None:
         grid = ", ".join(map(str, rates))
         say(f"Learning rate: the best of {grid} on the shots; {len(rates)} trainings come before the run's own")
+    if some := members_on_shots(planned):
+        say(f"Postprocessing: chosen on the shots by {members_text(some)}")
     say(planned.orientation)
     if planned.mirror:
         say(planned.mirror)

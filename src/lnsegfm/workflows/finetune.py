@@ -32,7 +32,7 @@ from lnsegfm.workflows.finetune_plan import FinetunePlan
 from lnsegfm.workflows.held_out_comparison import HeldOutComparison, base_predicts, compare_held_out
 from lnsegfm.workflows.lr_search import LrSearch, choose_lr
 from lnsegfm.workflows.member_trainings import train_members
-from lnsegfm.workflows.postprocessing_step import RunPostprocessing, postprocess_run
+from lnsegfm.workflows.postprocessing_step import RunPostprocessing, members_on_shots, postprocess_run
 from lnsegfm.workflows.run_record import finetune_record, versions
 from lnsegfm.workflows.run_time import PredictionWork
 from lnsegfm.workflows.training_run import ChosenSchedule, RunContext, TrainingRun
@@ -163,19 +163,22 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
     def time_plan(self) -> TimePlan:
         """Training, its further folds, the trainings of a postprocessing chosen on the shots, and the comparison."""
         plan = self.plan
-        on_shots = plan.recipe.postprocessing is PostprocessingMode.SHOTS
         return TimePlan(
-            further=(plan.recipe.iterations,) * (len(plan.further) + 2 * on_shots),
+            further=(plan.recipe.iterations,) * (len(plan.further) + len(members_on_shots(plan))),
             predictions=self.predictions_ahead,
             fewer_steps=("fewer --iterations", "--time-limit SECONDS"),
             fewer_scans=("--held-out N",) if len(plan.held_out) > 1 else (),
         )
 
     def prediction_work(self) -> PredictionWork | None:
-        """The held-out scans, by the adapted model and, where it knows a label, by the base."""
+        """The held-out scans, by both models where the base knows a label, and the shots that members leave out."""
         plan = self.plan
+        left_out = len(plan.shots) if members_on_shots(plan) else 0
         if not plan.held_out:
-            return None
+            shots = PredictionWork(
+                start=plan.start, cases=plan.shots, mirroring=plan.recipe.mirroring, noun="shot left out"
+            )
+            return shots if left_out else None
         base = base_predicts(plan.base, len(plan.data.channels), plan.data.labels)
         return PredictionWork(
             start=plan.start,
@@ -183,6 +186,7 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             models=1 + base,
             networks=1 + len(plan.further) + base * len(plan.base.folds),
             mirroring=plan.recipe.mirroring,
+            more=left_out,
             folders=[
                 self.context.out / "predictions" / name for name in (("adapted", "base") if base else ("adapted",))
             ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class FinetunePlan(TrainingPlan):
         mirror: Along which axes it is mirrored and why, in words; "" where labels name no side.
         orientation: On which axes the model is trained and why, in words.
         known: What the base saw of the cases that it is compared on.
+        before: Scans that trained the base, as far as its weights are part of the result.
+        scan_hashes: The hash of each scan.
     """
 
     recipe: Recipe
@@ -68,6 +70,8 @@ class FinetunePlan(TrainingPlan):
     orientation: str = ""
     mirror: str = ""
     known: KnownCases = KnownCases()  # noqa: RUF009 - frozen
+    before: TrainedScans = TrainedScans()  # noqa: RUF009 - frozen
+    scan_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The resolved recipe, as ``--dry-run`` shows it and ``recipe.json`` keeps it."""
@@ -172,9 +176,8 @@ def plan(
         known = replace(known, source_data=before.among(hashes, source.subjects))
     for line in known.lines():
         progress.stage(line)
-    trained = (TrainedScans() if method.starts_fresh else before).after(
-        training_on(split, checked, dataset) if method.learns else None
-    )
+    before = TrainedScans() if method.starts_fresh else before
+    trained = before.after(training_on(split, checked, dataset) if method.learns else None)
     axes, orientation, turned = _axes(base, dataset)
     base = base.with_axes(axes)
     if confused := mirrored_sides(base.plans, base.first.mirroring_axes, base.label_names):
@@ -209,6 +212,8 @@ def plan(
         orientation=orientation,
         mirror=_mirroring(recipe, base, dataset, start.plans).words,
         known=known,
+        before=before,
+        scan_hashes=checked.scan_hashes,
     )
 
 

@@ -1,8 +1,8 @@
 """A run's postprocessing: chosen on predictions of scans that did not train the model, stored with it, and reported.
 
 On the held-out scans the figures are cross-fitted: each patient's are those of rules that the other patients chose. On
-the shots the rules come from two further trainings, each on one half of the patients and predicting the other, and the
-held-out scans play no part.
+the shots the rules come from further trainings that each leave patients out and predict them
+(`lnsegfm.workflows.left_out_members`), and the held-out scans play no part.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ from lnsegfm.evaluation.postprocessing_choice import (
     choose_postprocessing,
     score_postprocessing,
 )
-from lnsegfm.messages import counted
 from lnsegfm.models.adapter_files import keep_postprocessing
-from lnsegfm.models.model_folder import Model, read_model
+from lnsegfm.models.model_folder import Model
 from lnsegfm.models.postprocessing_files import listed_rules, write_postprocessing
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.recipe import PostprocessingMode
 from lnsegfm.storage import read_json, write_json
 from lnsegfm.training.schedule import Schedule
-from lnsegfm.training.train_model import train_model
-from lnsegfm.training.training_job import TrainingJob
 from lnsegfm.workflows.finetune_plan import FinetunePlan
-from lnsegfm.workflows.held_out_comparison import predict_masks
+from lnsegfm.workflows.left_out_members import Member, MemberTraining, members, predict_left_out
 from lnsegfm.workflows.training_run import RunContext
 
 CHOICE = "postprocessing_choice.json"
@@ -157,57 +154,32 @@ def _judged(
 def _chosen_on_shots(
     plan: FinetunePlan, judged: JudgedLabels, schedule: Schedule, context: RunContext, options: PredictOptions
 ) -> Mapping[str, Any]:
-    """Rules chosen on predictions of shots by trainings that left them out; kept, so that they are trained once."""
+    """Rules chosen on predictions of shots by members that left them out; kept, so that they are trained once."""
     file = context.out / CHOICE
     if file.is_file():
         found: dict[str, Any] = read_json(file)
         return found
-    halves = _halves(plan)
+    training = MemberTraining(
+        start=plan.start,
+        method=plan.method,
+        schedule=schedule,
+        before=plan.before,
+        scan_hashes=plan.scan_hashes,
+        subjects=plan.data.subjects,
+        folder=context.out / LEFT_OUT,
+    )
     cases: list[JudgedCase] = []
-    if sum(map(len, halves)) >= FEWEST and all(halves):
-        for number, names in enumerate(halves):
-            cases += _predicted(plan, judged, names, schedule, context, options, number)
+    for one in predict_left_out(members_on_shots(plan), training, context, options, "Postprocessing"):
+        cases += _judged(judged, plan, one.member.left_out, one.model, one.masks)
     choice = choose_postprocessing(_without_doubtful(cases, judged), judged.labels)
     kept = {"rules": choice.chosen.to_json(), "scans": len(cases), "reason": choice.reason}
     write_json(file, kept)
     return kept
 
 
-def _halves(plan: FinetunePlan) -> tuple[frozenset[str], frozenset[str]]:
-    """The patients of the shots in two halves, in the order in which they were drawn."""
-    patients = list(dict.fromkeys(_patient(plan, case) for case in plan.shots))
-    return frozenset(patients[::2]), frozenset(patients[1::2])
-
-
-def _patient(plan: FinetunePlan, case: Case) -> str:
-    return plan.data.subjects.get(case.name, case.name)
-
-
-def _predicted(
-    plan: FinetunePlan,
-    judged: JudgedLabels,
-    left_out: frozenset[str],
-    schedule: Schedule,
-    context: RunContext,
-    options: PredictOptions,
-    number: int,
-) -> list[JudgedCase]:
-    """Train without the patients that are left out, and predict their scans."""
-    folder = context.out / LEFT_OUT / str(number)
-    out = [case for case in plan.shots if _patient(plan, case) in left_out]
-    trained = [case for case in plan.shots if _patient(plan, case) not in left_out]
-    context.progress.stage(f"Postprocessing: training without {counted(len(out), 'shot')}, {number + 1} of 2")
-    job = TrainingJob(
-        start=plan.start,
-        method=plan.method,
-        cases=trained,
-        schedule=schedule,
-        out=folder,
-        device=context.device,
-        workers=context.workers,
-        clock=context.clock,
-    )
-    train_model(job, context.progress)
-    model = read_model(job.model)
-    predict_masks(model, "model", out, folder / "predictions", options=options, progress=context.progress)
-    return _judged(judged, plan, out, model, folder / "predictions")
+def members_on_shots(plan: FinetunePlan) -> tuple[Member, ...]:
+    """The further trainings of a run whose postprocessing is chosen on its shots; none where nothing can be chosen."""
+    if plan.recipe.postprocessing is not PostprocessingMode.SHOTS:
+        return ()
+    some = members(plan.shots, plan.data.subjects)
+    return some if len(some) >= FEWEST else ()

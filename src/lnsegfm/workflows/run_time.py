@@ -29,6 +29,7 @@ class PredictionWork:
         mirroring: Average over mirrored copies.
         folders: Where each model's masks go: those that are there already are not predicted.
         more: Further scans of the same kind, each predicted by one model.
+        noun: What a scan is called.
     """
 
     start: Checkpoint
@@ -38,6 +39,7 @@ class PredictionWork:
     mirroring: bool = True
     folders: Sequence[Path] = ()
     more: int = 0
+    noun: str = "held-out scan"
 
     @property
     def scans(self) -> int:
@@ -60,7 +62,7 @@ class PredictionWork:
             return None
         copies = mirrored_copies(self.start) if self.mirroring else 1
         share = 1 + self.more / self.scans
-        what = f"predictions of {counted(len(self.cases), 'held-out scan')}"
+        what = f"predictions of {counted(len(self.cases), self.noun)}"
         what += " by both models" if self.models > 1 else ""
         what += f" and {self.more} others" if self.more else ""
         what += ", mirrored" if copies > 1 else ""
