@@ -188,6 +188,7 @@ def predict(
         out=place,
         dicom=dicom,
         series=options.series,
+        choice=options.choice,
     ) as inputs:
         if inputs.note:
             progress.stage(inputs.note)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lnsegfm.errors import DataError
+from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.imaging.files import write_volume
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.prediction.inputs import find_inputs
+from lnsegfm.prediction.predict_options import PredictOptions
 
 
 def scan(path: Path) -> None:
@@ -46,6 +47,36 @@ def test_masks_do_not_go_among_the_images(tmp_path: Path):
         find_inputs(tmp_path, 1, out=tmp_path / "x" / ".." / "images"),
     ):
         pass
+
+
+def names_of(place: Path, **chosen: object) -> list[str]:
+    with find_inputs(place, 1, choice=PredictOptions(**chosen).choice) as found:
+        return [case.name for case in found.cases]
+
+
+def test_scans_are_chosen_by_name(tmp_path: Path):
+    for name in ("a", "b", "c"):
+        scan(tmp_path / "images" / f"{name}_0000.nii.gz")
+    (tmp_path / "names.txt").write_text("case\nc\na  # this one too\n")
+    assert names_of(tmp_path, cases=["b"]) == ["b"]
+    assert names_of(tmp_path, cases=str(tmp_path / "names.txt")) == ["a", "c"]
+    assert names_of(tmp_path, exclude="a,b") == ["c"]
+    assert names_of(tmp_path, cases=("a", "b"), exclude=("b",)) == ["a"]
+    with pytest.raises(ConfigError, match=r"--cases d: no scan has this name\. There are: a, b, c"):
+        names_of(tmp_path, cases="d")
+    with pytest.raises(ConfigError, match="no case is left"):
+        names_of(tmp_path, exclude=("a", "b", "c"))
+
+
+def test_lines_of_a_list_that_fail_concern_only_the_scans_that_are_chosen(tmp_path: Path):
+    scan(tmp_path / "a.nii.gz")
+    (tmp_path / "list.csv").write_text("path,case\na.nii.gz,first\nb.nii.gz,second\n")
+    with (
+        find_inputs(tmp_path / "list.csv", 1) as every,
+        find_inputs(tmp_path / "list.csv", 1, choice=PredictOptions(cases=("first",)).choice) as one,
+    ):
+        assert [lost.case for lost in every.refused] == ["second"]
+        assert one.refused == ()
 
 
 def test_a_list_may_name_a_dataset(tmp_path: Path):

@@ -185,15 +185,16 @@ def finetune(
     Leaves in --out: model/ (loads in stock nnU-Net), adapter.safetensors (what changed), report.html, run.json,
     predictions/. Not for clinical use.
     """
-    from lnsegfm.datasets.case_choice import cases_named, number_or_cases
+    from lnsegfm.datasets.case_choice import named_cases, number_or_cases
     from lnsegfm.datasets.label_choice import comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
 
+    chosen = named_cases(cases, exclude)
     said: dict[str, Any] = {
         "shots": number_or_cases(shots, "--shots"),
         "held_out": number_or_cases(held_out, "--held-out"),
-        "cases": cases_named(cases, "--cases") if cases is not None else None,
-        "exclude": cases_named(exclude, "--exclude") if exclude is not None else (),
+        "cases": chosen.cases,
+        "exclude": chosen.exclude,
         "keep_labels": comma_separated(keep_labels),
         "merge": merged_labels(merge or ()),
         "batch_size": batch_size,

@@ -59,6 +59,7 @@ PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "predict": {
         "Most used": ("--out", "--format", "--fast", "--nodes", "--overwrite", "--device"),
+        "Scans": ("--cases", "--exclude"),
         "DICOM input": ("--series", "--names", "--straighten", "--resample-uneven"),
         "Structure sets and segmentations": (
             "--per-node",

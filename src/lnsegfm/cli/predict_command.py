@@ -15,16 +15,19 @@ from lnsegfm.cli.shared_options import (
     AsJson,
     Configuration,
     Device,
+    Exclude,
     Folds,
     Memory,
     Mirroring,
     ModelAxes,
+    OnlyCases,
     ResampleUneven,
     SeriesSelectors,
     Straighten,
     print_json,
     require_folder,
 )
+from lnsegfm.datasets.case_choice import named_cases
 from lnsegfm.errors import ConfigError
 from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions, Thinning
@@ -47,6 +50,8 @@ def predict(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks; one file a scan, named as the scan.")],
+    cases: OnlyCases = None,
+    exclude: Exclude = None,
     configuration: Configuration = None,
     fold: Folds = None,
     previous_stage: Annotated[
@@ -155,6 +160,7 @@ def predict(
     require_folder(out)
     if out.resolve() in (scans.resolve(), scans.resolve().parent if scans.is_file() else None):
         raise ConfigError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
+    chosen = named_cases(cases, exclude)
     options = PredictOptions(
         device=device,
         mirroring=mirroring,
@@ -171,6 +177,8 @@ def predict(
         formats=tuple(part.strip() for part in format_.split(",")),
         per_node=per_node,
         names=names,
+        cases=chosen.cases,
+        exclude=chosen.exclude,
         straighten=straighten,
         series=tuple(series or ()),
         resample_uneven=resample_uneven,
@@ -211,6 +219,7 @@ def predict(
                 out=out,
                 dicom=dicom,
                 series=options.series,
+                choice=options.choice,
             )
         )
         if (nodes or per_node) and not node_labels(loaded.label_names):

@@ -97,7 +97,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train a base model from labelled scans. Not for clinical use."""
-    from lnsegfm.datasets.case_choice import cases_named
+    from lnsegfm.datasets.case_choice import named_cases
     from lnsegfm.datasets.label_choice import comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.networks.architectures import find_architecture
@@ -108,6 +108,7 @@ def pretrain(
     from lnsegfm.workflows.pretrain_plan import PretrainSettings
     from lnsegfm.workflows.run_folder import require_free
 
+    chosen = named_cases(cases, exclude)
     training = PretrainSettings(
         architecture=architecture,
         preset=preset,
@@ -124,8 +125,8 @@ def pretrain(
         mirroring=mirroring,
         mirror=mirror,
         gpus=gpus,
-        cases=cases_named(cases, "--cases") if cases is not None else None,
-        exclude=cases_named(exclude, "--exclude") if exclude is not None else (),
+        cases=chosen.cases,
+        exclude=chosen.exclude,
         keep_labels=comma_separated(keep_labels),
         merge=merged_labels(merge or ()),
     )

@@ -49,8 +49,12 @@ class CaseChoice:
         if isinstance(self.held_out, int) and self.held_out < 0:
             raise ConfigError(f"--held-out {self.held_out}: so many cases cannot be. Use 0 or more.")
 
-    def usable(self, names: Iterable[str]) -> tuple[str, ...]:
+    def usable(self, names: Iterable[str], kind: str = "labelled case") -> tuple[str, ...]:
         """The names of the cases that are used, in the order given.
+
+        Args:
+            names: Of all cases.
+            kind: What they are called in messages.
 
         Raises:
             ConfigError: A name that no case has, or no case that is left.
@@ -63,7 +67,7 @@ class CaseChoice:
             ("--held-out", self.held_out),
         ):
             if isinstance(named, tuple):
-                _require_known(option, named, every)
+                _require_known(option, named, every, kind)
         chosen = set(every if self.cases is None else self.cases) - set(self.exclude)
         for option, named in (("--shots", self.shots), ("--held-out", self.held_out)):
             for name in named if isinstance(named, tuple) else ():
@@ -136,6 +140,21 @@ def cases_named(text: str, option: str) -> Cases:
     return found
 
 
+def named_cases(cases: str | Sequence[str] | None, exclude: str | Sequence[str] | None) -> CaseChoice:
+    """What the options ``--cases`` and ``--exclude`` choose: names, or a text that `cases_named` reads.
+
+    Raises:
+        ConfigError: As there.
+    """
+    return CaseChoice(cases=_names(cases, "--cases"), exclude=_names(exclude, "--exclude") or ())
+
+
+def _names(given: str | Sequence[str] | None, option: str) -> Cases | None:
+    if isinstance(given, str):
+        return cases_named(given, option)
+    return None if given is None else tuple(map(str, given))
+
+
 def number_or_cases(text: Any, option: str) -> int | Cases | None:
     """A number of cases, or their names as `cases_named` reads them; None stays None.
 
@@ -165,7 +184,7 @@ def _first(held_out: Collection[str], number: int, names: Sequence[str], draw: i
     return tuple(sorted([name for name in order if name in held_out][:number]))
 
 
-def _require_known(option: str, named: Cases, names: Sequence[str]) -> None:
+def _require_known(option: str, named: Cases, names: Sequence[str], kind: str) -> None:
     for name in named:
         if name not in names:
-            raise ConfigError(f"{option} {name}: no labelled case has this name. {nearest(name, names)}")
+            raise ConfigError(f"{option} {name}: no {kind} has this name. {nearest(name, names)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnsegfm.datasets.arranging_command import arrange_command, holds_images
+from lnsegfm.datasets.case_choice import CaseChoice
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import DataError, LnSegFmError
 from lnsegfm.imaging.files import ending, image_files
@@ -37,6 +38,7 @@ def find_inputs(
     out: Path | None = None,
     dicom: bool = False,
     series: Sequence[str] = (),
+    choice: CaseChoice | None = None,
 ) -> Iterator[Scans]:
     """The scans that a user means, as long as the block lasts: then the members of zips are removed.
 
@@ -52,9 +54,11 @@ def find_inputs(
         dicom: Whether DICOM is meant where a folder holds images as well.
         series: Which DICOM series of a study to take (`lnsegfm.imaging.dicom.series_choice.choose_series`); of each
             scan one unless given.
+        choice: Which of the scans to take, by their names; all unless given.
 
     Raises:
         DataError: Nothing there that could be predicted.
+        ConfigError: A name in ``choice`` that no scan has.
     """
     from lnsegfm.imaging.dicom.series_index import SeriesOptions
 
@@ -73,6 +77,7 @@ def find_inputs(
 
         scans = _listed(path, scans_in) if path.suffix.lower() == ".csv" else scans_in(path)
         _require_matched(scans)
+        scans = scans.chosen(choice or CaseChoice())
         yield replace(scans, source=str(path.resolve()), straighten=straighten)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from lnsegfm.datasets.case_choice import CaseChoice, Cases, named_cases
 from lnsegfm.errors import ConfigError
 from lnsegfm.imaging.axis_code import require_axes
 from lnsegfm.imaging.dicom.rtstruct_options import RtstructOptions
@@ -105,6 +106,8 @@ class PredictOptions(SessionOptions):
         formats: ``nifti``, and for scans from DICOM also ``rtstruct`` and ``seg``.
         per_node: A structure or segment for each node instead of one for each label.
         names: What masks of DICOM series are called: ``code``, ``series`` or ``patient``.
+        cases: Names of the only scans that are predicted; None predicts all.
+        exclude: Names of scans that are not predicted.
         rtstruct: How structure sets are written.
     """
 
@@ -114,9 +117,17 @@ class PredictOptions(SessionOptions):
     formats: tuple[str, ...] = ("nifti",)
     per_node: bool = False
     names: str = "code"
+    cases: Cases | None = None
+    exclude: Cases = ()
     rtstruct: RtstructOptions = field(default_factory=RtstructOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         formats = [self.formats] if isinstance(self.formats, str) else self.formats
         object.__setattr__(self, "formats", tuple(formats))
+        _ = self.choice
+
+    @property
+    def choice(self) -> CaseChoice:
+        """Which of the scans are predicted."""
+        return named_cases(self.cases, self.exclude)

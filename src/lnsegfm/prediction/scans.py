@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lnsegfm.datasets.case_choice import CaseChoice
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.name_affixes import masks_beside_images
 from lnsegfm.datasets.nnunet_layout import parse_image_name
@@ -67,6 +68,19 @@ class Scans:
     straighten: bool = False
     masks: tuple[Path, ...] = ()
     note: str = ""
+
+    def chosen(self, choice: CaseChoice) -> Scans:
+        """The scans that are chosen by name, and the refusals that concern them.
+
+        Raises:
+            ConfigError: A name that no scan has, or no scan that is left.
+        """
+        if choice.cases is None and not choice.exclude:
+            return self
+        names = set(choice.usable((case.name for case in self.cases), "scan"))
+        kept = tuple(case for case in self.cases if case.name in names)
+        refused = tuple(lost for lost in self.refused if choice.cases is None and lost.case not in choice.exclude)
+        return replace(self, cases=kept, refused=refused)
 
     @contextmanager
     def opened(self, case: Case) -> Iterator[Case]:
