@@ -82,6 +82,8 @@ class Recipe:
         exclude: Scans that are not used.
         keep_labels: The only labels that are used, by their names after merging; () uses all.
         merge: A merged label to those that it consists of.
+        absent: Labels that are truly absent where references lack them, though most hold them: what is predicted there
+            counts in the evidence.
         draw: Which scans a number of them are.
         iterations: Optimizer steps.
         lr: Learning rate, which falls to 0 by nnU-Net's polynomial schedule; ``auto`` chooses it on the shots.
@@ -115,6 +117,7 @@ class Recipe:
     exclude: Cases = ()
     keep_labels: tuple[str, ...] = ()
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
     draw: int = 0
     iterations: int = None  # type: ignore[assignment]  # the method's recipe knows it
     lr: float | str = None  # type: ignore[assignment]
@@ -144,7 +147,8 @@ class Recipe:
         if self.postprocessing is not None:
             object.__setattr__(self, "postprocessing", postprocessing_mode(self.postprocessing))
         object.__setattr__(self, "mirror", require_mirror(self.mirror))
-        object.__setattr__(self, "keep_labels", tuple(self.keep_labels))
+        for name in ("keep_labels", "absent"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "merge", {name: tuple(parts) for name, parts in self.merge.items()})
         _ = self.choice, self.label_choice  # which check themselves
         if self.model_axes is not None:
@@ -205,7 +209,7 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """What of it decides the result, as plain values: what has no effect, or its default, is left out."""
         idle = {"lr_grid", "lr_default", "warm_up", "precision", "model_axes", "folds", "postprocessing"}
-        idle |= {"cases", "exclude", "keep_labels", "merge"}
+        idle |= {"cases", "exclude", "keep_labels", "merge", "absent"}
         unsaid = {"held_out": None, "mirror": MIRROR_AUTO}
         said = {key: value for key, value in self.to_json().items() if value or key not in idle}
         return {key: value for key, value in said.items() if key not in unsaid or value != unsaid[key]}

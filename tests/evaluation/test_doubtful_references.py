@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from lnsegfm.datasets.doubtful_labels import doubtful_labels, may_be_absent
 from lnsegfm.errors import ConfigError
+from lnsegfm.evaluation.doubtful_references import KnownAbsence, with_doubtful_apart
 from lnsegfm.evaluation.folders import evaluate
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.tables import cases_csv
@@ -94,6 +96,21 @@ def test_what_is_said_to_be_absent_or_not_annotated_is_not_in_doubt(folders):
     listed = evaluate(*folders)
     assert listed.doubtful() == {}
     assert listed.summary()["mandible"]["dice"].n == 4
+
+
+def test_of_few_cases_the_others_of_their_dataset_say_whether_most_have_the_label(folders):
+    """One of two held-out scans lacks the mandible: by themselves they say nothing, four scans trained on do."""
+    found = evaluate(*folders, absent=["mandible"])
+    two = replace(found, cases=tuple(case for case in found.cases if case.case in ("case3", "case4")))
+    others = {f"shot{number}": ["cord", "mandible"] for number in range(4)}
+    assert with_doubtful_apart(two) == two
+    apart = with_doubtful_apart(two, KnownAbsence(others=others))
+    assert apart.doubtful()["mandible"].cases == ("case4",)
+    assert with_doubtful_apart(two, KnownAbsence(("mandible",), others=others)) == two
+    lacking = {case: ["cord"] for case in others}
+    assert with_doubtful_apart(two, KnownAbsence(others=lacking)) == two
+    nobody = KnownAbsence(others=lacking | {"shot9": ["mandible"]}, unlabelled={case: ["mandible"] for case in others})
+    assert with_doubtful_apart(two, nobody).doubtful()["mandible"].cases == ("case4",)
 
 
 def test_false_positives_of_nodes_and_tumours_count(folders):

@@ -247,6 +247,16 @@ def test_another_name_is_joined_by_map_and_another_model_beside_it_needs_none(ru
     assert judged["base"]["summary"]["lymph_node"]["dice"]["mean"] == 1
 
 
+def test_what_is_too_small_to_matter_is_settable_beside_another_model(run, folders):
+    judged = json.loads(run(*folders, *NAMED, "--against", folders[0], "--smallest-difference", "0.3", "--json")[1])
+    assert judged["smallest_difference"] == 0.3
+    code, _, err = run(*folders, *NAMED, "--smallest-difference", "0.3")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "Use it with --against." in err
+    code, _, err = run(*folders, *NAMED, "--against", folders[0], "--smallest-difference", "2")
+    assert (code, "at least 0 and below 1" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.evaluation.doubtful_references import KnownAbsence
 from lnsegfm.evaluation.judged_masks import doubtful_apart
 from lnsegfm.evaluation.postprocessing_choice import JudgedCase, choose_postprocessing
 
@@ -26,7 +27,7 @@ def test_a_label_that_one_reference_lacks_and_the_others_have_is_not_judged_ther
     first, *others = doubtful_apart(cases, LABELS)
     assert first.unlabelled == {"jaw"}
     assert not any(other.unlabelled for other in others)
-    assert doubtful_apart(cases, LABELS, empty_cases=False)[0].unlabelled == frozenset()
+    assert doubtful_apart(cases, LABELS, KnownAbsence(empty_cases=False))[0].unlabelled == frozenset()
     before = choose_postprocessing(cases, LABELS, crossfit=True).scores.means()["jaw"]
     after = choose_postprocessing(doubtful_apart(cases, LABELS), LABELS, crossfit=True).scores.means()["jaw"]
     assert before[2] == 5

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, KeepLabels, Labels, Merge, pairs, print_json, require_folder
+from lnsegfm.cli.shared_options import (
+    Absent,
+    AsJson,
+    KeepLabels,
+    Labels,
+    Merge,
+    SmallestDifference,
+    pairs,
+    print_json,
+    require_folder,
+)
+from lnsegfm.errors import ConfigError
 from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
     from lnsegfm.evaluation.scores import Evaluation
+    from lnsegfm.report.comparison import Comparison
 
 NOTICE = "Not for clinical use."
 PAGE = "report.html"
@@ -61,14 +73,7 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME", help="Measure this too: a metric of another package; repeat for more."),
     ] = None,
-    absent: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LABEL",
-            help="A label that is truly absent where a reference lacks it and most others have it: what is predicted "
-            "there counts as Dice 0. Else such cases are scored apart; repeat for more.",
-        ),
-    ] = None,
+    absent: Absent = None,
     subjects: Annotated[
         Path | None,
         typer.Option(
@@ -78,6 +83,7 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Masks of another model, to compare these with.")
     ] = None,
+    smallest_difference: SmallestDifference = None,
     as_json: AsJson = False,
 ) -> None:
     """Score PREDICTIONS against REFERENCES: overlap, surface distances and nodes, case by case and over all cases.
@@ -87,11 +93,14 @@ def evaluate(
     """
     if out is not None:
         require_folder(out)
+    if smallest_difference is not None and against is None:
+        raise ConfigError("--smallest-difference: one model's figures have no difference. Use it with --against.")
     from lnsegfm.cli.console import console
     from lnsegfm.datasets.label_choice import LabelChoice, comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.evaluation.folders import evaluate as evaluate_masks
     from lnsegfm.evaluation.references import labels_of_predictions
+    from lnsegfm.report.report_files import compared
 
     names = pairs(map_ or (), "--map", '"Lymph Node=lymph_node"')
     choice = LabelChoice(keep=comma_separated(keep_labels), merge=merged_labels(merge or ()))
@@ -108,7 +117,7 @@ def evaluate(
             tolerance_mm=tolerance,
             connectivity=connectivity,
             metrics=metric or (),
-            absent=absent or (),
+            absent=comma_separated(absent),
             subjects=subjects,
             partial=True,
             progress=progress,
@@ -116,21 +125,22 @@ def evaluate(
 
     with console() as progress:
         evaluation = scored(predictions, names)
-        other = None
+        other = comparison = None
         if against is not None:
             progress.stage(f"Evaluating {against}")
             known = labels_of_predictions(against)
             theirs = {name: ours for name, ours in names.items() if known is not None and name in known.names}
             other = scored(against, theirs)
+            comparison = compared(other, against, evaluation, predictions, smallest_difference)
         if out is not None:
             progress.stage("Drawing the page")
-            _write(out, predictions, references, evaluation, against, other, progress)
+            _write(out, predictions, references, evaluation, against, other, comparison, progress)
     if as_json:
-        print_json(_result(evaluation, against, other, predictions))
+        print_json(_result(evaluation, comparison))
     else:
         _print(evaluation)
-        if other is not None and against is not None:
-            _print_comparison(evaluation, predictions, other, against)
+        if comparison is not None:
+            _print_comparison(comparison)
         if out is not None:
             print(f"Report   {out / PAGE}")
         print(NOTICE)
@@ -141,15 +151,10 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _result(
-    evaluation: Evaluation, against: Path | None, other: Evaluation | None, predictions: Path
-) -> dict[str, Any]:
+def _result(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, Any]:
     from lnsegfm.report.comparison_json import to_json
-    from lnsegfm.report.report_files import compared
 
-    if other is None or against is None:
-        return evaluation.to_json()
-    return to_json(compared(other, against, evaluation, predictions))
+    return evaluation.to_json() if comparison is None else to_json(comparison)
 
 
 def _write(
@@ -159,21 +164,22 @@ def _write(
     evaluation: Evaluation,
     against: Path | None,
     other: Evaluation | None,
+    comparison: Comparison | None,
     progress: Progress,
 ) -> None:
     from lnsegfm.evaluation.evaluation_files import write_evaluation
     from lnsegfm.evaluation.flags import read_flags
-    from lnsegfm.report.report_files import compared, write_comparison, write_report
+    from lnsegfm.report.report_files import write_comparison, write_report
 
     scored = {case.case for case in evaluation.cases}
     flags = {case: raised for case, raised in read_flags(predictions).items() if case in scored}
     facts = {"Predictions": str(predictions), "References": str(references)}
     # the page first: a scan that cannot be read fails before anything is written
-    if other is None or against is None:
+    if other is None or comparison is None:
         write_report(out / PAGE, evaluation, facts, flags, progress)
     else:
         facts["Compared with"] = str(against)
-        write_comparison(out, compared(other, against, evaluation, predictions), facts, flags, progress)
+        write_comparison(out, comparison, facts, flags, progress)
         write_evaluation(out / "against", other)
     write_evaluation(out, evaluation)
 
@@ -226,11 +232,9 @@ def _print(evaluation: Evaluation) -> None:
         print(line)
 
 
-def _print_comparison(evaluation: Evaluation, predictions: Path, other: Evaluation, against: Path) -> None:
+def _print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
 
-    from lnsegfm.report.report_files import compared
     from lnsegfm.report.verdict import verdict
 
-    comparison = compared(other, against, evaluation, predictions)
     Console().print(verdict(comparison), highlight=False, markup=False)

@@ -13,6 +13,7 @@ from lnsegfm.cli.finetune_options import bases_named, draws_named, how_to_train,
 from lnsegfm.cli.job_file import Job, WriteJob
 from lnsegfm.cli.job_file import write_job as keep_job
 from lnsegfm.cli.shared_options import (
+    Absent,
     AllowEmpty,
     AsJson,
     Configuration,
@@ -147,6 +148,7 @@ def finetune(
     ] = 0,
     keep_labels: KeepLabels = None,
     merge: Merge = None,
+    absent: Absent = None,
     label: Labels = None,
     allow_empty: AllowEmpty = False,
     device: Device = "auto",
@@ -197,6 +199,7 @@ def finetune(
         "exclude": chosen.exclude,
         "keep_labels": comma_separated(keep_labels),
         "merge": merged_labels(merge or ()),
+        "absent": comma_separated(absent),
         "batch_size": batch_size,
         "patch_size": patch_size,
         "seed": seed,

@@ -9,7 +9,7 @@ FURTHER = "Further options"
 """Panel of the options that no other names."""
 
 _RUN_FILE = ("--job", "--write-job")
-_LABELS = ("--label", "--keep-labels", "--merge")
+_LABELS = ("--label", "--keep-labels", "--merge", "--absent")
 _NETWORK_INPUT = ("--patch-size", "--batch-size")
 
 PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -83,7 +83,7 @@ PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "evaluate": {
         "Most used": ("--out", "--against", "--label", "--map", "--node", "--tolerance"),
         "Labels": ("--keep-labels", "--merge", "--absent"),
-        "How it is measured": ("--connectivity", "--metric", "--subjects"),
+        "How it is measured": ("--connectivity", "--metric", "--subjects", "--smallest-difference"),
         "Pages and output": ("--images", "--json", "--help"),
     },
 }

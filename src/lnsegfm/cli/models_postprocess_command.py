@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsegfm.cli.shared_options import AsJson, Labels, pairs, print_json
+from lnsegfm.cli.shared_options import Absent, AsJson, Labels, pairs, print_json
 from lnsegfm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def postprocess(
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="Remove the rules that the model has.")] = False,
     label: Labels = None,
+    absent: Absent = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose or set the postprocessing that is stored with MODEL, which predict applies.
@@ -50,13 +51,14 @@ def postprocess(
         )
     volumes = [(name, _mm3(name, text)) for name, text in pairs(smallest or (), "--smallest", "node=50").items()]
     from lnsegfm.cli.console import console
+    from lnsegfm.datasets.label_choice import comma_separated
     from lnsegfm.datasets.labels import LabelMap
     from lnsegfm.workflows.model_postprocessing import choose_for_model, set_for_model
 
     with console() as progress:
         if predictions is not None and references is not None:
-            named = LabelMap.from_options(label or ())
-            done = choose_for_model(model, predictions, references, labels=named, progress=progress)
+            named, lacked = LabelMap.from_options(label or ()), comma_separated(absent)
+            done = choose_for_model(model, predictions, references, labels=named, absent=lacked, progress=progress)
         else:
             done = set_for_model(model, largest or (), volumes)
     if as_json:

@@ -11,6 +11,7 @@ from lnsegfm.cli.console import console
 from lnsegfm.cli.job_file import Job, WriteJob
 from lnsegfm.cli.job_file import write_job as keep_job
 from lnsegfm.cli.shared_options import (
+    Absent,
     AllowEmpty,
     AsJson,
     Data,
@@ -86,6 +87,7 @@ def pretrain(
     exclude: Exclude = None,
     keep_labels: KeepLabels = None,
     merge: Merge = None,
+    absent: Absent = None,
     label: Labels = None,
     allow_empty: AllowEmpty = False,
     device: Device = "auto",
@@ -129,6 +131,7 @@ def pretrain(
         exclude=chosen.exclude,
         keep_labels=comma_separated(keep_labels),
         merge=merged_labels(merge or ()),
+        absent=comma_separated(absent),
     )
     require_free(out)
     if write_job is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,9 +102,7 @@ def _side_by_side(
 ) -> tuple[Path, Path]:
     from lnsegfm.report.report_files import COMPARISON, PAGE, compared, write_comparison
 
-    comparison = compared(_evaluation(first), first, _evaluation(second), second)
-    if smallest is not None:
-        comparison = replace(comparison, smallest_difference=smallest)
+    comparison = compared(_evaluation(first), first, _evaluation(second), second, smallest)
     if not comparison.cases:
         raise DataError(f"{first} and {second}: they have no case in common. Evaluate the same cases with both.")
     write_comparison(out, comparison, {"First": str(first), "Second": str(second)}, None, progress)

@@ -130,6 +130,15 @@ Merge = Annotated[
     list[str] | None,
     typer.Option("--merge", metavar="NAME=A+B", help="Take labels as one, such as Parotid=Left+Right; repeat."),
 ]
+Absent = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--absent",
+        metavar="LABEL",
+        help="A label that is truly absent where a reference lacks it and most others have it: what is predicted "
+        "there counts as Dice 0. Else such cases are scored apart; repeat for more.",
+    ),
+]
 AllowEmpty = Annotated[
     bool,
     typer.Option("--allow-empty", help="Keep scans whose label is empty: they truly hold nothing."),

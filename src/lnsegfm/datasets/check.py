@@ -114,6 +114,16 @@ class DatasetCheck:
         held = {value for case in self.cases if case.case in names for value in case.values}
         return tuple(name for name, values in labels.covered.items() if held.isdisjoint(values))
 
+    def holding(self, labels: LabelMap) -> dict[str, list[str]]:
+        """The labels that each case's reference holds, by case; cases whose labels hold nothing at all are left out.
+
+        Args:
+            labels: Of the dataset.
+        """
+        values = {case.case: set(case.values) for case in self.cases if case.values and not case.empty}
+        named = labels.covered.items()
+        return {case: [n for n, of in named if not held.isdisjoint(of)] for case, held in values.items()}
+
     @property
     def scan_hashes(self) -> dict[str, str]:
         """`scan_hash` of each case's first channel."""
@@ -131,12 +141,16 @@ def check(dataset: Dataset, *, progress: Progress | None = None) -> list[Problem
 
 
 def require_usable(
-    dataset: Dataset, *, progress: Progress | None = None, checked: DatasetCheck | None = None
+    dataset: Dataset,
+    *,
+    progress: Progress | None = None,
+    checked: DatasetCheck | None = None,
+    absent: Collection[str] = (),
 ) -> DatasetCheck:
     """Check a dataset before anything runs.
 
     Notes on files that are read nevertheless go to ``progress``, and the scans that hold nothing, by name. A check that
-    was made already is taken as it is.
+    was made already is taken as it is. Labels that are said to be ``absent`` where they are empty are not in doubt.
 
     Raises:
         DataError: Something is wrong; one line for each thing.
@@ -147,7 +161,7 @@ def require_usable(
     if progress is not None:
         for line in (line for case in checked.cases for line in case.notes):
             progress.stage(line)
-        for line in _doubts(dataset, checked):
+        for line in _doubts(dataset, checked, absent):
             progress.stage(line)
         if checked.empty:
             number = f"{len(checked.empty)} of {counted(len(checked.cases), 'label')}"
@@ -155,16 +169,14 @@ def require_usable(
     return checked
 
 
-def _doubts(dataset: Dataset, checked: DatasetCheck) -> list[str]:
+def _doubts(dataset: Dataset, checked: DatasetCheck, absent: Collection[str]) -> list[str]:
     """A line for each label that some cases lack and most have, unless they are known not to be annotated."""
-    covered = dataset.labels.covered
-    values = {case.case: set(case.values) for case in checked.cases if case.values and not case.empty}
-    holding = {case: [n for n, of in covered.items() if not held.isdisjoint(of)] for case, held in values.items()}
+    holding = checked.holding(dataset.labels)
     unlabelled = {case.name: case.unlabelled for case in dataset.cases}
     return [
         f"Label {label}: {len(cases)} of {counted(len(holding), 'case')} have none ({listed(cases)}), and it counts as "
-        f"absent there. If nobody annotated it, list them in {UNLABELLED}"
-        for label, cases in doubtful_labels(covered, holding, unlabelled=unlabelled).items()
+        f"absent there in training. List them in {UNLABELLED} if nobody annotated it; --absent {label} says that it is"
+        for label, cases in doubtful_labels(dataset.labels.names, holding, unlabelled=unlabelled, absent=absent).items()
     ]
 
 

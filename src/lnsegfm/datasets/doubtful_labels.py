@@ -38,24 +38,27 @@ def doubtful_labels(
     unlabelled: Mapping[str, Collection[str]] | None = None,
     absent: Collection[str] = (),
     predicted: Mapping[str, Collection[str]] | None = None,
+    others: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """The cases without a label that most of the others have, by label; labels of nodes and tumours are left out.
 
     Args:
         labels: The labels to judge.
         holding: The labels that each case's reference holds, by case.
-        unlabelled: Labels that are known not to be annotated in a case.
+        unlabelled: Labels that are known not to be annotated in a case, of ``others`` too.
         absent: Labels that are known to be absent where they are empty.
         predicted: Labels that a model predicts in each case: what it predicts in most of the cases that lack it is in
             doubt however few have it.
+        others: Labels that further cases hold, by case: they count among those that have a label or lack it, and are
+            not among the cases that are given.
     """
-    found = {}
+    every, found = {**(others or {}), **holding}, {}
     for label in labels:
-        judged = [case for case in holding if label not in (unlabelled or {}).get(case, ())]
-        lacking = tuple(case for case in judged if label not in holding[case])
-        having = len(judged) - len(lacking)
+        annotated = [case for case in every if label not in (unlabelled or {}).get(case, ())]
+        having = sum(label in every[case] for case in annotated)
+        lacking = tuple(case for case in annotated if case in holding and label not in holding[case])
         seen = sum(label in predicted[case] for case in lacking) if predicted is not None else 0
-        likely = having > len(lacking) or 2 * seen > len(lacking)
+        likely = 2 * having > len(annotated) or 2 * seen > len(lacking)
         if lacking and having >= FEWEST and likely and label not in absent and not may_be_absent(label):
             found[label] = lacking
     return found

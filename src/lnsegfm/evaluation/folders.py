@@ -9,6 +9,7 @@ from typing import Any
 from lnsegfm.datasets.label_choice import LabelChoice
 from lnsegfm.datasets.labels import LabelMap, node_labels, require_same_spelling
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.evaluation.doubtful_references import KnownAbsence, require_labels
 from lnsegfm.evaluation.masks_in_memory import are_folders, as_cases, evaluate_masks, labels_given
 from lnsegfm.evaluation.metric_table import Metric, plugin_metrics
 from lnsegfm.evaluation.references import (
@@ -148,9 +149,8 @@ def _scoring(
     plugin_metrics: tuple[Metric, ...],
     absent: Sequence[str],
 ) -> Scoring:
-    if strangers := [name for name in absent if name not in labels.names]:
-        raise ConfigError(f"--absent {strangers[0]}: there is no such label. Use one of: {labels}.")
+    absence = KnownAbsence(require_labels(absent, labels))
     if strangers := [name for name in nodes if name not in labels.names]:
         raise ConfigError(f"Node label {strangers[0]}: there is no such label. Use one of: {labels}.")
     counted_nodes = tuple(nodes) or node_labels(labels.names)
-    return Scoring(tolerance_mm, counted_nodes, connectivity, plugin_metrics=plugin_metrics, absent=tuple(absent))
+    return Scoring(tolerance_mm, counted_nodes, connectivity, plugin_metrics=plugin_metrics, absence=absence)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lnsegfm.datasets.doubtful_labels import doubtful_labels
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.doubtful_references import KnownAbsence
 from lnsegfm.evaluation.postprocessing_choice import JudgedCase
 from lnsegfm.evaluation.scoring import on_grid_of_reference
 from lnsegfm.imaging.files import read_mask
@@ -83,7 +83,9 @@ class JudgedLabels:
 
 
 def doubtful_apart(
-    cases: Sequence[JudgedCase], labels: LabelMap, *, empty_cases: bool = True
+    cases: Sequence[JudgedCase],
+    labels: LabelMap,
+    known: KnownAbsence = KnownAbsence(),  # noqa: B008 - frozen
 ) -> tuple[JudgedCase, ...]:
     """Cases whose doubtful labels are not judged: those that the reference lacks and that are likely not annotated.
 
@@ -92,18 +94,14 @@ def doubtful_apart(
     Args:
         cases: Predictions and references.
         labels: Their labels.
-        empty_cases: Doubt references that hold nothing at all, too.
+        known: What is known of the labels that references lack.
     """
     held = {case.name: _held(case.masks(), labels) for case in cases}
     predicted, holding = ({name: found[side] for name, found in held.items()} for side in (0, 1))
     unlabelled = {case.name: case.unlabelled for case in cases}
-    doubtful = doubtful_labels(labels.names, holding, unlabelled=unlabelled, predicted=predicted)
-    apart = {
-        case.name: frozenset(label for label in labels.names if case.name in doubtful.get(label, ()))
-        for case in cases
-        if empty_cases or holding[case.name]
-    }
-    return tuple(replace(case, unlabelled=case.unlabelled | apart.get(case.name, frozenset())) for case in cases)
+    doubtful = known.doubtful(labels.names, holding, predicted, unlabelled)
+    apart = {case.name: {label for label in labels.names if case.name in doubtful.get(label, ())} for case in cases}
+    return tuple(replace(case, unlabelled=case.unlabelled | apart[case.name]) for case in cases)
 
 
 def _held(masks: tuple[np.ndarray, np.ndarray], labels: LabelMap) -> tuple[frozenset[str], frozenset[str]]:

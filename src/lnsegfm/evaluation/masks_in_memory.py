@@ -105,7 +105,7 @@ def evaluate_masks(
         prediction_labels,
         scoring.plugin_metrics,
     )
-    return with_doubtful_apart(evaluation, scoring.absent)
+    return with_doubtful_apart(evaluation, scoring.absence)
 
 
 def _probabilities(prediction: Any) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ class DoubtfulLabel:
             f"{self.label}: the reference of {len(self.cases)} of {counted(self.of, 'case')} has none, and it is "
             f"predicted there ({listed(self.cases)}): Dice {self.dice:.2f} over {counted(self.n, 'case')}, "
             f"{self.dice_if_absent:.2f} if they count as absent. List them in unlabelled.csv if nobody annotated it "
-            f"there; lnsegfm evaluate --absent counts them."
+            f"there; --absent {self.label} counts them."
         )
 
     def to_json(self) -> dict[str, Any]:

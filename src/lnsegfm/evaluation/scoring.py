@@ -14,7 +14,7 @@ from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
 from lnsegfm.evaluation.components import CONNECTIVITIES
-from lnsegfm.evaluation.doubtful_references import with_doubtful_apart
+from lnsegfm.evaluation.doubtful_references import KnownAbsence, with_doubtful_apart
 from lnsegfm.evaluation.froc import froc_counts
 from lnsegfm.evaluation.held_out_masks import held_out_line, not_held_out
 from lnsegfm.evaluation.matching import compare_nodes
@@ -42,8 +42,7 @@ class Scoring:
         connectivity: Neighbours (6, 18 or 26) that belong to one node.
         surfaces: Whether distances between surfaces are measured.
         plugin_metrics: Metrics of plugins to measure besides.
-        absent: Labels that are truly absent where a reference lacks them
-            (`lnsegfm.evaluation.doubtful_references`).
+        absence: What is known of labels that references lack.
 
     Raises:
         ConfigError: A value that cannot be.
@@ -54,7 +53,7 @@ class Scoring:
     connectivity: int = 26
     surfaces: bool = True
     plugin_metrics: tuple[Metric, ...] = ()
-    absent: tuple[str, ...] = ()
+    absence: KnownAbsence = KnownAbsence()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance_mm < float("inf"):
@@ -313,7 +312,7 @@ def evaluate_folders(
         prediction_labels,
         scoring.plugin_metrics,
     )
-    return with_doubtful_apart(evaluation, scoring.absent)
+    return with_doubtful_apart(evaluation, scoring.absence)
 
 
 def _require_named(name: str, mask: Volume, labels: LabelMap) -> None:

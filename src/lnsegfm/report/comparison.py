@@ -177,6 +177,12 @@ class Comparison:
             )
 
     @property
+    def called(self) -> tuple[str, str]:
+        """What the two models are called in a sentence."""
+        base, adapted = ({BASE: "the base", ADAPTED: "the adapted model"}.get(name, name) for name in self.names)
+        return base, adapted
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The labels compared, in the order of the adapted model's evaluation."""
         return tuple(self.adapted.labels.names)

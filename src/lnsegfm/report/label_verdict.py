@@ -7,9 +7,9 @@ import statistics
 
 from lnsegfm.evaluation.case_scores import LabelScore
 from lnsegfm.evaluation.metric_table import METRICS
-from lnsegfm.messages import counted
-from lnsegfm.report.comparison import ADAPTED, BASE, Comparison
+from lnsegfm.report.comparison import BASE, Comparison
 from lnsegfm.report.figure_text import dice_text, interval_text
+from lnsegfm.report.judged_cases import judged_text
 from lnsegfm.report.published_figures import published_dice
 
 USABLE_DICE = 0.5
@@ -17,18 +17,11 @@ USABLE_DICE = 0.5
 CLEAR_RATIO = 1.5
 """Predicted to reference volume from which a mask is called too large, and below whose inverse too small."""
 MOST_NAMED = 3
-_CALLED = {BASE: "the base", ADAPTED: "the adapted model"}
-
-
-def called(comparison: Comparison) -> tuple[str, str]:
-    """What the two models are called in a sentence."""
-    base, adapted = (_CALLED.get(name, name) for name in comparison.names)
-    return base, adapted
 
 
 def title(comparison: Comparison) -> str:
     """The verdict in a few words: the mean over labels, and the labels that stand against it."""
-    base, adapted = (name[:1].upper() + name[1:] for name in called(comparison))
+    base, adapted = (name[:1].upper() + name[1:] for name in comparison.called)
     outcome, mean = comparison.outcome, comparison.difference().mean
     several = len(comparison.compared) > 1
     on_average = " on average" if several else ""
@@ -88,7 +81,7 @@ def label_sentence(comparison: Comparison, label: str) -> str:
     dice = f"Dice {dice_text(difference.base_mean)} to {dice_text(difference.adapted_mean)}"
     if difference.interval is not None and outcome != "one subject":
         dice += f", 95 % interval of the difference {interval_text(difference.interval)}"
-    return "; ".join([f"{label}: {words}", f"{dice}, {counted(difference.n, 'case')}", *_absolute(comparison, label)])
+    return "; ".join([f"{label}: {words}", f"{dice}, {judged_text(comparison, label)}", *_absolute(comparison, label)])
 
 
 def short_line(comparison: Comparison, label: str) -> str:
@@ -101,7 +94,7 @@ def short_line(comparison: Comparison, label: str) -> str:
         return first
     dice = f"Dice {dice_text(difference.base_mean)} to {dice_text(difference.adapted_mean)}"
     poor = ["not usable as it is"] if unusable(comparison, label) else []
-    return "; ".join([first, f"{dice}, {counted(difference.n, 'case')}", *poor])
+    return "; ".join([first, f"{dice}, {judged_text(comparison, label)}", *poor])
 
 
 def published_sentence(comparison: Comparison, label: str) -> str | None:
@@ -158,7 +151,7 @@ def _times(ratio: float) -> str:
 
 
 def _unknown(comparison: Comparison, label: str) -> str:
-    base, adapted = called(comparison)
+    base, adapted = comparison.called
     if all(not score.known for score in _scores(comparison, label)):
         return f"neither {base} nor {adapted} knows it"
     ours = comparison.names[0] == BASE
@@ -166,7 +159,9 @@ def _unknown(comparison: Comparison, label: str) -> str:
     dice = mean_dice(comparison, label)
     if math.isnan(dice):
         return f"{start}: in no case is a Dice defined"
-    return "; ".join([f"{start}: Dice {dice:.2f}", *_absolute(comparison, label)])
+    judged = judged_text(comparison, label)
+    over = f" over {judged}" if " of " in judged else ""
+    return "; ".join([f"{start}: Dice {dice:.2f}{over}", *_absolute(comparison, label)])
 
 
 def _absolute(comparison: Comparison, label: str) -> list[str]:

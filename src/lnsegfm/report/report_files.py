@@ -9,7 +9,7 @@ from pathlib import Path
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.progress import Progress
-from lnsegfm.report.comparison import Comparison
+from lnsegfm.report.comparison import SMALLEST_DIFFERENCE, Comparison
 from lnsegfm.report.comparison_json import to_json
 from lnsegfm.report.page import write_evaluation_page, write_page
 from lnsegfm.storage import write_json
@@ -17,10 +17,29 @@ from lnsegfm.storage import write_json
 PAGE, COMPARISON = "report.html", "comparison.json"
 
 
-def compared(first: Evaluation, first_place: Path, second: Evaluation, second_place: Path) -> Comparison:
-    """Two evaluations as first against second, on the cases that both have, called by their folders."""
+def compared(
+    first: Evaluation,
+    first_place: Path,
+    second: Evaluation,
+    second_place: Path,
+    smallest_difference: float | None = None,
+) -> Comparison:
+    """Two evaluations as first against second, on the cases that both have, called by their folders.
+
+    Args:
+        first: One evaluation.
+        first_place: Its folder.
+        second: The other.
+        second_place: Its folder.
+        smallest_difference: A smaller difference of the mean Dice is too small to matter; None is the default.
+
+    Raises:
+        ConfigError: A smallest difference that is none.
+    """
     shared = {case.case for case in first.cases} & {case.case for case in second.cases}
-    return Comparison(_only(first, shared), _only(second, shared), names_of(first_place, second_place))
+    names = names_of(first_place, second_place)
+    smallest = SMALLEST_DIFFERENCE if smallest_difference is None else smallest_difference
+    return Comparison(_only(first, shared), _only(second, shared), names, smallest)
 
 
 def write_report(

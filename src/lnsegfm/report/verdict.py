@@ -8,7 +8,8 @@ from lnsegfm.evaluation.statistics import FEWEST, FEWEST_FOR_BOOTSTRAP
 from lnsegfm.messages import counted
 from lnsegfm.report.comparison import ADAPTED, BASE, Comparison, Difference, NodeDifference
 from lnsegfm.report.figure_text import dice_text, distance_text, interval_text
-from lnsegfm.report.label_verdict import called, label_sentence, published_sentence
+from lnsegfm.report.judged_cases import left_out_sentence
+from lnsegfm.report.label_verdict import label_sentence, published_sentence
 
 FEW = 10
 
@@ -30,7 +31,7 @@ def verdict(comparison: Comparison) -> str:
 def _compared(comparison: Comparison) -> str:
     """The sentence on the mean over the labels that both models know."""
     difference, outcome = comparison.difference(), comparison.outcome
-    base, adapted = called(comparison)
+    base, adapted = comparison.called
     if outcome == "no evidence":
         return (
             f"No evidence: on none of the {len(comparison.cases)} cases is the Dice of both models defined, "
@@ -67,7 +68,7 @@ def node_sentence(comparison: Comparison, label: str) -> str:
     nodes = comparison.nodes(label)
     if nodes is None or not nodes.nodes:
         return f"No node of {label} is in the references."
-    base, adapted = called(comparison)
+    base, adapted = comparison.called
     cases = len(comparison.cases)
     counts = [
         f"{model} finds {n} of {nodes.nodes} nodes ({n / nodes.nodes:.0%}) "
@@ -87,17 +88,13 @@ def node_sentence(comparison: Comparison, label: str) -> str:
 def notes(comparison: Comparison) -> tuple[str, ...]:
     """Sentences below the verdict: what is unknown to the base, what is left out, what few cases mean."""
     sentences = []
-    base, adapted = called(comparison)
+    base, adapted = comparison.called
     for label in comparison.unknown:
         sentences.append(
             f"{base[:1].upper()}{base[1:]} gives no mask of {label} (it does not know it, or takes other channels): "
             "nothing is compared there, and the mean over labels leaves it out."
         )
-    for label in comparison.labels:
-        without = len(comparison.cases) - comparison.difference(label).n
-        if without:
-            number = counted(without, "case")
-            sentences.append(f"{label}: {number} not counted, because the Dice of one or both models is not defined.")
+    sentences += [line for label in comparison.labels if (line := left_out_sentence(comparison, label)) is not None]
     if failures := {*comparison.base.failures, *comparison.adapted.failures}:
         sentences.append(f"Not every case could be scored: {' '.join(sorted(failures))}")
     sentences += [line for label in comparison.labels if (line := published_sentence(comparison, label)) is not None]
@@ -161,7 +158,7 @@ def limits(subjects: int) -> tuple[str, ...]:
 
 
 def _detail(comparison: Comparison, difference: Difference) -> str:
-    base, adapted = called(comparison)
+    base, adapted = comparison.called
     means = (
         f"mean Dice {dice_text(difference.base_mean)} with {base}, {dice_text(difference.adapted_mean)} with {adapted}"
     )
@@ -181,10 +178,10 @@ def _labels_apart(comparison: Comparison) -> str:
     differences = {label: comparison.difference(label) for label in comparison.compared}
     by = {label: difference.mean for label, difference in differences.items() if difference.n}
     against = [label for label, mean in by.items() if mean <= -comparison.smallest_difference and mean < 0]
-    model, base_ahead = called(comparison)[0], True
+    model, base_ahead = comparison.called[0], True
     if comparison.outcome in ("base better", "base ahead"):
         against = [label for label, mean in by.items() if mean >= comparison.smallest_difference and mean > 0]
-        model, base_ahead = called(comparison)[1], False
+        model, base_ahead = comparison.called[1], False
     if not against:
         return ""
     named = []

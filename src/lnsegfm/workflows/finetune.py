@@ -152,6 +152,7 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             method=plan.method,
             cases=plan.shots,
             labels=plan.data.labels,
+            absence=plan.absence,
             schedule=schedule,
             rates=plan.recipe.lr_grid or (),
             mirroring=plan.recipe.mirroring,
@@ -217,6 +218,7 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             source_data=plan.source_data,
             options=options,
             progress=self.timed_progress,
+            absence=plan.absence,
         )
         cleaned = postprocess_run(plan, adapted, chosen.schedule, context, options)
         judged = comparison.with_smallest_difference(self.smallest_difference)

@@ -33,7 +33,7 @@ from lnsegfm.storage import content_hash, read_json, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import load_weights
 from lnsegfm.weights.transfer import Transfer, transfer
-from lnsegfm.workflows.held_out_comparison import open_source_data
+from lnsegfm.workflows.held_out_comparison import known_absence, open_source_data
 from lnsegfm.workflows.known_cases import KnownCases, not_learned, training_on
 from lnsegfm.workflows.training_run import TrainingPlan
 
@@ -59,6 +59,7 @@ class FinetunePlan(TrainingPlan):
         known: What the base saw of the cases that it is compared on.
         before: Scans that trained the base, as far as its weights are part of the result.
         scan_hashes: The hash of each scan.
+        absence: What is known of labels that references lack.
     """
 
     recipe: Recipe
@@ -161,7 +162,8 @@ def plan(
     dataset = dataset.with_cases(recipe.choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     _require_mapped(recipe, dataset, base)
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    checked = require_usable(dataset, progress=progress, checked=checked)
+    checked = require_usable(dataset, progress=progress, checked=checked, absent=recipe.absent)
+    absence = known_absence(dataset, checked, recipe.absent)
     split = recipe.choice.split([case.name for case in dataset.labelled], dataset.subjects)
     before = base.trained_scans
     known = KnownCases(bool(before), before.among(checked.scan_hashes, dataset.subjects).within(split.held_out))
@@ -214,6 +216,7 @@ def plan(
         known=known,
         before=before,
         scan_hashes=checked.scan_hashes,
+        absence=absence,
     )
 
 

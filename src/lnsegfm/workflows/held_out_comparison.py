@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.check import require_usable
+from lnsegfm.datasets.check import DatasetCheck, require_usable
 from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.labels import LabelMap, node_labels, require_same_spelling
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
-from lnsegfm.evaluation.doubtful_references import with_doubtful_apart
+from lnsegfm.evaluation.doubtful_references import KnownAbsence, require_labels, with_doubtful_apart
 from lnsegfm.evaluation.flags import Flag, read_flags
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_case
@@ -24,6 +24,9 @@ from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.verdict import verdict
+
+WITH_EMPTY_CASES = KnownAbsence(empty_cases=False)
+"""References that hold nothing at all are not in doubt: `--allow-empty` said that the scans hold nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,22 @@ class HeldOutComparison:
         return verdict(self.comparison)
 
 
+def known_absence(data: Dataset, checked: DatasetCheck, absent: Iterable[str]) -> KnownAbsence:
+    """What is known of labels that references lack: what the user says, and what all cases of the data hold.
+
+    Args:
+        data: The labelled scans.
+        checked: Their check.
+        absent: Labels that are said to be absent where references lack them.
+
+    Raises:
+        ConfigError: A label that the data do not have.
+    """
+    unlabelled = {case.name: case.unlabelled for case in data.cases if case.unlabelled}
+    named = require_labels(absent, data.labels)
+    return KnownAbsence(named, empty_cases=False, others=checked.holding(data.labels), unlabelled=unlabelled)
+
+
 def compare_held_out(
     held_out: Sequence[Case],
     data: Dataset,
@@ -64,6 +83,7 @@ def compare_held_out(
     source_data: Dataset | None,
     options: PredictOptions,
     progress: Progress,
+    absence: KnownAbsence = WITH_EMPTY_CASES,
 ) -> HeldOutComparison:
     """Predict and compare the held-out cases and the source data; existing masks are kept.
 
@@ -76,6 +96,7 @@ def compare_held_out(
         source_data: Scans of the base's own task.
         options: How to predict.
         progress: Where progress is reported.
+        absence: What is known of labels that references of ``data`` lack.
 
     Raises:
         DataError: A case that one of the models cannot predict.
@@ -83,7 +104,7 @@ def compare_held_out(
     how: Any = {"options": options, "progress": progress}
     comparison = on_source_data = None
     if held_out:
-        comparison = compare_models(held_out, data, base, adapted, out / "predictions", **how)
+        comparison = compare_models(held_out, data, base, adapted, out / "predictions", absence=absence, **how)
     if source_data is not None:
         progress.stage(f"Source data: {counted(len(source_data.labelled), 'case')} of {source_data.root}")
         on_source_data = compare_models(source_data.labelled, source_data, base, adapted, out / "source_data", **how)
@@ -121,6 +142,7 @@ def compare_models(
     *,
     options: PredictOptions,
     progress: Progress,
+    absence: KnownAbsence = WITH_EMPTY_CASES,
 ) -> Comparison:
     """Predict cases with both models and compare; existing masks are kept.
 
@@ -134,17 +156,19 @@ def compare_models(
         folder: The masks go to its ``base`` and ``adapted``.
         options: How to predict.
         progress: Where progress is reported.
+        absence: What is known of labels that references lack.
 
     Raises:
         DataError: A case that one of the models cannot predict.
     """
     how: Any = {"options": options, "progress": progress}
+    known: Any = {"subjects": data.subjects, "absence": absence}
     masks = predict_masks(adapted, "adapted model", cases, folder / "adapted", **how)
-    after = score_masks(cases, masks, data.labels, adapted, subjects=data.subjects)
+    after = score_masks(cases, masks, data.labels, adapted, **known)
     fits = base.channels == adapted.channels
     if base_predicts(base, adapted.channels, data.labels):
         masks = predict_masks(base, "base", cases, folder / "base", **how)
-        before = score_masks(cases, masks, data.labels, base, subjects=data.subjects)
+        before = score_masks(cases, masks, data.labels, base, **known)
     else:
         reason = (
             f"knows none of the labels ({data.labels})"
@@ -192,6 +216,7 @@ def score_masks(
     *,
     subjects: Mapping[str, str] | None = None,
     scoring: Scoring | None = None,
+    absence: KnownAbsence = WITH_EMPTY_CASES,
 ) -> Evaluation:
     """Score a model's masks against the references, labels matched by name."""
     scoring = scoring or Scoring(node_labels=node_labels(labels.names))
@@ -212,7 +237,7 @@ def score_masks(
         node_labels=scoring.node_labels,
         prediction_labels=model.mask_labels,
     )
-    return with_doubtful_apart(evaluation, scoring.absent, empty_cases=False)  # empty ones were said to hold nothing
+    return with_doubtful_apart(evaluation, absence)
 
 
 def _without_predictions(evaluation: Evaluation) -> Evaluation:

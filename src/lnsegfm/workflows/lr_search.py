@@ -18,6 +18,7 @@ from typing import Any
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import Diverged
+from lnsegfm.evaluation.doubtful_references import KnownAbsence
 from lnsegfm.evaluation.scoring import Scoring
 from lnsegfm.expected_time import TimePlan
 from lnsegfm.methods.method import Method
@@ -29,7 +30,7 @@ from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
 from lnsegfm.training.training_job import TrainingJob
 from lnsegfm.weights.checkpoint import Checkpoint
-from lnsegfm.workflows.held_out_comparison import predict_masks, score_masks
+from lnsegfm.workflows.held_out_comparison import WITH_EMPTY_CASES, predict_masks, score_masks
 
 CHOICE = "lr_choice.json"
 TRIED = "work/lr"
@@ -48,6 +49,7 @@ class LrSearch:
         rates: The candidates.
         mirroring: Mirror patches at prediction.
         time_plan: What is known of the time that the run takes; None says nothing.
+        absence: What is known of labels that references lack.
     """
 
     start: Checkpoint
@@ -58,6 +60,7 @@ class LrSearch:
     rates: Sequence[float]
     mirroring: bool
     time_plan: TimePlan | None = None
+    absence: KnownAbsence = WITH_EMPTY_CASES
 
     @property
     def left_out(self) -> Sequence[Case]:
@@ -173,5 +176,7 @@ def _dice(search: LrSearch, folder: Path, device: str, progress: Progress) -> fl
     model, masks = read_model(folder / "model"), folder / "predictions"
     options = PredictOptions(device=device, mirroring=search.mirroring, flags=False)
     files = predict_masks(model, "model", search.left_out, masks, options=options, progress=progress)
-    scores = score_masks(search.left_out, files, search.labels, model, scoring=Scoring(surfaces=False)).cases
+    scores = score_masks(
+        search.left_out, files, search.labels, model, scoring=Scoring(surfaces=False), absence=search.absence
+    ).cases
     return statistics.fmean(1.0 if math.isnan(case.mean_dice) else case.mean_dice for case in scores)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import ConfigError, DataError
+from lnsegfm.evaluation.doubtful_references import KnownAbsence, require_labels
 from lnsegfm.evaluation.flags import TRAINED_ON, read_flags
 from lnsegfm.evaluation.judged_masks import JudgedLabels, doubtful_apart
 from lnsegfm.evaluation.paired_masks import by_reference
@@ -49,6 +50,7 @@ def choose_for_model(
     references: Path,
     *,
     labels: LabelMap | None = None,
+    absent: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> StoredPostprocessing:
     """Choose a model's postprocessing on its predictions of scans that did not train it, and store it.
@@ -58,16 +60,18 @@ def choose_for_model(
         predictions: Its masks, made without postprocessing.
         references: Reference masks, or a dataset folder.
         labels: What the references' labels are called, where nothing there says it.
+        absent: Labels that are truly absent where a reference lacks them, though most hold them.
         progress: Reported to after each case.
 
     Raises:
         DataError: Masks that cannot be used.
         ModelError: The model cannot be read.
-        ConfigError: A model of the package.
+        ConfigError: A model of the package, or a label that the references do not have.
     """
     progress = progress or Silent()
     model = read_model(place)
     named = labels_to_score(predictions, references, labels)
+    known_absence = KnownAbsence(require_labels(absent, named))
     judged = JudgedLabels(model.mask_labels, named)
     referred = references_in(references, named)
     predicted = by_reference(masks_in(predictions), referred)
@@ -82,7 +86,7 @@ def choose_for_model(
         subject, nobody = subjects.get(name, ""), unlabelled.get(name, frozenset())
         cases.append(judged.case(name, predicted[name], referred[name], subject=subject, unlabelled=nobody))
     progress.advance(len(predicted), len(predicted))
-    choice = choose_postprocessing(doubtful_apart(cases, judged.labels), judged.labels, crossfit=True)
+    choice = choose_postprocessing(doubtful_apart(cases, judged.labels, known_absence), judged.labels, crossfit=True)
     return _stored(model, choice.chosen, choice, known)
 
 

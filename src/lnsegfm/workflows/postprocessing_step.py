@@ -120,7 +120,7 @@ def _decided(
     judged = JudgedLabels(model.mask_labels, plan.data.labels)
     covered = model.labels.covered
     held_out = _without_doubtful(
-        _judged(judged, plan, plan.held_out, model, context.out / "predictions" / "adapted"), judged
+        _judged(judged, plan, plan.held_out, model, context.out / "predictions" / "adapted"), judged, plan
     )
     if mode is PostprocessingMode.HELD_OUT:
         choice = choose_postprocessing(held_out, judged.labels, crossfit=True)
@@ -134,8 +134,8 @@ def _decided(
     return RunPostprocessing(mode, rules, rules.lines(covered), scores, kept["scans"], kept["reason"])
 
 
-def _without_doubtful(cases: Sequence[JudgedCase], judged: JudgedLabels) -> tuple[JudgedCase, ...]:
-    return doubtful_apart(cases, judged.labels, empty_cases=False)  # empty ones were said to hold nothing
+def _without_doubtful(cases: Sequence[JudgedCase], judged: JudgedLabels, plan: FinetunePlan) -> tuple[JudgedCase, ...]:
+    return doubtful_apart(cases, judged.labels, plan.absence)
 
 
 def _judged(
@@ -171,7 +171,7 @@ def _chosen_on_shots(
     cases: list[JudgedCase] = []
     for one in predict_left_out(members_on_shots(plan), training, context, options, "Postprocessing"):
         cases += _judged(judged, plan, one.member.left_out, one.model, one.masks)
-    choice = choose_postprocessing(_without_doubtful(cases, judged), judged.labels)
+    choice = choose_postprocessing(_without_doubtful(cases, judged, plan), judged.labels)
     kept = {"rules": choice.chosen.to_json(), "scans": len(cases), "reason": choice.reason}
     write_json(file, kept)
     return kept

@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,7 +29,7 @@ from lnsegfm.prediction.ready_predictor import ready
 from lnsegfm.prediction.scan_predictor import ScanPredictor
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.storage import locked, read_json, write_json
-from lnsegfm.workflows.held_out_comparison import score_masks
+from lnsegfm.workflows.held_out_comparison import WITH_EMPTY_CASES, score_masks
 from lnsegfm.workflows.run_folder import RECIPE
 
 FORMAT, FILE = "lnsegfm.presets/1", "presets.json"
@@ -43,11 +43,13 @@ class HeldOutCases:
         model: What the run made.
         data: The labelled scans.
         cases: Those held out.
+        absent: Labels that the run took as truly absent where references lack them.
     """
 
     model: Model
     data: Dataset
     cases: tuple[Case, ...]
+    absent: tuple[str, ...] = ()
 
 
 def held_out_cases(run: Path) -> HeldOutCases:
@@ -71,7 +73,8 @@ def held_out_cases(run: Path) -> HeldOutCases:
     there = {case.name: case for case in data.labelled if case.images}
     if lost := [name for name in names if name not in there]:
         raise DataError(f"{gone} ({', '.join(lost)}). Put them back there and run this again.")
-    return HeldOutCases(read_model(run), data, tuple(there[name] for name in names))
+    absent = tuple(recipe.get("recipe", {}).get("absent", ()))
+    return HeldOutCases(read_model(run), data, tuple(there[name] for name in names), absent)
 
 
 def benchmark_presets(
@@ -146,9 +149,7 @@ def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress, c
         name: {
             "setting": settings[name].to_json(),
             "seconds": fmean(seconds[name]),
-            "dice": _dice(
-                score_masks(held.cases, _masks(held, work / name), held.data.labels, held.model, scoring=_PLAIN)
-            ),
+            "dice": _dice(_scored(held, work / name)),
         }
         for name in predictors
     }
@@ -158,7 +159,10 @@ def _compared(held: HeldOutCases, work: Path, device: str, progress: Progress, c
     return head | {"device": device, "machine": machine, "presets": presets}
 
 
-_PLAIN = Scoring(surfaces=False)
+def _scored(held: HeldOutCases, masks: Path) -> Evaluation:
+    absence = replace(WITH_EMPTY_CASES, absent=held.absent)
+    plain = Scoring(surfaces=False)
+    return score_masks(held.cases, _masks(held, masks), held.data.labels, held.model, scoring=plain, absence=absence)
 
 
 def _timed(

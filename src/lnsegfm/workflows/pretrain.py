@@ -164,7 +164,9 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
             options=PredictOptions(device=context.device, mirroring=plan.settings.mirroring, postprocessing=False),
             progress=self.timed_progress,
         )
-        return score_masks(plan.held_out, masks, plan.data.labels, base, subjects=plan.data.subjects)
+        return score_masks(
+            plan.held_out, masks, plan.data.labels, base, subjects=plan.data.subjects, absence=plan.absence
+        )
 
     def record(
         self,

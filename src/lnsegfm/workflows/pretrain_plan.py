@@ -40,6 +40,7 @@ from lnsegfm.progress import Progress
 from lnsegfm.spelling import nearest
 from lnsegfm.storage import content_hash, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
+from lnsegfm.workflows.held_out_comparison import known_absence
 from lnsegfm.workflows.known_cases import not_learned, training_on
 from lnsegfm.workflows.training_run import TrainingPlan
 
@@ -72,6 +73,7 @@ class PretrainSettings:
         exclude: Scans that are not used.
         keep_labels: The only labels that are used, by their names after merging; () uses all.
         merge: A merged label to those that it consists of.
+        absent: Labels that are truly absent where references lack them, though most hold them.
     """
 
     architecture: str = "nnunet"
@@ -93,13 +95,15 @@ class PretrainSettings:
     keep_labels: tuple[str, ...] = ()
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     time_limit_s: float | None = None
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
         object.__setattr__(self, "mirror", require_mirror(self.mirror))
         for name in ("cases", "exclude"):  # lists too, from Python
             object.__setattr__(self, name, number_or_cases(getattr(self, name), f"--{name}"))
-        object.__setattr__(self, "keep_labels", tuple(self.keep_labels))
+        for name in ("keep_labels", "absent"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "plans", Path(self.plans) if self.plans is not None else None)
         for name in ("iterations", "batch_size"):
             value = getattr(self, name)
@@ -168,6 +172,7 @@ class PretrainPlan(TrainingPlan):
         iterations: Optimizer steps.
         recipe: The settings as ``recipe.json`` keeps them.
         data_json: Folder, labels and hash of the data.
+        absence: What is known of labels that references lack.
     """
 
     settings: PretrainSettings
@@ -219,7 +224,8 @@ def plan_pretrain(
     dataset = LabelChoice(keep=settings.keep_labels, merge=settings.merge).on(dataset)
     dataset = dataset.with_cases(choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    checked = require_usable(dataset, progress=progress)
+    checked = require_usable(dataset, progress=progress, absent=settings.absent)
+    absence = known_absence(dataset, checked, settings.absent)
     names = [case.name for case in dataset.labelled]
     split = draw_shots(names, len(names) - settings.count_held_out(len(names)))
     require_labelled(split, checked.empty)
@@ -238,6 +244,8 @@ def plan_pretrain(
         recipe |= {"mirrored": start.mirroring_axes, "swap": start.plans.get(SWAP)}
     if settings.time_limit_s is not None:
         recipe |= {"time_limit_s": settings.time_limit_s}
+    if settings.absent:
+        recipe |= {"absent": settings.absent}
     trained = TrainedScans((training_on(split, checked, dataset),))
     return PretrainPlan(
         method=method,
@@ -250,6 +258,7 @@ def plan_pretrain(
         iterations=iterations,
         recipe=recipe,
         data_json=data_json,
+        absence=absence,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.shots import Split
+from lnsegfm.evaluation.doubtful_references import KnownAbsence
 from lnsegfm.expected_time import Clock, PredictionsAhead, TimePlan
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model_folder import CHECKPOINT
@@ -48,6 +49,7 @@ class TrainingPlan(ABC):
         split: Which of them are trained on and which are held out.
         start: Plans, description and network weights that training starts from.
         identity: Hash of all that the result depends on.
+        absence: What is known of labels that references lack.
     """
 
     method: Method
@@ -55,6 +57,7 @@ class TrainingPlan(ABC):
     split: Split
     start: Checkpoint
     identity: str
+    absence: KnownAbsence = KnownAbsence()  # noqa: RUF009 - frozen
 
     @property
     def shots(self) -> list[Case]:
