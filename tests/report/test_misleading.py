@@ -144,9 +144,10 @@ def test_the_notes_name_the_cases_that_are_not_counted_and_why():
 
     assert said == (
         "cord: 4 cases not counted: not annotated in case_3; predicted where the reference has none, and perhaps "
-        "nobody annotated it, in case_4; neither the reference nor a prediction has it in case_5; predicted by the adapted "
-        "model alone, where the reference has none, in case_6. Dice of the adapted model 0.60 over 4 cases, 0.48 if "
-        "they count as absent. List them in unlabelled.csv if nobody annotated it there; --absent cord counts them."
+        "nobody annotated it, in case_4; neither the reference nor a prediction has it in case_5; predicted by the "
+        "adapted model alone, where the reference has none, in case_6. Dice of the adapted model 0.60 over 4 cases, "
+        "0.48 if they count as absent. List them in unlabelled.csv if nobody annotated it there; --absent cord "
+        "counts them."
     )
     assert "3 of 7 cases" in short_line(Comparison(base, adapted), "cord")
     alone = Comparison(with_scores(base, "cord", [{"known": False}] * 7), adapted)
