@@ -12,6 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from lnsegfm.datasets.sided_labels import lone_sides, require_mirror, side_pairs
@@ -26,6 +28,7 @@ from lnsegfm.prediction.predictor import Predictor
 from lnsegfm.progress import Silent
 from lnsegfm.recipe import Recipe
 from lnsegfm.training.nnunet_trainer import NamedTrainer
+from lnsegfm.training.side_aware_trainer import exchanging
 from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings, TransformRates
 from lnsegfm.transforms.augmentation.augmented_batches import AugmentedBatches
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
@@ -265,3 +268,66 @@ def test_named_trainers_leave_it_out(monkeypatch: pytest.MonkeyPatch, patch, axe
         assert trainer.inference_allowed_mirroring_axes == wanted
     assert len(said) == 2
     assert "taken as LPS" in said[0]
+
+
+def test_what_a_base_leaves_out_stays_so_and_is_said():
+    merged = ("background", "Parotid", "cord")
+    stays = settle_mirroring("auto", (0, 1), PLAIN, merged)
+    assert stays.axes == (0, 1)
+    assert "stays so though the labels name no sides" in stays.words
+    assert settle_mirroring("x,y,z", (0, 1), PLAIN, merged).axes == (0, 1, 2)  # what the line advises
+    assert settle_mirroring("auto", None, PLAIN, merged).words == ""
+    swapped = PLAIN | {SWAP: {"axis": 2, "outputs": [[1, 2]]}}
+    dropped = settle_mirroring("auto", (0, 1), swapped, SIDED)
+    assert dropped.swap is None
+    assert "--mirror swap keeps it" in dropped.words
+    assert "stays so" in settle_mirroring("auto", (0, 1), swapped, merged).words
+    hearts = settle_mirroring("swap", (0, 1, 2), PLAIN, ("background", "left_atrium", "right_atrium"))
+    assert "are no mirror images of each other" in hearts.words
+    assert "mirror images" not in settle_mirroring("swap", (0, 1, 2), PLAIN, SIDED).words
+
+
+@pytest.mark.parametrize("regions", [(), ((1, 3), (2, 4), (1, 2, 3, 4))])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_nnunets_augmentation_exchanges_sides_where_it_flips_them(axis: int, regions):
+    shape, swap = (8, 8, 8), MirrorSwap(axis, ((0, 1),) if regions else ((1, 2), (3, 4)))
+    made = nnUNetTrainer.get_training_transforms(
+        shape, 0.0, [[1, 1, 1], [0.5, 0.5, 0.5]], (0, 1, 2), False, regions=list(regions) or None
+    )
+    kept = [each for each in made.transforms if not isinstance(each, RandomTransform | SpatialTransform)]
+    along = torch.from_numpy(np.indices(shape)[axis])
+    other = torch.from_numpy(np.indices(shape)[(axis + 1) % 3])
+    left, front = along < 4, other < 4
+    labels = torch.where(left, 1, 2) + 2 * front
+    flipped = 0
+    for seed in range(16):
+        torch.manual_seed(seed)
+        image = torch.stack([along - 3.5, other - 3.5]).float()
+        content = {"image": image, "segmentation": labels[None].to(torch.int16)}
+        for each in exchanging(kept, swap):
+            content = each(**content)
+        target, found = content["segmentation"][0], content["image"]
+        if regions:
+            assert torch.equal(target[0].bool(), left)
+            assert torch.equal(target[1].bool(), ~left)
+            assert target[2].all()
+        else:
+            assert torch.equal(target[0].long(), torch.where(left, 1, 2) + 2 * (found[1] < 0))
+        assert content["sides_exchanged"] == (not torch.equal(found[0] < 0, left))
+        flipped += bool(content["sides_exchanged"])
+    assert 2 < flipped < 14
+
+
+def test_named_trainers_exchange_sides_of_volumes_alone():
+    trainer = NamedTrainer.__new__(NamedTrainer)
+    trainer.configuration_manager = SimpleNamespace(patch_size=(8, 8, 8))
+    trainer.plans_manager = SimpleNamespace(plans=PLAIN)
+    trainer.dataset_json = {"labels": {"background": 0, "cord": 3, "Parotid_R": 1, "Parotid_L": 2}}  # values decide
+    trainer.mirror, trainer.is_cascaded, trainer.configuration_name = "swap", False, "3d_fullres"
+    assert trainer.settled_mirroring((0, 1, 2)).swap == MirrorSwap(2, ((2, 1),))
+    for change in ({"is_cascaded": True}, {"configuration_manager": SimpleNamespace(patch_size=(8, 8))}):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in change.items():
+                patch.setattr(trainer, name, value)
+            with pytest.raises(ConfigError, match="Use auto"):
+                trainer.settled_mirroring((0, 1, 2))

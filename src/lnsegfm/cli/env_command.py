@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lnsegfm.datasets.sided_labels import MIRROR_SWAP, require_mirror
+from lnsegfm.datasets.sided_labels import require_mirror
 from lnsegfm.errors import ConfigError
 from lnsegfm.messages import printable
 
@@ -27,7 +27,9 @@ def env(
     ] = None,
     mirror: Annotated[
         str | None,
-        typer.Option(metavar="auto|all|none|AXES", help="Axes to mirror along; auto spares sides that labels name."),
+        typer.Option(
+            metavar="auto|all|none|swap|AXES", help="Axes to mirror along; auto spares sides that labels name."
+        ),
     ] = None,
     list_: Annotated[
         bool, typer.Option("--list", help="Show the trainers instead: names and what they train.")
@@ -47,8 +49,7 @@ def env(
             raise ConfigError(f"--set {text}: not NAME=VALUE. Write --set gamma=2.")
     if lr is not None and not 0 < lr < float("inf"):
         raise ConfigError(f"--lr {lr}: a step needs a finite length above 0. Use for example 0.01.")
-    if mirror is not None and (mirror := require_mirror(mirror)) == MIRROR_SWAP:
-        raise ConfigError(f"--mirror {mirror}: nnU-Net's augmentation cannot exchange labels. Use --mirror auto.")
+    mirror = require_mirror(mirror) if mirror is not None else None
     folder = str(files("lnsegfm.training").joinpath("ext"))
     there = [path for path in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if path and path != folder]
     lines = {"nnUNet_extTrainer": os.pathsep.join([*there, folder])}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from lnsegfm.datasets.side_words import IN_PAIRS_ONLY, Side, SideReading, letters_apart, side_readings
 from lnsegfm.errors import ConfigError
 
-_LEFT, _RIGHT = frozenset({"left", "l", "lt"}), frozenset({"right", "r", "rt"})
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_STATION = re.compile(r"\d+[lr]")
+COUNTING = 3
+"""Other letters in the place of an L or R from which on letters count (zone_A, zone_B, ...) and name no side."""
 
 MIRROR_AUTO, MIRROR_ALL, MIRROR_NONE, MIRROR_SWAP = "auto", "all", "none", "swap"
 _AXES = "xyz"
@@ -19,35 +19,48 @@ _REMEDY = f"Use {MIRROR_AUTO}, {MIRROR_ALL}, {MIRROR_NONE}, {MIRROR_SWAP}, or ax
 def side_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     """Labels that differ in their side only, as (left, right).
 
-    ``Parotid_L`` and ``Parotid_R`` are such, ``LeftLung`` and ``RightLung``, ``kidney left`` and ``kidney right``.
+    ``Parotid_L`` and ``Parotid_R`` are such, ``LeftLung`` and ``RightLung``, ``kidney left`` and ``kidney right``,
+    ``Niere_li`` and ``Niere_re``, ``LV`` and ``RV`` (`lnsegfm.datasets.side_words`).
     """
-    sides: dict[tuple[str, ...], dict[str, str]] = {}
-    for name in names:
-        words = [w.lower() for w in _WORDS.findall(name)]
-        side = [w for w in words if w in _LEFT | _RIGHT]
-        if len(side) == 1:
-            rest = tuple(w for w in words if w not in side)
-            sides.setdefault(rest, {})["left" if side[0] in _LEFT else "right"] = name
-    return [(pair["left"], pair["right"]) for pair in sides.values() if len(pair) == 2]
+    pairs: dict[tuple[str, ...], dict[Side, str]] = {}
+    for name, readings in _readings(names).items():
+        for reading in readings:
+            pairs.setdefault(reading.rest, {}).setdefault(reading.side, name)
+    paired: dict[str, str] = {}
+    for pair in pairs.values():
+        left, right = pair.get(Side.LEFT), pair.get(Side.RIGHT)
+        if left is not None and right is not None and not {left, right} & {*paired, *paired.values()}:
+            paired[left] = right
+    return list(paired.items())
 
 
 def lone_sides(names: Iterable[str]) -> list[str]:
-    """Labels that name a side whose other side is no label, such as ``LeftParotid`` alone.
+    """Labels that name a side whose other side is no label, such as ``LeftParotid`` or ``left_atrium`` alone.
 
-    A single letter has to stand apart or end a number (``Lung_R``, ``4L``): ``vertebrae_L4`` is of no side.
+    A single letter has to stand apart, end a number or a word, or begin a capitalised word (``Lung_R``, ``4L``,
+    ``LParotid``): ``vertebrae_L4`` is of no side.
     """
     names = list(names)
     paired = {name for pair in side_pairs(names) for name in pair}
-    return [name for name in names if name not in paired and _names_one_side(name)]
+    readings = _readings(names)
+    return [name for name in names if name not in paired and any(reading.alone for reading in readings[name])]
 
 
-def _names_one_side(name: str) -> bool:
-    apart = [part.lower() for part in re.split(r"[^A-Za-z0-9]+", name)]
-    said = {word for word in map(str.lower, _WORDS.findall(name)) if word in {"left", "right"}}
-    said |= {part for part in apart if part in _LEFT | _RIGHT}
-    said |= {part[-1] for part in apart if _STATION.fullmatch(part)}
-    left, right = bool(said & _LEFT), bool(said & _RIGHT)
-    return left != right
+def _readings(names: Iterable[str]) -> dict[str, list[SideReading]]:
+    """Readings of each name, without letters that only count: of ``zone_A`` to ``zone_R`` none is of a side."""
+    names = list(names)
+    counted: dict[tuple[str, ...], set[str]] = {}
+    for name in names:
+        for letter, rest in letters_apart(name):
+            counted.setdefault(rest, set()).add(letter)
+
+    def counts(reading: SideReading) -> bool:
+        others = counted.get(reading.rest, set()) - {"l", "r"}
+        if reading.letter in IN_PAIRS_ONLY:
+            return bool(counted[reading.rest] - {"g", "d"})
+        return bool(reading.letter) and len(others) >= COUNTING
+
+    return {name: [each for each in side_readings(name) if not counts(each)] for name in names}
 
 
 def require_mirror(text: str, what: str = "--mirror") -> str:

@@ -7,6 +7,7 @@ or left and right labels change places with the flip, which stands in an entry o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ SWAP = "mirror_swap"
 """The entry of plans: ``{"axis": 2, "outputs": [[1, 2]]}``."""
 ASSUMED_AXES = "LPS"
 ALLOWED = "inference_allowed_mirroring_axes"
+_UNLIKE = re.compile(r"atri|ventric|lobe|coronar|heart|herz|bronch|\b[lr][av]\b")
+"""Names of structures whose left and right ones differ in more than their side."""
 _ENDS = {"x": "LR", "y": "AP", "z": "IS"}
 
 
@@ -122,10 +125,12 @@ def settle_mirroring(
             f"Mirroring: labels {_paired(pairs)} change places when {along}, is mirrored; {ALLOWED} {list(rest or ())} "
             "leaves it out, because stock nnU-Net cannot exchange them at prediction"
         )
+        if unlike := [name for pair in pairs for name in pair if _UNLIKE.search(name.lower())]:
+            words += f"; {listed(unlike)} are no mirror images of each other: --mirror auto suits them better"
         return MirrorChoice(rest, MirrorSwap(x, numbers), words)
     if option == MIRROR_AUTO:
         if not sided or x not in (allowed or ()):
-            return MirrorChoice(None if allowed is None else tuple(allowed))
+            return MirrorChoice(None if allowed is None else tuple(allowed), None, _kept(allowed, x, plans, sided))
         said = f"labels name sides ({_paired(pairs) if pairs else listed(lone)})"
         return MirrorChoice(rest, None, f"Mirroring: {said}, so not along {along}; {ALLOWED} {list(rest or ())}")
     if option == MIRROR_ALL:
@@ -137,6 +142,21 @@ def settle_mirroring(
     confused = f"; labels name sides ({listed(sided)}) and are not told apart along {along}" if sided else ""
     confused = confused if x in (axes or ()) else ""
     return MirrorChoice(axes, None, f"Mirroring: {ALLOWED} {list(axes or ())} by --mirror {option}{confused}")
+
+
+def _kept(allowed: Sequence[int] | None, x: int, plans: Mapping[str, Any], sided: Sequence[str]) -> str:
+    """What is to be said where a base is not mirrored from side to side, and stays so."""
+    if SWAP in plans and sided:
+        return (
+            "Mirroring: the base's labels of sides change places when left-right is mirrored, and no longer do; "
+            f"{ALLOWED} {list(allowed or ())}. --mirror {MIRROR_SWAP} keeps it"
+        )
+    if sided or not allowed or x in allowed:
+        return ""
+    return (
+        f"Mirroring: the base is not mirrored along left-right, array axis {x}, and stays so though the labels name no "
+        f"sides; {ALLOWED} {list(allowed)}. --mirror x,y,z mirrors along it"
+    )
 
 
 def mirrored_sides(plans: Mapping[str, Any], allowed: Sequence[int] | None, labels: Sequence[str]) -> str:

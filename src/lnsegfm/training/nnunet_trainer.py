@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from lnsegfm.datasets.sided_labels import MIRROR_ALL, MIRROR_AUTO, MIRROR_SWAP, require_mirror
+from lnsegfm.datasets.sided_labels import MIRROR_ALL
 from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.methods.dense import Dense
 from lnsegfm.methods.method import Method
@@ -34,16 +34,14 @@ from lnsegfm.models.plans import adapted_architecture
 from lnsegfm.networks.cards import has_deep_supervision, unwrap
 from lnsegfm.networks.reparametrize import is_reparametrized
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
-from lnsegfm.nnunet.mirroring import settle_mirroring
 from lnsegfm.storage import atomic_write
+from lnsegfm.training.side_aware_trainer import MIRROR, SideAwareTrainer, mirror_of_environment
 from lnsegfm.weights.checkpoint import load_safely, save
 
 SGD_LR, ADAMW_LR = 1e-2, 1e-3
 SAVE_EVERY = 10
 """Epochs from one ``checkpoint_latest.pth`` to the next: nnU-Net's 50 are a whole training here."""
 SETTINGS = "LNSEGFM_SET"
-MIRROR = "LNSEGFM_MIRROR_AXES"
-"""Along which axes to mirror: ``auto``, ``all``, ``none`` or axes of the patient; not the mirror of downloads."""
 NUMBERS = {
     "epochs": ("LNSEGFM_EPOCHS", "num_epochs", int),
     "iterations": ("LNSEGFM_ITERATIONS", "num_iterations_per_epoch", int),
@@ -72,12 +70,12 @@ class MethodTrainer(nnUNetTrainer):
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
 
-class NamedTrainer(MethodTrainer):
+class NamedTrainer(MethodTrainer, SideAwareTrainer):
     """A trainer for ``nnUNetv2_train -tr``, set by the environment.
 
     ``LNSEGFM_EPOCHS`` (default 50, as in the paper's release), ``LNSEGFM_ITERATIONS`` per epoch (250), ``LNSEGFM_LR``
     (0.01 for SGD, 0.001 for AdamW), ``LNSEGFM_SET`` (settings of the method, such as ``gamma=2 mode=momentum``),
-    ``LNSEGFM_MIRROR_AXES`` (``auto``; as ``--mirror`` of ``lnsegfm finetune``, but for ``swap``).
+    ``LNSEGFM_MIRROR_AXES`` (``auto``; as ``--mirror`` of ``lnsegfm finetune``).
 
     Attributes:
         name: Of the method.
@@ -100,7 +98,7 @@ class NamedTrainer(MethodTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.method = method
         self.has_begun = False
-        self.mirror = _mirror()
+        self.mirror = mirror_of_environment()
         self.save_every = SAVE_EVERY
         self._set_numbers({"epochs": self.epochs, "iterations": 250, "lr": default_lr(method)})
         self._set_numbers({key: number for key, number in given.items() if number is not None})
@@ -129,19 +127,6 @@ class NamedTrainer(MethodTrainer):
             self.begin()
         super().on_train_start()
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:
-        """Mirror as nnU-Net does, but not from side to side where labels name sides."""
-        rotation, dummy_2d, patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        planar = len(self.configuration_manager.patch_size) == 2
-        every = tuple(axis + planar for axis in axes)  # of volumes, as plans have them
-        plans, names = self.plans_manager.plans, [str(name) for name in self.dataset_json["labels"]]
-        choice = settle_mirroring(self.mirror, every, plans, names)
-        if choice.words:
-            self.print_to_log_file(choice.words)
-        axes = tuple(axis - planar for axis in choice.axes or () if axis >= planar) or None
-        self.inference_allowed_mirroring_axes = axes
-        return rotation, dummy_2d, patch, axes
-
     def begin(self) -> None:
         """Put the method into the network, whose weights are its start."""
         if self.is_ddp:
@@ -152,6 +137,7 @@ class NamedTrainer(MethodTrainer):
             self.network = DistributedDataParallel(self.network, device_ids=places)
         self.has_begun = True
         plans = adapted_architecture(self.plans_manager.plans, self.configuration_name, self.method)
+        plans = self.settled_mirroring((0, 1, 2)).in_plans(plans)
         self.plans_manager.plans = self.my_init_kwargs["plans"] = plans
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.network.parameters()]
         trained = [size for size, trains in sizes if trains]
@@ -267,15 +253,6 @@ def _loads_instead(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterato
 def default_lr(method: Method) -> float:
     """The default learning rate: Adam's steps have the length of the rate, SGD's that of the gradient."""
     return ADAMW_LR if isinstance(method, Dense) and method.rule == "adamw" else SGD_LR
-
-
-def _mirror() -> str:
-    said = require_mirror(os.environ.get(MIRROR, MIRROR_AUTO), MIRROR)
-    if said == MIRROR_SWAP:
-        raise ConfigError(
-            f"{MIRROR} {said}: nnU-Net's augmentation cannot exchange labels. Use {MIRROR_AUTO}, or lnsegfm finetune."
-        )
-    return said
 
 
 def _number(variable: str, kind: type) -> Any:

@@ -236,7 +236,8 @@ def _axes(base: Model, data: Dataset) -> tuple[str, str, bool]:
 
 
 def _mirroring(recipe: Recipe, base: Model, data: Dataset, plans: Mapping[str, Any]) -> MirrorChoice:
-    return settle_mirroring(recipe.mirror, base.first.mirroring_axes, plans, data.labels.outputs)
+    exchanged = {SWAP: base.plans[SWAP]} if SWAP in base.plans else {}
+    return settle_mirroring(recipe.mirror, base.first.mirroring_axes, {**plans, **exchanged}, data.labels.outputs)
 
 
 def _require_mapped(recipe: Recipe, data: Dataset, base: Model) -> None:
