@@ -16,7 +16,8 @@ leftkidney rightkidney|kidneyleft kidneyright|lkidney rkidney|Kidney left right 
 Glandula parotidea sinistra Glandula parotidea dextra|parotide sx parotide dx|Lunge links Lunge rechts
 linke Niere rechte Niere|Niere_li Niere_re|linkeNiere rechteNiere|Parotide gauche Parotide droite|rein gauche rein droit
 Parotide_G Parotide_D|riñón izquierdo riñón derecho|parótida izq parótida der|rim esquerdo rim direito
-venstre lunge højre lunge|vänster njure höger njure|nerka lewa nerka prawa|левая почка правая почка|левый глаз правый глаз|左腮腺 右腮腺
+venstre lunge højre lunge|vänster njure höger njure|nerka lewa nerka prawa|левая почка правая почка
+левый глаз правый глаз|左腮腺 右腮腺
 OpticNrv_L_PRV05 OpticNrv_R_PRV05|LN_Ax_L1_L LN_Ax_L1_R|Lung_LUL Lung_RUL|LAG RAG|LV RV|4L 4R|Level_IIaL Level_IIaR
 heart_atrium_left heart_atrium_right|L R|left right|rib_left_1 rib_right_1|nerve_L5_L nerve_L5_R|VL VR
 LEFT_OPTIC_NERVE RIGHT_OPTIC_NERVE|Hüfte_links Hüfte_rechts|LeftSubmandibular RightSubmandibular|l_eye r_eye
