@@ -1,4 +1,4 @@
-"""What other installed packages bring: methods, networks, metrics, readers, writers, datasets and commands.
+"""What other installed packages bring: methods, networks, metrics, readers, writers, datasets, commands, jobs.
 
 A package names what it brings in its metadata, under ``[project.entry-points."lnsegfm.methods"]`` and so on. Only the
 metadata is read until something of a plugin is used, so listing names costs no import.
@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from lnsegfm.errors import PluginError
 
-GROUPS = ("methods", "networks", "metrics", "readers", "writers", "datasets", "commands")
+GROUPS = ("methods", "networks", "metrics", "readers", "writers", "datasets", "commands", "jobs")
 T = TypeVar("T")
 
 
