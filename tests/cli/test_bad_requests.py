@@ -302,6 +302,7 @@ def test_weights_of_another_network(refused, own, clinic, out):
             "Preset huge: not known. The presets: tiny, small, default (nnU-Net's planner), release (the paper's).",
         ),
         (["--held-out", "3"], "held-out 3: there are only 3 cases. Hold out fewer."),
+        (["--prepared", "float64"], "--prepared float64: not known. Use half, or float32 to lose nothing."),
         (["--lr", "-1"], "lr -1.0: a step needs a length above 0. Use for example 0.002."),
         (["--plans", "none.json"], "none.json: no such file. Check the path."),
         (["--label", "node"], "Label option 'node': not NAME=VALUE. Write --label lymph_node=1."),

@@ -1,4 +1,7 @@
-"""Scans prepared in files: the same samples as from memory, nothing done twice, nothing half-written taken."""
+"""Scans prepared in files: the same samples as from memory, nothing done twice, nothing half-written taken.
+
+Whether one process prepares them or several, and whether or not they were stopped, the files have the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from lnsegfm.datasets.dataset import Case, open_dataset
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.methods.full import Full
 from lnsegfm.nnunet.augmentation_settings import augmentation_settings
 from lnsegfm.nnunet.environment import nnunet_environment
@@ -25,9 +28,10 @@ from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.progress import Silent
 from lnsegfm.training import prepared_cases as module
 from lnsegfm.training.in_memory_trainer import InMemoryTrainer
-from lnsegfm.training.prepared_cases import prepare_cases
+from lnsegfm.training.prepared_cases import prepare_cases, prepare_in_files
+from lnsegfm.training.prepared_files import LOSS, PreparedFiles
 from lnsegfm.training.schedule import Schedule
-from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase, in_memory
 from lnsegfm.weights.checkpoint import Checkpoint
 from tests.scenes import small_plans, write_scenes
 from tests.training.same import same
@@ -50,9 +54,13 @@ def trainer(tmp_path: Path) -> InMemoryTrainer:
 
 
 def prepared(trainer: InMemoryTrainer, cases: tuple[Case, ...], folder: Path | None = None) -> tuple[PreparedCase, ...]:
-    return prepare_cases(
-        cases, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, Silent(), folder
-    )
+    if folder is not None:
+        return prepare_in_files(cases, trainer.start, PreparedFiles(folder), Silent())
+    return prepare_cases(cases, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json, Silent())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def test_scans_are_prepared_as_by_nnunet(trainer: InMemoryTrainer, cases: tuple[Case, ...]) -> None:
@@ -82,10 +90,28 @@ def test_samples_from_files_are_those_from_memory(
         one, other = (trainer.feed(shots, seed=3)[i] for shots in (memory, files))
         assert torch.equal(one["data"], other["data"])
         assert all(torch.equal(a, b) for a, b in zip(one["target"], other["target"], strict=True))
-    for shot, mapped, image in zip(memory, files, before, strict=True):
+    for shot, stored, image in zip(memory, files, before, strict=True):
         assert torch.equal(shot.image, image)
-        assert torch.equal(mapped.image, image)
-        assert np.array_equal(np.load(tmp_path / "prepared" / f"{shot.name}.data.npy"), image)
+        assert torch.equal(in_memory(stored.image), image)
+        assert same(shot, stored)
+
+
+@pytest.mark.parametrize("std", [60.0, 1.0])
+def test_half_precision_changes_no_intensity_by_more_than_the_bound(
+    trainer: InMemoryTrainer, cases: tuple[Case, ...], tmp_path: Path, std: float
+) -> None:
+    """A scan that would lose more, because its intensities are large, stays as it is."""
+    shot = prepared(trainer, cases[:1])[0]
+    shot = replace(shot, image=shot.image * (60 / std))
+    files = PreparedFiles(tmp_path, "half")
+    facts = files.write(shot)
+    difference = float((in_memory(files.read(shot.name).image) - shot.image).abs().max())
+    assert difference == facts["largest_difference"] <= LOSS
+    assert (facts["stored"] == "half") == (float(shot.image.abs().max()) < 8)
+    assert (difference == 0) == (facts["stored"] == "float32")
+    assert torch.equal(in_memory(files.read(shot.name).labels), shot.labels)
+    assert files.has(shot.name)
+    assert not PreparedFiles(tmp_path, "float32").has(shot.name)  # the other choice prepares it anew
 
 
 def test_what_is_prepared_is_not_prepared_again(
@@ -93,14 +119,46 @@ def test_what_is_prepared_is_not_prepared_again(
 ) -> None:
     folder = tmp_path / "prepared"
     prepared(trainer, cases, folder)
-    (folder / f"{cases[1].name}.npz").unlink()  # as if it had been stopped before the last of this case's files
+    undisturbed = content(folder)
+    (folder / f"{cases[1].name}.json").unlink()  # as if it had been stopped before the last of this case's files
+    (folder / f"{cases[1].name}.image.b2nd").write_bytes(b"half")
     (folder / ".partial-1-x.npy").write_bytes(b"half")
     again: list[str] = []
-    keep = module._keep
-    monkeypatch.setattr(module, "_keep", lambda folder, shot: (again.append(shot.name), keep(folder, shot)))
+    write = PreparedFiles.write
+    monkeypatch.setattr(PreparedFiles, "write", lambda files, shot: (again.append(shot.name), write(files, shot))[1])
     prepared(trainer, cases, folder)
     assert again == [cases[1].name]
-    assert not list(folder.glob(".partial-*"))
+    assert content(folder) == undisturbed
+
+
+def test_two_processes_write_the_bytes_of_one(
+    trainer: InMemoryTrainer, cases: tuple[Case, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of them is killed and the call is made again."""
+    prepared(trainer, cases, tmp_path / "one")
+
+    def two(folder: str) -> None:
+        files = PreparedFiles(tmp_path / folder)
+        prepare_in_files(cases, trainer.start, files, Silent(), processes=2, join_after_s=0)
+
+    monkeypatch.setattr(module, "PREPARER", "tests.training.slow_preparer:preparer")
+    monkeypatch.setenv("KILLED", "1")
+    with pytest.raises(DataError, match="ended with code -9"):
+        two("two")
+    left = {file.stem for file in (tmp_path / "two").glob("*.json")}
+    assert left < {case.name for case in cases}
+    monkeypatch.delenv("KILLED")
+    two("two")
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+def test_an_error_of_another_process_is_told_as_it_is(
+    trainer: InMemoryTrainer, cases: tuple[Case, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PREPARER", "tests.training.slow_preparer:preparer")
+    unlabelled = tuple(replace(case, label=None if case is cases[1] else case.label) for case in cases)
+    with pytest.raises(DataError, match=rf"^Case {cases[1].name}: it has no reference\. Label it, or leave it out\.$"):
+        prepare_in_files(unlabelled, trainer.start, PreparedFiles(tmp_path), Silent(), processes=2, join_after_s=0)
 
 
 def test_places_of_labels_keep_their_keys(tmp_path: Path) -> None:
@@ -108,8 +166,9 @@ def test_places_of_labels_keep_their_keys(tmp_path: Path) -> None:
     data = np.zeros((1, 2, 2, 2), np.float32)
     places = {1: np.array([[0, 1, 1, 0]]), (1, 2): np.array([[0, 0, 0, 0], [0, 1, 1, 1]]), 2: []}
     shot = PreparedCase.prepared("case.1", data, data.astype(np.int16), places)
-    module._keep(tmp_path, shot)
-    assert same(shot, module._kept(tmp_path, "case.1"))
+    files = PreparedFiles(tmp_path)
+    files.write(shot)
+    assert same(shot, files.read("case.1"))
 
 
 def test_each_process_draws_samples_of_its_own(

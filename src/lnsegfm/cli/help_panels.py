@@ -54,6 +54,7 @@ PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "--gpu-memory",
             "--checkpointing",
             "--workers",
+            "--prepared",
         ),
         "The run as a file": (*_RUN_FILE, "--json", "--help"),
     },

@@ -80,6 +80,14 @@ def pretrain(
     gpus: Annotated[
         int, typer.Option(min=1, help="Processes that train together, a GPU each (with --device cpu, on the CPU).")
     ] = 1,
+    prepared: Annotated[
+        str,
+        typer.Option(
+            metavar="half|float32",
+            help="How prepared scans are stored: half the bits where that changes no normalised intensity by more than "
+            "0.002, or all of them.",
+        ),
+    ] = "half",
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
@@ -127,6 +135,7 @@ def pretrain(
         mirroring=mirroring,
         mirror=mirror,
         gpus=gpus,
+        prepared=prepared,
         cases=chosen.cases,
         exclude=chosen.exclude,
         keep_labels=comma_separated(keep_labels),

@@ -46,6 +46,22 @@ class Case:
         if not self.name.isprintable() or self.name.strip(" ") in ("", ".", "..") or set("/\\") & set(self.name):
             raise DataError(f"Case name {self.name!r}: it cannot be a file's name. Use letters, digits, '_' and '-'.")
 
+    def to_json(self) -> dict[str, Any]:
+        """A plain table, from which `from_json` makes the case in another process."""
+        label = None if self.label is None else str(self.label)
+        return {
+            "name": self.name,
+            "images": [str(image) for image in self.images],
+            "label": label,
+            "unlabelled": sorted(self.unlabelled),
+        }
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> Case:
+        """The case of a table that `to_json` made."""
+        label = None if table["label"] is None else Path(table["label"])
+        return cls(table["name"], tuple(map(Path, table["images"])), label, frozenset(table["unlabelled"]))
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -28,7 +28,8 @@ from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.registry.home import home
 from lnsegfm.storage import PARTIAL, atomic_write, content_hash, sha256
-from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
+from lnsegfm.transforms.augmentation.compressed_volume import Places
+from lnsegfm.transforms.augmentation.prepared_case import PreparedCase, in_memory
 
 FOLDER = "prepared"
 SIZE = "LNSEGFM_CACHE_GB"
@@ -123,7 +124,10 @@ class PreparedCache:
 
     def keep(self, key: str, shot: PreparedCase) -> None:
         """Store a scan and remove what is too much; where the disk does not let it, nothing is stored."""
-        arrays: dict[str, Any] = {"image": shot.image.numpy(), "labels": shot.labels.numpy()[None]}
+        arrays: dict[str, Any] = {
+            "image": in_memory(shot.image).numpy(),
+            "labels": in_memory(shot.labels).numpy()[None],
+        }
         arrays |= locations_to_npz(shot.locations)
         if sum(array.nbytes for array in arrays.values()) > self.limit:
             return
@@ -153,7 +157,7 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in MADE_BY}
 
 
-def locations_to_npz(locations: Mapping[Any, np.ndarray]) -> dict[str, Any]:
+def locations_to_npz(locations: Mapping[Any, Places]) -> dict[str, Any]:
     """Places of labels under names that a file may have: a label's key is a number, or several for annotated voxels."""
     return {json.dumps(key): places for key, places in locations.items()}
 

@@ -5,13 +5,15 @@ Before that each is turned, exactly, to the axes that the plans state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
+from lnsegfm.case_processes import JOIN_AFTER_S, Work, shared_out
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
@@ -20,11 +22,16 @@ from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.messages import counted
 from lnsegfm.nnunet.environment import nnunet_environment
 from lnsegfm.nnunet.plan_axes import axes_of_plans
+from lnsegfm.nnunet.plan_configuration import plans_managers
 from lnsegfm.nnunet.scan_arrays import ScanArrays
 from lnsegfm.progress import Progress
-from lnsegfm.storage import atomic_write, clear_partials
-from lnsegfm.training.prepared_cache import PreparedCache, locations_from_npz, locations_to_npz
+from lnsegfm.storage import clear_partials
+from lnsegfm.training.prepared_cache import PreparedCache
+from lnsegfm.training.prepared_files import PreparedFiles
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
+from lnsegfm.weights.checkpoint import Checkpoint
+
+PREPARER = "lnsegfm.training.prepared_cases:preparer"
 
 
 def prepare_cases(
@@ -33,10 +40,9 @@ def prepare_cases(
     configuration: Any,
     dataset_json: dict[str, Any],
     progress: Progress,
-    folder: Path | None = None,
     cache: PreparedCache | None = None,
 ) -> tuple[PreparedCase, ...]:
-    """Prepare labelled scans; give them by name.
+    """Prepare labelled scans in memory; give them by name.
 
     Args:
         cases: Scans with references.
@@ -44,29 +50,95 @@ def prepare_cases(
         configuration: nnU-Net's ``ConfigurationManager``.
         dataset_json: The data set's description.
         progress: Where progress is reported.
-        folder: Where to keep them as files that are mapped into memory and not read, for sets larger than memory and
-            for several processes; existing files are used. None keeps them in memory.
-        cache: Prepared scans of earlier runs. Not used with ``folder``, which may hold many.
+        cache: Prepared scans of earlier runs.
     """
     from lnsegfm.nnunet.fast_resampling import with_fast_resampling
 
     progress.stage(f"Preparing {counted(len(cases), 'labelled scan')}")
-    if folder is not None:
-        clear_partials(folder)
     fast = with_fast_resampling(configuration)
     found = []
     for done, case in enumerate(cases, 1):
-        if folder is None:
-            found.append(_found_or_prepared(case, plans, fast, dataset_json, cache))
-        else:
-            if not (folder / f"{case.name}.npz").is_file():
-                _keep(folder, _prepared(case, plans, fast, dataset_json))
-            found.append(_kept(folder, case.name))
-        if case.unlabelled:
-            outputs = LabelMap.of_model(dataset_json).names
-            found[-1] = replace(found[-1], unlabelled=tuple(sorted(outputs[name] for name in case.unlabelled)))
+        found.append(with_unlabelled(_found_or_prepared(case, plans, fast, dataset_json, cache), case, dataset_json))
         progress.advance(done, len(cases), case.name)
     return tuple(sorted(found, key=lambda shot: shot.name))
+
+
+def prepare_in_files(
+    cases: Sequence[Case],
+    start: Checkpoint,
+    files: PreparedFiles,
+    progress: Progress,
+    *,
+    processes: int = 1,
+    join_after_s: float = JOIN_AFTER_S,
+) -> tuple[PreparedCase, ...]:
+    """Prepare labelled scans in files, of which patches are read, in several processes; give them by name.
+
+    For sets larger than memory, and for several processes that train. Scans that are there are kept, so that a call
+    that was stopped goes on. The files do not depend on the number of processes.
+
+    Args:
+        cases: Scans with references.
+        start: Plans and description.
+        files: Where they lie.
+        progress: Where progress is reported.
+        processes: That prepare scans, at most.
+        join_after_s: As of `shared_out`.
+    """
+    dataset_json = dict(start.dataset_json)
+    clear_partials(files.folder)
+    missing = [case for case in cases if not files.has(case.name)]
+    progress.stage(f"Preparing {counted(len(cases), 'labelled scan')}")
+    done = len(cases) - len(missing)
+    setup = {
+        "plans": dict(start.plans),
+        "configuration": start.configuration,
+        "dataset_json": dataset_json,
+        "folder": str(files.folder),
+        "stored": files.stored,
+    }
+    for number, _ in shared_out(
+        PREPARER,
+        json.loads(json.dumps(setup)),
+        [case.to_json() for case in missing],
+        names=[case.name for case in missing],
+        processes=processes,
+        join_after_s=join_after_s,
+    ):
+        done += 1
+        progress.advance(done, len(cases), missing[number].name)
+    found = (with_unlabelled(files.read(case.name), case, dataset_json) for case in cases)
+    return tuple(sorted(found, key=lambda shot: shot.name))
+
+
+def preparer(setup: Mapping[str, Any]) -> Work:
+    """What prepares a case in files, for any process (`lnsegfm.case_processes`).
+
+    Args:
+        setup: ``plans``, ``configuration``, ``dataset_json``, ``folder`` and how scans are ``stored``.
+    """
+    from lnsegfm.nnunet.fast_resampling import with_fast_resampling
+
+    plans, configuration = plans_managers(setup["plans"], setup["configuration"])
+    fast, files = with_fast_resampling(configuration), PreparedFiles(Path(setup["folder"]), setup["stored"])
+
+    def prepare(table: Any) -> dict[str, Any]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the same in every process
+        try:
+            return files.write(_prepared(Case.from_json(table), plans, fast, setup["dataset_json"]))
+        finally:
+            torch.set_num_threads(threads)
+
+    return prepare
+
+
+def with_unlabelled(shot: PreparedCase, case: Case, dataset_json: Mapping[str, Any]) -> PreparedCase:
+    """The scan with the values of the labels that nobody annotated in it."""
+    if not case.unlabelled:
+        return shot
+    outputs = LabelMap.of_model(dataset_json).names
+    return replace(shot, unlabelled=tuple(sorted(outputs[name] for name in case.unlabelled)))
 
 
 def _found_or_prepared(
@@ -93,20 +165,3 @@ def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str
             arrays.data, reference, arrays.properties, plans, configuration, dataset_json
         )
     return PreparedCase.prepared(case.name, data, labels, properties["class_locations"])
-
-
-def _keep(folder: Path, shot: PreparedCase) -> None:
-    """Write a prepared scan; the file of label locations comes last and marks it as complete."""
-    for part, array in (("data", shot.image.numpy()), ("labels", shot.labels.numpy())):
-        with atomic_write(folder / f"{shot.name}.{part}.npy") as partial:
-            np.save(partial, array)
-    with atomic_write(folder / f"{shot.name}.npz") as partial:
-        np.savez(partial, **locations_to_npz(shot.locations))
-
-
-def _kept(folder: Path, name: str) -> PreparedCase:
-    data, labels = (np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in ("data", "labels"))
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-        return PreparedCase.prepared(
-            name, data, labels[None], locations_from_npz({text: file[text] for text in file.files})
-        )

@@ -20,12 +20,15 @@ from lnsegfm.training.in_memory_trainer import InMemoryTrainer
 from lnsegfm.training.loop import fit
 from lnsegfm.training.loss_history import summary
 from lnsegfm.training.prepared_cache import PreparedCache
-from lnsegfm.training.prepared_cases import prepare_cases
+from lnsegfm.training.prepared_cases import prepare_cases, prepare_in_files
+from lnsegfm.training.prepared_files import PreparedFiles
 from lnsegfm.training.sanity_run import sanity_run
 from lnsegfm.training.training_job import FACTORS, LOSS_HISTORY, PREPARED, SANITY, STATE, TrainingJob
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.factors import save_factors
 
+MOST_WORKERS = 8
+"""Processes where nobody says how many."""
 GPU_SHARE = 0.25
 """Largest share of a GPU's whole memory that scans may take; of what is free now it would change when a run goes on."""
 
@@ -75,7 +78,7 @@ def _workers(job: TrainingJob, shots: Sequence[PreparedCase]) -> int:
     if job.workers is not None:
         return job.workers
     beside_a_gpu = job.device != "cpu" and shots[0].image.device.type == "cpu"
-    return max(1, min(8, usable_cores() - 1)) if beside_a_gpu else 0
+    return max(1, min(MOST_WORKERS, usable_cores() - 1)) if beside_a_gpu else 0
 
 
 def _write_trained(job: TrainingJob, trainer: InMemoryTrainer, history: dict[str, Any]) -> None:
@@ -99,7 +102,14 @@ def move_to_gpu(shots: Sequence[PreparedCase]) -> tuple[PreparedCase, ...]:
 
 def prepare_scans(job: TrainingJob, progress: Progress) -> tuple[PreparedCase, ...]:
     """The scans preprocessed as the plans say, in memory or in files below the run's folder."""
+    if job.on_disk:
+        files = PreparedFiles(job.out / PREPARED, job.stored)
+        return prepare_in_files(job.cases, job.start, files, progress, processes=preparing_processes(job.workers))
     plans, configuration = plans_managers(job.start.plans, job.start.configuration)
-    folder = job.out / PREPARED if job.on_disk else None
     cache = PreparedCache.of_this_machine()
-    return prepare_cases(job.cases, plans, configuration, dict(job.start.dataset_json), progress, folder, cache)
+    return prepare_cases(job.cases, plans, configuration, dict(job.start.dataset_json), progress, cache)
+
+
+def preparing_processes(workers: int | None) -> int:
+    """Processes that prepare scans: those asked for, else one a core, 8 at most, for they take memory."""
+    return max(1, min(MOST_WORKERS, usable_cores()) if workers is None else workers)

@@ -10,6 +10,7 @@ from pathlib import Path
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.expected_time import Clock, TimePlan
 from lnsegfm.methods.method import Method
+from lnsegfm.training.prepared_files import EXACT
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
 
@@ -34,6 +35,7 @@ class TrainingJob:
         workers: Processes that make batches; None takes none beside a CPU, nor beside a GPU that holds the scans and
             makes its own, and a few beside one that does not.
         on_disk: Keep the prepared scans in files, not in memory.
+        stored: How those files keep intensities, as of `PreparedFiles`.
         time_plan: What is known of the time that the run takes, so that it is said; None says nothing.
         clock: Seconds of a clock that never goes back, by which the time limit counts.
     """
@@ -46,6 +48,7 @@ class TrainingJob:
     device: str
     workers: int | None = None
     on_disk: bool = False
+    stored: str = EXACT
     time_plan: TimePlan | None = None
     clock: Clock = time.monotonic
 

@@ -86,7 +86,8 @@ def pretrain(
         labels: What the masks' numbers mean, where the data do not say it themselves.
         allow_empty: Keep scans whose label is empty: they hold nothing.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        workers: Processes that make batches; None takes none on a CPU and a few beside a GPU.
+        workers: Processes that make batches, none on a CPU and a few beside a GPU unless given, and at most so many
+            that read and prepare scans, a core each unless given.
         progress: Where progress is reported.
         then: Work that comes after it, which the time that is said counts as well.
 
@@ -103,7 +104,13 @@ def pretrain(
     )
     require_processes(training.gpus, planned.sizes["batch_size"], device)
     context = RunContext(
-        out=out, device=device, workers=workers, progress=progress, processes=training.gpus, on_disk=True
+        out=out,
+        device=device,
+        workers=workers,
+        progress=progress,
+        processes=training.gpus,
+        on_disk=True,
+        stored=training.prepared,
     )
     record, evaluation = BaseTrainingRun(planned, context, then).run()
     return PretrainRun(out, context.model, record, evaluation)

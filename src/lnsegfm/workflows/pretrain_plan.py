@@ -39,6 +39,7 @@ from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress
 from lnsegfm.spelling import nearest
 from lnsegfm.storage import content_hash, sha256
+from lnsegfm.training.prepared_files import HALF, require_stored
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.workflows.held_out_comparison import known_absence
 from lnsegfm.workflows.known_cases import not_learned, training_on
@@ -74,6 +75,8 @@ class PretrainSettings:
         keep_labels: The only labels that are used, by their names after merging; () uses all.
         merge: A merged label to those that it consists of.
         absent: Labels that are truly absent where references lack them, though most hold them.
+        prepared: How prepared scans are stored: ``half`` where that changes no intensity by more than
+            `lnsegfm.training.prepared_files.LOSS`, or ``float32``.
     """
 
     architecture: str = "nnunet"
@@ -96,10 +99,12 @@ class PretrainSettings:
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     time_limit_s: float | None = None
     absent: tuple[str, ...] = ()
+    prepared: str = HALF
 
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
         object.__setattr__(self, "mirror", require_mirror(self.mirror))
+        require_stored(self.prepared)
         for name in ("cases", "exclude"):  # lists too, from Python
             object.__setattr__(self, name, number_or_cases(getattr(self, name), f"--{name}"))
         for name in ("keep_labels", "absent"):
@@ -280,6 +285,7 @@ def _recipe_json(settings: PretrainSettings, method: Full, lr: float, iterations
         "seed": settings.seed,
         "mirroring": settings.mirroring,
         "gpus": settings.gpus,
+        "prepared": settings.prepared,
     }
 
 

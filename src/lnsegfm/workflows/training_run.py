@@ -27,6 +27,7 @@ from lnsegfm.models.training_domain import write_training_domain
 from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.progress import Progress
 from lnsegfm.storage import sha256, write_json
+from lnsegfm.training.prepared_files import EXACT
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
 from lnsegfm.training.training_job import TrainingJob
@@ -103,6 +104,7 @@ class RunContext:
         workers: Processes that make batches; None takes none on a CPU and a few beside a GPU.
         processes: Processes that train together, a GPU each.
         on_disk: Keep the prepared scans in files, not in memory.
+        stored: How those files keep intensities (`lnsegfm.training.prepared_files`).
         progress: Where progress is reported.
         clock: Seconds of a clock that never goes back.
     """
@@ -113,6 +115,7 @@ class RunContext:
     progress: Progress
     processes: int = 1
     on_disk: bool = False
+    stored: str = EXACT
     clock: Clock = time.monotonic
 
     @property
@@ -165,6 +168,7 @@ class TrainingRun(ABC, Generic[Plan, Result]):
             device=context.device,
             workers=context.workers,
             on_disk=context.on_disk,
+            stored=context.stored,
             time_plan=self.time_plan,
             clock=context.clock,
         )

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from lnsegfm.errors import ConfigError
+from lnsegfm.transforms.augmentation.compressed_volume import Places
 from lnsegfm.transforms.mirror_swap import MirrorSwap
 
 Triple = tuple[int, int, int]
@@ -126,7 +127,7 @@ class LocatedScan(Protocol):
         """Voxels along z, y, x."""
 
     @property
-    def locations(self) -> Mapping[Any, np.ndarray]:
+    def locations(self) -> Mapping[Any, Places]:
         """Some voxels of each label, (N, 4): channel, z, y, x."""
 
 

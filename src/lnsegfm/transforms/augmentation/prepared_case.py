@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lnsegfm.errors import DataError
+from lnsegfm.transforms.augmentation.compressed_volume import CompressedVolume, Places, Voxels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +21,16 @@ class PreparedCase:
 
     Args:
         name: Of the case.
-        image: (C, Z, Y, X) in float32.
-        labels: (Z, Y, X) in int16; -1 where the scan has no data.
+        image: (C, Z, Y, X) in float32, in memory or in a file.
+        labels: (Z, Y, X) in int16, in memory or in a file; -1 where the scan has no data.
         locations: Some voxels of each label, (N, 4): channel, z, y, x.
         unlabelled: Values of the labels that nobody annotated in it, ascending.
     """
 
     name: str
-    image: Tensor
-    labels: Tensor
-    locations: Mapping[Any, np.ndarray]
+    image: Voxels
+    labels: Voxels
+    locations: Mapping[Any, Places]
     unlabelled: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,8 +59,14 @@ class PreparedCase:
         )
 
     def to(self, device: str) -> PreparedCase:
-        """The same on a device."""
-        return replace(self, image=self.image.to(device), labels=self.labels.to(device))
+        """The same in the memory of a device."""
+        image, labels = (in_memory(voxels).to(device) for voxels in (self.image, self.labels))
+        return replace(self, image=image, labels=labels)
+
+
+def in_memory(voxels: Voxels) -> Tensor:
+    """Voxels as a tensor; those of a file are read."""
+    return voxels.whole() if isinstance(voxels, CompressedVolume) else voxels
 
 
 def _tensor(array: np.ndarray, kind: type) -> Tensor:

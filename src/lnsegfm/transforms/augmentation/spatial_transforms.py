@@ -1,4 +1,4 @@
-"""Spatial augmentation: crop, rotation and scaling of a scan that lies in memory.
+"""Spatial augmentation: crop, rotation and scaling of a scan that lies in memory or in a file of compressed chunks.
 
 Equal to nnU-Net 2.8.1's crop of an oversized box and batchgeneratorsv2's ``SpatialTransform`` on it (trilinear images
 with 0 outside, labels by the largest interpolated share with -1 outside), but only the voxels that the sample shows
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lnsegfm.transforms.augmentation.augmentation_parameters import AugmentationSettings, SampleParameters, Triple
+from lnsegfm.transforms.augmentation.compressed_volume import Voxels, read_part
 
 OUTSIDE = -1
 """Label outside of the box or the scan, and in a scan outside of its nonzero region."""
@@ -30,9 +31,9 @@ ROUNDING = 1e-3
 
 
 def sample_patch(
-    image: Tensor, labels: Tensor, parameters: SampleParameters, settings: AugmentationSettings
+    image: Voxels, labels: Voxels, parameters: SampleParameters, settings: AugmentationSettings
 ) -> tuple[Tensor, Tensor]:
-    """Read the voxels of a sample.
+    """Read the voxels of a sample: the same, to the last bit, from memory and from a file that holds the same.
 
     Args:
         image: Scan (C, Z, Y, X), on any device.
@@ -53,17 +54,20 @@ def sample_patch(
     # one voxel more before the region and two behind: what would leave it further stops there, in the fill
     around, padded = _triple(low - 1 for low in lower), _triple(n + 3 for n in size)
     limits = _limits(parameters, settings, _triple(labels.shape))
-    if all(low >= f and low + n <= e for low, n, (f, e) in zip(around, padded, limits, strict=True)):
-        around = (0, 0, 0)  # nothing to fill: read where the scan lies
+    inside = all(low >= f and low + n <= e for low, n, (f, e) in zip(around, padded, limits, strict=True))
+    origin = (0, 0, 0) if inside else around  # from which places are counted, in memory and in a file alike
+    if inside and isinstance(image, Tensor) and isinstance(labels, Tensor):
+        around = origin  # nothing to fill: read where the scan lies
         source_image, source_labels = image.float().contiguous(), labels.contiguous()
     else:
         source_image, source_labels = (
             _read(image, around, padded, 0, limits).float(),
             _read(labels, around, padded, OUTSIDE, limits),
         )
-    place = _Place.of(parameters, settings, around, _triple(source_labels.shape), (lower, size), image.device)
-    patch_image = image.new_empty((len(image), *settings.patch), dtype=torch.float32)
-    patch_labels = labels.new_zeros(settings.patch)
+    buffer = _Buffer(around, _triple(source_labels.shape))
+    place = _Place.of(parameters, settings, origin, buffer, (lower, size), image.device)
+    patch_image = source_image.new_empty((len(image), *settings.patch))
+    patch_labels = source_labels.new_zeros(settings.patch)
     slab = settings.patch[0] if image.is_cuda else max(1, SLAB // (settings.patch[1] * settings.patch[2]))
     for first in range(0, settings.patch[0], slab):
         cells = place.cells(slice(first, first + slab))
@@ -98,21 +102,39 @@ def _region(parameters: SampleParameters, settings: AugmentationSettings, shape:
 
 
 def _read(
-    volume: Tensor, lower: Triple, size: Triple, fill: int, limits: Sequence[tuple[int, int]] | None = None
+    volume: Voxels, lower: Triple, size: Triple, fill: int, limits: Sequence[tuple[int, int]] | None = None
 ) -> Tensor:
     """A copy of a part of (..., Z, Y, X); voxels outside of the volume, or of the limits, are ``fill``."""
     limits = limits or [(0, n) for n in volume.shape[-3:]]
     inner = [(max(low, f), min(low + n, e)) for low, n, (f, e) in zip(lower, size, limits, strict=True)]
     if any(start >= end for start, end in inner):
-        return volume.new_full((*volume.shape[:-3], *size), fill)
+        return torch.full((*volume.shape[:-3], *size), fill, dtype=volume.dtype, device=volume.device)
     z, y, x = (slice(start, end) for start, end in inner)
-    part = volume[..., z, y, x]
+    part = read_part(volume, z, y, x)
     if part.shape[-3:] == size:
-        return part.clone(memory_format=torch.contiguous_format)
-    whole = volume.new_full((*volume.shape[:-3], *size), fill)
+        return part.clone(memory_format=torch.contiguous_format) if isinstance(volume, Tensor) else part
+    whole = part.new_full((*volume.shape[:-3], *size), fill)
     z, y, x = (slice(start - low, end - low) for (start, end), low in zip(inner, lower, strict=True))
     whole[..., z, y, x] = part
     return whole
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """The part of a scan that was read.
+
+    Args:
+        start: Its first voxel.
+        size: Its voxels (z, y, x).
+    """
+
+    start: Triple
+    size: Triple
+
+    @property
+    def steps(self) -> Triple:
+        """Flat steps along z, y, x."""
+        return self.size[1] * self.size[2], self.size[2], 1
 
 
 @dataclass(frozen=True)
@@ -120,15 +142,17 @@ class _Place:
     """Where in a buffer the voxels of a turned and scaled patch lie.
 
     Args:
-        along: For each axis of the buffer its place as the sum of a term in z, one in y and one in x of the patch.
-        bounds: For each axis of the buffer the least and the largest place; what lies further is fill as well.
+        along: For each axis the place as the sum of a term in z, one in y and one in x of the patch.
+        bounds: For each axis the least and the largest place; what lies further is fill as well.
         steps: Flat steps of the buffer along z, y, x.
+        first: Flat index of the voxel of the buffer that lies where places are counted from.
         in_box: Where the buffer starts in the box.
     """
 
     along: tuple[tuple[Tensor, Tensor, Tensor], ...]
     bounds: tuple[tuple[int, int], ...]
     steps: Triple
+    first: int
     in_box: Triple
 
     @classmethod
@@ -137,11 +161,11 @@ class _Place:
         parameters: SampleParameters,
         settings: AugmentationSettings,
         origin: Triple,
-        size: Triple,
+        buffer: _Buffer,
         region: tuple[Triple, Triple],
         device: torch.device,
     ) -> _Place:
-        """In a buffer of ``size`` that starts at voxel ``origin`` of the scan and holds the region with its fringe."""
+        """In a buffer that holds the region with its fringe; places are counted from voxel ``origin`` of the scan."""
         matrix = parameters.matrix(in_plane=settings.in_plane)
         along = []
         for axis in range(3):
@@ -150,8 +174,10 @@ class _Place:
             z, y, x = (torch.as_tensor(term, dtype=torch.float32).to(device) for term in terms)
             along.append((z[:, None, None], y[:, None], x))
         bounds = tuple((low - o - 1, low - o + n) for low, n, o in zip(*region, origin, strict=True))
-        in_box = _triple(o - low for o, low in zip(origin, parameters.lower, strict=True))
-        return cls(tuple(along), bounds, (size[1] * size[2], size[2], 1), in_box)
+        in_box = _triple(start - low for start, low in zip(buffer.start, parameters.lower, strict=True))
+        ahead = (o - start for o, start in zip(origin, buffer.start, strict=True))
+        first = sum(n * step for n, step in zip(ahead, buffer.steps, strict=True))
+        return cls(tuple(along), bounds, buffer.steps, first, in_box)
 
     def cells(self, slab: slice) -> _Cells:
         """Those of some slices of the patch."""
@@ -163,6 +189,7 @@ class _Place:
             within.append(place.sub_(whole).view(-1))
             first = whole.mul_(step) if first is None else first.add_(whole, alpha=step)
         assert first is not None
+        first += self.first
         corners = tuple(sum(n * up for n, up in zip(self.steps, ups, strict=True)) for ups in product((0, 1), repeat=3))
         return _Cells(first.view(-1), (within[0], within[1], within[2]), corners, self.in_box)
 
