@@ -84,11 +84,11 @@ def test_cases_to_look_at_are_named_with_their_reasons(lnsegfm_here, model, scan
     """Noise about 0 is no CT; the second command predicts nothing and says the same."""
     for number in ("1 predicted, 0", "0 predicted, 1"):
         done = lnsegfm_here("predict", model, scans / "case_0.nii.gz", "--out", out, *QUICK)
-        first, look, _ = done.stdout.splitlines()
+        first, *looks, _ = done.stdout.splitlines()
         assert first == f"{number} were there already: {out}"
-        assert look.startswith("Review case_0: These are hardly HU: ")
+        assert looks[0].startswith("Review case_0: These are hardly HU: ")
         reasons = [flag["reason"] for flag in json.loads((out / "flags.json").read_text())["cases"]["case_0"]]
-        assert look == f"Review case_0: {' '.join(reasons)}"
+        assert looks == [f"Review case_0: {reason}" for reason in reasons]
     done = lnsegfm_here("predict", model, scans / "case_1.nii.gz", "--out", out, "--no-flags", *QUICK)
     assert len(done.stdout.splitlines()) == 2
     assert list(json.loads((out / "flags.json").read_text())["cases"]) == ["case_0"]

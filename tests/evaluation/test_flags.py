@@ -306,7 +306,7 @@ def test_a_face_that_training_masks_usually_touch_raises_no_flag():
     assert both.kind == "border"
     assert "at the head (12 voxels);" in both.reason
     assert "foot" not in both.reason
-    assert both.reason.endswith("Of 10 training masks 0 did.")
+    assert both.reason.endswith("Of 10 training masks none did.")
 
 
 @pytest.mark.parametrize(("touching", "others", "expected"), [(5, 5, []), (4, 6, ["border"]), (1, 0, ["border"])])

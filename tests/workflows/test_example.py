@@ -19,5 +19,5 @@ def test_the_tutorial_runs_on_real_ct(real_data, tmp_path):
 
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["methods"]["dgst"]["validation"]["Larynx"]["n"] == 4
+    assert summary["methods"]["dgst"]["validation"]["after"]["Larynx"]["n"] == 4
     assert (tmp_path / "run-dgst" / "report.html").is_file()

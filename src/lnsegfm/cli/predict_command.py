@@ -191,6 +191,7 @@ def predict(
             add_to=add_to,
         ),
     )
+    from lnsegfm.cli.flag_lines import flag_lines
     from lnsegfm.datasets.labels import node_labels
     from lnsegfm.models.model_folder import ModelChoice, read_models
     from lnsegfm.nnunet.environment import choose_device
@@ -234,9 +235,8 @@ def predict(
         print_json(summary(done))
     else:
         print(f"{len(done.done)} predicted, {len(done.skipped)} were there already: {done.folder}")
-        for case in dict.fromkeys(flag.case for flag in done.flags):
-            reasons = " ".join(flag.reason for flag in done.flags if flag.case == case)
-            print(printable(f"Review {case}: {reasons}"))
+        for line in flag_lines(done.flags):
+            print(printable(line))
         if inputs.masks:
             names = ", ".join(mask.name for mask in inputs.masks[:3]) + (", ..." if len(inputs.masks) > 3 else "")
             print(printable(f"{counted(len(inputs.masks), 'mask')} beside their images, not predicted: {names}"))

@@ -14,6 +14,7 @@ from typing import Any
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.domain_ranges import LabelDomain, Range, TrainedAxes, TrainingDomain
 from lnsegfm.evaluation.mask_statistics import AXIAL, FOREGROUND, MaskStatistics
+from lnsegfm.messages import counted, listed
 from lnsegfm.storage import read_json, write_json
 
 FLAGS = "flags.json"
@@ -283,11 +284,12 @@ def _border(measured: MaskStatistics, domains: Sequence[TrainingDomain]) -> Rais
         touched = {face: n for face, n in label.faces.items() if not any(_is_usual(face, *count) for count in counts)}
         if not touched:
             continue
-        faces = " and ".join(f"{face} ({n} voxel{'s' * (n > 1)})" for face, n in touched.items())
+        faces = listed([f"{face} ({counted(n, 'voxel')})" for face, n in touched.items()])
         reason = f"Label {name} touches the scan's border at the {faces}; what lies beyond is not in its volume."
         if counts:
             masks, having = counts[0]
-            reason += f" Of {having} training masks {' and '.join(str(masks.get(face, 0)) for face in touched)} did."
+            numbers = [masks.get(face, 0) for face in touched]
+            reason += f" Of {having} training masks {listed(list(map(str, numbers))) if any(numbers) else 'none'} did."
         yield "border", reason, max(touched.values()), LIMITS["border"].value
 
 
