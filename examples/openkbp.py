@@ -94,12 +94,9 @@ class Tutorial:
         base = self.out / name
         self._run(name, "pretrain", self.dataset, *chosen, *labels, *training, "--out", base)
         masks = self._predicted(name, base)
-        one = self._scores(
-            f"{name}-one-parotid",
-            masks,
-            ["--keep-labels", "Brainstem,SpinalCord,Parotid,Mandible", "--merge", ONE_PAROTID],
-        )
-        both = self._scores(name, masks, ["--keep-labels", ",".join(OF_BASE)]) if sides != "merged" else None
+        four = ["--keep-labels", "Brainstem,SpinalCord,Parotid,Mandible", "--merge", ONE_PAROTID]
+        one = self._scores(f"{name}-one-parotid", masks, four)
+        both = None if sides == "merged" else self._scores(name, masks, ["--keep-labels", ",".join(OF_BASE)])
         training_record = read(base / "run.json")["training"]
         self.summary["bases"][name] = {"training": training_record, "validation": both, "one_parotid": one}
 

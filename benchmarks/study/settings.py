@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from examples.openkbp import LARYNX, ORGANS, TO_ORGANS, write_mask
 from scipy import ndimage
+
+from benchmarks.study.organ_masks import LARYNX, ORGANS, TO_ORGANS, write_mask
 
 TO_LARYNX = {LARYNX: 1}
 POOL, HELD_OUT, SOURCE = 12, 10, 5
