@@ -235,7 +235,7 @@ def finetune(
         require_free(out)
     if write_job is not None:
         keep_job(context, write_job)
-    device = choose_device(device)
+    choose_device(device)  # refused before any scan is read
 
     def settle(run: PlannedRun) -> FinetunePlan:
         return plan(
@@ -247,6 +247,7 @@ def finetune(
             plans=plans,
             source_data=source_data,
             choice=ModelChoice(configuration=configuration),
+            recipe_file=recipe,
             progress=progress,
         )
 

@@ -95,9 +95,9 @@ def finetune(
         Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     progress = progress or Silent()
-    device = choose_device(device)
-    require_precision(planned.recipe.precision, device)
-    context = RunContext(out=out, device=device, workers=workers, progress=progress)
+    chosen = choose_device(device)
+    require_precision(planned.recipe.precision, chosen)
+    context = RunContext(out=out, device=chosen, workers=workers, progress=progress, asked_device=device)
     record, result = FinetuneRun(planned, context, smallest_difference).run()
     return Run(out, context.model, record, result.comparison)
 
@@ -192,6 +192,12 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
                 self.context.out / "predictions" / name for name in (("adapted", "base") if base else ("adapted",))
             ],
         )
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The smallest difference that matters, too."""
+        smallest = self.smallest_difference
+        return super().asked | ({"smallest_difference": smallest} if smallest != SMALLEST_DIFFERENCE else {})
 
     def train_further(self, chosen: ChosenSchedule) -> None:
         """Train the further folds of the base, where all are to be adapted."""

@@ -29,6 +29,7 @@ from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import Recipe
+from lnsegfm.report.asked_options import AskedOptions, as_text, option_labels
 from lnsegfm.storage import content_hash, read_json, sha256
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.weights.state import load_weights
@@ -60,6 +61,7 @@ class FinetunePlan(TrainingPlan):
         before: Scans that trained the base, as far as its weights are part of the result.
         scan_hashes: The hash of each scan.
         absence: What is known of labels that references lack.
+        asked: What was asked for besides the recipe.
     """
 
     recipe: Recipe
@@ -91,6 +93,7 @@ class FinetunePlan(TrainingPlan):
             "shots": list(self.split.shots),
             "held_out": list(self.split.held_out),
             "known_to_base": self.known.to_json(),
+            "asked": self.asked.to_json(),
             **self.sizes,
             "axes": self.axes,
             "architecture": configuration.get("architecture", {}).get("network_class_name"),
@@ -122,6 +125,7 @@ def plan(
     plans: Path | None = None,
     source_data: Path | None = None,
     choice: ModelChoice = ModelChoice(),  # noqa: B008 - frozen
+    recipe_file: Path | None = None,
     checked: DatasetCheck | None = None,
     progress: Progress | None = None,
 ) -> FinetunePlan:
@@ -136,6 +140,7 @@ def plan(
         plans: nnU-Net plans to adapt into instead of the base's own; the recipe then holds their hash.
         source_data: Labelled scans of the base's own task: what is lost there is shown. No part of the run's identity.
         choice: Which model, where ``model`` holds several.
+        recipe_file: The file that the recipe was read from: of its command line alone.
         checked: The check of the data, where it was made already.
         progress: Where progress is reported.
 
@@ -217,6 +222,15 @@ def plan(
         before=before,
         scan_hashes=checked.scan_hashes,
         absence=absence,
+        asked=AskedOptions(
+            model=str(model),
+            labels=option_labels(labels),
+            allow_empty=allow_empty,
+            plans=as_text(plans),
+            source_data=as_text(source_data),
+            configuration=choice.configuration,
+            recipe_file=as_text(recipe_file),
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from lnsegfm.nnunet.environment import choose_device
 from lnsegfm.notebook import HtmlTable, notebook_html
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress, Silent
+from lnsegfm.report.run_command import pretrain_command
 from lnsegfm.training.distributed import require_processes
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.state import aliases
@@ -98,7 +99,7 @@ def pretrain(
         Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     progress = progress or Silent()
-    device = choose_device(device)
+    asked_device, device = device, choose_device(device)
     planned = plan_pretrain(
         data, training, out.with_name(f".{out.name}-plans"), labels=labels, allow_empty=allow_empty, progress=progress
     )
@@ -111,6 +112,7 @@ def pretrain(
         processes=training.gpus,
         on_disk=True,
         stored=training.prepared,
+        asked_device=asked_device,
     )
     record, evaluation = BaseTrainingRun(planned, context, then).run()
     return PretrainRun(out, context.model, record, evaluation)
@@ -130,6 +132,11 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
         return ChosenSchedule(
             Schedule(lr=plan.lr, iterations=plan.iterations, seed=settings.seed, time_limit_s=settings.time_limit_s)
         )
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """All settings that were given."""
+        return super().asked | self.plan.settings.said()
 
     @property
     def time_plan(self) -> TimePlan:
@@ -183,8 +190,10 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
     ) -> dict[str, Any]:
         """The content of ``run.json``."""
         start = self.plan.start
+        common = self.common_record(history)
         return {
-            **self.common_record(history),
+            **common,
+            "command": pretrain_command(common, str(self.context.out)),
             **self.plan.sizes,
             "network": start.plans["configurations"][start.configuration]["architecture"],
             "parameters": sum(start.weights[name].numel() for name in set(aliases(start.weights).values())),

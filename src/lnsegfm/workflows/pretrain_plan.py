@@ -37,6 +37,7 @@ from lnsegfm.nnunet.mirroring import SWAP, settle_mirroring
 from lnsegfm.nnunet.network_building import build_network
 from lnsegfm.nnunet.plan_axes import with_axes
 from lnsegfm.progress import Progress
+from lnsegfm.report.asked_options import AskedOptions, as_text, option_labels
 from lnsegfm.spelling import nearest
 from lnsegfm.storage import content_hash, sha256
 from lnsegfm.training.prepared_files import HALF, require_stored
@@ -141,6 +142,11 @@ class PretrainSettings:
             raise ConfigError(f"Setting {unknown[0]}: not known. {nearest(unknown[0], known)}")
         return replace(self, **fields)
 
+    def said(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, as plain values; the plans are a place, not a setting."""
+        usual = PretrainSettings()
+        return {name: value for name, value in vars(self).items() if value != getattr(usual, name) and name != "plans"}
+
     def recipe(self) -> tuple[Full, float, int]:
         """Method, learning rate and iterations."""
         if self.plans is None and self.preset not in (DEFAULT, RELEASE):
@@ -178,6 +184,7 @@ class PretrainPlan(TrainingPlan):
         recipe: The settings as ``recipe.json`` keeps them.
         data_json: Folder, labels and hash of the data.
         absence: What is known of labels that references lack.
+        asked: What was asked for besides the settings.
     """
 
     settings: PretrainSettings
@@ -264,6 +271,7 @@ def plan_pretrain(
         recipe=recipe,
         data_json=data_json,
         absence=absence,
+        asked=AskedOptions(labels=option_labels(labels), allow_empty=allow_empty, plans=as_text(settings.plans)),
     )
 
 

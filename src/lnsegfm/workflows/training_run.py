@@ -11,7 +11,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,6 +26,7 @@ from lnsegfm.models.plans import in_image_order
 from lnsegfm.models.training_domain import write_training_domain
 from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.progress import Progress
+from lnsegfm.report.asked_options import AskedOptions
 from lnsegfm.storage import sha256, write_json
 from lnsegfm.training.prepared_files import EXACT
 from lnsegfm.training.schedule import Schedule
@@ -51,6 +52,7 @@ class TrainingPlan(ABC):
         start: Plans, description and network weights that training starts from.
         identity: Hash of all that the result depends on.
         absence: What is known of labels that references lack.
+        asked: What was asked for besides.
     """
 
     method: Method
@@ -59,6 +61,7 @@ class TrainingPlan(ABC):
     start: Checkpoint
     identity: str
     absence: KnownAbsence = KnownAbsence()  # noqa: RUF009 - frozen
+    asked: AskedOptions = AskedOptions()  # noqa: RUF009 - frozen
 
     @property
     def shots(self) -> list[Case]:
@@ -107,6 +110,7 @@ class RunContext:
         stored: How those files keep intensities (`lnsegfm.training.prepared_files`).
         progress: Where progress is reported.
         clock: Seconds of a clock that never goes back.
+        asked_device: What was asked for; ``device`` is what it came to.
     """
 
     out: Path
@@ -117,6 +121,7 @@ class RunContext:
     on_disk: bool = False
     stored: str = EXACT
     clock: Clock = time.monotonic
+    asked_device: str = "auto"
 
     @property
     def model(self) -> Path:
@@ -239,10 +244,17 @@ class TrainingRun(ABC, Generic[Plan, Result]):
     def record(self, chosen: ChosenSchedule, history: Mapping[str, Any], result: Result) -> dict[str, Any]:
         """The content of ``run.json``."""
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for besides the recipe, for the command line of the run."""
+        context = self.context
+        return replace(self.plan.asked, device=context.asked_device, workers=context.workers).to_json()
+
     def common_record(self, history: Mapping[str, Any]) -> dict[str, Any]:
         """What every ``run.json`` holds: the resolved recipe, versions, the model's hash and the losses."""
         return {
             **self.plan.to_json(),
+            "asked": self.asked,
             "versions": versions(),
             "device": self.context.device,
             "model": {"sha256": sha256(self.context.model / "fold_0" / CHECKPOINT)},
