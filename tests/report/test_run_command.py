@@ -66,6 +66,7 @@ PRETRAIN = SHARED | {
     "--checkpointing": None,
     "--held-out": "0.25",
     "--gpus": "2",
+    "--prepared": "float32",
 }
 OTHERWISE = {"--model", "--out", "--job", "--write-job", "--dry-run", "--json", "--help"}
 """Options that name the base and the place, and what is done with a job."""

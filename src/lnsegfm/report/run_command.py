@@ -54,6 +54,7 @@ _PRETRAINING: Options = {
     **_SHARED,
     "held_out": ("--held-out", 0),
     "gpus": ("--gpus", 1),
+    "prepared": ("--prepared", "half"),
     **_MIRRORING,
 }
 _ASKED: Options = {
