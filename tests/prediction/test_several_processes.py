@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from lnsegfm.evaluation.postprocessing import LargestComponent, Postprocessing
 from lnsegfm.models.model_folder import Model, read_model
+from lnsegfm.models.postprocessing_files import write_postprocessing
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.prediction.scans import find_scans
@@ -87,6 +89,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(folder / "scans" / f"case_{case}.nii.gz", scene(case)[0])
     (folder / "scans" / "broken.nii.gz").write_bytes(b"no scan")
     write_random(folder / "model")
+    write_postprocessing(folder / "model", Postprocessing((LargestComponent((1,)),)))
     return folder
 
 

@@ -27,6 +27,32 @@ def test_swapped_sides(folder):
     assert "gland_left lies 60 mm to the right" in only(folder, "sides-swapped", "warning", "b").what
 
 
+@pytest.mark.parametrize(("cases", "wrong", "found"), [(4, 1, True), (8, 2, True), (3, 1, False), (5, 2, False)])
+def test_one_side_alone_that_lies_where_it_does_not_in_most_cases(tmp_path, cases, wrong, found):
+    folder = make(tmp_path / "data", cases)
+    for number, case in enumerate("abcdefghij"[:cases]):
+        voxels = mask()
+        voxels[voxels == 3] = 0
+        if number < wrong:
+            voxels[mask() == 2], voxels[mask() == 3] = 0, 2
+        label(folder, case, voxels)
+    findings = [f for f in doctored(folder).findings if f.kind == "side-differs"]
+    assert [f.case for f in findings] == list("abcdefghij"[:wrong] if found else "")
+    if found:
+        said = f"to the right of the middle, and to the left in {cases - wrong} cases"
+        assert all(said in f.what and "gland_left" in f.what for f in findings)
+
+
+def test_no_side_of_an_organ_that_is_named_so_and_lies_elsewhere(tmp_path):
+    """In most cases is what counts: the left lobe of a liver lies on the right."""
+    folder = make(tmp_path / "data", 4)
+    for case in "abcd":
+        voxels = mask()
+        voxels[mask() == 2], voxels[mask() == 3] = 0, 2
+        label(folder, case, voxels)
+    assert {f.kind for f in doctored(folder).findings} <= {"label-missing"}
+
+
 def test_a_label_outside_the_body(folder):
     voxels = mask()
     voxels[voxels == 1] = 0

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from lnsegfm.datasets.doctor.body import find_body
+from lnsegfm.datasets.doctor.body import Body, find_body
 from lnsegfm.datasets.doctor.duplicate_scans import find_duplicate_scans, signature
 from lnsegfm.datasets.doctor.finding import Finding, Severity
 from lnsegfm.datasets.doctor.fragments import can_lose_fragments
 from lnsegfm.datasets.doctor.geometry import judge_grids, judge_nifti_header
 from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
 from lnsegfm.datasets.doctor.mask_checks import AIR_HU, judge_air, judge_fragments, judge_place, judge_sides
-from lnsegfm.datasets.doctor.sides import centre_x_mm, swapped
+from lnsegfm.datasets.doctor.sides import centre_x_mm, judge_other_side, middle_x_mm, swapped
 from lnsegfm.datasets.doubtful_labels import doubtful_labels
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.datasets.sided_labels import side_pairs
+from lnsegfm.datasets.sided_labels import lone_sides, side_pairs
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.messages import listed
 
@@ -44,6 +44,7 @@ class Cohort:
     _signatures: dict[str, np.ndarray] = field(default_factory=dict)
     _volumes_ml: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
     _unlabelled: dict[str, Collection[str]] = field(default_factory=dict)
+    _left_mm: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
 
     def add_image(
         self, case: str, file: Path | None, volume: np.ndarray, grid: Grid, *, held_out: bool = False
@@ -85,7 +86,6 @@ class Cohort:
         same_grid = image is not None and image[2].same_voxels(grid)
         scan = image if same_grid and holds_hu(hu) else None
         boxes = ndimage.find_objects(mask)
-        centres: dict[str, float] = {}
         for name, values in self.labels.covered.items():
             box = _around([boxes[value - 1] for value in values if value <= len(boxes)])
             if box is None:
@@ -97,13 +97,25 @@ class Cohort:
             self.findings += judge_fragments(case, file, f"label {name}", inside, grid, fix=fix)
             if scan is not None:
                 self.findings += judge_air(case, file, f"label {name}", scan[1][box][inside])
-        pairs = side_pairs(self.labels.names)
-        for name in {name for pair in pairs for name in pair}:
+        body = find_body(scan[1], scan[2]) if scan is not None else None
+        self._sides(case, file, mask, grid, body)
+        if scan is not None and body is not None:
+            self._outside(case, file, mask, scan, body)
+
+    def _sides(self, case: str, file: Path | None, mask: np.ndarray, grid: Grid, body: Body | None) -> None:
+        """Pairs that lie the wrong way round, and where labels of a side lie that are not in such a pair."""
+        if self.labels is None:
+            return
+        pairs, alone = side_pairs(self.labels.names), lone_sides(self.labels.names)
+        centres: dict[str, float] = {}
+        for name in dict.fromkeys([*(name for pair in pairs for name in pair), *alone]):
             if (x := centre_x_mm(self.labels.voxels(mask, name), grid)) is not None:
                 centres[name] = x
-        self.findings += judge_sides(case, file, "label", swapped(centres, pairs))
-        if scan is not None:
-            self._outside(case, file, mask, scan)
+        wrong = swapped(centres, pairs)
+        self.findings += judge_sides(case, file, "label", wrong)
+        middle = middle_x_mm(grid, body) if centres else 0.0
+        for name in centres.keys() - {name for left, right, _ in wrong for name in (left, right)}:
+            self._left_mm[name][case] = file, centres[name] - middle
 
     def finish(self) -> list[Finding]:
         """Add what takes all scans together, after the last one; returns all findings."""
@@ -115,6 +127,8 @@ class Cohort:
             self.findings.append(Finding("duplicate-scan", "warning", second, self._file(second), what, remedy))
         for name, volumes in self._volumes_ml.items():
             self.findings += _volume_outliers(name, volumes)
+        for name, offsets in sorted(self._left_mm.items()):
+            self.findings += judge_other_side(name, offsets)
         self._not_everywhere()
         return self.findings
 
@@ -122,10 +136,14 @@ class Cohort:
         return self._grids[case][0] if case in self._grids else None
 
     def _outside(
-        self, case: str, file: Path | None, mask: np.ndarray, image: tuple[Path | None, np.ndarray, Grid]
+        self,
+        case: str,
+        file: Path | None,
+        mask: np.ndarray,
+        image: tuple[Path | None, np.ndarray, Grid],
+        body: Body,
     ) -> None:
-        body = find_body(image[1], image[2])
-        if body is None or self.labels is None:
+        if self.labels is None:
             return
         if body.table_in_front:
             what = "a table lies in front of the patient: prone, or turned upside down in the header"

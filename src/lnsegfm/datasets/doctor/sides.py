@@ -1,14 +1,23 @@
-"""The left label of a pair lies on the patient's left."""
+"""The left label of a pair lies on the patient's left, and one of a side alone where it lies in the other cases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from lnsegfm.datasets.doctor.body import Body
+from lnsegfm.datasets.doctor.finding import Finding
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.messages import counted
 
 CLEAR_MM = 5.0  # centres that are nearer than this in x prove nothing
+BESIDE_MM = 15.0
+"""A centre that is nearer to the middle of the body is on no side."""
+FEWEST, MOST_APART = 3, 0.25
+"""Cases at least that agree on a side, and the largest share of cases that may lie on the other one."""
 
 
 def centre_x_mm(there: np.ndarray, grid: Grid) -> float | None:
@@ -30,4 +39,49 @@ def swapped(centres: Mapping[str, float], pairs: Iterable[tuple[str, str]]) -> l
         (left, right, centres[right] - centres[left])
         for left, right in pairs
         if left in centres and right in centres and centres[right] - centres[left] > CLEAR_MM
+    ]
+
+
+def middle_x_mm(grid: Grid, body: Body | None) -> float:
+    """LPS x of the middle of the body, mm; of the scan where no body is found."""
+    if body is not None and body.inside.any():
+        (z, y, x), step = grid.spacing_mm, body.step
+        coarse = replace(grid, shape=body.inside.shape, spacing_mm=(z * step[0], y * step[1], x * step[2]))
+        middle = centre_x_mm(body.inside, coarse)
+        if middle is not None:
+            return middle
+    half = (np.array(grid.shape) - 1) / 2 * grid.spacing_mm
+    return float(grid.origin_mm[0] + np.array(grid.direction[:3]) @ half[::-1])
+
+
+def judge_other_side(name: str, offsets: Mapping[str, tuple[Path | None, float]]) -> list[Finding]:
+    """A finding for each case in which a label that names a side lies on the other side than in most cases.
+
+    Where the label lies in most cases counts, not what it is called: a left lobe of the liver lies right of the middle.
+
+    Args:
+        name: The label's.
+        offsets: By case, the file and how far left of the body's middle the label lies, mm; of cases in which the
+            label of the other side is not there to compare with, and of the others.
+    """
+    clear = {case: mm for case, (_, mm) in offsets.items() if abs(mm) >= BESIDE_MM}
+    left = sum(mm > 0 for mm in clear.values())
+    usual = 1 if 2 * left > len(clear) else -1
+    apart = [case for case, mm in clear.items() if mm * usual < 0]
+    agree = len(clear) - len(apart)
+    if not apart or agree < FEWEST or len(apart) > MOST_APART * len(clear):
+        return []
+    sides = {1: "left", -1: "right"}
+    remedy = "Look at an organ that lies on one side; then rename the label or correct the header"
+    return [
+        Finding(
+            "side-differs",
+            "warning",
+            case,
+            offsets[case][0],
+            f"label {name} lies {abs(clear[case]):.0f} mm to the {sides[-usual]} of the middle, and to the "
+            f"{sides[usual]} in {counted(agree, 'case')}",
+            remedy,
+        )
+        for case in apart
     ]
