@@ -15,12 +15,13 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check --no-input
 install := $(pip) install --quiet --progress-bar off
 
-.PHONY: help demo test test-long test-wheel test-lowest lint tables notebook site bench clean
+.PHONY: help demo test test-long test-services test-wheel test-lowest lint tables notebook site bench clean
 
 help:
 	@echo "make demo         install into $(VENV) and run: lnsegfm demo --out $(OUT)"
 	@echo "make test         install and run the linters and the tests"
 	@echo "make test-long    the tests that take minutes each"
+	@echo "make test-services  jobs on a real SLURM and a real Ray, started here: as root, what is missing is skipped by name"
 	@echo "make test-wheel   build the wheel, install it into a new environment from PyPI, run the demo there"
 	@echo "make test-lowest  tests with the lowest versions that pyproject.toml allows, in $(VENV)-lowest"
 	@echo "make lint         ruff, mypy and import-linter alone"
@@ -38,6 +39,10 @@ test: lint
 
 test-long: $(VENV)/.installed-dev
 	$(bin)/python -m pytest -m long
+
+test-services: $(VENV)/.installed-dev
+	$(install) -e '.[slurm,ray]'
+	$(bin)/python -m pytest -m services
 
 lint: $(VENV)/.installed-dev
 	$(bin)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from lnsegfm.jobs.local_runner import Report
 from lnsegfm.jobs.perform_job import perform
 from lnsegfm.progress import Progress
 
-_POLL_S, LEAVING_S = 1.0, 60.0
+_POLL_S, LEAVING_S, _ANSWERING_S = 1.0, 60.0, 10.0
 
 
 def perform_on_ray(place: str, name: str) -> str | None:
@@ -84,8 +85,9 @@ def _connected(ray: Any, engine: OnRay) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     where = engine.address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        _require_listener(where)
         ray.init(address=where, log_to_driver=False, logging_level="error", include_dashboard=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
         raise ConfigError(
             f"--on ray: no cluster at {where} ({first}). Start one with ray start --head, or name its address: "
@@ -99,6 +101,18 @@ def _connected(ray: Any, engine: OnRay) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(where: str) -> None:
+    """Ray itself would try an address where nobody listens for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, _, port = where.rpartition(":")
+    if host and port.isdigit() and "://" not in where:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERING_S):
+            pass
 
 
 def _require_node(ray: Any, engine: OnRay) -> None:

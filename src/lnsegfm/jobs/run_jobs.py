@@ -42,7 +42,7 @@ def run_jobs(
     part: ListPart | None = None,
     progress: Progress | None = None,
 ) -> JobOutcomes:
-    """Do the jobs that are not done; one that fails is told with its reason, and the others are done.
+    """Do the jobs that are not done; one that fails is reported with its reason, and the others are done.
 
     A second call does only what lacks, and what failed. Several calls at the same time do each job once where locks
     hold between their machines, and else no harm: a result appears once.

@@ -79,14 +79,19 @@ def _hand_in(names: Sequence[str], folder: JobFolder, engine: OnSlurm, submitit:
         for name in chunk:
             folder.forget_failure(name)
         try:
-            jobs = executor.map_array(SlurmTask, [str(folder.place)] * len(chunk), chunk)
+            with executor.batch():
+                jobs = [executor.submit(SlurmTask(str(folder.place), name)) for name in chunk]
         except Exception as error:  # sbatch refused, and submitit passes on what it said
             last = next((line for line in reversed(str(error).splitlines()) if line.strip()), repr(error))
-            raise ConfigError(f"--on slurm: sbatch refuses: {last.strip()}. Change the settings of --on.") from None
+            raise ConfigError(f"--on slurm: sbatch refuses: {_plain(last)}. Change the settings of --on.") from None
         for name, job in zip(chunk, jobs, strict=True):
             ids[name] = str(job.job_id)
             folder.record_submission(name, slurm=ids[name], log=str(job.paths.stdout))
     return ids
+
+
+def _plain(line: str) -> str:
+    return line.strip().removeprefix("sbatch: ").removeprefix("error: ").rstrip(".")
 
 
 def _parameters(folder: JobFolder, engine: OnSlurm) -> dict[str, Any]:
