@@ -198,6 +198,11 @@ def examine(dataset: Dataset, *, progress: Progress | None = None, visit: CaseVi
         cases.append(examine_case(case, dataset.labels, visit, allow_empty=dataset.allow_empty))
         if progress is not None:
             progress.advance(done, len(dataset.cases), case.name)
+    return examined_together(dataset, cases)
+
+
+def examined_together(dataset: Dataset, cases: Sequence[CaseCheck]) -> DatasetCheck:
+    """The check of a dataset from those of its cases, in their order."""
     problems = [
         *(problem for case in cases for problem in case.problems),
         *(problem for case in dataset.cases for problem in _missing_channels(case, dataset.channels)),

@@ -96,15 +96,24 @@ class Dataset:
         """The dataset with some of its cases alone."""
         return replace(self, cases=tuple(case for case in self.cases if case.name in names))
 
-    def content_hash(self) -> str:
-        """SHA-256 over case names, the bytes of their files, channels and labels; where the files lie plays no part."""
+    def content_hash(self, known: Mapping[Path, str] | None = None) -> str:
+        """SHA-256 over case names, the bytes of their files, channels and labels; where the files lie plays no part.
+
+        Args:
+            known: SHA-256 of files that need not be read for it.
+        """
+        hashes = known or {}
+
+        def of(file: Path) -> str:
+            return hashes[file] if file in hashes else sha256(file)
+
         return content_hash(
             {
                 "cases": [
                     [
                         case.name,
-                        [sha256(image) for image in case.images],
-                        sha256(case.label) if case.label else None,
+                        [of(image) for image in case.images],
+                        of(case.label) if case.label else None,
                         *([sorted(case.unlabelled)] if case.unlabelled else []),
                     ]
                     for case in self.cases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +38,62 @@ def fingerprint(cases: Sequence[Case], progress: Progress, axes: str | None = No
         DataError: Nothing is labelled.
     """
     progress.stage(f"Reading {counted(len(cases), 'case')} for the plans")
-    spacings, shapes, sizes = [], [], []
-    found: list[np.ndarray] = []
+    found = []
     for done, case in enumerate(cases, 1):
         if case.label is None:
             raise DataError(f"Case {case.name}: it has no reference. Label it, or leave it out.")
-        cropped, labels, spacing, share = read_cropped(case.images, case.label, axes)
-        spacings.append(spacing)
-        shapes.append([int(v) for v in cropped.shape[1:]])
-        sizes.append(share)
-        found.append(_some(cropped[:, labels[0] > 0], VOXELS // len(cases)))
+        cropped = read_cropped(case.images, case.label, axes)
+        found.append(CaseFingerprint.of(*cropped, most=foreground_share(len(cases))))
         progress.advance(done, len(cases))
-    seen = [values for values in found if values.shape[1]]
+    return fingerprint_of(found)
+
+
+@dataclass(frozen=True, eq=False)
+class CaseFingerprint:
+    """What the fingerprint of a data set takes of one scan.
+
+    Args:
+        spacing: In mm (z, y, x).
+        shape: Voxels (z, y, x) of its non-zero box.
+        share: Of its voxels that lie in that box.
+        intensities: Of the foreground, or of a part of it (channels, voxels).
+    """
+
+    spacing: list[float]
+    shape: list[int]
+    share: float
+    intensities: np.ndarray
+
+    @classmethod
+    def of(
+        cls, cropped: np.ndarray, labels: np.ndarray, spacing: list[float], share: float, most: int
+    ) -> CaseFingerprint:
+        """That of a scan as `lnsegfm.nnunet.planners.cropped_scan` gives it, of so many foreground voxels at most."""
+        shape = [int(n) for n in cropped.shape[1:]]
+        return cls(spacing, shape, share, _some(cropped[:, labels[0] > 0], most))
+
+
+def foreground_share(cases: int) -> int:
+    """Foreground voxels that are looked at in each of so many scans."""
+    return VOXELS // max(1, cases)
+
+
+def fingerprint_of(cases: Sequence[CaseFingerprint]) -> dict[str, Any]:
+    """The fingerprint of a data set (`fingerprint`) from those of its scans.
+
+    Raises:
+        DataError: Nothing is labelled.
+    """
+    seen = [case.intensities for case in cases if case.intensities.shape[1]]
     if not seen:
         raise DataError(f"Labels of {counted(len(cases), 'case')}: no voxel of a label is in them. Label some scans.")
     return {
-        "spacings": spacings,
-        "shapes_after_crop": shapes,
+        "spacings": [case.spacing for case in cases],
+        "shapes_after_crop": [case.shape for case in cases],
         "foreground_intensity_properties_per_channel": {
-            str(channel): _statistics([values[channel] for values in seen]) for channel in range(len(found[0]))
+            str(channel): _statistics([values[channel] for values in seen]) for channel in range(len(seen[0]))
         },
-        "median_relative_size_after_cropping": float(np.median(sizes)),
+        "median_relative_size_after_cropping": float(np.median([case.share for case in cases])),
     }
 
 

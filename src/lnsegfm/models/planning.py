@@ -96,6 +96,7 @@ def plans_for_preset(
     checkpointing: bool,
     progress: Progress,
     axes: str | None = None,
+    found: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Plans with one configuration, ``3d_fullres``, for an architecture at a preset's size.
 
@@ -109,17 +110,17 @@ def plans_for_preset(
         checkpointing: As of `Architecture.build_plan`.
         progress: Where progress is reported.
         axes: The axis code to which the scans are turned; None leaves them as they are stored.
+        found: The fingerprint of the cases, where it is known; None reads them.
 
     Raises:
         UnknownName: No preset of that name.
     """
     name = dataset_name(data)
-    if preset not in (DEFAULT, RELEASE):
-        size = find_preset(preset)
-        return preset_plans(
-            size, name, fingerprint(cases, progress, axes), data.channels, architecture, checkpointing=checkpointing
-        )
-    found = fingerprint(cases, progress, axes)
+    size = None if preset in (DEFAULT, RELEASE) else find_preset(preset)
+    if found is None:
+        found = fingerprint(cases, progress, axes)
+    if size is not None:
+        return preset_plans(size, name, found, data.channels, architecture, checkpointing=checkpointing)
     memory = gpu_memory_gb or architecture.gpu_memory_gb
     plans = run_nnunet_planner(data, cases, name, found, work, planner=architecture.planner, gpu_memory_gb=memory)
     configuration = resolve_configuration(plans, CONFIGURATION)

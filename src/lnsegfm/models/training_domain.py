@@ -12,7 +12,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.evaluation.domain_ranges import TRAINING_DOMAIN, Range, TrainingDomain, read_domains, write_domains
 from lnsegfm.evaluation.flags import LIMITS
-from lnsegfm.evaluation.mask_statistics import measure_mask
+from lnsegfm.evaluation.mask_statistics import MaskStatistics, measure_mask
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.orientation import turned_onto
 from lnsegfm.messages import counted
@@ -68,6 +68,7 @@ def write_training_domain(
     *,
     base: Model | None = None,
     renamed: Mapping[str, str] | None = None,
+    looks: Sequence[MaskStatistics] | None = None,
 ) -> None:
     """Measure the training cases and write ``training_domain.json`` into a model folder; an existing one stays.
 
@@ -79,10 +80,23 @@ def write_training_domain(
         progress: Where progress is reported.
         base: What the training started from; its ranges are kept behind the cases'.
         renamed: Labels of the base that have another name here.
+        looks: What was measured of the cases already; None reads them.
     """
     if (folder / TRAINING_DOMAIN).is_file():
         return
     channel, (axes, _) = ct_channel(start.plans, start.configuration), axes_of_plans(start.plans)
+    if looks is None:
+        looks = _measured(cases, labels, channel, axes, progress)
+    ranges = [TrainingDomain.over(looks, axes=axes)] if looks else []
+    before = list(training_domains(base)) if base is not None else []
+    named = ("base", *(f"base {number} before it" for number in range(1, len(before))))
+    theirs = [replace(one, source=name).renamed(renamed or {}) for one, name in zip(before, named, strict=False)]
+    write_domains(folder, [*ranges, *theirs])
+
+
+def _measured(
+    cases: Sequence[Case], labels: LabelMap, channel: int | None, axes: str | None, progress: Progress
+) -> list[MaskStatistics]:
     looks = []
     if cases:
         progress.stage(f"Reading {counted(len(cases), 'case')} for flags")
@@ -94,11 +108,7 @@ def write_training_domain(
                 mask, grid = turned_onto(mask, grid, own)
             looks.append(measure_mask(image, mask, grid, labels.covered, axes=axes))
         progress.advance(done, len(cases))
-    ranges = [TrainingDomain.over(looks, axes=axes)] if looks else []
-    before = list(training_domains(base)) if base is not None else []
-    named = ("base", *(f"base {number} before it" for number in range(1, len(before))))
-    theirs = [replace(one, source=name).renamed(renamed or {}) for one, name in zip(before, named, strict=False)]
-    write_domains(folder, [*ranges, *theirs])
+    return looks
 
 
 def _allowed_hu(plans: Mapping[str, Any], channel: int | None) -> Range | None:

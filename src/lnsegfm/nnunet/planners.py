@@ -21,11 +21,24 @@ SMALLEST_EDGE = 4
 def read_cropped(
     images: Sequence[Path], label: Path, axes: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[float], float]:
-    """A labelled scan cropped to its non-zero box, as nnU-Net's fingerprint sees it.
+    """A labelled scan of files, as `cropped_scan` gives it.
 
     Args:
         images: One file a channel.
         label: Its reference.
+        axes: The axis code to turn both to; None leaves them as they are stored.
+    """
+    return cropped_scan([Volume.read(image) for image in images], Volume(*read_mask(label)), axes)
+
+
+def cropped_scan(
+    scans: Sequence[Volume], mask: Volume, axes: str | None = None
+) -> tuple[np.ndarray, np.ndarray, list[float], float]:
+    """A labelled scan cropped to its non-zero box, as nnU-Net's fingerprint sees it.
+
+    Args:
+        scans: One volume a channel.
+        mask: Its reference.
         axes: The axis code to turn both to; None leaves them as they are stored.
 
     Returns:
@@ -33,9 +46,9 @@ def read_cropped(
     """
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
-    arrays = ScanArrays.stack([Volume.read(image) for image in images], axes)
+    arrays = ScanArrays.stack(scans, axes)
     with nnunet_environment():
-        cropped, labels, _ = crop_to_nonzero(arrays.data, arrays.reference(Volume(*read_mask(label))))
+        cropped, labels, _ = crop_to_nonzero(arrays.data, arrays.reference(mask))
     return cropped, labels, list(arrays.grid.spacing_mm), cropped[0].size / arrays.data[0].size
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
+from lnsegfm.errors import LnSegFmError
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.expected_time import TimePlan
 from lnsegfm.models.model_folder import read_model
@@ -18,11 +22,16 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.report.run_command import pretrain_command
 from lnsegfm.training.distributed import require_processes
 from lnsegfm.training.schedule import Schedule
+from lnsegfm.training.train_process import preparing_processes
 from lnsegfm.weights.state import aliases
 from lnsegfm.workflows.held_out_comparison import predict_masks, score_masks
 from lnsegfm.workflows.pretrain_plan import PretrainPlan, PretrainSettings, plan_pretrain
+from lnsegfm.workflows.run_folder import require_claimable
 from lnsegfm.workflows.run_time import PredictionWork
 from lnsegfm.workflows.training_run import ChosenSchedule, RunContext, TrainingRun
+
+KEPT_AFTER_S = 60.0
+"""What took so long to read is kept also where the request is refused: when that is put right, it is not read again."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +109,20 @@ def pretrain(
     """
     progress = progress or Silent()
     asked_device, device = device, choose_device(device)
-    planned = plan_pretrain(
-        data, training, out.with_name(f".{out.name}-plans"), labels=labels, allow_empty=allow_empty, progress=progress
-    )
-    require_processes(training.gpus, planned.sizes["batch_size"], device)
+    readings = out.with_name(f".{out.name}-scans")
+    with _kept_for_going_on(readings):
+        planned = plan_pretrain(
+            data,
+            training,
+            out.with_name(f".{out.name}-plans"),
+            labels=labels,
+            allow_empty=allow_empty,
+            progress=progress,
+            readings=readings,
+            processes=preparing_processes(workers),
+        )
+        require_processes(training.gpus, planned.sizes["batch_size"], device)
+        require_claimable(out, planned.to_json())
     context = RunContext(
         out=out,
         device=device,
@@ -115,7 +134,20 @@ def pretrain(
         asked_device=asked_device,
     )
     record, evaluation = BaseTrainingRun(planned, context, then).run()
+    shutil.rmtree(readings, ignore_errors=True)
     return PretrainRun(out, context.model, record, evaluation)
+
+
+@contextmanager
+def _kept_for_going_on(readings: Path) -> Iterator[None]:
+    """Remove what was found in the scans where the request is refused, unless it took long to read them."""
+    start = time.monotonic()
+    try:
+        yield
+    except LnSegFmError:
+        if time.monotonic() - start < KEPT_AFTER_S:
+            shutil.rmtree(readings, ignore_errors=True)
+        raise
 
 
 class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
@@ -132,6 +164,10 @@ class BaseTrainingRun(TrainingRun[PretrainPlan, Evaluation | None]):
         return ChosenSchedule(
             Schedule(lr=plan.lr, iterations=plan.iterations, seed=settings.seed, time_limit_s=settings.time_limit_s)
         )
+
+    def base_domain(self) -> dict[str, Any]:
+        """What was measured of the scans as they were read for the plans."""
+        return {"looks": self.plan.looks}
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -16,10 +16,13 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots, require_labelled
 from lnsegfm.datasets.sided_labels import MIRROR_AUTO, require_mirror
 from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
-from lnsegfm.errors import ConfigError
+from lnsegfm.errors import ConfigError, LnSegFmError
+from lnsegfm.evaluation.mask_statistics import MaskStatistics
 from lnsegfm.messages import counted
 from lnsegfm.methods.full import Full
 from lnsegfm.methods.training_defaults import require_time_limit
+from lnsegfm.models.case_readings import Readings, read_cases
+from lnsegfm.models.fingerprint import fingerprint_of
 from lnsegfm.models.planning import DEFAULT, RELEASE, find_preset, plans_for_preset, set_patch
 from lnsegfm.models.plans import (
     CONFIGURATION,
@@ -27,9 +30,11 @@ from lnsegfm.models.plans import (
     dataset_name,
     given_plans,
     in_plan_order,
+    read_plans,
     set_sizes,
 )
 from lnsegfm.models.trained_scans import TrainedScans
+from lnsegfm.models.training_domain import ct_channel
 from lnsegfm.networks.architectures import SWIN, find_architecture
 from lnsegfm.nnunet.environment import seed_everything
 from lnsegfm.nnunet.lookup import STOCK_TRAINER
@@ -183,6 +188,7 @@ class PretrainPlan(TrainingPlan):
         iterations: Optimizer steps.
         recipe: The settings as ``recipe.json`` keeps them.
         data_json: Folder, labels and hash of the data.
+        looks: What the training domain is made of, in the order of the shots; None where it was not measured.
         absence: What is known of labels that references lack.
         asked: What was asked for besides the settings.
     """
@@ -192,6 +198,7 @@ class PretrainPlan(TrainingPlan):
     iterations: int
     recipe: Mapping[str, Any]
     data_json: Mapping[str, Any]
+    looks: tuple[MaskStatistics, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The resolved settings, as ``recipe.json`` keeps them."""
@@ -214,6 +221,8 @@ def plan_pretrain(
     labels: LabelMap | None = None,
     allow_empty: bool = False,
     progress: Progress,
+    readings: Path | None = None,
+    processes: int = 1,
 ) -> PretrainPlan:
     """Check data and settings, make the plans and a network with fresh weights.
 
@@ -224,6 +233,9 @@ def plan_pretrain(
         labels: What the masks' numbers mean, where the data do not say it themselves.
         allow_empty: Keep scans whose label is empty: they hold nothing.
         progress: Where progress is reported.
+        readings: Folder for what is found in the scans, so that a call that was stopped reads none twice; None
+            is one beside ``work``.
+        processes: That read scans, at most.
 
     Raises:
         DataError: Cases that cannot be used; all of them are listed.
@@ -236,9 +248,20 @@ def plan_pretrain(
     dataset = LabelChoice(keep=settings.keep_labels, merge=settings.merge).on(dataset)
     dataset = dataset.with_cases(choice.usable(dict.fromkeys(case.name for case in dataset.cases)))
     progress.stage(f"Checking {counted(len(dataset.cases), 'case')}")
-    checked = require_usable(dataset, progress=progress, absent=settings.absent)
-    absence = known_absence(dataset, checked, settings.absent)
     names = [case.name for case in dataset.labelled]
+    training = _training(settings, names)
+    channel = _ct_channel(settings, dataset)
+    read = read_cases(
+        dataset,
+        training,
+        readings or work.with_name(f"{work.name}-scans"),
+        progress,
+        axes=_axes([case for case in dataset.cases if case.name in set(training)]),
+        channel=channel,
+        processes=processes,
+    )
+    checked = require_usable(dataset, progress=progress, checked=read.checked, absent=settings.absent)
+    absence = known_absence(dataset, checked, settings.absent)
     split = draw_shots(names, len(names) - settings.count_held_out(len(names)))
     require_labelled(split, checked.empty)
     for line in not_learned(split, checked, dataset):
@@ -247,11 +270,12 @@ def plan_pretrain(
     data_json = {
         "folder": str(data),
         **dataset.labels.to_record(),
-        "sha256": dataset.content_hash(),
+        "sha256": dataset.content_hash(read.file_hashes),
     }
     cases = {case.name: case for case in dataset.cases}
     shots = [cases[name] for name in split.shots]
-    start = _start(settings, dataset, shots, work, progress)
+    start = _start(settings, dataset, shots, work, read, progress)
+    measured = ct_channel(start.plans, start.configuration) == channel
     if start.mirroring_axes != MIRRORED or SWAP in start.plans:
         recipe |= {"mirrored": start.mirroring_axes, "swap": start.plans.get(SWAP)}
     if settings.time_limit_s is not None:
@@ -270,6 +294,7 @@ def plan_pretrain(
         iterations=iterations,
         recipe=recipe,
         data_json=data_json,
+        looks=tuple(read.statistics[name] for name in split.shots) if measured else None,
         absence=absence,
         asked=AskedOptions(labels=option_labels(labels), allow_empty=allow_empty, plans=as_text(settings.plans)),
     )
@@ -297,7 +322,35 @@ def _recipe_json(settings: PretrainSettings, method: Full, lr: float, iterations
     }
 
 
-def _start(settings: PretrainSettings, data: Dataset, cases: list[Case], work: Path, progress: Progress) -> Checkpoint:
+def _training(settings: PretrainSettings, names: list[str]) -> tuple[str, ...]:
+    """The scans that train, so far as names alone can say; none where the check will refuse."""
+    if not names or len(set(names)) < len(names):
+        return ()
+    return draw_shots(names, len(names) - settings.count_held_out(len(names))).shots
+
+
+def _axes(cases: list[Case]) -> str | None:
+    """The axis code to which scans are turned; None where a header cannot be read, of which the check tells."""
+    try:
+        stored = stored_axes(cases)
+    except LnSegFmError:
+        return None
+    return commonest_axes(stored) if stored else None
+
+
+def _ct_channel(settings: PretrainSettings, data: Dataset) -> int | None:
+    """The first channel that will be normalised as CT, if one will."""
+    if settings.plans is None:
+        return next((number for number, name in enumerate(data.channels) if name.casefold() == "ct"), None)
+    try:
+        return ct_channel(*read_plans(settings.plans))
+    except LnSegFmError:
+        return None  # that the plans cannot be used is said after the check
+
+
+def _start(
+    settings: PretrainSettings, data: Dataset, cases: list[Case], work: Path, read: Readings, progress: Progress
+) -> Checkpoint:
     stored = stored_axes(cases)
     axes = commonest_axes(stored)
     if turned := turned_words(stored, axes):
@@ -307,7 +360,7 @@ def _start(settings: PretrainSettings, data: Dataset, cases: list[Case], work: P
             settings.plans, dataset_name(data), patch_size=settings.patch_size, batch_size=settings.batch_size
         )
     else:
-        plans, configuration = _plans_of_preset(settings, data, cases, axes, work, progress), CONFIGURATION
+        plans, configuration = _plans_of_preset(settings, data, cases, axes, work, read, progress), CONFIGURATION
     description = dataset_json(data, len(cases))
     plans = with_axes(plans, axes, data.file_ending)
     mirroring = settle_mirroring(settings.mirror, MIRRORED, plans, data.labels.outputs)
@@ -321,7 +374,13 @@ def _start(settings: PretrainSettings, data: Dataset, cases: list[Case], work: P
 
 
 def _plans_of_preset(
-    settings: PretrainSettings, data: Dataset, cases: list[Case], axes: str, work: Path, progress: Progress
+    settings: PretrainSettings,
+    data: Dataset,
+    cases: list[Case],
+    axes: str,
+    work: Path,
+    read: Readings,
+    progress: Progress,
 ) -> dict[str, Any]:
     architecture = find_architecture(settings.architecture)
     plans = plans_for_preset(
@@ -334,6 +393,7 @@ def _plans_of_preset(
         checkpointing=settings.checkpointing,
         progress=progress,
         axes=axes,
+        found=fingerprint_of([read.fingerprints[case.name] for case in cases]),
     )
     configuration = plans["configurations"][CONFIGURATION]
     patch_size = settings.patch_size

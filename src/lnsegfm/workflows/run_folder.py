@@ -34,6 +34,21 @@ def require_free(out: Path) -> None:
         raise RunMismatch(f"{out}: it is not empty and holds no run. Choose another --out.")
 
 
+def require_claimable(out: Path, resolved: Mapping[str, Any]) -> None:
+    """Refuse a folder that is not this run's and cannot become it; nothing is touched.
+
+    Raises:
+        RunMismatch: It holds another run, or something else.
+        ConfigError: It is a file.
+    """
+    require_free(out)
+    file = out / RECIPE
+    if file.is_file():
+        there = read_json(file)
+        if there.get("identity") != resolved["identity"]:
+            raise RunMismatch(_another_run(out, there, resolved))
+
+
 def claim(out: Path, resolved: Mapping[str, Any]) -> None:
     """Make a folder a run's own, or recognise it as such.
 
@@ -45,12 +60,8 @@ def claim(out: Path, resolved: Mapping[str, Any]) -> None:
         RunMismatch: It holds another run, or something else; nothing is touched.
         ConfigError: It is a file.
     """
-    require_free(out)
+    require_claimable(out, resolved)
     file = out / RECIPE
-    if file.is_file():
-        there = read_json(file)
-        if there.get("identity") != resolved["identity"]:
-            raise RunMismatch(_another_run(out, there, resolved))
     out.mkdir(parents=True, exist_ok=True)
     clear_partials(out)
     write_json(file, resolved)
