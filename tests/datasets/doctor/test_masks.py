@@ -53,6 +53,29 @@ def test_no_side_of_an_organ_that_is_named_so_and_lies_elsewhere(tmp_path):
     assert {f.kind for f in doctored(folder).findings} <= {"label-missing"}
 
 
+@pytest.mark.parametrize(
+    ("names", "cases", "found"),
+    [
+        (("1", "2", "3"), 3, True),
+        (("1", "2", "3"), 2, False),
+        (("node", "gland_left", "gland_right"), 3, False),
+        (("node", "a", "b"), 4, True),
+    ],
+)
+def test_labels_that_mirror_each_other_without_saying_so(tmp_path, names, cases, found):
+    folder = make(tmp_path / "data", cases)
+    labels = LabelMap({name: value for value, name in enumerate(names, 1)})
+    findings = [f for f in diagnose(open_dataset(folder, labels)).findings if f.kind == "sides-unnamed"]
+    assert len(findings) == found
+    if found:
+        assert f"labels {names[1]} and {names[2]} mirror each other in {cases} cases" in findings[0].what
+    voxels = mask()
+    voxels[mask() == 2], voxels[mask() == 3] = 3, 2
+    label(folder, "a", voxels)
+    changed = diagnose(open_dataset(folder, labels)).findings
+    assert not [f for f in changed if f.kind == "sides-unnamed"]  # of two nodes neither is always on one side
+
+
 def test_a_label_outside_the_body(folder):
     voxels = mask()
     voxels[voxels == 1] = 0

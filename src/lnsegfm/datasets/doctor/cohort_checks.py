@@ -17,7 +17,7 @@ from lnsegfm.datasets.doctor.fragments import can_lose_fragments
 from lnsegfm.datasets.doctor.geometry import judge_grids, judge_nifti_header
 from lnsegfm.datasets.doctor.hu import TISSUE_HU, HuFacts, judge_hu, measure_hu
 from lnsegfm.datasets.doctor.mask_checks import AIR_HU, judge_air, judge_fragments, judge_place, judge_sides
-from lnsegfm.datasets.doctor.sides import centre_x_mm, judge_other_side, middle_x_mm, swapped
+from lnsegfm.datasets.doctor.sides import centre_mm, judge_other_side, judge_unnamed_sides, middle_x_mm, swapped
 from lnsegfm.datasets.doubtful_labels import doubtful_labels
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.sided_labels import lone_sides, side_pairs
@@ -44,7 +44,7 @@ class Cohort:
     _signatures: dict[str, np.ndarray] = field(default_factory=dict)
     _volumes_ml: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
     _unlabelled: dict[str, Collection[str]] = field(default_factory=dict)
-    _left_mm: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
+    _centres: dict[str, dict[str, tuple[Path | None, np.ndarray]]] = field(default_factory=lambda: defaultdict(dict))
 
     def add_image(
         self, case: str, file: Path | None, volume: np.ndarray, grid: Grid, *, held_out: bool = False
@@ -86,36 +86,36 @@ class Cohort:
         same_grid = image is not None and image[2].same_voxels(grid)
         scan = image if same_grid and holds_hu(hu) else None
         boxes = ndimage.find_objects(mask)
+        centres: dict[str, np.ndarray] = {}
         for name, values in self.labels.covered.items():
             box = _around([boxes[value - 1] for value in values if value <= len(boxes)])
             if box is None:
                 continue
             inside = self.labels.voxels(mask[box], name)
             fix = "drop-fragments" if name in can_lose_fragments(self.labels) else None
+            if (centre := centre_mm(inside, grid, [axis.start for axis in box])) is not None:
+                centres[name] = centre
             volume_ml = float(np.count_nonzero(inside)) * grid.voxel_volume_ml
             self._volumes_ml[name][case] = file, volume_ml
             self.findings += judge_fragments(case, file, f"label {name}", inside, grid, fix=fix)
             if scan is not None:
                 self.findings += judge_air(case, file, f"label {name}", scan[1][box][inside])
         body = find_body(scan[1], scan[2]) if scan is not None else None
-        self._sides(case, file, mask, grid, body)
+        self._sides(case, file, centres, middle_x_mm(grid, body))
         if scan is not None and body is not None:
             self._outside(case, file, mask, scan, body)
 
-    def _sides(self, case: str, file: Path | None, mask: np.ndarray, grid: Grid, body: Body | None) -> None:
-        """Pairs that lie the wrong way round, and where labels of a side lie that are not in such a pair."""
-        if self.labels is None:
-            return
-        pairs, alone = side_pairs(self.labels.names), lone_sides(self.labels.names)
-        centres: dict[str, float] = {}
-        for name in dict.fromkeys([*(name for pair in pairs for name in pair), *alone]):
-            if (x := centre_x_mm(self.labels.voxels(mask, name), grid)) is not None:
-                centres[name] = x
-        wrong = swapped(centres, pairs)
+    def _sides(self, case: str, file: Path | None, centres: dict[str, np.ndarray], middle_x: float) -> None:
+        """Pairs that lie the wrong way round, and where the other labels lie."""
+        pairs = side_pairs(self._names)
+        wrong = swapped({name: float(centre[0]) for name, centre in centres.items()}, pairs)
         self.findings += judge_sides(case, file, "label", wrong)
-        middle = middle_x_mm(grid, body) if centres else 0.0
         for name in centres.keys() - {name for left, right, _ in wrong for name in (left, right)}:
-            self._left_mm[name][case] = file, centres[name] - middle
+            self._centres[name][case] = file, centres[name] - (middle_x, 0, 0)
+
+    @property
+    def _names(self) -> list[str]:
+        return list(self.labels.names) if self.labels is not None else []
 
     def finish(self) -> list[Finding]:
         """Add what takes all scans together, after the last one; returns all findings."""
@@ -127,10 +127,22 @@ class Cohort:
             self.findings.append(Finding("duplicate-scan", "warning", second, self._file(second), what, remedy))
         for name, volumes in self._volumes_ml.items():
             self.findings += _volume_outliers(name, volumes)
-        for name, offsets in sorted(self._left_mm.items()):
-            self.findings += judge_other_side(name, offsets)
+        self._cohort_sides()
         self._not_everywhere()
         return self.findings
+
+    def _cohort_sides(self) -> None:
+        """Labels of a side that lie elsewhere in most cases, and labels that are sides without saying so."""
+        sided = {name for pair in side_pairs(self._names) for name in pair} | set(lone_sides(self._names))
+        for name in sorted(sided & self._centres.keys()):
+            offsets = {case: (file, float(centre[0])) for case, (file, centre) in self._centres[name].items()}
+            self.findings += judge_other_side(name, offsets)
+        others = {
+            name: {case: centre for case, (_, centre) in self._centres[name].items()}
+            for name in self._names
+            if name not in sided and name in self._centres
+        }
+        self.findings += judge_unnamed_sides(others, self._volumes_ml)
 
     def _file(self, case: str) -> Path | None:
         return self._grids[case][0] if case in self._grids else None
