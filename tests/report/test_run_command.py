@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +13,8 @@ from lnsegfm.methods.table import METHODS, load_method
 from lnsegfm.report.asked_options import AskedOptions, as_text, option_labels
 from lnsegfm.report.run_command import finetune_command, pretrain_command
 from lnsegfm.workflows.pretrain_plan import PretrainSettings
+
+from .command_lines import commands
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,56 +77,6 @@ def words_of(options: Mapping[str, str | None]) -> list[str]:
     for option, text in options.items():
         found += [option] if text is None else [option, *text.split()] if option == "--patch-size" else [option, text]
     return found
-
-
-@cache
-def commands() -> Mapping[str, Any]:
-    import typer.main
-
-    from lnsegfm.cli.main import app
-
-    return typer.main.get_command(app).commands  # type: ignore[attr-defined, no-any-return]
-
-
-class Stopped(Exception):
-    """Everything was asked."""
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Reads a command line and gives what it asks the library for, and the record that its run would keep."""
-    import lnsegfm.cli.finetune_command as command
-    import lnsegfm.workflows.finetune as tuning
-    import lnsegfm.workflows.finetune_plan as planning
-    import lnsegfm.workflows.pretrain as pretraining
-
-    monkeypatch.chdir(tmp_path)
-    Path("recipe.toml").write_text('method = "full"\nlr = 0.02\nlr_grid = [0.02, 0.05]\nwarm_up = 5\n')
-    seen: dict[str, Any] = {}
-
-    def note(*given: Any, **named: Any) -> Any:
-        seen.update({str(k): v for k, v in enumerate(given)} | {k: v for k, v in named.items() if k != "progress"})
-        return "planned"
-
-    def end(*given: Any, **named: Any) -> None:
-        note(*given, **named)
-        raise Stopped
-
-    def adapt(_: Any, __: Path, **named: Any) -> None:
-        end(**named)
-
-    monkeypatch.setattr(planning, "plan", note)
-    monkeypatch.setattr(command, "announce", lambda *_: None)
-    monkeypatch.setattr(tuning, "finetune", adapt)
-    monkeypatch.setattr(pretraining, "pretrain", end)
-
-    def read(line: Sequence[str]) -> dict[str, Any]:
-        seen.clear()
-        with pytest.raises(Stopped):
-            commands()[line[1]].main(list(line[2:]), standalone_mode=False)
-        return dict(seen)
-
-    return read
 
 
 def record_of(seen: Mapping[str, Any]) -> dict[str, Any]:

@@ -238,14 +238,15 @@ def _hu(measured: MaskStatistics, domains: Sequence[TrainingDomain]) -> Raised:
     ):
         medians["under the mask"] = (measured.foreground_hu, general)
     for where, (median, known) in medians.items():
-        allowed = [_around(hu) if domain.cases else hu for domain, hu in known]
+        allowed = [hu_allowed(hu) if domain.cases else hu for domain, hu in known]
         if allowed and not any(median in hu for hu in allowed):
             ranges = " or ".join(f"{hu} HU ({domain.source})" for domain, hu in known)
             reason = f"The median {where} is {median:.0f} HU; the training domain has {ranges}."
             yield "hu", reason, median, _nearest(median, allowed)
 
 
-def _around(hu: Range) -> Range:
+def hu_allowed(hu: Range) -> Range:
+    """The medians that raise no flag beside those of a training."""
     margin, share = LIMITS["hu"].value, LIMITS["hu_share"].value
     return Range(hu.low - max(margin, share * abs(hu.low)), hu.high + max(margin, share * abs(hu.high)))
 

@@ -240,6 +240,33 @@ def choose_postprocessing(
     return PostprocessingChoice(chosen, PostprocessedScores(before, after, crossfit), names)
 
 
+def gains_of_largest(
+    cases: Sequence[JudgedCase], labels: LabelMap, beside: Postprocessing
+) -> dict[str, tuple[float, float, int]]:
+    """Mean Dice of each label before and after its largest component alone is kept, and over how many cases.
+
+    Labels of nodes, which are many, and those whose largest component is a rule already are left out.
+
+    Args:
+        cases: Predictions of scans that did not train the model, with references.
+        labels: What is judged.
+        beside: The rules that the model has.
+    """
+    chooser, own = _Chooser(cases, labels), {rule.values for rule in beside.in_stock}
+    named = {values: name for name, values in labels.covered.items()}
+    found = {}
+    for rule in chooser.largest:
+        label = named.get(rule.values)
+        if label is None or rule.values in own:
+            continue
+        judged = [case for case in cases if label not in case.unlabelled]
+        pairs = [(chooser.scores(case, ())[label], chooser.scores(case, (rule,))[label]) for case in judged]
+        if pairs:
+            before, after = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+            found[label] = (before, after, len(pairs))
+    return found
+
+
 def score_postprocessing(
     cases: Sequence[JudgedCase], labels: LabelMap, postprocessing: Postprocessing
 ) -> PostprocessedScores:

@@ -11,7 +11,7 @@ from lnsegfm.datasets.sided_labels import side_pairs
 from lnsegfm.evaluation.overlap import dice
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.imaging.files import read_mask
-from lnsegfm.report.advice import LabelMeasure
+from lnsegfm.report.advice_facts import LabelMeasure
 
 MOST_CASES = 12
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.errors import DataError
+from lnsegfm.evaluation.domain_ranges import read_domains
 from lnsegfm.evaluation.evaluation_files import write_evaluation
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.progress import Progress
-from lnsegfm.report.advice import GOOD_DICE, advice
+from lnsegfm.report.advice import advice
+from lnsegfm.report.advice_facts import GOOD_DICE
 from lnsegfm.report.comparison import Comparison
 from lnsegfm.report.comparison_json import from_json, to_json
 from lnsegfm.report.label_verdict import mean_dice
@@ -75,8 +77,9 @@ def next_steps(record: Mapping[str, Any], comparison: Comparison | None, folder:
     if comparison is not None:
         weak = [name for name in comparison.labels if mean_dice(comparison, name) < GOOD_DICE]
         measured = measure_labels(comparison.adapted, [n for n in weak if n not in comparison.adapted.node_labels])
+    domains = read_domains(folder / "model")
     return {
-        "advice": [one.to_json() for one in advice(record, comparison, str(folder), measured)],
+        "advice": [one.to_json() for one in advice(record, comparison, str(folder), measured, domains)],
         "command": finetune_command(record, str(folder)),
         "methods": methods_paragraph(record),
     }

@@ -19,7 +19,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO, PostprocessingMode
 from lnsegfm.report.comparison import SMALLEST_DIFFERENCE
 from lnsegfm.report.notebook_tables import means_table
-from lnsegfm.report.run_report import write_run_report
+from lnsegfm.report.run_report import next_steps, write_run_report
 from lnsegfm.storage import sha256, write_json
 from lnsegfm.training.precision import require_precision
 from lnsegfm.training.schedule import Schedule
@@ -260,6 +260,7 @@ class FinetuneRun(TrainingRun[FinetunePlan, FinetuneResult]):
             "postprocessing": result.postprocessing.to_json(),
             "facts": record["facts"] | dict(result.postprocessing.facts()),
         }
+        record |= next_steps(record, result.comparison.comparison, self.context.out)
         self.context.progress.stage("Drawing the report")
         write_run_report(self.context.out, record, self.context.progress)
         return record

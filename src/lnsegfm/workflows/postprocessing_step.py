@@ -8,7 +8,7 @@ the shots the rules come from further trainings that each leave patients out and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lnsegfm.evaluation.postprocessing_choice import (
     JudgedCase,
     PostprocessedScores,
     choose_postprocessing,
+    gains_of_largest,
     score_postprocessing,
 )
 from lnsegfm.models.adapter_files import keep_postprocessing
@@ -48,6 +49,8 @@ class RunPostprocessing:
         scores: Dice before and after on the held-out scans; None where none was judged.
         cases: How many scans it was chosen on.
         reason: Why nothing was chosen by; empty where there was enough.
+        largest: Mean Dice of each label on the held-out scans before and after its largest component alone is kept,
+            and the number of scans; of labels whose largest component is no rule.
     """
 
     mode: PostprocessingMode
@@ -56,6 +59,7 @@ class RunPostprocessing:
     scores: PostprocessedScores | None = None
     cases: int = 0
     reason: str = ""
+    largest: Mapping[str, tuple[float, float, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What ``run.json`` keeps, and ``postprocessing.json`` less the rules."""
@@ -67,6 +71,7 @@ class RunPostprocessing:
             "lines": list(self.lines),
             "crossfitted": self.scores is not None and self.scores.crossfitted,
             "dice": {name: {"before": a, "after": b, "cases": n} for name, (a, b, n) in means.items()},
+            "largest": {name: {"before": a, "after": b, "cases": n} for name, (a, b, n) in self.largest.items()},
             "reason": self.reason,
         }
 
@@ -100,10 +105,15 @@ def postprocess_run(
         DataError: A mask that cannot be read.
         Interrupted: Asked to stop; the state is saved.
     """
-    decided = _decided(plan, model, schedule, context, options)
+    judged = JudgedLabels(model.mask_labels, plan.data.labels)
+    held_out = _without_doubtful(
+        _judged(judged, plan, plan.held_out, model, context.out / "predictions" / "adapted"), judged, plan
+    )
+    decided = _decided(plan, model, judged, held_out, schedule, context, options)
+    decided = replace(decided, largest=gains_of_largest(held_out, judged.labels, decided.chosen))
     if decided.mode is PostprocessingMode.NONE:
         return decided
-    figures = {key: value for key, value in decided.to_json().items() if key not in ("rules", "reason")}
+    figures = {key: value for key, value in decided.to_json().items() if key not in ("rules", "reason", "largest")}
     write_postprocessing(context.model, decided.chosen, figures)
     keep_postprocessing(context.out, decided.chosen)
     for what, text in decided.facts():
@@ -112,16 +122,18 @@ def postprocess_run(
 
 
 def _decided(
-    plan: FinetunePlan, model: Model, schedule: Schedule, context: RunContext, options: PredictOptions
+    plan: FinetunePlan,
+    model: Model,
+    judged: JudgedLabels,
+    held_out: Sequence[JudgedCase],
+    schedule: Schedule,
+    context: RunContext,
+    options: PredictOptions,
 ) -> RunPostprocessing:
     mode = plan.recipe.postprocessing or PostprocessingMode.HELD_OUT
     if mode is PostprocessingMode.NONE:
         return RunPostprocessing(mode)
-    judged = JudgedLabels(model.mask_labels, plan.data.labels)
     covered = model.labels.covered
-    held_out = _without_doubtful(
-        _judged(judged, plan, plan.held_out, model, context.out / "predictions" / "adapted"), judged, plan
-    )
     if mode is PostprocessingMode.HELD_OUT:
         choice = choose_postprocessing(held_out, judged.labels, crossfit=True)
         scores = choice.scores if held_out else None

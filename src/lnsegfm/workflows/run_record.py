@@ -12,7 +12,7 @@ from lnsegfm.messages import counted
 from lnsegfm.methods.sanity_check import SanityReport
 from lnsegfm.models.model_folder import CHECKPOINT
 from lnsegfm.report.comparison_json import to_json
-from lnsegfm.report.run_report import FORMAT, next_steps
+from lnsegfm.report.run_report import FORMAT
 from lnsegfm.report.verdict import forgetting
 from lnsegfm.training.loss_history import divergence_warning
 from lnsegfm.workflows.held_out_comparison import HeldOutComparison
@@ -37,7 +37,7 @@ def finetune_record(
     lr_choice: Mapping[str, Any] | None,
     further: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The content of a fine-tuning's ``run.json``.
+    """The content of a fine-tuning's ``run.json``, but for its postprocessing and what follows from all of it.
 
     Args:
         out: The run's folder.
@@ -64,8 +64,7 @@ def finetune_record(
         "flags": {case: [flag.to_json() for flag in flags] for case, flags in comparison.flags.items()},
         **({"further_folds": list(further)} if further else {}),
     }
-    record |= {"facts": _facts(record) | _source_data(comparison)}
-    return record | next_steps(record, comparison.comparison, out)
+    return record | {"facts": _facts(record) | _source_data(comparison)}
 
 
 def _source_data(comparison: HeldOutComparison) -> dict[str, str]:
