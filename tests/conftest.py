@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
 from tests.world import run, world  # noqa: F401 - fixtures for all
 
@@ -18,7 +21,16 @@ if (workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT")) is not None:  # befo
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other down where cores are shared
 os.environ.setdefault("LNSEGFM_CACHE_GB", "0")  # no test leaves scans in the user's home
 
+_of_typer = typer.main.get_command
+_commands: dict[typer.Typer, Any] = {}  # typer makes them anew at every call, which takes as long as many a command
+gc.disable()  # until all is collected: modules and tests only grow, and a third of that time went to looking through them
+
 Result = subprocess.CompletedProcess[str]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -55,8 +67,11 @@ def lnsegfm_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     """Run a command in this process: the same exit code and output without loading torch anew."""
 
     def in_this_process(*words: object) -> Result:
-        from lnsegfm.cli.main import main
+        from lnsegfm.cli.main import app, main
 
+        if app not in _commands:
+            _commands[app] = typer.main.get_command(app)
+        monkeypatch.setattr("typer.main.get_command", lambda asked: _commands.get(asked) or _of_typer(asked))
         argv = ["lnsegfm", *map(str, words)]
         monkeypatch.setattr(sys, "argv", argv)
         monkeypatch.setenv("COLUMNS", "200")

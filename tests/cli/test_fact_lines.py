@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from typer.testing import CliRunner
 
 from lnsegfm.cli.fact_lines import fact_lines
-from lnsegfm.cli.main import app
+from lnsegfm.cli.models_list_command import show
 from lnsegfm.registry.manifest import cards
 
 
@@ -24,11 +23,15 @@ def test_names_stand_once_and_long_words_on_their_own_line():
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_models_show_never_cuts_an_address(width: int, monkeypatch: pytest.MonkeyPatch):
+def test_models_show_never_cuts_an_address(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setenv("COLUMNS", str(width))
-    for name, card in cards().items():
-        done = CliRunner().invoke(app, ["models", "show", name], catch_exceptions=False)
-        lines = done.output.splitlines()
+    known = cards()
+    monkeypatch.setattr("lnsegfm.registry.manifest.cards", lambda extra: known)  # the files are read once
+    for name, card in known.items():
+        show(name)
+        lines = capsys.readouterr().out.splitlines()
         for address in card.sources:
             assert any(address in line for line in lines), (name, address)
         assert all(len(line) <= width or len(line.split()) == 1 for line in lines)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import click
 import pytest
 import typer.main
 
+import lnsegfm
 from lnsegfm.cli.main import app
 
 HEAVY = ("torch", "nnunetv2", "SimpleITK", "scipy", "matplotlib")
@@ -59,13 +62,50 @@ def test_neither_help_nor_methods_nor_env_load_anything_heavy():
         assert not set(HEAVY) & set(modules), words
 
 
+JOBS = ("workflows.finetune", "prediction.predict_cases", "workflows.pretrain")
+
+
+def test_no_job_imports_monai_at_its_start():
+    """By the imports as they are written, followed from job to job; the long test below loads them."""
+    found, left = set(), [f"lnsegfm.{job}" for job in JOBS]
+    while left:
+        if (name := left.pop()) in found or (file := file_of(name)) is None:
+            continue
+        found.add(name)
+        for node in loaded_at_once(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{each}" for each in names)]
+            assert not [each for each in names if each.partition(".")[0] == "monai"], name
+            left += [end for each in names for end in (each, each.rpartition(".")[0])]
+    assert len(found) > 100
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of this package, None of anything else."""
+    root = Path(lnsegfm.__file__).parents[1]
+    place = root.joinpath(*module.split("."))
+    files = [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+    return files[0] if files and module.startswith("lnsegfm") else None
+
+
+def loaded_at_once(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that run when a module is imported: not those of functions, nor of type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        elif not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+                yield from loaded_at_once(child)
+
+
+@pytest.mark.long
 def test_a_job_does_not_load_what_it_may_never_need():
     """MONAI takes longer to load than all else together; only a SwinUNETR needs it."""
-    jobs = ["workflows.finetune", "prediction.predict_cases", "workflows.pretrain"]
     script = "import sys, importlib\nfor job in sys.argv[1:]:\n    importlib.import_module(f'lnsegfm.{job}')\n    "
     script += "print(job, 'monai' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script, *jobs], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"{job} False" for job in jobs]
+    done = subprocess.run([sys.executable, "-c", script, *JOBS], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{job} False" for job in JOBS]
 
 
 def test_every_option_and_argument_has_a_line_of_help():

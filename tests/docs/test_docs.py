@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import shlex
@@ -101,9 +102,15 @@ def commands_in(text: str) -> Iterator[str]:
             yield line
 
 
+@functools.cache
+def program() -> Any:
+    """The commands as click has them: typer makes them anew at every call."""
+    return get_command(app)
+
+
 def descend(words: list[str]) -> tuple[Any, list[str]]:
     """The command that words name, and the words that are left for it."""
-    command: Any = get_command(app)
+    command = program()
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"{words[0]} is no command"
         command, words = command.commands[words[0]], words[1:]
@@ -160,7 +167,7 @@ def test_a_commands_page_tells_every_option_and_its_default(name: str) -> None:
 
 
 def test_every_command_has_a_page() -> None:
-    root: Any = get_command(app)
+    root = program()
     names = {n for n, c in root.commands.items() if not hasattr(c, "commands")}
     names |= {f"{n} {inner}" for n, c in root.commands.items() for inner in getattr(c, "commands", {})}
     assert names == set(COMMAND_PAGES)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import lnsegfm.cli.demo_command as demo
+from lnsegfm.datasets import phantom
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.prediction.predict_cases import predict_cases
 from lnsegfm.prediction.predict_options import PredictOptions
@@ -14,9 +16,12 @@ from lnsegfm.prediction.scans import find_scans
 from tests.nnunet.stock import stock_predict
 
 
-def test_the_demo_leaves_everything_to_look_at(lnsegfm_here, monkeypatch, tmp_path):
+def test_the_demo_leaves_everything_to_look_at(lnsegfm_here, monkeypatch, tmp_path, with_plots):
     for name, few in (("SHOTS", 1), ("HELD_OUT", 1), ("BASE_CASES", 2), ("BASE_HELD_OUT", 1)):
         monkeypatch.setattr(demo, name, few)
+    monkeypatch.setattr(
+        phantom, "preset", lambda name, preset=phantom.preset: replace(preset(name), size_mm=(80.0, 112.0, 112.0))
+    )
 
     done = lnsegfm_here("demo", "--out", tmp_path, "--base-iterations", 2, "--iterations", 2, "--device", "cpu")
 

@@ -51,9 +51,12 @@ class Trained:
 SIZES = ("stunet-s", "stunet-l", "stunet-h")
 """At the size of a test these differ from stunet-b in the number of blocks alone."""
 EACH = [pytest.param(name, marks=pytest.mark.long) if name in SIZES else name for name in ARCHITECTURES]
+SAME = ("resenc-l", "resenc-xl")
+"""Planned for more memory than resenc-m: on these scans the same network."""
+TRAINED = [pytest.param(name, marks=pytest.mark.long) if name in (*SIZES, *SAME) else name for name in ARCHITECTURES]
 
 
-@pytest.fixture(scope="module", params=EACH)
+@pytest.fixture(scope="module", params=TRAINED)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
     data = write_scenes(folder / "source", 3)
@@ -64,6 +67,13 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 ONE_OF_A_KIND = ("full", "decoder", "lora", "spatial-adapter", "dgst")
 KINDS = [name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
+
+
+def test_the_larger_residual_encoders_are_the_same_network_here(world: Any, tmp_path: Path) -> None:
+    medium, *larger = (
+        planned(name, world.clinic, tmp_path / "w", "default", 2)["architecture"] for name in ("resenc-m", *SAME)
+    )
+    assert all(network == medium for network in larger)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -171,18 +181,20 @@ def test_a_swins_patch_fits_the_memory(patch: tuple[int, ...], image: tuple[int,
     assert all(p <= max(64, 32 * math.ceil(n / 32)) for p, n in zip(found, image, strict=True))
 
 
-def test_two_processes_train_one_model(world: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_two_processes_train_one_model(world: Any, tmp_path: Path, times: int) -> None:
+    """Where the processes' weights differ the training itself fails; the same twice is a long test."""
     plans = world.folder / "plans.json"
     runs = [
         pretrain(
             world.clinic, tmp_path / str(number), PretrainSettings(plans=plans, iterations=3, gpus=2), device="cpu"
         )
-        for number in range(2)
+        for number in range(times)
     ]
     losses = [run.record["losses"] for run in runs]
-    assert losses[0] == losses[1]
+    assert losses[0] == losses[-1]
     weights = [read_model(run.folder).first.weights_sha256 for run in runs]
-    assert weights[0] == weights[1]
+    assert weights[0] == weights[-1]
     assert len(losses[0]) == 3
     assert not (tmp_path / "0" / "work").exists()
 

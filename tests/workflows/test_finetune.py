@@ -227,15 +227,15 @@ def start_and_stop(world, out: Path, iterations: int, after: float, how: int) ->
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
-def test_a_signal_saves_and_the_same_command_continues_to_the_same_bytes(world, tmp_path, how):
-    iterations = 200  # seconds, also on a machine with nothing else to do
+def test_a_signal_saves_and_the_same_command_continues_to_the_same_bytes(world, tmp_path, how, lnsegfm_here):
+    iterations = 120  # seconds, also on a machine with nothing else to do
     undisturbed = world.run("undisturbed", iterations=iterations)
     out = tmp_path / "run"
     assert start_and_stop(world, out, iterations, 0.2, how) == 130
     assert (out / "work" / "training.pt").is_file()
     assert not (out / "run.json").exists()
 
-    finished = subprocess.run(command(world, out, iterations), capture_output=True, text=True, check=False)
+    finished = lnsegfm_here(*command(world, out, iterations)[3:])
     assert finished.returncode == 0, finished.stderr
     assert "continued at" in finished.stderr
     assert model_bytes(out) == model_bytes(undisturbed.folder)

@@ -75,7 +75,7 @@ def test_the_record_gives_the_evidence_back(run):
         assert (run.folder / "predictions" / model / "evaluation.csv").is_file()
 
 
-def test_the_report_is_made_anew_without_the_model_and_where_the_run_was_moved(run, tmp_path, lnsegfm_here):
+def test_the_report_is_made_anew_without_the_model_and_where_the_run_was_moved(run, tmp_path, lnsegfm_here, with_plots):
     moved = tmp_path / "moved"
     shutil.copytree(run.folder, moved)
     shutil.rmtree(moved / "model")
