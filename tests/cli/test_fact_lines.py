@@ -28,7 +28,7 @@ def test_models_show_never_cuts_an_address(
 ):
     monkeypatch.setenv("COLUMNS", str(width))
     known = cards()
-    monkeypatch.setattr("lnsegfm.registry.manifest.cards", lambda extra: known)  # the files are read once
+    monkeypatch.setattr("lnsegfm.registry.manifest.cards", lambda _: known)  # the files are read once
     for name, card in known.items():
         show(name)
         lines = capsys.readouterr().out.splitlines()

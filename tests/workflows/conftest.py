@@ -9,7 +9,7 @@ import pytest
 def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that a test starts itself; those of fixtures for many tests, and of test_demo.py, have their plots."""
     if "with_plots" not in request.fixturenames:
-        monkeypatch.setattr("lnsegfm.report.page.plots_of", lambda models: ())
+        monkeypatch.setattr("lnsegfm.report.page.plots_of", lambda _: ())
 
 
 @pytest.fixture
