@@ -234,3 +234,13 @@ def test_node_labels_keep_their_order():
 def test_values_before_names_are_turned_round():
     assert LabelMap.from_dataset_json({"0": "background", "1": "left atrium"}) == LabelMap({"left atrium": 1})
     assert LabelMap.from_dataset_json({"0": "BG", "2": "tumour", "1": "organ"}) == LabelMap({"organ": 1, "tumour": 2})
+
+
+def test_other_names_keep_what_is_merged_and_dropped():
+    labels = LabelMap({"node": 1, "cord": 3}, 9, merged=(("node", (1, 2)),), dropped=frozenset({4}))
+    renamed = labels.renamed({"node": "lymph_node"})
+    assert renamed.covered == {"lymph_node": (1, 2), "cord": (3,)}
+    assert (renamed.ignore, renamed.allowed) == (9, labels.allowed)
+    assert labels.renamed({}) == labels
+    regions = LabelMap({"a": 1, "b": 2}, regions=(("a", (1, 2)), ("b", (2,))))
+    assert regions.renamed({"a": "c"}).covered == {"c": (1, 2), "b": (2,)}

@@ -83,4 +83,6 @@ def test_masks_that_have_the_parts_are_merged_too(sides, tmp_path, lnsegfm_here)
     plain = lnsegfm_here("evaluate", tmp_path / "masks", sides, "--json")
     merged = lnsegfm_here("evaluate", tmp_path / "masks", sides, "--merge", "node=left+right", "--json")
     assert json.loads(plain.stdout)["cases"][0]["labels"]["left"]["dice"] == 0
+    assert (merged.returncode, merged.stderr) == (0, "")
+    assert len(json.loads(merged.stdout)["cases"]) == len(json.loads(plain.stdout)["cases"])
     assert {case["labels"]["node"]["dice"] for case in json.loads(merged.stdout)["cases"]} == {1.0}

@@ -38,6 +38,7 @@ from lnsegfm.cli.pretrain_command import pretrain
 from lnsegfm.cli.report_command import report
 from lnsegfm.cores import share_threads
 from lnsegfm.errors import Interrupted, LnSegFmError
+from lnsegfm.grouped_lines import grouped_lines
 from lnsegfm.messages import printable
 
 app = typer.Typer(
@@ -141,7 +142,7 @@ def main() -> None:
         if arrived:  # some library that was being loaded took the interrupt for a failure of its own
             print("Interrupted.", file=sys.stderr)
             sys.exit(130)
-        for line in str(error).splitlines():
+        for line in grouped_lines(str(error).splitlines()):
             print(f"lnsegfm: {printable(line)}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:  # torch's errors of memory are RuntimeErrors

@@ -207,7 +207,11 @@ class LabelMap:
         renamed = {names.get(label, label): value for label, value in self.names.items()}
         if len(renamed) < len(self.names):
             raise ConfigError(f"--map {dict(names)}: two labels would have one name. Map each to its own.")
-        return LabelMap(renamed, self.ignore, tuple((names.get(name, name), values) for name, values in self.regions))
+
+        def called(covered: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+            return tuple((names.get(name, name), values) for name, values in covered)
+
+        return replace(self, names=renamed, regions=called(self.regions), merged=called(self.merged))
 
     def as_written(self) -> dict[str, Any]:
         """What the ``dataset.json`` beside masks with these values says of them."""
