@@ -82,6 +82,8 @@ def test_a_record_that_is_none_or_of_other_labels_is_refused(record):
 
 
 def test_contradictions_are_refused():
+    with pytest.raises(ConfigError, match=r"--merge both: --keep-labels leaves it out\. Name it there too"):
+        LabelChoice(keep=("cord",), merge={"both": ("left", "right")})
     with pytest.raises(ConfigError, match="label left is named twice"):
         LabelChoice(merge={"a": ("left", "right"), "b": ("left",)})
     with pytest.raises(ConfigError, match="are regions"):

@@ -25,7 +25,7 @@ class LabelChoice:
         merge: Name of a merged label to the names of the labels that it consists of.
 
     Raises:
-        ConfigError: A label in two merged ones.
+        ConfigError: A label in two merged ones, or a merged label that is not kept.
     """
 
     keep: Names = ()
@@ -35,6 +35,8 @@ class LabelChoice:
         parts = [part for parts in self.merge.values() for part in parts]
         if twice := [part for part in parts if parts.count(part) > 1]:
             raise ConfigError(f"--merge: label {twice[0]} is named twice. Put each label into one merged label.")
+        if self.keep and (lost := [name for name in self.merge if name not in self.keep]):
+            raise ConfigError(f"--merge {lost[0]}: --keep-labels leaves it out. Name it there too.")
 
     def __bool__(self) -> bool:
         return bool(self.keep or self.merge)
