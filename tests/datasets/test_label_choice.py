@@ -66,7 +66,7 @@ def test_other_masks_are_merged_where_they_have_the_parts():
         ({"keep": ("jaws",)}, r"--keep-labels jaws: the data have no such label. Near it: jaw\."),
         ({"merge": {"parotid": ("left", "rigth")}}, r"--merge rigth: the data have no such label. Near it: right\."),
         ({"merge": {"jaw": ("left", "right")}}, r"--merge jaw: a label that is not part of it"),
-        ({"keep": ("left",), "merge": BOTH}, r"--keep-labels left: the data have no such label"),
+        ({"keep": ("left", *BOTH), "merge": BOTH}, r"--keep-labels left: the data have no such label"),
     ],
 )
 def test_names_that_cannot_be_are_refused(choice, said):
