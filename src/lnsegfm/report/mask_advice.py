@@ -37,10 +37,11 @@ def sides(facts: RunFacts) -> list[Advice]:
 
 
 def hu_shift(facts: RunFacts) -> list[Advice]:
-    """Scans in another range of HU than those that trained the base, by the limits of the flags."""
+    """Scans in another range of HU than those that trained the base, by the limits of the flags, under its labels."""
     shots = [domain for domain in facts.domains if domain.source == "training"]
     bases = [domain for domain in facts.domains if domain.source.startswith("base")]
-    for label in facts.weak if shots and bases else ():
+    known_to_base = [label for label in facts.weak if label not in facts.comparison.unknown]
+    for label in known_to_base if shots and bases else ():
         own = shots[0].labels[label].hu if label in shots[0].labels else None
         theirs: list[tuple[Range, Range]] = []
         for domain in bases:
