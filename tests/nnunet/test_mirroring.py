@@ -16,10 +16,13 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from lnsegfm.datasets.dataset import Case
 from lnsegfm.datasets.sided_labels import lone_sides, require_mirror, side_pairs
+from lnsegfm.datasets.stored_axes import oblique_words
 from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.imaging.axis_code import AXIS_CODES
-from lnsegfm.imaging.files import image_files
+from lnsegfm.imaging.files import image_files, write_volume
+from lnsegfm.imaging.grid import Grid
 from lnsegfm.inference.tile_forward import TileForward
 from lnsegfm.inference.tile_positions import mirrorings
 from lnsegfm.models.model_folder import read_model
@@ -285,6 +288,24 @@ def test_what_a_base_leaves_out_stays_so_and_is_said():
     hearts = settle_mirroring("swap", (0, 1, 2), PLAIN, ("background", "left_atrium", "right_atrium"))
     assert "are no mirror images of each other" in hearts.words
     assert "mirror images" not in settle_mirroring("swap", (0, 1, 2), PLAIN, SIDED).words
+
+
+def test_a_model_that_tells_sides_apart_by_their_shape_is_not_suspected():
+    assert mirrored_sides(PLAIN, (0, 1, 2), ("left_atrium", "right_atrium", "LV")) == ""
+    assert "lateral" in mirrored_sides(PLAIN, (0, 1, 2), ("left_lateral_ventricle", "right_lateral_ventricle"))
+    assert settle_mirroring("auto", (0, 1, 2), PLAIN, ("background", "left_atrium")).axes == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "said"), [(0, False), (29, False), (33, True), (45, True), (61, False), (90, False)]
+)
+def test_oblique_scans_are_named(tmp_path: Path, degrees: float, said: bool):
+    turn = np.radians(degrees)
+    direction = (np.cos(turn), -np.sin(turn), 0.0, np.sin(turn), np.cos(turn), 0.0, 0.0, 0.0, 1.0)
+    write_volume(tmp_path / "a.nii.gz", np.zeros((4, 5, 6), np.int16), Grid((4, 5, 6), (1, 1, 1), (0, 0, 0), direction))
+    words = oblique_words([Case("a", (tmp_path / "a.nii.gz",))])
+    assert bool(words) == said
+    assert not said or f"up to {min(degrees, 90 - degrees)} degrees off the axes of a" in words
 
 
 @pytest.mark.parametrize("regions", [(), ((1, 3), (2, 4), (1, 2, 3, 4))])

@@ -77,11 +77,17 @@ def test_no_member_trains_on_what_it_predicts_and_a_stopped_run_goes_on(
 
     monkeypatch.setattr(left_out, "train_model", train)
     monkeypatch.setattr(left_out, "predict_masks", predict)
-    from lnsegfm.workflows.finetune import finetune
+    from lnsegfm.workflows.finetune import FinetuneRun, finetune
     from lnsegfm.workflows.finetune_plan import plan
+    from lnsegfm.workflows.training_run import RunContext
 
     recipe = world.recipe(shots=3, postprocessing="shots", iterations=2)
     planned = plan(world.clinic, world.base, recipe)
+    ahead = FinetuneRun(planned, RunContext(out=tmp_path / "run", device="cpu", workers=0, progress=Silent()), 0.02)
+    assert ahead.time_plan.further == (2, 2, 2)
+    work = ahead.prediction_work()
+    assert work is not None
+    assert work.more == 3
     with pytest.raises(Interrupted):
         finetune(planned, tmp_path / "run", device="cpu", workers=0, progress=StopsOnce("3 of 3"))
     assert len(trained) == 2

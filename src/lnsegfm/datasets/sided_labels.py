@@ -11,6 +11,8 @@ from lnsegfm.errors import ConfigError
 COUNTING = 3
 """Other letters in the place of an L or R from which on letters count (zone_A, zone_B, ...) and name no side."""
 
+_UNLIKE = re.compile(r"atri|ventric|coronar|heart|herz|liver|leber|foie|\b[lr][av]\b")
+
 MIRROR_AUTO, MIRROR_ALL, MIRROR_NONE, MIRROR_SWAP = "auto", "all", "none", "swap"
 _AXES = "xyz"
 _REMEDY = f"Use {MIRROR_AUTO}, {MIRROR_ALL}, {MIRROR_NONE}, {MIRROR_SWAP}, or axes such as y,z (x: left-right)"
@@ -44,6 +46,22 @@ def lone_sides(names: Iterable[str]) -> list[str]:
     paired = {name for pair in side_pairs(names) for name in pair}
     readings = _readings(names)
     return [name for name in names if name not in paired and any(reading.alone for reading in readings[name])]
+
+
+def name_sides(names: Iterable[str]) -> bool:
+    """Whether any of the labels names a side."""
+    names = list(names)
+    return bool(side_pairs(names) or lone_sides(names))
+
+
+def differs_in_more(name: str) -> bool:
+    """Whether left and right of a structure differ in more than their side, as chambers of the heart do.
+
+    A mirrored network tells these apart; exchanging them with a flip makes anatomy that nobody has. The lateral
+    ventricles of the brain are like each other.
+    """
+    said = name.lower()
+    return bool(_UNLIKE.search(said)) and "lateral" not in said and "brain" not in said
 
 
 def _readings(names: Iterable[str]) -> dict[str, list[SideReading]]:

@@ -7,7 +7,6 @@ or left and right labels change places with the flip, which stands in an entry o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from lnsegfm.datasets.sided_labels import (
     MIRROR_AUTO,
     MIRROR_NONE,
     MIRROR_SWAP,
+    differs_in_more,
     lone_sides,
     side_pairs,
 )
@@ -30,8 +30,6 @@ SWAP = "mirror_swap"
 """The entry of plans: ``{"axis": 2, "outputs": [[1, 2]]}``."""
 ASSUMED_AXES = "LPS"
 ALLOWED = "inference_allowed_mirroring_axes"
-_UNLIKE = re.compile(r"atri|ventric|lobe|coronar|heart|herz|bronch|\b[lr][av]\b")
-"""Names of structures whose left and right ones differ in more than their side."""
 _ENDS = {"x": "LR", "y": "AP", "z": "IS"}
 
 
@@ -125,7 +123,7 @@ def settle_mirroring(
             f"Mirroring: labels {_paired(pairs)} change places when {along}, is mirrored; {ALLOWED} {list(rest or ())} "
             "leaves it out, because stock nnU-Net cannot exchange them at prediction"
         )
-        if unlike := [name for pair in pairs for name in pair if _UNLIKE.search(name.lower())]:
+        if unlike := [name for pair in pairs for name in pair if differs_in_more(name)]:
             words += f"; {listed(unlike)} are no mirror images of each other: --mirror auto suits them better"
         return MirrorChoice(rest, MirrorSwap(x, numbers), words)
     if option == MIRROR_AUTO:
@@ -160,7 +158,7 @@ def _kept(allowed: Sequence[int] | None, x: int, plans: Mapping[str, Any], sided
 
 
 def mirrored_sides(plans: Mapping[str, Any], allowed: Sequence[int] | None, labels: Sequence[str]) -> str:
-    """A line where a model was mirrored from side to side although its labels name sides; "" else.
+    """A line where a model was mirrored from side to side although its labels name sides of like structures; "" else.
 
     Args:
         plans: Its plans.
@@ -168,6 +166,7 @@ def mirrored_sides(plans: Mapping[str, Any], allowed: Sequence[int] | None, labe
         labels: Names of its labels.
     """
     sided = [name for pair in side_pairs(labels) for name in pair] + lone_sides(labels)
+    sided = [name for name in sided if not differs_in_more(name)]
     axis, _ = patient_axis(plans)
     if not sided or axis not in (allowed or ()):
         return ""

@@ -13,7 +13,8 @@ from lnsegfm.datasets.dataset import Dataset, open_dataset
 from lnsegfm.datasets.label_tables import BACKGROUND
 from lnsegfm.datasets.labels import LabelMap, require_same_spelling
 from lnsegfm.datasets.shots import Split, require_labelled
-from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
+from lnsegfm.datasets.sided_labels import name_sides
+from lnsegfm.datasets.stored_axes import commonest_axes, oblique_words, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, TransferError
 from lnsegfm.messages import counted
 from lnsegfm.methods.method import Method, TrainableCounts
@@ -194,6 +195,8 @@ def plan(
         member, own = replace(base, folds=(base.folds[number],)), replace(recipe, seed=recipe.seed + number)
         starts.append(_start(member, dataset, split, own, method, axes, plans, trained, progress))
     start, report, trainable = starts[0]
+    if start.mirroring_axes and name_sides(dataset.labels.outputs) and (oblique := oblique_words(dataset.labelled)):
+        progress.stage(oblique)
     mirrored = start.mirroring_axes != base.first.mirroring_axes or SWAP in start.plans
     identity = content_hash(
         {

@@ -14,8 +14,8 @@ from lnsegfm.datasets.dataset import Case, Dataset, open_dataset
 from lnsegfm.datasets.label_choice import LabelChoice
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots, require_labelled
-from lnsegfm.datasets.sided_labels import MIRROR_AUTO, require_mirror
-from lnsegfm.datasets.stored_axes import commonest_axes, stored_axes, turned_words
+from lnsegfm.datasets.sided_labels import MIRROR_AUTO, name_sides, require_mirror
+from lnsegfm.datasets.stored_axes import commonest_axes, oblique_words, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, LnSegFmError
 from lnsegfm.evaluation.mask_statistics import MaskStatistics
 from lnsegfm.messages import counted
@@ -275,6 +275,8 @@ def plan_pretrain(
     cases = {case.name: case for case in dataset.cases}
     shots = [cases[name] for name in split.shots]
     start = _start(settings, dataset, shots, work, read, progress)
+    if start.mirroring_axes and name_sides(dataset.labels.outputs) and (oblique := oblique_words(shots)):
+        progress.stage(oblique)
     measured = ct_channel(start.plans, start.configuration) == channel
     if start.mirroring_axes != MIRRORED or SWAP in start.plans:
         recipe |= {"mirrored": start.mirroring_axes, "swap": start.plans.get(SWAP)}
