@@ -221,3 +221,12 @@ def test_sides_that_were_destroyed_are_said(told):
         assert "not usable as it is" in text
         assert re.search(r"Parotid_L lies on the side of Parotid_R: its Dice is 0\.00, against the reference of", text)
         assert "--mirror swap" in text
+
+
+def test_evaluate_counts_the_masks_of_a_run_as_the_run_did(second, rounds, lnsegfm_here):
+    kept = read_json(rounds.run / "run.json")["result"]["adapted"]
+    done = lnsegfm_here("evaluate", rounds.run / "predictions" / "adapted", rounds.data, "--json")
+    scored = json.loads(done.stdout)
+    assert scored["doubtful"] == kept["doubtful"]
+    for label in LABELS:
+        assert scored["summary"][label]["dice"] == kept["summary"][label]["dice"]

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lnsegfm.errors import ConfigError
 from lnsegfm.evaluation.folders import evaluate
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.imaging.files import read_mask, write_mask
 from lnsegfm.training.partial_loss import PartialLoss
 from lnsegfm.workflows.finetune import finetune
 from lnsegfm.workflows.finetune_plan import plan
+from tests.listening import Stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,3 +85,27 @@ def test_it_is_part_of_a_runs_identity(world, clinic):
     start = planned(clinic, world, 0)
     (clinic / "unlabelled.csv").unlink()
     assert planned(clinic, world, 0).identity != start.identity
+
+
+def test_what_is_said_to_be_absent_is_not_in_doubt_and_part_of_the_identity(world, clinic):
+    """Three of four cases have the vessel."""
+    (clinic / "unlabelled.csv").unlink()
+    file = clinic / "labelsTr" / "case_2.nii.gz"
+    mask, grid = read_mask(file)
+    mask[9, 9, 9] = 2
+    write_mask(file, mask, grid)
+
+    def lines(**changes: Any) -> tuple[Any, list[str]]:
+        told = Stages()
+        return plan(clinic, world.base, world.recipe(shots=2, **changes), progress=told), told.lines
+
+    start, said = lines()
+    sure, nothing = lines(absent=("vessel",))
+
+    assert any("Label vessel: 1 of 4 cases have none (case_3)" in line and "--absent vessel" in line for line in said)
+    assert not any("vessel: 1 of 4" in line for line in nothing)
+    assert (sure.absence.absent, start.absence.absent) == (("vessel",), ())
+    assert sure.identity != start.identity
+    assert set(start.absence.others) == {f"case_{number}" for number in range(4)}  # the shots', too
+    with pytest.raises(ConfigError, match="--absent jaw: there is no such label"):
+        lines(absent=("jaw",))
