@@ -67,5 +67,9 @@ class RunMismatch(LnSegFmError, ValueError):
     """A run folder that holds a run with other settings or other data."""
 
 
+class ProcessLost(LnSegFmError, RuntimeError):
+    """A process that trains together with this one is gone, perhaps with its node; the same command continues."""
+
+
 class Interrupted(LnSegFmError):
     """Work was asked to stop, by SIGINT for one; its state is saved and the same command continues. Exit code 130."""

@@ -26,6 +26,7 @@ from lnsegfm.cli.shared_options import (
     Workers,
     print_json,
 )
+from lnsegfm.progress import StoppedBySignals
 
 if TYPE_CHECKING:
     from lnsegfm.workflows.pretrain import PretrainRun
@@ -118,6 +119,8 @@ def pretrain(
     from lnsegfm.workflows.pretrain_plan import PretrainSettings
     from lnsegfm.workflows.run_folder import require_free
 
+    if _joined(device):
+        return
     chosen = named_cases(cases, exclude)
     training = PretrainSettings(
         architecture=architecture,
@@ -160,6 +163,19 @@ def pretrain(
         print_json({key: value for key, value in base.record.items() if key != "losses"})
     else:
         show(base)
+
+
+def _joined(device: str) -> bool:
+    """Train with the first process, where torchrun or srun started several and this is another one."""
+    from lnsegfm.training.launched import LaunchedProcess, join_training
+
+    process = LaunchedProcess.of_environment()
+    if process is None or not process.rank:
+        return False
+    from lnsegfm.nnunet.environment import choose_device
+
+    join_training(process, choose_device(device), StoppedBySignals())
+    return True
 
 
 def show(base: PretrainRun) -> None:

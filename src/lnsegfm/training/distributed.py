@@ -18,9 +18,9 @@ import torch
 import torch.multiprocessing as mp
 
 from lnsegfm import errors
-from lnsegfm.cores import usable_cores
 from lnsegfm.errors import ConfigError, Interrupted, LnSegFmError
 from lnsegfm.progress import Progress, StoppedBySignals
+from lnsegfm.training.launched import cpu_threads
 from lnsegfm.training.train_process import train_in_process
 from lnsegfm.training.training_job import TrainingJob
 
@@ -28,8 +28,14 @@ WAIT = timedelta(minutes=30)
 SAVING_S, LEAVING_S = 600.0, 1.0
 
 
-def require_processes(processes: int, batch_size: int, device: str) -> None:
+def require_processes(processes: int, batch_size: int, device: str, *, here: int | None = None) -> None:
     """Refuse more processes than there is work or hardware for.
+
+    Args:
+        processes: That train together.
+        batch_size: Patches a step.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        here: How many of them run on this machine; None is all.
 
     Raises:
         ConfigError: Fewer patches a step than processes, or fewer GPUs, or a device that trains alone.
@@ -38,7 +44,7 @@ def require_processes(processes: int, batch_size: int, device: str) -> None:
         return
     if batch_size < processes:
         raise ConfigError(f"--gpus {processes}: a step has {batch_size} patches only. Use --batch-size {processes}.")
-    if device == "cuda" and torch.cuda.device_count() < processes:
+    if device == "cuda" and torch.cuda.device_count() < (here or processes):
         raise ConfigError(f"--gpus {processes}: this machine has {torch.cuda.device_count()}. Use as many at most.")
     if device == "mps":
         raise ConfigError(f"--gpus {processes}: mps trains alone. Use --gpus 1.")
@@ -147,7 +153,7 @@ def _work(rank: int, task: WorkerTask, messages: Any) -> None:
     if cuda:
         torch.cuda.set_device(rank)
     else:
-        torch.set_num_threads(max(1, usable_cores() // task.processes))
+        torch.set_num_threads(cpu_threads(task.processes))
     try:
         torch.distributed.init_process_group(
             "nccl" if cuda else "gloo",

@@ -41,8 +41,10 @@ class InMemoryTrainer(MethodTrainer):
         """A trainer with network, weights, optimizer and loss; nnU-Net's ``__init__`` takes no more arguments."""
         plans = copy.deepcopy(dict(start.plans)) | {"continue_training": False}
         trainer = cls(plans, start.configuration, 0, dict(start.dataset_json), torch.device(device))
-        if trainer.is_ddp and device == "cpu":  # nnU-Net takes it that only GPUs train together
-            trainer.device = torch.device(device)
+        if trainer.is_ddp:  # nnU-Net takes it that only GPUs train together, and those of one node
+            trainer.device = (
+                torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+            )
         trainer.start = start
         trainer.method = method
         trainer.initial_lr = schedule.lr

@@ -21,7 +21,8 @@ def train_model(job: TrainingJob, progress: Progress, *, processes: int = 1) -> 
     Args:
         job: What to train.
         progress: Where progress is reported.
-        processes: Processes that train together (DDP), on a GPU each where the device is ``cuda``.
+        processes: Processes that train together (DDP), on a GPU each where the device is ``cuda``: those that torchrun
+            or srun started, else so many of this one's own.
 
     Returns:
         The content of ``loss_history.json``.
@@ -29,6 +30,7 @@ def train_model(job: TrainingJob, progress: Progress, *, processes: int = 1) -> 
     Raises:
         ConfigError: The method does not train what it declares (`lnsegfm.methods.sanity_check`), or the loss is not
             finite.
+        ProcessLost: One of the processes that torchrun or srun started is gone; the same call continues.
         Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     file = job.out / LOSS_HISTORY
@@ -45,9 +47,14 @@ def train_model(job: TrainingJob, progress: Progress, *, processes: int = 1) -> 
     if processes == 1:
         return train_in_process(job, progress)
     from lnsegfm.training.distributed import train_distributed
+    from lnsegfm.training.launched import LaunchedProcess, train_launched
 
     job = replace(job, on_disk=True)
     prepare_scans(job, progress)
-    train_distributed(job, processes, progress)
+    launched = LaunchedProcess.of_environment()
+    if launched is not None:
+        train_launched(job, launched, progress)
+    else:
+        train_distributed(job, processes, progress)
     written: dict[str, Any] = read_json(file)
     return written

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lnsegfm.datasets.labels import LabelMap
-from lnsegfm.errors import LnSegFmError
+from lnsegfm.errors import ConfigError, LnSegFmError
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.expected_time import TimePlan
 from lnsegfm.models.model_folder import read_model
@@ -21,6 +21,7 @@ from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.report.run_command import pretrain_command
 from lnsegfm.training.distributed import require_processes
+from lnsegfm.training.launched import LaunchedProcess, others_waiting
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_process import preparing_processes
 from lnsegfm.weights.state import aliases
@@ -105,9 +106,59 @@ def pretrain(
         DataError: Cases that cannot be used; all of them are listed.
         ModelError: A plans file that cannot be used.
         RunMismatch: ``out`` holds another run.
+        ProcessLost: One of the processes that torchrun or srun started is gone; the same call continues.
         Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
-    progress = progress or Silent()
+    launched = LaunchedProcess.of_environment()
+    if launched is not None:
+        training = _of_all(training, launched)
+    with others_waiting(launched):
+        return _pretrain(
+            data,
+            out,
+            training,
+            labels=labels,
+            allow_empty=allow_empty,
+            device=device,
+            workers=workers,
+            progress=progress or Silent(),
+            then=then,
+            here=None if launched is None else launched.local_processes,
+        )
+
+
+def _of_all(training: PretrainSettings, launched: LaunchedProcess) -> PretrainSettings:
+    """The settings with the processes that torchrun or srun started, which are waited for.
+
+    Raises:
+        ConfigError: Another number was asked for, or this is not the first of them.
+    """
+    if training.gpus not in (1, launched.processes):
+        raise ConfigError(
+            f"--gpus {training.gpus}: {launched.processes} processes were started. Leave --gpus out; all of them train."
+        )
+    if launched.rank:
+        raise ConfigError(
+            f"Process {launched.rank} of {launched.processes}: in Python the first one alone trains a base. "
+            "Start them with torchrun -m lnsegfm pretrain."
+        )
+    _ = launched.store
+    return training.with_fields(gpus=launched.processes)
+
+
+def _pretrain(
+    data: Path,
+    out: Path,
+    training: PretrainSettings,
+    *,
+    labels: LabelMap | None,
+    allow_empty: bool,
+    device: str,
+    workers: int | None,
+    progress: Progress,
+    then: Afterwards | None,
+    here: int | None,
+) -> PretrainRun:
     asked_device, device = device, choose_device(device)
     readings = out.with_name(f".{out.name}-scans")
     with _kept_for_going_on(readings):
@@ -121,7 +172,7 @@ def pretrain(
             readings=readings,
             processes=preparing_processes(workers),
         )
-        require_processes(training.gpus, planned.sizes["batch_size"], device)
+        require_processes(training.gpus, planned.sizes["batch_size"], device, here=here)
         require_claimable(out, planned.to_json())
     context = RunContext(
         out=out,
