@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lnsegfm.cli.job_options import Jobs, On, OnlyPart, Sharing
 from lnsegfm.cli.shared_options import (
     AcceptAutomatic,
     AllowEmpty,
@@ -22,20 +23,24 @@ from lnsegfm.cli.shared_options import (
     pairs,
     print_json,
 )
+from lnsegfm.cli.work_in_parts import print_pending, shared_work
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.grouped_lines import grouped_lines
+from lnsegfm.jobs.parts import PartsPending
 from lnsegfm.messages import counted, printable
 
 if TYPE_CHECKING:
     from lnsegfm.datasets.check import DatasetCheck
     from lnsegfm.datasets.dataset import Dataset
     from lnsegfm.datasets.doctor import Diagnosis, Finding
+    from lnsegfm.jobs.pieces import WorkSharer
     from lnsegfm.progress import Progress
 
 _MOST_OF_A_KIND = 4  # rows of the table of warnings and notes; all are in --json and --html
 
 
 def check(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -80,12 +85,20 @@ def check(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for the fixed copy.")] = None,
+    on: On = "local",
+    jobs: Jobs = None,
+    part: OnlyPart = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where parts meet, of --part or on a cluster; all of them see it."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every scan and label of DATA and report what is wrong or suspicious: errors, warnings and notes.
 
     Exit code 2 if there is an error, which would keep a training from starting. Nothing in DATA is ever changed.
     """
+    sharing = Sharing.of(on, jobs, part)
     if bool(fix) != (out is not None):
         raise ConfigError("--fix and --out: a fix is written to a copy. Give both, or neither.")
     if html is not None:
@@ -102,11 +115,15 @@ def check(
         if dataset is None:
             raise ConfigError(f"--fix {fix[0]}: DICOM is not fixed. Convert it first: lnsegfm data convert.")
         require_fixable(dataset, fix, out)
-    with console() as progress:
-        tree = _TreeRequest(
-            tuple(roi or ()), tuple(series or ()), accept_automatic, pair_by_geometry, straighten, resample_uneven
-        )
-        diagnosis = _diagnosed(data, dataset, tree, progress)
+    tree = _TreeRequest(
+        tuple(roi or ()), tuple(series or ()), accept_automatic, pair_by_geometry, straighten, resample_uneven
+    )
+    with console() as progress, shared_work(context, sharing, work, progress, "--work") as sharer:
+        try:
+            diagnosis = _diagnosed(data, dataset, tree, sharer, progress)
+        except PartsPending as pending:
+            print_pending(pending, "checked", as_json)
+            return
         if model is not None and diagnosis.checked is not None:
             progress.stage(f"Checking it with {model}")
             diagnosis = diagnosis.with_findings(
@@ -209,13 +226,15 @@ class _TreeRequest:
         return [f"--{each.name.replace('_', '-')}" for each in fields(self) if getattr(self, each.name)]
 
 
-def _diagnosed(data: Path, dataset: Dataset | None, tree: _TreeRequest, progress: Progress) -> Diagnosis:
+def _diagnosed(
+    data: Path, dataset: Dataset | None, tree: _TreeRequest, sharer: WorkSharer, progress: Progress
+) -> Diagnosis:
     if dataset is not None:
         if tree.given:
             raise ConfigError(f"{', '.join(tree.given)}: for DICOM trees, and {data} is a dataset. Leave them out.")
         from lnsegfm.datasets.doctor import diagnose
 
-        return diagnose(dataset, progress=progress)
+        return diagnose(dataset, sharer=sharer, progress=progress)
     from lnsegfm.datasets.doctor.dicom_diagnosis import diagnose_tree
     from lnsegfm.imaging.dicom.annotated_series import PairingOptions
     from lnsegfm.imaging.dicom.series_index import SeriesOptions
@@ -226,6 +245,7 @@ def _diagnosed(data: Path, dataset: Dataset | None, tree: _TreeRequest, progress
         options=PairingOptions(accept_automatic=tree.accept_automatic, by_geometry=tree.pair_by_geometry),
         selectors=tree.series,
         stacks=SeriesOptions(tree.straighten, tree.resample_uneven),
+        sharer=sharer,
         progress=progress,
     )
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lnsegfm.cli.command_job import OF_A_LIST
+from lnsegfm.cli.job_options import Jobs, On, Sharing
 from lnsegfm.cli.shared_options import (
     AcceptAutomatic,
     AsJson,
@@ -22,7 +26,9 @@ from lnsegfm.cli.shared_options import (
     Straighten,
     print_json,
 )
+from lnsegfm.cli.work_in_parts import print_pending, run_parts
 from lnsegfm.errors import ConfigError
+from lnsegfm.jobs.parts import PartsPending
 from lnsegfm.messages import printable
 
 if TYPE_CHECKING:
@@ -40,6 +46,7 @@ class Channels(StrEnum):
 
 
 def convert(
+    context: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="`dicom`, or a public set; without it the sets are listed.", show_default=False)
     ] = None,
@@ -58,7 +65,15 @@ def convert(
         Path | None, typer.Option(help="Folder with masks that are published apart from the scans.")
     ] = None,
     channels: Annotated[Channels, typer.Option(help="Which of two registered scans to take.")] = Channels.contrast,
-    part: Annotated[str | None, typer.Option(help="Only this part of the set, as a dataset of its own.")] = None,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part",
+            metavar="NAME|I/N",
+            help="Only this part of the set, as a dataset of its own. I/N: do the I-th of N parts of the work alone, "
+            "for a scheduler of your own; all share one --out.",
+        ),
+    ] = None,
     shell: Annotated[
         float, typer.Option(help="Background around nodes where the rest is unknown (`ignore`), mm.", metavar="MM")
     ] = 3.0,
@@ -78,11 +93,14 @@ def convert(
     listing: Annotated[
         bool, typer.Option("--list", help="Print what a DICOM tree holds and which ROI match; write nothing.")
     ] = False,
+    on: On = "local",
+    jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a DICOM tree or a public set to a dataset; without arguments, list the sets."""
     from lnsegfm.datasets.convert import SETS, ConversionOptions, card_of, list_tree, require_meaning
     from lnsegfm.datasets.convert import convert as convert_set
+    from lnsegfm.datasets.convert.convert_parts import ConversionRequest, convert_by_others, convert_part
 
     if name is None:
         cards, problems = SETS.usable()
@@ -91,11 +109,13 @@ def convert(
             print(f"lnsegfm: {printable(line)}", file=sys.stderr)
         return
     card = card_of(name)
+    set_parts, work = _parts(parts or ())
+    sharing = Sharing.of(on, jobs, work)
     options = ConversionOptions(
         roi=tuple(roi or ()),
         masks=masks,
         channels=channels.value,
-        part=part,
+        part=set_parts[0] if set_parts else None,
         shell_mm=shell,
         unlabelled=unlabelled,
         keep_names=keep_names,
@@ -132,10 +152,34 @@ def convert(
 
     with console() as progress:
         progress.stage(f"Looking through {source}")
-        result = convert_set(card, source, out, options, progress=progress)
+        request = ConversionRequest(card, source, out, options)
+        try:
+            if sharing.part is not None:
+                result = convert_part(request, sharing.part, finishes=not OF_A_LIST.get(), progress=progress)
+            elif sharing.in_jobs:
+                run = partial(run_parts, context, sharing, out, progress, changed={"parts": set_parts})
+                result = convert_by_others(request, run, progress)
+            else:
+                result = convert_set(card, source, out, options, progress=progress)
+        except PartsPending as pending:
+            print_pending(pending, "done", as_json)
+            return
     print_json(_facts(card, result)) if as_json else _print_result(card, result)
     if result.failed:
         raise typer.Exit(1 if result.written or result.kept else 2)
+
+
+def _parts(given: Sequence[str]) -> tuple[list[str], str | None]:
+    """What ``--part`` names: parts of the set, and the part of the work.
+
+    Raises:
+        ConfigError: More than one of either.
+    """
+    work = [text for text in given if re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", text)]
+    of_set = [text for text in given if text not in work]
+    if len(work) > 1 or len(of_set) > 1:
+        raise ConfigError(f"--part {', '.join(given)}: one at a time. Give one NAME, and one I/N.")
+    return of_set, work[0] if work else None
 
 
 def _facts(card: SetCard, result: ConversionResult) -> dict[str, Any]:

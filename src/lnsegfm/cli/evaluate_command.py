@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lnsegfm.cli.job_options import Jobs, On, OnlyPart, Sharing
 from lnsegfm.cli.shared_options import (
     Absent,
     AsJson,
@@ -20,8 +23,10 @@ from lnsegfm.cli.shared_options import (
     print_json,
     require_folder,
 )
+from lnsegfm.cli.work_in_parts import print_pending, shared_work
 from lnsegfm.errors import ConfigError
 from lnsegfm.grouped_lines import grouped_lines
+from lnsegfm.jobs.parts import PartsPending
 from lnsegfm.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,6 +39,7 @@ _MOST_ROWS = 40  # of the table case by case; more are for the CSV
 
 
 def evaluate(
+    context: typer.Context,
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, named as their references.")],
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or a dataset folder.")],
     out: Annotated[
@@ -84,6 +90,9 @@ def evaluate(
         Path | None, typer.Option(metavar="FOLDER", help="Masks of another model, to compare these with.")
     ] = None,
     smallest_difference: SmallestDifference = None,
+    on: On = "local",
+    jobs: Jobs = None,
+    part: OnlyPart = None,
     as_json: AsJson = False,
 ) -> None:
     """Score PREDICTIONS against REFERENCES: overlap, surface distances and nodes, case by case and over all cases.
@@ -95,6 +104,7 @@ def evaluate(
         require_folder(out)
     if smallest_difference is not None and against is None:
         raise ConfigError("--smallest-difference: one model's figures have no difference. Use it with --against.")
+    sharing = Sharing.of(on, jobs, part)
     from lnsegfm.cli.console import console
     from lnsegfm.datasets.label_choice import LabelChoice, comma_separated, merged_labels
     from lnsegfm.datasets.labels import LabelMap
@@ -120,17 +130,24 @@ def evaluate(
             absent=comma_separated(absent),
             subjects=subjects,
             partial=True,
+            sharer=sharer,
             progress=progress,
         )
 
-    with console() as progress:
-        evaluation = scored(predictions, names)
-        other = comparison = None
-        if against is not None:
-            progress.stage(f"Evaluating {against}")
-            known = labels_of_predictions(against)
-            theirs = {name: ours for name, ours in names.items() if known is not None and name in known.names}
-            other = scored(against, theirs)
+    def against_scored(folder: Path) -> Evaluation:
+        progress.stage(f"Evaluating {folder}")
+        known = labels_of_predictions(folder)
+        return scored(folder, {name: ours for name, ours in names.items() if known is not None and name in known.names})
+
+    with console() as progress, shared_work(context, sharing, out, progress) as sharer:
+        first, second = partial(scored, predictions, names), partial(against_scored, against) if against else None
+        try:
+            evaluation, other = scored_both(first, second)
+        except PartsPending as pending:
+            print_pending(pending, "scored", as_json)
+            return
+        comparison = None
+        if other is not None and against is not None:
             comparison = compared(other, against, evaluation, predictions, smallest_difference)
         if out is not None:
             progress.stage("Drawing the page")
@@ -149,6 +166,28 @@ def evaluate(
         print(f"lnsegfm: {line}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
+
+
+def scored_both(
+    first: Callable[[], Evaluation], second: Callable[[], Evaluation] | None
+) -> tuple[Evaluation, Evaluation | None]:
+    """Evaluate masks, and others to compare them with; of a part both are scored before it ends.
+
+    Raises:
+        PartsPending: Other parts lack.
+    """
+    pending: PartsPending | None = None
+    evaluation = other = None
+    try:
+        evaluation = first()
+    except PartsPending as lacking:
+        pending = lacking
+    if second is not None:
+        other = second()
+    if evaluation is None:
+        assert pending is not None
+        raise pending
+    return evaluation, other
 
 
 def _result(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, Any]:

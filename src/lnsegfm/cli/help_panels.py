@@ -80,12 +80,14 @@ PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "--memory",
         ),
         "What is kept": ("--flags", "--probabilities", "--json", "--help"),
+        "In parts": ("--jobs", "--on", "--part"),
     },
     "evaluate": {
         "Most used": ("--out", "--against", "--label", "--map", "--node", "--tolerance"),
         "Labels": ("--keep-labels", "--merge", "--absent"),
         "How it is measured": ("--connectivity", "--metric", "--subjects", "--smallest-difference"),
         "Pages and output": ("--images", "--json", "--help"),
+        "In parts": ("--jobs", "--on", "--part"),
     },
 }
 

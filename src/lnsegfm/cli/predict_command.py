@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lnsegfm.cli.console import console
+from lnsegfm.cli.job_options import Jobs, On, OnlyPart, Sharing
 from lnsegfm.cli.series_lines import print_choice, print_series_notes
 from lnsegfm.cli.shared_options import (
     AsJson,
@@ -27,6 +29,7 @@ from lnsegfm.cli.shared_options import (
     print_json,
     require_folder,
 )
+from lnsegfm.cli.work_in_parts import run_parts
 from lnsegfm.datasets.case_choice import named_cases
 from lnsegfm.errors import ConfigError
 from lnsegfm.grouped_lines import grouped_lines
@@ -38,6 +41,7 @@ from lnsegfm.prediction.predict_options import PredictOptions
 
 
 def predict(
+    context: typer.Context,
     model: Annotated[
         Path, typer.Argument(help="A model folder, the folder of a run, or a name (see `lnsegfm models list`).")
     ],
@@ -150,6 +154,9 @@ def predict(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there already.")] = False,
     device: Device = "auto",
+    on: On = "local",
+    jobs: Jobs = None,
+    part: OnlyPart = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment scans; the model is loaded once, finished scans are skipped when the command is run again.
@@ -161,6 +168,7 @@ def predict(
     if out.resolve() in (scans.resolve(), scans.resolve().parent if scans.is_file() else None):
         raise ConfigError(f"--out {out}: the scans lie there, and masks have their names. Name another folder.")
     chosen = named_cases(cases, exclude)
+    sharing = Sharing.of(on, jobs, part)
     options = PredictOptions(
         device=device,
         mirroring=mirroring,
@@ -199,6 +207,7 @@ def predict(
     from lnsegfm.prediction.inputs import find_inputs
     from lnsegfm.prediction.predict_cases import as_json as summary
     from lnsegfm.prediction.predict_cases import predict_cases
+    from lnsegfm.prediction.predict_parts import predict_by_others
     from lnsegfm.prediction.writers.writer_table import formats_named, refers_to_dicom
     from lnsegfm.workflows.preset_benchmark import preset_summary
 
@@ -206,7 +215,8 @@ def predict(
     dicom = refers_to_dicom(formats_named(options.formats))
     naming = one_of(Names, names, "--names")
     with console() as progress, ExitStack() as unpacked:
-        choose_device(device)
+        if not sharing.elsewhere:
+            choose_device(device)
         loaded = read_models((model, *(with_ or ())), choice)
         for note in loaded.notes:
             progress.stage(f"Model: {note}")
@@ -229,8 +239,15 @@ def predict(
             progress.stage(preset_summary(loaded, fast))
         if inputs.note:
             progress.stage(inputs.note)
-        progress.stage(f"Predicting {counted(len(inputs.cases), 'case')}")
-        done = predict_cases(loaded, inputs, out, options, summary=True, tell_time=True, progress=progress)
+        mine = inputs.cases if sharing.part is None else sharing.part.take(inputs.cases)
+        progress.stage(f"Predicting {counted(len(mine), 'case')}")
+        if sharing.in_jobs:
+            have_done = partial(run_parts, context, sharing, out, progress)
+            done = predict_by_others(loaded, inputs, out, options, have_done, progress)
+        else:
+            done = predict_cases(
+                loaded, inputs, out, options, summary=True, tell_time=True, part=sharing.part, progress=progress
+            )
     if as_json:
         print_json(summary(done))
     else:

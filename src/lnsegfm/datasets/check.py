@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,29 @@ class CaseCheck:
     scan_hashes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     empty: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        problems = [asdict(problem) | {"file": problem.file and str(problem.file)} for problem in self.problems]
+        grid = None if self.grid is None else asdict(self.grid)
+        return asdict(replace(self, problems=(), grid=None)) | {"problems": problems, "grid": grid}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> CaseCheck:
+        """Read what `to_json` gave."""
+        problems = (
+            Problem(one["case"], one["file"] and Path(one["file"]), one["what"], one["remedy"], one["kind"])
+            for one in table["problems"]
+        )
+        return cls(
+            case=table["case"],
+            problems=tuple(problems),
+            grid=None if table["grid"] is None else Grid(**table["grid"]),
+            values=tuple(table["values"]),
+            scan_hashes=tuple(table["scan_hashes"]),
+            notes=tuple(table["notes"]),
+            empty=table["empty"],
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from lnsegfm.evaluation.references import (
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.scoring import Known, Scoring, evaluate_folders
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.jobs.pieces import WorkSharer, do_here
 from lnsegfm.notebook_progress import default_progress
 from lnsegfm.progress import Progress
 
@@ -43,6 +44,7 @@ def evaluate(
     absent: Sequence[str] = (),
     subjects: str | Path | Mapping[str, str] | None = None,
     partial: bool = False,
+    sharer: WorkSharer = do_here,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score predicted masks against references: overlap, surface distances and nodes.
@@ -68,6 +70,7 @@ def evaluate(
         subjects: CSV with the columns case and subject; the dataset's ``subjects.csv`` unless given. For masks in
             memory a table of the patient of each case.
         partial: A case that cannot be scored becomes a line of ``failures``.
+        sharer: Has the cases of folders scored (`lnsegfm.jobs.pieces`); here, one after the other, unless given.
         progress: Reported to after each case.
 
     Raises:
@@ -115,6 +118,7 @@ def evaluate(
             {case: chosen.unlabelled(names) for case, names in unlabelled_in(references, original).items()},
         ),
         partial=partial,
+        sharer=sharer,
         progress=progress,
     )
 

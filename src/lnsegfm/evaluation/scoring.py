@@ -23,12 +23,14 @@ from lnsegfm.evaluation.overlap import dice, volume_ml
 from lnsegfm.evaluation.paired_masks import by_reference
 from lnsegfm.evaluation.probabilities import read_probabilities
 from lnsegfm.evaluation.references import masks_in, missing_predictions, references_in
+from lnsegfm.evaluation.scored_case import scoring_work
 from lnsegfm.evaluation.scores import Evaluation
 from lnsegfm.evaluation.surface import surface_distances
 from lnsegfm.imaging.files import read_mask
 from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.imaging.orientation import turned_onto
+from lnsegfm.jobs.pieces import WorkSharer, do_here
 from lnsegfm.progress import Progress
 
 
@@ -262,6 +264,7 @@ def evaluate_folders(
     scoring: Scoring | None = None,
     known: Known | None = None,
     partial: bool = False,
+    sharer: WorkSharer = do_here,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score every reference's prediction; all or nothing, unless ``partial``.
@@ -275,6 +278,7 @@ def evaluate_folders(
         scoring: What is measured.
         known: What is known of the cases besides.
         partial: A case that cannot be scored becomes a line of ``failures``.
+        sharer: Has the cases scored; here, one after the other, unless given.
         progress: Reported to after each case.
 
     Raises:
@@ -291,16 +295,15 @@ def evaluate_folders(
             progress.stage(held_out_line(Path(predictions), len(reference_masks), others))
     failures = missing_predictions(masks, reference_masks, Path(predictions), left)
     pairs = [(name, masks[name], path) for name, path in sorted(reference_masks.items()) if name in masks]
-    scores = []
-    for done, (name, prediction, reference) in enumerate(pairs, start=1):
-        try:
-            scores.append(
-                evaluate_case(name, prediction, reference, labels, prediction_labels, scoring=scoring, known=known)
-            )
-        except DataError as error:
-            failures += error.problems
-        if progress is not None:
-            progress.advance(done, len(pairs), name)
+    how: Any = {"scoring": scoring, "known": known}
+    work = scoring_work(
+        pairs,
+        _settings(labels, prediction_labels, scoring, known),
+        lambda name, mask, reference: evaluate_case(name, mask, reference, labels, prediction_labels, **how),
+    )
+    scored = sharer(work, progress)
+    failures += [problem for case in scored for problem in case.problems]
+    scores = [case.score for case in scored if case.score is not None]
     if failures and not (partial and scores):
         raise DataError(*failures)
     evaluation = Evaluation(
@@ -313,6 +316,23 @@ def evaluate_folders(
         scoring.plugin_metrics,
     )
     return with_doubtful_apart(evaluation, scoring.absence)
+
+
+def _settings(labels: LabelMap, prediction_labels: LabelMap | None, scoring: Scoring, known: Known) -> dict[str, Any]:
+    """What the scores of cases depend on besides the masks, as JSON holds it."""
+    return {
+        "labels": labels.to_record(),
+        "prediction_labels": prediction_labels.to_record() if prediction_labels is not None else None,
+        "tolerance_mm": scoring.tolerance_mm,
+        "node_labels": list(scoring.node_labels),
+        "connectivity": scoring.connectivity,
+        "surfaces": scoring.surfaces,
+        "plugin_metrics": [metric.to_json() for metric in scoring.plugin_metrics],
+        "images": {name: str(file) for name, file in known.images.items()},
+        "subjects": dict(known.subjects),
+        "probabilities": {name: str(file) for name, file in known.probabilities.items()},
+        "unlabelled": {name: sorted(labels) for name, labels in known.unlabelled.items()},
+    }
 
 
 def _require_named(name: str, mask: Volume, labels: LabelMap) -> None:

@@ -52,7 +52,10 @@ def _of_plugin(found: Any, plugin: Plugin) -> JobBody:
     return JobBody(function=found)
 
 
-BODIES: PluginTable[JobBody] = PluginTable("jobs", {}, _of_plugin)
+_BUILT_IN = {
+    "command": JobBody("lnsegfm.cli.command_job:run_command"),
+}
+BODIES: PluginTable[JobBody] = PluginTable("jobs", _BUILT_IN, _of_plugin)
 """Bodies by name. The built-in ones are texts, so that the table imports none of them."""
 
 

@@ -49,3 +49,21 @@ class ListPart:
     def take(self, items: Sequence[T]) -> list[T]:
         """The items of this part; the parts of a list hold each item once."""
         return list(items[self.number - 1 :: self.of])
+
+
+class PartsPending(Exception):
+    """A part is done, and others are not yet.
+
+    Args:
+        part: The part.
+        items: How many items it has.
+        lacking: Numbers of the parts that are not done.
+    """
+
+    def __init__(self, part: ListPart, items: int, lacking: Sequence[int]) -> None:
+        super().__init__(f"part {part} is done, {len(lacking)} of {part.of} parts are not")
+        self.part, self.items, self.lacking = part, items, tuple(lacking)
+
+    def to_json(self) -> dict[str, object]:
+        """For a program to read."""
+        return {"part": str(self.part), "items": self.items, "lacking": list(self.lacking)}

@@ -9,19 +9,18 @@ twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lnsegfm.case_processes import JOIN_AFTER_S, Work, shared_out
-from lnsegfm.datasets.check import CaseCheck, DatasetCheck, LoadedCase, Problem, examine_case, examined_together
+from lnsegfm.datasets.check import CaseCheck, DatasetCheck, LoadedCase, examine_case, examined_together
 from lnsegfm.datasets.dataset import Case, Dataset
 from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.errors import DataError
 from lnsegfm.evaluation.mask_statistics import LabelStatistics, MaskStatistics, measure_mask
-from lnsegfm.imaging.grid import Grid
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.imaging.orientation import turned_onto
 from lnsegfm.models.fingerprint import CaseFingerprint, foreground_share
@@ -89,7 +88,7 @@ def read_cases(
         found[number] = file
         progress.advance(len(found), len(tasks), names[number])
     records = [read_json(Path(found[number])) for number in range(len(tasks))]
-    checks = [_check_of(record["check"]) for record in records]
+    checks = [CaseCheck.from_json(record["check"]) for record in records]
     hashes = {Path(path): digest for record in records for path, digest in record["sha256"].items()}
     whole = {name: (record, Path(found[i])) for i, (name, record) in enumerate(zip(names, records, strict=True))}
     read = [name for name in training if whole[name][0]["fingerprint"] is not None]
@@ -154,7 +153,7 @@ def _read(
         image = None if scan is None else scan.array
         record["statistics"] = asdict(measure_mask(image, array, grid, labels.covered, axes=setup["axes"]))
 
-    record["check"] = _check_json(examine_case(case, labels, look, allow_empty=setup["allow_empty"]))
+    record["check"] = examine_case(case, labels, look, allow_empty=setup["allow_empty"]).to_json()
     record["sha256"] = {str(path): sha256(path) for path in files if path.is_file()}
     write_json(file, record)
 
@@ -166,29 +165,6 @@ def _state(path: Path) -> list[Any]:
     except OSError:
         return [str(path), None]
     return [str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
-
-
-def _check_json(check: CaseCheck) -> dict[str, Any]:
-    problems = [asdict(problem) | {"file": problem.file and str(problem.file)} for problem in check.problems]
-    grid = None if check.grid is None else asdict(check.grid)
-    return asdict(replace(check, problems=(), grid=None)) | {"problems": problems, "grid": grid}
-
-
-def _check_of(table: Mapping[str, Any]) -> CaseCheck:
-    problems = (
-        Problem(one["case"], one["file"] and Path(one["file"]), one["what"], one["remedy"], one["kind"])
-        for one in table["problems"]
-    )
-    grid = None if table["grid"] is None else Grid(**table["grid"])
-    return CaseCheck(
-        case=table["case"],
-        problems=tuple(problems),
-        grid=grid,
-        values=tuple(table["values"]),
-        scan_hashes=tuple(table["scan_hashes"]),
-        notes=tuple(table["notes"]),
-        empty=table["empty"],
-    )
 
 
 def _fingerprint_of(record: Mapping[str, Any], file: Path) -> CaseFingerprint:

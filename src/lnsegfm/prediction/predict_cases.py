@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from lnsegfm.datasets.dataset import Case
 from lnsegfm.errors import ConfigError, Interrupted
 from lnsegfm.evaluation.flags import Flag
 from lnsegfm.expected_time import Clock, TimedProgress, TimePlan
+from lnsegfm.jobs.parts import ListPart
 from lnsegfm.messages import counted
 from lnsegfm.models.model_folder import Model
 from lnsegfm.nnunet.environment import choose_device, without_warnings
@@ -77,6 +78,7 @@ def predict_cases(
     *,
     summary: bool = False,
     tell_time: bool = False,
+    part: ListPart | None = None,
     clock: Clock = time.monotonic,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -94,6 +96,7 @@ def predict_cases(
         options: How, and what is written besides the masks.
         summary: Measure the nodes of each mask, and write ``summary.json`` and ``summary.csv``.
         tell_time: Say after the first scan about how long the others take.
+        part: Predict these of the scans alone; others are for other processes.
         clock: Seconds of a clock that never goes back.
         progress: Reported to.
 
@@ -104,11 +107,63 @@ def predict_cases(
             the program, the model and the largest scan hold.
     """
     progress, options = progress or Silent(), options or PredictOptions()
-    model = model if options.postprocessing else model.without_postprocessing()
-    model = model.with_axes(options.model_axes)
+    model = model_as_asked(model, options)
     scans = scans if isinstance(scans, Scans) else Scans(tuple(scans))
     outputs = CaseOutputs(out, MaskOrigin.of(model, options), scans, options, measure=summary)
-    _require_apart(out, scans.cases, outputs)
+    require_apart(out, scans.cases, outputs)
+    say_what_of_model(model, scans, progress)
+    everything, others = scans, frozenset[str]()
+    if part is not None:
+        scans = replace(scans, cases=tuple(part.take(scans.cases)))
+        others = frozenset(case.name for case in everything.cases) - {case.name for case in scans.cases}
+    cohort = _Cohort(model, scans, outputs, options, progress)
+    cohort.prepare()
+    if tell_time:
+        cohort.tell_time(clock)
+
+    def leaving() -> None:
+        write_refusals(out, scans.source, [*scans.refused, *cohort.foreign], others)
+        write_passed_over(out, scans.source, scans.passed_over)
+        write_indexes(out, model.mask_labels, summary=summary)
+
+    with joined(out, outputs.origin.made_by, overwrite=options.overwrite, leaving=leaving) as generation:
+        write_json(out / "dataset.json", model.masks_json)
+        cohort.predict(generation)
+    return predictions_of(outputs, scans, cohort.predicted, cohort.failed)
+
+
+def predictions_of(
+    outputs: CaseOutputs, scans: Scans, predicted: Collection[str], failed: Sequence[Failure]
+) -> Predictions:
+    """What became of scans, with what the records of their masks say.
+
+    Args:
+        outputs: Of the folder.
+        scans: The scans.
+        predicted: Cases whose masks are new.
+        failed: Cases that failed.
+    """
+    lost = {failure.case for failure in failed}
+    names = [case.name for case in scans.cases if case.name not in lost]
+    return Predictions(
+        folder=outputs.out,
+        done=tuple(name for name in names if name in predicted),
+        skipped=tuple(name for name in names if name not in predicted),
+        failed=(*scans.refused, *failed),
+        flags=tuple(flag for name in names for flag in outputs.flags(name)) if outputs.options.flags else (),
+        passed_over=scans.passed_over,
+        notes=tuple((name, note) for name in names for note in outputs.export_notes(name)),
+    )
+
+
+def model_as_asked(model: Model, options: PredictOptions) -> Model:
+    """A model with the axes that are said, and without its rules where they are not wanted."""
+    model = model if options.postprocessing else model.without_postprocessing()
+    return model.with_axes(options.model_axes)
+
+
+def say_what_of_model(model: Model, scans: Scans, progress: Progress) -> None:
+    """Report what of a model somebody should know who predicts with it."""
     if scans.cases and model.trained_axes.assumed:
         progress.stage(model.trained_axes.assumed)
     confused = mirrored_sides(model.plans, model.first.mirroring_axes, model.label_names)
@@ -116,30 +171,6 @@ def predict_cases(
         progress.stage(f"Model: {confused}. Adapt it with labelled scans: sides are then told apart")
     for line in model.mask_postprocessing.lines(model.labels.covered):
         progress.stage(f"Postprocessing: {line}")
-    cohort = _Cohort(model, scans, outputs, options, progress)
-    cohort.prepare()
-    if tell_time:
-        cohort.tell_time(clock)
-
-    def leaving() -> None:
-        write_refusals(out, scans.source, [*scans.refused, *cohort.foreign])
-        write_passed_over(out, scans.source, scans.passed_over)
-        write_indexes(out, model.mask_labels, summary=summary)
-
-    with joined(out, outputs.origin.made_by, overwrite=options.overwrite, leaving=leaving) as generation:
-        write_json(out / "dataset.json", model.masks_json)
-        cohort.predict(generation)
-    lost = {failure.case for failure in cohort.failed}
-    names = [case.name for case in scans.cases if case.name not in lost]
-    return Predictions(
-        folder=out,
-        done=tuple(name for name in names if name in cohort.predicted),
-        skipped=tuple(name for name in names if name not in cohort.predicted),
-        failed=(*scans.refused, *cohort.failed),
-        flags=tuple(flag for name in names for flag in outputs.flags(name)) if options.flags else (),
-        passed_over=scans.passed_over,
-        notes=tuple((name, note) for name in names for note in outputs.export_notes(name)),
-    )
 
 
 class _Cohort:
@@ -301,7 +332,7 @@ def _shorter(model: Model, options: PredictOptions) -> tuple[str, ...]:
     return (*found, "--fast wide-steps") if options.fast is None and not options.exact else found
 
 
-def _require_apart(out: Path, cases: Sequence[Case], outputs: CaseOutputs) -> None:
+def require_apart(out: Path, cases: Sequence[Case], outputs: CaseOutputs) -> None:
     """Refuse masks that would take the place of scans."""
     images = {image.resolve(): image for case in cases for image in case.images}
     for case in cases:

@@ -8,7 +8,8 @@ No file holds a date, so a repeated conversion gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,26 +96,13 @@ def convert(
         DataError: No such source, no case in it, a label that no structure gets, a folder that holds something else,
             or one that another process converts to.
     """
-    options = options or ConversionOptions()
-    _require_apart(source, out)
-    identity = conversion_identity(card, source, out, options)
-    require_same_conversion(out, identity)
-    plan = card.plan(source, options)
-    if not plan.scans:
-        why = plan.failed + plan.left_out
-        more = (f"{len(why) - _SHOWN} more of this kind.",) if len(why) > _SHOWN else ()
-        layout = arranging(source, card.layout.rstrip("."))
-        head = () if plan.failed else (f"{source}: it holds no case of {card.name}. {layout}.",)
-        raise DataError(*head, *why[:_SHOWN], *more)
+    identity, plan = planned_conversion(card, source, out, options or ConversionOptions())
     out.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(out / f"{PARTIAL}convert{LOCK}")
-    if lock is None:
-        raise DataError(f"{out}: another process converts to it just now. Wait for that one.")
-    with lock:
+    with hold_conversion(out):
         write_json(out / RECORD, {"format": FORMAT, "complete": False, "identity": identity})
         for folder in (out, *(out / name for name in _FOLDERS)):
             clear_partials(folder)
-        run = _Run(card, plan, out)
+        run = ConversionRun(card, plan, out)
         for done, scan in enumerate(plan.scans, start=1):
             run.take(scan)
             if progress is not None:
@@ -133,7 +121,54 @@ def convert(
     )
 
 
-class _Run:
+def planned_conversion(
+    card: SetCard, source: Path, out: Path, options: ConversionOptions
+) -> tuple[dict[str, Any], ConversionPlan]:
+    """The identity of a conversion, and its plan; nothing is written.
+
+    Raises:
+        ConfigError: As `convert`.
+        DataError: As `convert`.
+    """
+    _require_apart(source, out)
+    identity = conversion_identity(card, source, out, options)
+    require_same_conversion(out, identity)
+    plan = card.plan(source, options)
+    if not plan.scans:
+        why = plan.failed + plan.left_out
+        more = (f"{len(why) - _SHOWN} more of this kind.",) if len(why) > _SHOWN else ()
+        layout = arranging(source, card.layout.rstrip("."))
+        head = () if plan.failed else (f"{source}: it holds no case of {card.name}. {layout}.",)
+        raise DataError(*head, *why[:_SHOWN], *more)
+    return identity, plan
+
+
+@contextmanager
+def hold_conversion(out: Path, part: str = "") -> Iterator[None]:
+    """Keep others from converting to a folder; parts of one conversion do so at the same time.
+
+    Args:
+        out: The folder.
+        part: Which part; "" for all of it.
+
+    Raises:
+        DataError: Another process converts to it, all of it or the same part.
+    """
+    busy = DataError(f"{out}: another process converts to it just now. Wait for that one.")
+    mine = try_lock(out / f"{PARTIAL}convert{f'-part-{part}' if part else ''}{LOCK}")
+    if mine is None:
+        raise busy
+    with mine:
+        others = [out / f"{PARTIAL}convert{LOCK}"] if part else list(out.glob(f"{PARTIAL}convert-part-*{LOCK}"))
+        for place in others:
+            held = try_lock(place)
+            if held is None:
+                raise busy
+            held.release()
+        yield
+
+
+class ConversionRun:
     """One conversion under way."""
 
     def __init__(self, card: SetCard, plan: ConversionPlan, out: Path) -> None:
@@ -147,7 +182,7 @@ class _Run:
 
     def take(self, scan: PlannedScan) -> None:
         """Convert one case, unless it is finished and unchanged."""
-        record = self._finished(scan)
+        record = self.finished(scan)
         if record is not None:
             self.kept.append(scan.name)
             notes = record["notes"]
@@ -189,7 +224,7 @@ class _Run:
                     "to a new folder to be without it."
                 )
 
-    def _finished(self, scan: PlannedScan) -> dict[str, Any] | None:
+    def finished(self, scan: PlannedScan) -> dict[str, Any] | None:
         """The record of a case that is complete and of the same source; None where there is none."""
         record = _read_record(self._sidecar(scan.name))
         if record is None or record.get("fingerprint") != scan.fingerprint or not self._complete(record):

@@ -28,6 +28,29 @@ _FEWEST = 5  # labelled cases that a volume is compared with
 _OFF_VOLUME = 5.0
 
 
+Measures = dict[str, dict[str, tuple[Path | None, float]]]
+"""Of each label by case the file of the mask, and a number."""
+
+
+@dataclass(eq=False)
+class CohortFacts:
+    """What is kept of scans for findings that take them together.
+
+    Args:
+        grids: File and geometry of each scan.
+        signatures: Each scan reduced to a few voxels.
+        volumes_ml: Volumes.
+        unlabelled: Labels that are known not to be annotated, by case.
+        centres: Of labels by case the file of the mask, and the centre (x, y, z), mm, from the middle of the body in x.
+    """
+
+    grids: dict[str, tuple[Path | None, Grid]] = field(default_factory=dict)
+    signatures: dict[str, np.ndarray] = field(default_factory=dict)
+    volumes_ml: Measures = field(default_factory=lambda: defaultdict(dict))
+    unlabelled: dict[str, Collection[str]] = field(default_factory=dict)
+    centres: dict[str, dict[str, tuple[Path | None, np.ndarray]]] = field(default_factory=lambda: defaultdict(dict))
+
+
 @dataclass(eq=False)
 class Cohort:
     """Scans that are added one after the other; ``findings`` grows.
@@ -40,11 +63,18 @@ class Cohort:
     labels: LabelMap | None
     ct: bool = True
     findings: list[Finding] = field(default_factory=list)
-    _grids: dict[str, tuple[Path | None, Grid]] = field(default_factory=dict)
-    _signatures: dict[str, np.ndarray] = field(default_factory=dict)
-    _volumes_ml: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
-    _unlabelled: dict[str, Collection[str]] = field(default_factory=dict)
-    _centres: dict[str, dict[str, tuple[Path | None, np.ndarray]]] = field(default_factory=lambda: defaultdict(dict))
+    facts: CohortFacts = field(default_factory=CohortFacts)
+
+    def include(self, other: Cohort) -> None:
+        """Add the scans of another cohort after those of this one, as if they had been added here."""
+        self.findings += other.findings
+        self.facts.grids.update(other.facts.grids)
+        self.facts.signatures.update(other.facts.signatures)
+        self.facts.unlabelled.update(other.facts.unlabelled)
+        for label, by_case in other.facts.volumes_ml.items():
+            self.facts.volumes_ml[label].update(by_case)
+        for label, by_case in other.facts.centres.items():
+            self.facts.centres[label].update(by_case)
 
     def add_image(
         self, case: str, file: Path | None, volume: np.ndarray, grid: Grid, *, held_out: bool = False
@@ -57,10 +87,10 @@ class Cohort:
         hu = measure_hu(volume) if self.ct else None
         small = signature(volume, hu.tissue if hu is not None else float(np.median(volume)))
         if small is not None:
-            self._signatures[f"{case} (imagesTs)" if held_out else case] = small
+            self.facts.signatures[f"{case} (imagesTs)" if held_out else case] = small
         if held_out:
             return hu
-        self._grids[case] = file, grid
+        self.facts.grids[case] = file, grid
         if file is not None and file.is_file():
             self.findings += judge_nifti_header(case, file)
         if hu is not None:
@@ -82,7 +112,7 @@ class Cohort:
         file, mask, grid = label
         if self.labels is None or mask.min() < 0 or mask.max() > max(self.labels.allowed):
             return  # the check reports values without a name
-        self._unlabelled[case] = unlabelled
+        self.facts.unlabelled[case] = unlabelled
         same_grid = image is not None and image[2].same_voxels(grid)
         scan = image if same_grid and holds_hu(hu) else None
         boxes = ndimage.find_objects(mask)
@@ -96,7 +126,7 @@ class Cohort:
             if (centre := centre_mm(inside, grid, [axis.start for axis in box])) is not None:
                 centres[name] = centre
             volume_ml = float(np.count_nonzero(inside)) * grid.voxel_volume_ml
-            self._volumes_ml[name][case] = file, volume_ml
+            self.facts.volumes_ml[name][case] = file, volume_ml
             self.findings += judge_fragments(case, file, f"label {name}", inside, grid, fix=fix)
             if scan is not None:
                 self.findings += judge_air(case, file, f"label {name}", scan[1][box][inside])
@@ -111,7 +141,7 @@ class Cohort:
         wrong = swapped({name: float(centre[0]) for name, centre in centres.items()}, pairs)
         self.findings += judge_sides(case, file, "label", wrong)
         for name in centres.keys() - {name for left, right, _ in wrong for name in (left, right)}:
-            self._centres[name][case] = file, centres[name] - (middle_x, 0, 0)
+            self.facts.centres[name][case] = file, centres[name] - (middle_x, 0, 0)
 
     @property
     def _names(self) -> list[str]:
@@ -119,13 +149,13 @@ class Cohort:
 
     def finish(self) -> list[Finding]:
         """Add what takes all scans together, after the last one; returns all findings."""
-        self.findings += judge_grids(self._grids)
-        for first, second, correlation, axes in find_duplicate_scans(self._signatures):
+        self.findings += judge_grids(self.facts.grids)
+        for first, second, correlation, axes in find_duplicate_scans(self.facts.signatures):
             how = f", mirrored along {axes}" if axes else ""
             what = f"nearly the same image as case {first}{how} (correlation {correlation:.3f} on a coarse grid)"
             remedy = "Look at both: keep one, or give them one subject in subjects.csv"
             self.findings.append(Finding("duplicate-scan", "warning", second, self._file(second), what, remedy))
-        for name, volumes in self._volumes_ml.items():
+        for name, volumes in self.facts.volumes_ml.items():
             self.findings += _volume_outliers(name, volumes)
         self._cohort_sides()
         self._not_everywhere()
@@ -134,18 +164,18 @@ class Cohort:
     def _cohort_sides(self) -> None:
         """Labels of a side that lie elsewhere in most cases, and labels that are sides without saying so."""
         sided = {name for pair in side_pairs(self._names) for name in pair} | set(lone_sides(self._names))
-        for name in sorted(sided & self._centres.keys()):
-            offsets = {case: (file, float(centre[0])) for case, (file, centre) in self._centres[name].items()}
+        for name in sorted(sided & self.facts.centres.keys()):
+            offsets = {case: (file, float(centre[0])) for case, (file, centre) in self.facts.centres[name].items()}
             self.findings += judge_other_side(name, offsets)
         others = {
-            name: {case: centre for case, (_, centre) in self._centres[name].items()}
+            name: {case: centre for case, (_, centre) in self.facts.centres[name].items()}
             for name in self._names
-            if name not in sided and name in self._centres
+            if name not in sided and name in self.facts.centres
         }
-        self.findings += judge_unnamed_sides(others, self._volumes_ml)
+        self.findings += judge_unnamed_sides(others, self.facts.volumes_ml)
 
     def _file(self, case: str) -> Path | None:
-        return self._grids[case][0] if case in self._grids else None
+        return self.facts.grids[case][0] if case in self.facts.grids else None
 
     def _outside(
         self,
@@ -162,7 +192,7 @@ class Cohort:
             self.findings.append(Finding("table-in-front", "note", case, image[0], what, "Look at an axial slice"))
         outside = body.outside(mask)
         for name, values in self.labels.covered.items():
-            ml = self._volumes_ml[name].get(case, (None, 0.0))[1]
+            ml = self.facts.volumes_ml[name].get(case, (None, 0.0))[1]
             voxels = round(ml / image[2].voxel_volume_ml)
             self.findings += judge_place(case, file, f"label {name}", sum(outside.get(v, 0) for v in values), voxels)
 
@@ -170,8 +200,8 @@ class Cohort:
         if self.labels is None:
             return
         for name in self.labels.names:
-            annotated = [case for case, without in self._unlabelled.items() if name not in without]
-            lacking = [case for case in annotated if case not in self._volumes_ml.get(name, {})]
+            annotated = [case for case, without in self.facts.unlabelled.items() if name not in without]
+            lacking = [case for case in annotated if case not in self.facts.volumes_ml.get(name, {})]
             having = len(annotated) - len(lacking)
             if lacking:
                 severity: Severity = "note" if having else "warning"

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from lnsegfm.datasets.check import DatasetCheck, LoadedCase, Problem, examine
+from lnsegfm.datasets.check import DatasetCheck, Problem, examined_together
 from lnsegfm.datasets.dataset import Case, Dataset
+from lnsegfm.datasets.doctor.case_findings import checking_work
 from lnsegfm.datasets.doctor.cohort_checks import Cohort
 from lnsegfm.datasets.doctor.finding import Finding, Severity, ordered
 from lnsegfm.datasets.doctor.splits import judge_splits, test_images
 from lnsegfm.errors import DataError
 from lnsegfm.imaging.files import read_mask, read_volume
 from lnsegfm.imaging.grid import Grid
+from lnsegfm.jobs.pieces import WorkSharer, do_here
 from lnsegfm.progress import Progress
 
 FORMAT = "lnsegfm.doctor/1"
@@ -94,23 +96,19 @@ class Diagnosis:
         }
 
 
-def diagnose(dataset: Dataset, *, progress: Progress | None = None) -> Diagnosis:
+def diagnose(dataset: Dataset, *, sharer: WorkSharer = do_here, progress: Progress | None = None) -> Diagnosis:
     """Diagnose a dataset: every file of it is read, and one that is broken does not keep the rest from being reported.
 
     Args:
         dataset: The dataset; the images in its ``imagesTs`` are searched for scans that are in both sets.
+        sharer: Has the cases read (`lnsegfm.jobs.pieces`); here, one after the other, unless given.
         progress: Reported to after each case.
     """
     cohort = Cohort(dataset.labels, ct=dataset.channels[0].lower().startswith("ct"))
-
-    def visit(loaded: LoadedCase) -> None:
-        image = loaded.images[0] if loaded.images and loaded.images[0][0] == loaded.case.images[0] else None
-        if loaded.label is not None:
-            cohort.add_labelled(loaded.case.name, image, loaded.label, loaded.case.unlabelled)
-        elif image is not None:
-            cohort.add_image(loaded.case.name, *image)
-
-    checked = examine(dataset, progress=progress, visit=visit)
+    found = sharer(checking_work(dataset), progress)
+    for case in found:
+        cohort.include(case.cohort)
+    checked = examined_together(dataset, [case.check for case in found if case.check is not None])
     errors = [_as_finding(problem) for problem in checked.problems]
     errors += _kept_empty(dataset, checked)
     errors += _add_test_images(dataset, cohort)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lnsegfm.datasets.arranging_command import arranging
+from lnsegfm.datasets.doctor.case_findings import CaseFindings
 from lnsegfm.datasets.doctor.cohort_checks import Cohort, holds_hu
 from lnsegfm.datasets.doctor.diagnose import CaseArrays, DiagnosedCase, Diagnosis
 from lnsegfm.datasets.doctor.dicom_annotations import (
@@ -26,7 +28,9 @@ from lnsegfm.imaging.dicom.series_choice import PassedOver, SeriesChoice
 from lnsegfm.imaging.dicom.series_index import SeriesOptions
 from lnsegfm.imaging.dicom.tree_choice import choose_of_tree
 from lnsegfm.imaging.dicom.tree_references import annotated_places
+from lnsegfm.jobs.pieces import ItemWork, WorkSharer, do_here
 from lnsegfm.progress import Progress
+from lnsegfm.storage import content_hash
 
 
 def diagnose_tree(
@@ -36,6 +40,7 @@ def diagnose_tree(
     options: PairingOptions | None = None,
     selectors: Sequence[str] = (),
     stacks: SeriesOptions | None = None,
+    sharer: WorkSharer = do_here,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Diagnose a folder tree, a file or a zip of DICOM: every series that is taken is read; a bad one stops nothing.
@@ -47,6 +52,7 @@ def diagnose_tree(
         selectors: Which series are taken (`lnsegfm.imaging.dicom.series_choice`); unless given, those with structures
             and one of each other scan.
         stacks: Which series are taken that fit no grid as they are; none unless given.
+        sharer: Has the series read (`lnsegfm.jobs.pieces`); here, one after the other, unless given.
         progress: Reported to after each series.
 
     Raises:
@@ -65,22 +71,47 @@ def diagnose_tree(
     findings += [_passed_over(each, among=bool(choice.taken)) for each in choice.passed_over]
     taken = [(s, on) for s, on in zip(index.series, annotations.on, strict=True) if choice.takes(s)]
     cohort = Cohort(None)
-    for done, (series, structures) in enumerate(taken, start=1):
+    for found in sharer(_reading(taken, annotations, named=bool(patterns)), progress):
+        cohort.include(found.cohort)
+        findings += found.findings
+    cases = tuple(DiagnosedCase(series.name, series.grid, _reader(series, structures)) for series, structures in taken)
+    every = ordered([*findings, *cohort.finish()])
+    return Diagnosis(Path(root), every, cases, _facts(index, choice, annotations), dicom=True)
+
+
+def _reading(
+    taken: Sequence[tuple[Series, Sequence[AnnotatedStructure]]], annotations: TreeAnnotations, *, named: bool
+) -> ItemWork[CaseFindings]:
+    """The reading of series as work on items."""
+    drawn = any(annotations.on)
+
+    def make(number: int) -> CaseFindings:
+        series, structures = taken[number]
+        cohort, findings = Cohort(None), list[Finding]()
         findings += [
             from_sentence("series-note", "note", series.name, None, note, "Nothing needs doing")
             for note in series.notes
         ]
         has_reference = annotations.references.of(series).chosen is not None
-        _add_series(series, structures, cohort, findings, has_reference, named=bool(patterns))
-        if progress is not None:
-            progress.advance(done, len(taken), series.name)
-        if not structures and any(annotations.on):
+        _add_series(series, structures, cohort, findings, has_reference, named=named)
+        if not structures and drawn:
             what = "no structure set and no segmentation was drawn on it, as on other series here"
             remedy = "Nothing if it is not to be trained on"
             findings.append(Finding("not-annotated", "note", series.name, None, what, remedy))
-    cases = tuple(DiagnosedCase(series.name, series.grid, _reader(series, structures)) for series, structures in taken)
-    every = ordered([*findings, *cohort.finish()])
-    return Diagnosis(Path(root), every, cases, _facts(index, choice, annotations), dicom=True)
+        return CaseFindings(cohort, findings=tuple(findings))
+
+    known = [
+        [series.uid, series.part, series.straightened, series.uneven, repr(series.grid), _sizes(series)]
+        + [[each.noun, each.name, each.points, each.taken] for each in structures]
+        for series, structures in taken
+    ]
+    names = [series.name for series, _ in taken]
+    return ItemWork(names, content_hash([known, named, drawn]), make, CaseFindings.to_json, CaseFindings.from_json)
+
+
+def _sizes(series: Series) -> list[list[Any]]:
+    """The files of a series by what they are, since an archive is unpacked to another place each time."""
+    return [[each.sop_instance_uid, each.frame, each.path.stat().st_size] for each in series.slices]
 
 
 def _add_series(

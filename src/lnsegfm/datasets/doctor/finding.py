@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +61,13 @@ class Finding:
             "remedy": self.remedy,
             "fix": self.fix,
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Finding:
+        """Read what `to_json` gave."""
+        file = Path(content["file"]) if content["file"] is not None else None
+        fields = (content[name] for name in ("what", "remedy", "fix"))
+        return cls(content["kind"], content["severity"], content["case"] or "", file, *fields)
 
 
 def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,20 +65,27 @@ def read_series_index(out: Path) -> dict[str, str]:
         return {}
 
 
-def write_refusals(out: Path, source: str, refused: Sequence[Failure]) -> None:
+def write_refusals(out: Path, source: str, refused: Sequence[Failure], others: Collection[str] = ()) -> None:
     """Record what of an input looked like a scan and cannot be used, in a file of this input's own.
 
     Args:
         out: The folder of the masks.
         source: The input, as a text that tells it from others; it is not written.
         refused: What was refused; nothing removes the record of an earlier time.
+        others: Names of cases of the input that other processes do: what is recorded of them stays.
     """
-    file = out / f"refused-{hashlib.sha256(source.encode()).hexdigest()[:12]}.json"
-    if refused:
-        content = [{"series": failure.case, "reason": failure.reason} for failure in refused]
+    file = _refusals_of(out, source)
+    content = [{"series": failure.case, "reason": failure.reason} for failure in refused]
+    content += [earlier for earlier in _refusals_from(file) if earlier["series"] in others and earlier not in content]
+    if content:
         write_json(file, {"format": REFUSED_FORMAT, "refused": content})
     else:
         file.unlink(missing_ok=True)
+
+
+def read_refusals(out: Path, source: str) -> dict[str, str]:
+    """Reasons by the names of what is recorded as refused of an input."""
+    return {refusal["series"]: refusal["reason"] for refusal in _refusals_from(_refusals_of(out, source))}
 
 
 def write_passed_over(out: Path, source: str, passed_over: Sequence[PassedOver]) -> None:
@@ -109,10 +116,20 @@ def _passed_over_in(out: Path) -> list[dict[str, Any]]:
 def _refusals_in(out: Path) -> list[dict[str, str]]:
     refused: list[dict[str, str]] = []
     for file in sorted(out.glob("refused-*.json")):
-        content = read_json(file)
-        if isinstance(content, dict) and content.get("format") == REFUSED_FORMAT:
-            refused += [refusal for refusal in content["refused"] if refusal not in refused]
+        refused += [refusal for refusal in _refusals_from(file) if refusal not in refused]
     return sorted(refused, key=lambda refusal: (refusal["series"], refusal["reason"]))
+
+
+def _refusals_of(out: Path, source: str) -> Path:
+    return out / f"refused-{hashlib.sha256(source.encode()).hexdigest()[:12]}.json"
+
+
+def _refusals_from(file: Path) -> list[dict[str, str]]:
+    content = read_json(file) if file.is_file() else None
+    if not isinstance(content, dict) or content.get("format") != REFUSED_FORMAT:
+        return []
+    found: list[dict[str, str]] = content["refused"]
+    return found
 
 
 def _csv(labels: LabelMap, records: Sequence[CaseRecord]) -> str:
