@@ -182,7 +182,7 @@ class ConversionRun:
 
     def take(self, scan: PlannedScan) -> None:
         """Convert one case, unless it is finished and unchanged."""
-        record = self.finished(scan)
+        record = self._finished(scan)
         if record is not None:
             self.kept.append(scan.name)
             notes = record["notes"]
@@ -224,7 +224,17 @@ class ConversionRun:
                     "to a new folder to be without it."
                 )
 
-    def finished(self, scan: PlannedScan) -> dict[str, Any] | None:
+    def unfinished(self) -> list[str]:
+        """Names of the cases that are still to be converted."""
+        names = []
+        for scan in self.plan.scans:
+            if (record := self._finished(scan)) is None:
+                names.append(scan.name)
+            else:
+                self._first.setdefault(record["voxels_sha256"], scan.name)
+        return names
+
+    def _finished(self, scan: PlannedScan) -> dict[str, Any] | None:
         """The record of a case that is complete and of the same source; None where there is none."""
         record = _read_record(self._sidecar(scan.name))
         if record is None or record.get("fingerprint") != scan.fingerprint or not self._complete(record):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lnsegfm.datasets.convert.conversion_plan import ConversionOptions, ConversionPlan, PlannedScan
+from lnsegfm.datasets.convert.conversion_plan import ConversionOptions, ConversionPlan
 from lnsegfm.datasets.convert.conversion_record import FORMAT, RECORD
 from lnsegfm.datasets.convert.convert_dataset import (
     ConversionResult,
@@ -93,14 +93,10 @@ def convert_by_others(
     """
     identity, plan = planned_conversion(request.card, request.source, request.out, request.options)
     _begin(request.out, identity)
-    todo = _unfinished(ConversionRun(request.card, plan, request.out), plan.scans)
+    todo = ConversionRun(request.card, plan, request.out).unfinished()
     if todo:
         run(todo)
     return _whole(request, todo, progress)
-
-
-def _unfinished(run: ConversionRun, scans: Sequence[PlannedScan]) -> list[str]:
-    return [scan.name for scan in scans if run.finished(scan) is None]
 
 
 def _begin(out: Path, identity: Mapping[str, Any]) -> None:

@@ -28,10 +28,6 @@ _FEWEST = 5  # labelled cases that a volume is compared with
 _OFF_VOLUME = 5.0
 
 
-Measures = dict[str, dict[str, tuple[Path | None, float]]]
-"""Of each label by case the file of the mask, and a number."""
-
-
 @dataclass(eq=False)
 class CohortFacts:
     """What is kept of scans for findings that take them together.
@@ -39,14 +35,14 @@ class CohortFacts:
     Args:
         grids: File and geometry of each scan.
         signatures: Each scan reduced to a few voxels.
-        volumes_ml: Volumes.
+        volumes_ml: Of labels by case the file of the mask, and the volume.
         unlabelled: Labels that are known not to be annotated, by case.
         centres: Of labels by case the file of the mask, and the centre (x, y, z), mm, from the middle of the body in x.
     """
 
     grids: dict[str, tuple[Path | None, Grid]] = field(default_factory=dict)
     signatures: dict[str, np.ndarray] = field(default_factory=dict)
-    volumes_ml: Measures = field(default_factory=lambda: defaultdict(dict))
+    volumes_ml: dict[str, dict[str, tuple[Path | None, float]]] = field(default_factory=lambda: defaultdict(dict))
     unlabelled: dict[str, Collection[str]] = field(default_factory=dict)
     centres: dict[str, dict[str, tuple[Path | None, np.ndarray]]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -71,10 +67,10 @@ class Cohort:
         self.facts.grids.update(other.facts.grids)
         self.facts.signatures.update(other.facts.signatures)
         self.facts.unlabelled.update(other.facts.unlabelled)
-        for label, by_case in other.facts.volumes_ml.items():
-            self.facts.volumes_ml[label].update(by_case)
-        for label, by_case in other.facts.centres.items():
-            self.facts.centres[label].update(by_case)
+        for label, volumes in other.facts.volumes_ml.items():
+            self.facts.volumes_ml[label].update(volumes)
+        for label, centres in other.facts.centres.items():
+            self.facts.centres[label].update(centres)
 
     def add_image(
         self, case: str, file: Path | None, volume: np.ndarray, grid: Grid, *, held_out: bool = False
