@@ -43,6 +43,7 @@ RUN_BY = {
 NOT_RUN = {
     "report/asked_options.py": "keeps the name of a device for a command line",
     "training/distributed.py": "asks the driver how many GPUs there are; its processes train as one does",
+    "training/launched.py": "sets the GPU of a process; its processes train as one does",
     "training/named_trainers.py": "nnU-Net's own trainer moves its network; the optimizer is the same",
     "training/nnunet_trainer.py": "as above",
     "training/precision.py": "asks the driver what it computes in",

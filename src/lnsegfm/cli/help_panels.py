@@ -55,6 +55,8 @@ PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "--checkpointing",
             "--workers",
             "--prepared",
+            "--preprocessed",
+            "--write-preprocessed",
         ),
         "The run as a file": (*_RUN_FILE, "--json", "--help"),
     },

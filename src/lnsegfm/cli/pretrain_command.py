@@ -89,6 +89,15 @@ def pretrain(
             "0.002, or all of them.",
         ),
     ] = "half",
+    preprocessed: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of this data set in nnUNet_preprocessed: nnU-Net's plans and preprocessed scans are taken."
+        ),
+    ] = None,
+    write_preprocessed: Annotated[
+        Path | None, typer.Option(help="A folder nnUNet_preprocessed to write the prepared scans to for nnU-Net, too.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of everything random; the same seed gives the same model on a CPU.")
     ] = 0,
@@ -139,6 +148,7 @@ def pretrain(
         mirror=mirror,
         gpus=gpus,
         prepared=prepared,
+        preprocessed=preprocessed,
         cases=chosen.cases,
         exclude=chosen.exclude,
         keep_labels=comma_separated(keep_labels),
@@ -158,6 +168,7 @@ def pretrain(
             device=device,
             workers=workers,
             progress=progress,
+            write_preprocessed=write_preprocessed,
         )
     if as_json:
         print_json({key: value for key, value in base.record.items() if key != "losses"})

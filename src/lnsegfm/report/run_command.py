@@ -55,6 +55,7 @@ _PRETRAINING: Options = {
     "held_out": ("--held-out", 0),
     "gpus": ("--gpus", 1),
     "prepared": ("--prepared", "half"),
+    "preprocessed": ("--preprocessed", None),
     **_MIRRORING,
 }
 _ASKED: Options = {

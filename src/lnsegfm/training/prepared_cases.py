@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lnsegfm.case_processes import JOIN_AFTER_S, Work, shared_out
@@ -26,6 +27,7 @@ from lnsegfm.nnunet.plan_configuration import plans_managers
 from lnsegfm.nnunet.scan_arrays import ScanArrays
 from lnsegfm.progress import Progress
 from lnsegfm.storage import clear_partials
+from lnsegfm.training.nnunet_folder import NnunetFolder
 from lnsegfm.training.prepared_cache import PreparedCache
 from lnsegfm.training.prepared_files import PreparedFiles
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
@@ -71,6 +73,8 @@ def prepare_in_files(
     *,
     processes: int = 1,
     join_after_s: float = JOIN_AFTER_S,
+    ready: NnunetFolder | None = None,
+    also: NnunetFolder | None = None,
 ) -> tuple[PreparedCase, ...]:
     """Prepare labelled scans in files, of which patches are read, in several processes; give them by name.
 
@@ -84,10 +88,17 @@ def prepare_in_files(
         progress: Where progress is reported.
         processes: That prepare scans, at most.
         join_after_s: As of `shared_out`.
+        ready: Scans that nnU-Net preprocessed by the same plans, which are read in place of preparing any.
+        also: A folder to write them to for nnU-Net as well.
     """
     dataset_json = dict(start.dataset_json)
+    if ready is not None:
+        return tuple(
+            with_unlabelled(ready.read(case.name), case, dataset_json)
+            for case in sorted(cases, key=lambda case: case.name)
+        )
     clear_partials(files.folder)
-    missing = [case for case in cases if not files.has(case.name)]
+    missing = [case for case in cases if not files.has(case.name) or (also is not None and not also.has(case.name))]
     progress.stage(f"Preparing {counted(len(cases), 'labelled scan')}")
     done = len(cases) - len(missing)
     setup = {
@@ -96,6 +107,7 @@ def prepare_in_files(
         "dataset_json": dataset_json,
         "folder": str(files.folder),
         "stored": files.stored,
+        "also": None if also is None else str(also.folder),
     }
     for number, _ in shared_out(
         PREPARER,
@@ -121,12 +133,17 @@ def preparer(setup: Mapping[str, Any]) -> Work:
 
     plans, configuration = plans_managers(setup["plans"], setup["configuration"])
     fast, files = with_fast_resampling(configuration), PreparedFiles(Path(setup["folder"]), setup["stored"])
+    also = None if setup.get("also") is None else NnunetFolder(Path(setup["also"]))
 
     def prepare(table: Any) -> dict[str, Any]:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same in every process
         try:
-            return files.write(_prepared(Case.from_json(table), plans, fast, setup["dataset_json"]))
+            case = Case.from_json(table)
+            data, labels, properties = _preprocessed(case, plans, fast, setup["dataset_json"])
+            if also is not None:
+                also.write(case.name, data, labels, properties, tuple(fast.patch_size))
+            return files.write(PreparedCase.prepared(case.name, data, labels, properties["class_locations"]))
         finally:
             torch.set_num_threads(threads)
 
@@ -155,6 +172,14 @@ def _found_or_prepared(
 
 
 def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any]) -> PreparedCase:
+    data, labels, properties = _preprocessed(case, plans, configuration, dataset_json)
+    return PreparedCase.prepared(case.name, data, labels, properties["class_locations"])
+
+
+def _preprocessed(
+    case: Case, plans: Any, configuration: Any, dataset_json: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Image, labels and properties as nnU-Net's preprocessing gives them."""
     if case.label is None:
         raise DataError(f"Case {case.name}: it has no reference. Label it, or leave it out.")
     arrays = ScanArrays.stack([Volume.read(image) for image in case.images], axes_of_plans(plans.plans)[0])
@@ -164,4 +189,4 @@ def _prepared(case: Case, plans: Any, configuration: Any, dataset_json: dict[str
         data, labels, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
             arrays.data, reference, arrays.properties, plans, configuration, dataset_json
         )
-    return PreparedCase.prepared(case.name, data, labels, properties["class_locations"])
+    return data, labels, properties

@@ -104,7 +104,15 @@ def prepare_scans(job: TrainingJob, progress: Progress) -> tuple[PreparedCase, .
     """The scans preprocessed as the plans say, in memory or in files below the run's folder."""
     if job.on_disk:
         files = PreparedFiles(job.out / PREPARED, job.stored)
-        return prepare_in_files(job.cases, job.start, files, progress, processes=preparing_processes(job.workers))
+        return prepare_in_files(
+            job.cases,
+            job.start,
+            files,
+            progress,
+            processes=preparing_processes(job.workers),
+            ready=job.ready,
+            also=job.also,
+        )
     plans, configuration = plans_managers(job.start.plans, job.start.configuration)
     cache = PreparedCache.of_this_machine()
     return prepare_cases(job.cases, plans, configuration, dict(job.start.dataset_json), progress, cache)

@@ -10,6 +10,7 @@ from pathlib import Path
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.expected_time import Clock, TimePlan
 from lnsegfm.methods.method import Method
+from lnsegfm.training.nnunet_folder import NnunetFolder
 from lnsegfm.training.prepared_files import EXACT
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
@@ -36,6 +37,8 @@ class TrainingJob:
             makes its own, and a few beside one that does not.
         on_disk: Keep the prepared scans in files, not in memory.
         stored: How those files keep intensities, as of `PreparedFiles`.
+        ready: Scans that nnU-Net preprocessed, in place of preparing any.
+        also: Where prepared scans are written for nnU-Net as well.
         time_plan: What is known of the time that the run takes, so that it is said; None says nothing.
         clock: Seconds of a clock that never goes back, by which the time limit counts.
     """
@@ -49,6 +52,8 @@ class TrainingJob:
     workers: int | None = None
     on_disk: bool = False
     stored: str = EXACT
+    ready: NnunetFolder | None = None
+    also: NnunetFolder | None = None
     time_plan: TimePlan | None = None
     clock: Clock = time.monotonic
 

@@ -22,6 +22,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.report.run_command import pretrain_command
 from lnsegfm.training.distributed import require_processes
 from lnsegfm.training.launched import LaunchedProcess, others_waiting
+from lnsegfm.training.nnunet_folder import NnunetFolder, write_dataset_files
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_process import preparing_processes
 from lnsegfm.weights.state import aliases
@@ -87,6 +88,7 @@ def pretrain(
     workers: int | None = None,
     progress: Progress | None = None,
     then: Afterwards | None = None,
+    write_preprocessed: Path | None = None,
 ) -> PretrainRun:
     """Train a base model; the same call continues one that was stopped.
 
@@ -101,6 +103,7 @@ def pretrain(
             that read and prepare scans, a core each unless given.
         progress: Where progress is reported.
         then: Work that comes after it, which the time that is said counts as well.
+        write_preprocessed: A folder such as ``nnUNet_preprocessed``, to which the scans are written for nnU-Net too.
 
     Raises:
         DataError: Cases that cannot be used; all of them are listed.
@@ -123,6 +126,7 @@ def pretrain(
             workers=workers,
             progress=progress or Silent(),
             then=then,
+            write_preprocessed=write_preprocessed,
             here=None if launched is None else launched.local_processes,
         )
 
@@ -157,6 +161,7 @@ def _pretrain(
     workers: int | None,
     progress: Progress,
     then: Afterwards | None,
+    write_preprocessed: Path | None,
     here: int | None,
 ) -> PretrainRun:
     asked_device, device = device, choose_device(device)
@@ -174,6 +179,13 @@ def _pretrain(
         )
         require_processes(training.gpus, planned.sizes["batch_size"], device, here=here)
         require_claimable(out, planned.to_json())
+    start, also, ready = planned.start, None, None
+    if write_preprocessed is not None:
+        place = write_preprocessed / str(start.plans["dataset_name"])
+        write_dataset_files(place, start.plans, start.dataset_json, planned.shots)
+        also = NnunetFolder.of(place, start.plans, start.configuration)
+    if training.preprocessed is not None:
+        ready = NnunetFolder.of(training.preprocessed, start.plans, start.configuration)
     context = RunContext(
         out=out,
         device=device,
@@ -182,6 +194,8 @@ def _pretrain(
         processes=training.gpus,
         on_disk=True,
         stored=training.prepared,
+        ready=ready,
+        also=also,
         asked_device=asked_device,
     )
     record, evaluation = BaseTrainingRun(planned, context, then).run()

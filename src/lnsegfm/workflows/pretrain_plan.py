@@ -16,9 +16,9 @@ from lnsegfm.datasets.labels import LabelMap
 from lnsegfm.datasets.shots import draw_shots, require_labelled
 from lnsegfm.datasets.sided_labels import MIRROR_AUTO, name_sides, require_mirror
 from lnsegfm.datasets.stored_axes import commonest_axes, oblique_words, stored_axes, turned_words
-from lnsegfm.errors import ConfigError, LnSegFmError
+from lnsegfm.errors import ConfigError, DataError, LnSegFmError
 from lnsegfm.evaluation.mask_statistics import MaskStatistics
-from lnsegfm.messages import counted
+from lnsegfm.messages import counted, listed
 from lnsegfm.methods.full import Full
 from lnsegfm.methods.training_defaults import require_time_limit
 from lnsegfm.models.case_readings import Readings, read_cases
@@ -45,6 +45,7 @@ from lnsegfm.progress import Progress
 from lnsegfm.report.asked_options import AskedOptions, as_text, option_labels
 from lnsegfm.spelling import nearest
 from lnsegfm.storage import content_hash, sha256
+from lnsegfm.training.nnunet_folder import PLANS, NnunetFolder, require_safe_reading
 from lnsegfm.training.prepared_files import HALF, require_stored
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.workflows.held_out_comparison import known_absence
@@ -83,6 +84,7 @@ class PretrainSettings:
         absent: Labels that are truly absent where references lack them, though most hold them.
         prepared: How prepared scans are stored: ``half`` where that changes no intensity by more than
             `lnsegfm.training.prepared_files.LOSS`, or ``float32``.
+        preprocessed: Folder of a data set that nnU-Net preprocessed: its plans and scans are taken as they are.
     """
 
     architecture: str = "nnunet"
@@ -106,11 +108,14 @@ class PretrainSettings:
     time_limit_s: float | None = None
     absent: tuple[str, ...] = ()
     prepared: str = HALF
+    preprocessed: Path | None = None
 
     def __post_init__(self) -> None:
         find_architecture(self.architecture)
         object.__setattr__(self, "mirror", require_mirror(self.mirror))
         require_stored(self.prepared)
+        if self.preprocessed is not None:
+            self._take_preprocessed(Path(self.preprocessed))
         for name in ("cases", "exclude"):  # lists too, from Python
             object.__setattr__(self, name, number_or_cases(getattr(self, name), f"--{name}"))
         for name in ("keep_labels", "absent"):
@@ -136,6 +141,15 @@ class PretrainSettings:
             if self.plans is not None or self.preset != DEFAULT:
                 raise ConfigError("--gpu-memory: the plans are fixed already. Use it with --preset default.")
 
+    def _take_preprocessed(self, folder: Path) -> None:
+        if self.plans is None:
+            object.__setattr__(self, "plans", folder / PLANS)
+        object.__setattr__(self, "preprocessed", folder)
+        if self.keep_labels or self.merge:
+            raise ConfigError(
+                f"--preprocessed {folder}: its labels are those of all masks. Leave --keep-labels and --merge out."
+            )
+
     def with_fields(self, **fields: Any) -> PretrainSettings:
         """The same with some fields changed.
 
@@ -150,7 +164,8 @@ class PretrainSettings:
     def said(self) -> dict[str, Any]:
         """The settings that differ from the defaults, as plain values; the plans are a place, not a setting."""
         usual = PretrainSettings()
-        return {name: value for name, value in vars(self).items() if value != getattr(usual, name) and name != "plans"}
+        said = {name: value for name, value in vars(self).items() if value != getattr(usual, name) and name != "plans"}
+        return said | ({"preprocessed": str(self.preprocessed)} if self.preprocessed is not None else {})
 
     def recipe(self) -> tuple[Full, float, int]:
         """Method, learning rate and iterations."""
@@ -280,6 +295,8 @@ def plan_pretrain(
     measured = ct_channel(start.plans, start.configuration) == channel
     if start.mirroring_axes != MIRRORED or SWAP in start.plans:
         recipe |= {"mirrored": start.mirroring_axes, "swap": start.plans.get(SWAP)}
+    if settings.preprocessed is not None:
+        recipe |= {"preprocessed": _ready(settings.preprocessed, start, dataset, shots)}
     if settings.time_limit_s is not None:
         recipe |= {"time_limit_s": settings.time_limit_s}
     if settings.absent:
@@ -322,6 +339,33 @@ def _recipe_json(settings: PretrainSettings, method: Full, lr: float, iterations
         "gpus": settings.gpus,
         "prepared": settings.prepared,
     }
+
+
+def _ready(folder: Path, start: Checkpoint, data: Dataset, shots: list[Case]) -> str:
+    """Hash of the scans that nnU-Net preprocessed.
+
+    Raises:
+        DataError: Some of the scans are not among them.
+        ConfigError: They were not preprocessed as these scans would be here.
+    """
+    require_safe_reading()
+    there = NnunetFolder.of(folder, start.plans, start.configuration)
+    if lacking := there.lacking(shots):
+        raise DataError(
+            f"--preprocessed {folder}: {counted(len(lacking), 'scan')} are not in {there.folder.name} "
+            f"({listed(lacking)}). Preprocess them with nnU-Net, or leave them out (--exclude)."
+        )
+    if len(stored := stored_axes(shots)) > 1:
+        raise ConfigError(
+            f"--preprocessed {folder}: nnU-Net turns no scans, and these are stored as {', '.join(stored)}. "
+            "Leave --preprocessed out."
+        )
+    if data.labels.names != data.labels.consecutive.names:
+        raise ConfigError(
+            f"--preprocessed {folder}: the values of the labels have gaps, which nnU-Net refuses. "
+            "Leave --preprocessed out."
+        )
+    return there.digest(shots)
 
 
 def _training(settings: PretrainSettings, names: list[str]) -> tuple[str, ...]:

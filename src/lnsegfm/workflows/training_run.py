@@ -28,6 +28,7 @@ from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.progress import Progress
 from lnsegfm.report.asked_options import AskedOptions
 from lnsegfm.storage import sha256, write_json
+from lnsegfm.training.nnunet_folder import NnunetFolder
 from lnsegfm.training.prepared_files import EXACT
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
@@ -108,6 +109,8 @@ class RunContext:
         processes: Processes that train together, a GPU each.
         on_disk: Keep the prepared scans in files, not in memory.
         stored: How those files keep intensities (`lnsegfm.training.prepared_files`).
+        ready: Scans that nnU-Net preprocessed, in place of preparing any.
+        also: Where prepared scans are written for nnU-Net as well.
         progress: Where progress is reported.
         clock: Seconds of a clock that never goes back.
         asked_device: What was asked for; ``device`` is what it came to.
@@ -120,6 +123,8 @@ class RunContext:
     processes: int = 1
     on_disk: bool = False
     stored: str = EXACT
+    ready: NnunetFolder | None = None
+    also: NnunetFolder | None = None
     clock: Clock = time.monotonic
     asked_device: str = "auto"
 
@@ -174,6 +179,8 @@ class TrainingRun(ABC, Generic[Plan, Result]):
             workers=context.workers,
             on_disk=context.on_disk,
             stored=context.stored,
+            ready=context.ready,
+            also=context.also,
             time_plan=self.time_plan,
             clock=context.clock,
         )
