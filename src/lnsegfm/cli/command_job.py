@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from lnsegfm.cli.job_options import OF_A_LIST
 from lnsegfm.errors import ConfigError
 
 if TYPE_CHECKING:
     from lnsegfm.jobs.attempt import Attempt
     from lnsegfm.progress import Progress
 
-OF_A_LIST: ContextVar[bool] = ContextVar("OF_A_LIST", default=False)
-"""Whether the command that runs is a job of another one, which gathers what its parts have done."""
 COMMANDS = (("predict",), ("evaluate",), ("data", "check"), ("data", "convert"))
 
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsegfm.cli.command_job import OF_A_LIST
-from lnsegfm.cli.job_options import Jobs, On, Sharing
+from lnsegfm.cli.job_options import OF_A_LIST, Jobs, On, Sharing
 from lnsegfm.cli.shared_options import (
     AcceptAutomatic,
     AsJson,

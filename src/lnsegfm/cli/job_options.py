@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,12 +17,14 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="WHERE",
-        help="Where jobs run: local, slurm[:PARTITION,time=MINUTES,mem=GB,cpus=N,gpus=N,...] or ray[:ADDRESS,...].",
+        help="Where jobs run: local, slurm[:PARTITION,gpus=1,...] or ray[:HOST:PORT,...].",
     ),
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", metavar="N", help="Jobs at a time; cores and GPUs of this machine are shared out. 1 here."),
+    typer.Option(
+        "--jobs", metavar="N", help="Jobs at a time, 1 on this machine unless given; its cores and GPUs are shared out."
+    ),
 ]
 OnlyPart = Annotated[
     str | None,
@@ -29,6 +32,8 @@ OnlyPart = Annotated[
         "--part", metavar="I/N", help="Do the I-th of N parts alone, for a scheduler of your own; all share one --out."
     ),
 ]
+OF_A_LIST: ContextVar[bool] = ContextVar("OF_A_LIST", default=False)
+"""Whether the command that runs is a job of another one, which gathers what its parts have done."""
 _OTHERWISE = 8
 """Parts on a cluster where ``--jobs`` does not say it."""
 

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from lnsegfm.cli.command_job import OF_A_LIST
-from lnsegfm.cli.job_options import Sharing
+from lnsegfm.cli.job_options import OF_A_LIST, Sharing
 from lnsegfm.cli.shared_options import print_json
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.jobs.job import Job

@@ -1,0 +1,52 @@
+"""Cohorts on a real SLURM leave what one process leaves, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_work_in_parts import Run, evaluate, labelled, place, predict, predicted  # noqa: F401 - fixtures
+from tests.datasets.convert.clinic import bytes_under
+from tests.jobs.slurm_cluster import PROGRAMS, SlurmCluster, missing
+
+pytestmark = pytest.mark.services
+ON = ("--on", "slurm:main,cpus=1,mem=1.5,time=10", "--jobs", "2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm() -> Iterator[None]:
+    if reason := missing(*PROGRAMS):
+        pytest.skip(f"SLURM: {reason}")
+    pytest.importorskip("submitit")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    cluster = SlurmCluster(folder, accounting=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "src"))
+        yield
+    cluster.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_evaluate(predicted: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noqa: F811
+    lnsegfm_here(*evaluate(predicted, tmp_path / "serial"))
+    lnsegfm_here(*evaluate(predicted, tmp_path / "slurm", *ON))
+    assert bytes_under(tmp_path / "slurm") == bytes_under(tmp_path / "serial")
+
+
+def test_predict(place: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noqa: F811
+    serial = lnsegfm_here(*predict(place, tmp_path / "serial"))
+    slurm = lnsegfm_here(*predict(place, tmp_path / "slurm", *ON))
+    assert bytes_under(tmp_path / "slurm") == bytes_under(tmp_path / "serial")
+    assert (slurm.returncode, slurm.stdout.splitlines()[0][:12]) == (serial.returncode, "5 predicted,")
+
+
+def test_data_check(labelled: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noqa: F811
+    serial = lnsegfm_here("data", "check", labelled, "--json")
+    slurm = lnsegfm_here("data", "check", labelled, "--json", "--work", tmp_path / "work", *ON)
+    assert (slurm.stdout, slurm.returncode) == (serial.stdout, serial.returncode)
