@@ -68,7 +68,17 @@ PRETRAIN = SHARED | {
     "--gpus": "2",
     "--prepared": "float32",
 }
-OTHERWISE = {"--model", "--out", "--job", "--write-job", "--dry-run", "--json", "--help"}
+OTHERWISE = {
+    "--model",
+    "--out",
+    "--preprocessed",
+    "--write-preprocessed",
+    "--job",
+    "--write-job",
+    "--dry-run",
+    "--json",
+    "--help",
+}
 """Options that name the base and the place, and what is done with a job."""
 
 

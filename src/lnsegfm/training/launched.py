@@ -222,7 +222,7 @@ def others_waiting(process: LaunchedProcess | None) -> Iterator[None]:
 
 
 def cpu_threads(processes: int) -> int:
-    """Threads of each of several processes on one node: as many as it is told to take, else its share of the cores."""
+    """Threads of each of several processes on one node: as many as OMP_NUM_THREADS says, else a share of the cores."""
     from lnsegfm.cores import THREADS, usable_cores
 
     said = os.environ.get(THREADS, "")

@@ -27,9 +27,9 @@ from lnsegfm.nnunet.plan_configuration import plans_managers
 from lnsegfm.nnunet.scan_arrays import ScanArrays
 from lnsegfm.progress import Progress
 from lnsegfm.storage import clear_partials
-from lnsegfm.training.nnunet_folder import NnunetFolder
 from lnsegfm.training.prepared_cache import PreparedCache
 from lnsegfm.training.prepared_files import PreparedFiles
+from lnsegfm.training.preprocessed_folder import NnunetFolder
 from lnsegfm.transforms.augmentation.prepared_case import PreparedCase
 from lnsegfm.weights.checkpoint import Checkpoint
 

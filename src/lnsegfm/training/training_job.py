@@ -10,8 +10,8 @@ from pathlib import Path
 from lnsegfm.datasets.dataset import Case
 from lnsegfm.expected_time import Clock, TimePlan
 from lnsegfm.methods.method import Method
-from lnsegfm.training.nnunet_folder import NnunetFolder
 from lnsegfm.training.prepared_files import EXACT
+from lnsegfm.training.preprocessed_folder import NnunetFolder
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.weights.checkpoint import Checkpoint
 

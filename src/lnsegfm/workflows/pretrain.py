@@ -22,7 +22,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.report.run_command import pretrain_command
 from lnsegfm.training.distributed import require_processes
 from lnsegfm.training.launched import LaunchedProcess, others_waiting
-from lnsegfm.training.nnunet_folder import NnunetFolder, write_dataset_files
+from lnsegfm.training.preprocessed_folder import NnunetFolder, write_dataset_files
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_process import preparing_processes
 from lnsegfm.weights.state import aliases

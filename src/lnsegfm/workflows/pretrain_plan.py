@@ -45,8 +45,8 @@ from lnsegfm.progress import Progress
 from lnsegfm.report.asked_options import AskedOptions, as_text, option_labels
 from lnsegfm.spelling import nearest
 from lnsegfm.storage import content_hash, sha256
-from lnsegfm.training.nnunet_folder import PLANS, NnunetFolder, require_safe_reading
 from lnsegfm.training.prepared_files import HALF, require_stored
+from lnsegfm.training.preprocessed_folder import PLANS, NnunetFolder, require_safe_reading
 from lnsegfm.weights.checkpoint import Checkpoint
 from lnsegfm.workflows.held_out_comparison import known_absence
 from lnsegfm.workflows.known_cases import not_learned, training_on

@@ -28,8 +28,8 @@ from lnsegfm.nnunet.plan_axes import axes_of_plans
 from lnsegfm.progress import Progress
 from lnsegfm.report.asked_options import AskedOptions
 from lnsegfm.storage import sha256, write_json
-from lnsegfm.training.nnunet_folder import NnunetFolder
 from lnsegfm.training.prepared_files import EXACT
+from lnsegfm.training.preprocessed_folder import NnunetFolder
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_model import train_model
 from lnsegfm.training.training_job import TrainingJob

@@ -17,8 +17,8 @@ from lnsegfm.models.model_folder import read_model
 from lnsegfm.nnunet.plan_configuration import plans_managers
 from lnsegfm.progress import Silent
 from lnsegfm.storage import read_json
-from lnsegfm.training.nnunet_folder import NnunetFolder, _locations
 from lnsegfm.training.prepared_cases import prepare_cases
+from lnsegfm.training.preprocessed_folder import NnunetFolder, _locations
 from lnsegfm.transforms.augmentation.prepared_case import in_memory
 from lnsegfm.workflows.pretrain import pretrain
 from lnsegfm.workflows.pretrain_plan import PretrainSettings
