@@ -55,6 +55,10 @@ def own(model: Path, tmp_path: Path) -> Path:
         ),
         (["--lr", "0"], "lr 0.0: a step needs a length above 0. Use for example 0.01."),
         (["--lr", "nan"], "lr nan: a step needs a length above 0. Use for example 0.01."),
+        (
+            ["--smallest-difference", "2"],
+            "--smallest-difference 2: a difference of Dice is at least 0 and below 1. Use for example 0.02.",
+        ),
         (["--time-limit", "0"], "time limit 0.0 s: training needs some time. Leave it out for no limit."),
         (["--device", "tpu"], "Device tpu: not known. Use auto, cpu, cuda or mps."),
         (["--label", "node"], "Label option 'node': not NAME=VALUE. Write --label lymph_node=1."),

@@ -155,11 +155,21 @@ ModelAxes = Annotated[
     ),
 ]
 
+
+def _difference(value: float | None) -> float | None:
+    if value is not None:
+        from lnsegfm.report.comparison import require_difference
+
+        require_difference(value)
+    return value
+
+
 SmallestDifference = Annotated[
     float | None,
     typer.Option(
         "--smallest-difference",
         metavar="DICE",
+        callback=_difference,
         help="A smaller difference of the mean Dice is called too small to matter; 0.02 unless given.",
     ),
 ]

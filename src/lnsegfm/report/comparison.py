@@ -31,6 +31,19 @@ Outcome = Literal[
 ]
 
 
+def require_difference(value: float) -> None:
+    """Refuse a smallest difference of the mean Dice that is none, before anything long begins.
+
+    Raises:
+        ConfigError: It is below 0, not below 1, or not a number.
+    """
+    if not 0 <= value < 1:
+        raise ConfigError(
+            f"--smallest-difference {value:g}: a difference of Dice is at least 0 and below 1. "
+            f"Use for example {SMALLEST_DIFFERENCE}."
+        )
+
+
 @dataclass(frozen=True)
 class Difference:
     """Adapted minus base, paired by case, over the cases where the metric of both is defined.
@@ -158,11 +171,7 @@ class Comparison:
     smallest_difference: float = SMALLEST_DIFFERENCE
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smallest_difference < 1:
-            raise ConfigError(
-                f"--smallest-difference {self.smallest_difference:g}: a difference of Dice is at least 0 and below 1. "
-                f"Use for example {SMALLEST_DIFFERENCE}."
-            )
+        require_difference(self.smallest_difference)
         base, adapted = ([score.case for score in e.cases] for e in (self.base, self.adapted))
         if len(set(adapted)) != len(adapted) or sorted(base) != sorted(adapted):
             odd = sorted(set(base) ^ set(adapted)) or sorted({c for c in adapted if adapted.count(c) > 1})

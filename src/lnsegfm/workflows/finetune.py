@@ -17,7 +17,7 @@ from lnsegfm.notebook import HtmlTable, notebook_html
 from lnsegfm.prediction.predict_options import PredictOptions
 from lnsegfm.progress import Progress, Silent
 from lnsegfm.recipe import AUTO, PostprocessingMode
-from lnsegfm.report.comparison import SMALLEST_DIFFERENCE
+from lnsegfm.report.comparison import SMALLEST_DIFFERENCE, require_difference
 from lnsegfm.report.notebook_tables import means_table
 from lnsegfm.report.run_report import next_steps, write_run_report
 from lnsegfm.storage import sha256, write_json
@@ -90,11 +90,12 @@ def finetune(
 
     Raises:
         RunMismatch: ``out`` holds another run.
-        ConfigError: The method does not train what it declares (`lnsegfm.methods.sanity_check`), or the loss is not
-            finite.
+        ConfigError: A smallest difference that is none; the method does not train what it declares
+            (`lnsegfm.methods.sanity_check`), or the loss is not finite.
         Interrupted: Asked to stop (`Progress.stoppable`); the state is saved. So it is on a `KeyboardInterrupt`.
     """
     progress = progress or Silent()
+    require_difference(smallest_difference)
     chosen = choose_device(device)
     require_precision(planned.recipe.precision, chosen)
     context = RunContext(out=out, device=chosen, workers=workers, progress=progress, asked_device=device)
