@@ -66,7 +66,7 @@ def lnsegfm() -> Callable[..., Result]:
 def lnsegfm_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command in this process: the same exit code and output without loading torch anew."""
 
-    def in_this_process(*words: object) -> Result:
+    def in_this_process(*words: object, columns: int = 200) -> Result:
         from lnsegfm.cli.main import app, main
 
         if app not in _commands:
@@ -74,7 +74,7 @@ def lnsegfm_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("typer.main.get_command", lambda asked: _commands.get(asked) or _of_typer(asked))
         argv = ["lnsegfm", *map(str, words)]
         monkeypatch.setattr(sys, "argv", argv)
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         capsys.readouterr()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:

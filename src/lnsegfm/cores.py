@@ -1,4 +1,4 @@
-"""The processor cores that this process may use: what the machine has, less what it was not given."""
+"""The processor cores that this process may use: what the machine has, less what it was not given; its memory."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def usable_cores(root: Path = Path("/")) -> int:
     """
     known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([known, *_quotas(root)]))
+
+
+def machine_memory() -> float:
+    """Bytes of memory that the machine has; infinite where the system does not say, as on Windows."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def share_threads() -> None:

@@ -54,7 +54,7 @@ def test_background_may_be_left_out():
         ({"node": 1, "vessel": 1}, "two labels have 1"),
         ({"node": 1, "ignore": 1}, "two labels have 1"),
         ({"node": "one"}, "not a whole number"),
-        ({"node": 1.0}, "not a whole number"),
+        ({"node": 1.5}, "not a whole number"),
         ({"node": True}, "not a whole number"),
         ({"node": 1, "ignore": "two"}, "not a whole number"),
         ({"whole": [1, 2]}, "Add regions_class_order"),

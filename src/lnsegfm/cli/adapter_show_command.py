@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lnsegfm.cli.fact_lines import fact_lines
 from lnsegfm.cli.shared_options import AsJson, print_json
 from lnsegfm.messages import printable
 
@@ -35,15 +36,12 @@ def show_adapter(
         print_json(described)
         return
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    facts = Table(show_header=False)
-    for what, text in _facts(described):
-        facts.add_row(what, Text(printable(text)))
     terminal = Console()
-    terminal.print(facts)
-    terminal.print(_module_groups(described["module_groups"]))
+    for line in fact_lines(list(_facts(described)), terminal.width):
+        print(line)
+    for table in _module_groups(described["module_groups"]):
+        terminal.print(table)
     print("Not for clinical use.")
 
 
@@ -69,22 +67,32 @@ def _facts(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{name} {number}" for name, number in described["versions"].items()) or "not known"
 
 
-def _module_groups(groups: Sequence[Mapping[str, Any]]) -> Table:
+def _module_groups(groups: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """What is stored of each group, and below it, where a base is given, what changed: 80 columns hold either."""
+    names = [group["name"] for group in groups]
+    stored = [", ".join(f"{g['stored'][form]} {word}" for form, word in FORMS if g["stored"][form]) for g in groups]
+    rows = [
+        [str(group["tensors"]), kept or "unchanged", f"{group['values']:,}", f"{group['bytes']:,}"]
+        for group, kept in zip(groups, stored, strict=True)
+    ]
+    yield _table(["module group", "tensors", "stored", "new values", "bytes"], names, rows)
+    if all(group["change"] for group in groups):
+        changes = [_change(group["change"]) for group in groups]
+        yield _table(["module group", "entries", "changed", "relative change"], names, changes)
+
+
+def _table(columns: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    compared = all(group["change"] for group in groups)
-    columns = ["module group", "tensors", "stored", "new values", "bytes"]
-    table = Table(*columns, *(["entries", "changed", "relative change"] if compared else []))
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.columns[0].no_wrap = max(map(len, names), default=0) <= 24
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
-        column.justify = "right"
-    table.columns[2].justify = "left"
-    for group in groups:
-        stored = [f"{group['stored'][form]} {word}" for form, word in FORMS if group["stored"][form]]
-        cells = [str(group["tensors"]), ", ".join(stored) or "unchanged", f"{group['values']:,}", f"{group['bytes']:,}"]
-        if compared:
-            cells += _change(group["change"])
-        table.add_row(Text(printable(group["name"])), *cells)
+        column.justify = "left" if column.header == "stored" else "right"
+    for name, row in zip(names, rows, strict=True):
+        table.add_row(Text(printable(name)), *row)
     return table
 
 

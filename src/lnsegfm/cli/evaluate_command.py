@@ -226,13 +226,21 @@ def _write(
 def _notes(evaluation: Evaluation) -> list[str]:
     predicted = evaluation.prediction_labels
     unknown = [name for name in evaluation.labels.names if predicted is not None and name not in predicted.names]
-    doubts = list(map(str, evaluation.doubtful().values()))
+    doubts = [*_same_files(evaluation), *map(str, evaluation.doubtful().values())]
     if not unknown:
         return doubts
     return [
         *doubts,
         f"Label {', '.join(unknown)}: the model that predicted has only {predicted}; it counts as an empty prediction.",
     ]
+
+
+def _same_files(evaluation: Evaluation) -> list[str]:
+    files = [case.files for case in evaluation.cases if case.files is not None]
+    same = [each for each in files if each.prediction is not None and each.prediction.samefile(each.reference)]
+    if not same:
+        return []
+    return [f"{len(same)} of {len(files)} predictions are the reference files themselves: a Dice of 1 says nothing."]
 
 
 def _trained_on(predictions: Path, evaluation: Evaluation) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,8 +93,12 @@ def _names(context: typer.Context) -> dict[str, Any]:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        content = file.read_bytes()
+        encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"  # Windows' Notepad
+        return tomllib.loads(content.decode(encoding).replace("\r\n", "\n"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"--job {file}: its text is not UTF-8. Save it as UTF-8.") from None
+    except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
         raise ConfigError(f"--job {file}: {reason}. Write one with --write-job.") from None
     except tomllib.TOMLDecodeError as error:

@@ -36,6 +36,7 @@ from lnsegfm.cli.predict_command import predict
 from lnsegfm.cli.presets_command import presets
 from lnsegfm.cli.pretrain_command import pretrain
 from lnsegfm.cli.report_command import report
+from lnsegfm.cli.terminal_lines import whole_words
 from lnsegfm.cores import share_threads
 from lnsegfm.errors import Interrupted, LnSegFmError
 from lnsegfm.grouped_lines import grouped_lines
@@ -101,6 +102,11 @@ app.add_typer(adapter, name="adapter")
 def main() -> None:
     """Run the program: exit code 0 done, 1 some cases failed, 2 the request or its input is wrong, 130 interrupted."""
     share_threads()
+    with whole_words():
+        _run()
+
+
+def _run() -> None:
     arrived: list[int] = []
 
     def interrupt(number: int, _: Any) -> None:

@@ -15,8 +15,8 @@ def export_model(
     to: Annotated[
         str,
         typer.Option(
-            metavar="nnunet-zip|safetensors|folder",
-            help="A zip that nnU-Net installs, safetensors and JSON, or nnU-Net's model folder.",
+            metavar="FORM",
+            help="nnunet-zip, a zip that nnU-Net installs; safetensors, with JSON; or folder, nnU-Net's of a model.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="A zip or a folder that is not there yet.")],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,8 @@ class CaseChoice:
             ConfigError: A name that no case has, or no case that is left.
         """
         every = tuple(names)
+        if (spelt := self.spelt_out(every)) != self:
+            return spelt.usable(every, kind)
         for option, named in (
             ("--cases", self.cases),
             ("--exclude", self.exclude),
@@ -77,6 +81,20 @@ class CaseChoice:
             raise ConfigError("--exclude: no case is left. Exclude fewer.")
         return tuple(name for name in every if name in chosen)
 
+    def spelt_out(self, names: Sequence[str]) -> CaseChoice:
+        """The same choice with the names of cases where file names (``a_0000.nii.gz``) or wildcards stand for them.
+
+        Args:
+            names: Of all cases.
+        """
+        return replace(
+            self,
+            cases=None if self.cases is None else _spelt_out(self.cases, names),
+            exclude=_spelt_out(self.exclude, names),
+            shots=_spelt_out(self.shots, names) if isinstance(self.shots, tuple) else self.shots,
+            held_out=_spelt_out(self.held_out, names) if isinstance(self.held_out, tuple) else self.held_out,
+        )
+
     def split(self, names: Sequence[str], subjects: Mapping[str, str] | None = None) -> Split:
         """The cases to train on and those to hold out.
 
@@ -88,6 +106,8 @@ class CaseChoice:
         Raises:
             ConfigError: Numbers that the cases do not allow.
         """
+        if (spelt := self.spelt_out(names)) != self:
+            return spelt.split(names, subjects)
         named = self.held_out if isinstance(self.held_out, tuple) else ()
         free = [name for name in names if name not in named]
         if isinstance(self.shots, tuple):
@@ -182,6 +202,22 @@ def _first(held_out: Collection[str], number: int, names: Sequence[str], draw: i
         raise ConfigError(f"--held-out {number}: {len(held_out)} cases can be held out. Hold out fewer.")
     order = draw_shots(names, None, draw).shots
     return tuple(sorted([name for name in order if name in held_out][:number]))
+
+
+def _spelt_out(named: Cases, names: Sequence[str]) -> Cases:
+    """Each name as it is where a case has it; else the case of a file name, or all cases that a wildcard fits."""
+    from lnsegfm.imaging.files import IMAGE_ENDINGS  # loads array libraries, which `--help` does without
+
+    known, found = set(names), []
+    for name in named:
+        if name in known:
+            found.append(name)
+            continue
+        bare = next((name.removesuffix(e) for e in IMAGE_ENDINGS if name.endswith(e)), name)
+        bare = bare if bare in known else re.sub(r"_\d{4}$", "", bare)
+        fitting = [each for each in names if fnmatchcase(each, bare)] if set("*?[") & set(name) else []
+        found += fitting or [bare if bare in known else name]
+    return tuple(dict.fromkeys(found))
 
 
 def _require_known(option: str, named: Cases, names: Sequence[str], kind: str) -> None:

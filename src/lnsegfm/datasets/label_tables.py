@@ -32,8 +32,8 @@ def names_first(labels: Mapping[Any, Any]) -> Mapping[Any, Any]:
 def plain_labels(labels: Any) -> Any:
     """The ``labels`` of a ``dataset.json`` with values as whole numbers where they are text or lists of one value.
 
-    nnU-Net reads ``{"node": "1"}`` and ``{"node": [1]}`` as ``{"node": 1}``, and so does this; a missing background is
-    0. Anything else, regions among it, stays as it is.
+    nnU-Net reads ``{"node": "1"}`` and ``{"node": [1]}`` as ``{"node": 1}``, and so does this, also ``1.0``, in regions
+    too; a missing background is 0. Anything else stays as it is.
     """
     if not isinstance(labels, Mapping) or all(str(name).isdigit() for name in labels):
         return labels
@@ -57,7 +57,7 @@ def of_regions(labels: Mapping[str, Any], order: Any) -> tuple[dict[str, int], t
             f"regions_class_order {order!r:.60}: it names a value for each of {', '.join(regions)}. Correct it."
         )
     if order is not None:
-        return dict(zip(regions, order, strict=True)), tuple(regions.items())
+        return dict(zip(regions, map(_whole, order), strict=True)), tuple(regions.items())
     own = {}
     for name, values in regions.items():
         smaller = {v for other in regions.values() if set(other) < set(values) for v in other}
@@ -74,6 +74,10 @@ def of_regions(labels: Mapping[str, Any], order: Any) -> tuple[dict[str, int], t
 def _whole(value: Any) -> Any:
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
+    if isinstance(value, list | tuple):
+        return type(value)(map(_whole, value))
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -57,6 +58,11 @@ def install(
     place = model_place(name)
     if place.exists() and not options.replace:
         raise _taken(name)
+    if address := re.match(r"(https?):/+(.*)", str(source)):
+        raise ConfigError(
+            f"{address[1]}://{address[2]}: an address, not a file. Download it and import the file; models of "
+            "lnsegfm models list are fetched by lnsegfm models pull NAME."
+        )
     opened = open_source(source)
     _require_hash(opened, name, card, progress)
     with _staging(place) as staging:

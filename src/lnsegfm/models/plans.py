@@ -7,14 +7,16 @@ handful of scans cannot re-estimate them. Labels, and on request patch and batch
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.cores import machine_memory
 from lnsegfm.datasets.dataset import Dataset
 from lnsegfm.datasets.nnunet_layout import dataset_description
-from lnsegfm.errors import ModelError
+from lnsegfm.errors import ConfigError, ModelError
 from lnsegfm.methods.method import Method
 from lnsegfm.models.model import Model
 from lnsegfm.models.model_layout import FolderName, model_folders
@@ -139,7 +141,8 @@ def set_sizes(
     """Give a configuration of plans another patch (z, y, x of the images) or batch size; None leaves it.
 
     Raises:
-        ConfigError: A patch size that the network's strides do not divide, with the nearest that fits.
+        ConfigError: A patch size that the network's strides do not divide, with the nearest that fits; a batch whose
+            patches alone are more than the machine's memory.
     """
     if patch_size is not None:
         strides = configuration["architecture"]["arch_kwargs"].get("strides")
@@ -147,7 +150,18 @@ def set_sizes(
             require_patch(patch_size, [in_image_order(plans, stride) for stride in strides])
         configuration["patch_size"] = in_plan_order(plans, patch_size)
     if batch_size is not None:
+        _require_memory(batch_size, math.prod(configuration["patch_size"]))
         configuration["batch_size"] = batch_size
+
+
+def _require_memory(batch_size: int, voxels: int) -> None:
+    """Refuse a batch that cannot be, before hours of preparation: its images and labels alone fill the memory."""
+    patch_bytes, memory = 2 * 4 * voxels, machine_memory()
+    if batch_size * patch_bytes > memory:
+        raise ConfigError(
+            f"--batch-size {batch_size}: its patches alone take {batch_size * patch_bytes / 2**30:,.0f} GiB of memory, "
+            f"this machine has {memory / 2**30:,.0f}. A step takes 2 to 12 patches as a rule."
+        )
 
 
 def in_plan_order(plans: Mapping[str, Any], values: Sequence[Any]) -> list[Any]:
