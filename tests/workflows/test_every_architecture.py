@@ -66,7 +66,16 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 ONE_OF_A_KIND = ("full", "decoder", "lora", "spatial-adapter", "dgst")
-KINDS = [name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
+SHORT = {"swinunetr": ("full", "lora", "dgst"), "swinunetr-v2": ("dgst",)}
+"""A transformer's run takes seconds; its methods are tried step by step in tests/methods as well."""
+LONG = pytest.mark.long
+LOOPS = [
+    pytest.param(
+        name, method, marks=LONG if name in (*SIZES, *SAME) or method not in SHORT.get(name, ONE_OF_A_KIND) else ()
+    )
+    for name in ARCHITECTURES
+    for method in METHODS
+]
 
 
 def test_the_larger_residual_encoders_are_the_same_network_here(world: Any, tmp_path: Path) -> None:
@@ -76,7 +85,7 @@ def test_the_larger_residual_encoders_are_the_same_network_here(world: Any, tmp_
     assert all(network == medium for network in larger)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("trained", "name"), LOOPS, indirect=["trained"], scope="module")
 def test_every_method_adapts_it_and_keeps_what_it_says(trained: Trained, name: str, tmp_path: Path) -> None:
     method = load_method(name, {"passes": "1"} if name == "gps" else {})
     steps = 2 if name == "gps" else 1

@@ -75,7 +75,10 @@ def test_the_record_gives_the_evidence_back(run):
         assert (run.folder / "predictions" / model / "evaluation.csv").is_file()
 
 
-def test_the_report_is_made_anew_without_the_model_and_where_the_run_was_moved(run, tmp_path, lnsegfm_here, with_plots):
+def test_the_report_is_made_anew_without_the_model_and_where_the_run_was_moved(
+    world, run, tmp_path, lnsegfm_here, with_plots
+):
+    world.run("run")  # other tests may have run it again, without plots
     moved = tmp_path / "moved"
     shutil.copytree(run.folder, moved)
     shutil.rmtree(moved / "model")
@@ -125,7 +128,8 @@ def test_a_model_is_no_better_than_itself(world, run):
     assert replace(found.adapted, prediction_labels=None).summary() == found.base.summary()
 
 
-def test_pictures_can_be_drawn_of_every_held_out_case(run: Run):
+def test_pictures_can_be_drawn_of_every_held_out_case(world: World, run: Run, with_plots: None):
+    world.run("run")  # other tests may have run it again, without plots
     page = (run.folder / "report.html").read_text(encoding="utf-8")
 
     for case in run.evidence.comparison.adapted.cases:

@@ -59,7 +59,7 @@ def test_a_part_is_the_slice_of_the_whole(
     assert torch.equal(files.labels.part(z, y, x), memory.labels[z, y, x])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     patch=st.sampled_from([(16, 24, 32), (48, 32, 40), (8, 80, 20), (64, 96, 160)]),
     seed=st.integers(0, 2**32),
