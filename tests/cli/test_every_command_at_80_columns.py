@@ -37,7 +37,7 @@ COMMANDS: dict[str, Callable[[Places], tuple[object, ...]]] = {
     "demo": lambda p: ("--out", p.world.folder / "plans.json"),  # refused: what a demo prints, the next ones print
     "finetune": lambda p: (p.world.clinic, "--model", p.world.base, *FEW, *SHORT, "--out", p.out),
     "predict": lambda p: (p.run, p.world.clinic, "--out", p.out, "--device", "cpu", "--no-mirroring"),
-    "presets": lambda p: (p.world.base,),  # refused: no run of finetune
+    "presets": lambda p: (p.run, "--device", "cpu"),
     "evaluate": lambda p: (p.run / "predictions" / "adapted", p.world.clinic, "--out", p.out),
     "report": lambda p: (p.run,),
     "pretrain": lambda p: (
@@ -51,16 +51,22 @@ COMMANDS: dict[str, Callable[[Places], tuple[object, ...]]] = {
     "data check": lambda p: (p.world.clinic, "--model", p.world.base),
     "data phantom": lambda p: (p.out, "--cases", 1),
     "models list": lambda _: (),
-    "models show": lambda _: ("totalseg-headneck-glands",),
+    "models show": lambda _: ("totalseg-head-glands",),
     "models pull": lambda _: ("no-model-has-this-name",),
     "models import": lambda p: (p.world.base / "model", "--as", p.out.name),
     "models verify": lambda _: (),
     "models export": lambda p: (p.run, "--to", "nnunet-zip", "--out", p.out.with_suffix(".zip")),
-    "models postprocess": lambda p: (p.run,),
+    "models postprocess": lambda p: (
+        p.run, "--predictions", p.run / "predictions" / "adapted", "--references", p.world.clinic
+    ),
     "models remove": lambda _: ("no-model-has-this-name",),
     "adapter apply": lambda p: (p.world.base, p.run, "--out", p.out),
     "adapter show": lambda p: (p.run, "--base", p.world.base),
 }  # fmt: skip
+
+
+REFUSED = ("demo", "data convert", "models pull", "models remove")
+"""What takes minutes, series or an address: of these the refusal is looked at."""
 
 
 def leaves(command: Any, way: tuple[str, ...] = ()) -> list[str]:
@@ -85,6 +91,7 @@ def test_no_line_is_wider_and_no_word_broken(command, world, run, tmp_path, lnse
         places = Places(world, own, tmp_path, tmp_path / f"at-{width:03}")
         done = lnsegfm_here(*command.split(), *COMMANDS[command](places), columns=width)
         assert "Traceback" not in done.stderr
+        assert (done.returncode == 2) == (command in REFUSED), done.stderr
         shown[width] = done.stdout + done.stderr
     assert shown[80]
     assert too_wide(shown[80], 80) == []
