@@ -22,9 +22,10 @@ from lnsegfm.jobs.pieces import DoneByOthers, ItemWork, Pieces, WorkSharer, do_h
 from lnsegfm.jobs.run_jobs import run_jobs
 from lnsegfm.messages import counted, listed
 from lnsegfm.progress import Progress
-from lnsegfm.storage import content_hash
+from lnsegfm.storage import LOCK, PARTIAL, content_hash, try_lock
 
 T = TypeVar("T")
+_WAIT_S = 1.0
 NOT_OF_A_PART = frozenset({"on", "jobs", "part", "as_json"})
 """Parameters that say how a command is done in parts, not what it does."""
 PIECES, LISTS = "parts", ".jobs"
@@ -90,14 +91,28 @@ def run_parts(
         Job(f"part-{k}-of-{number}", "command", {**shared, "words": ["--part", f"{k}/{number}", *words]})
         for k in range(1, number + 1)
     ]
-    folder = place / LISTS / content_hash([command, words, number, sorted(items)])[:12]
-    progress.stage(f"In {number} parts")
-    found = run_jobs(jobs, folder, on=sharing.engine, progress=progress)
-    if found.complete:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another list is there
-            (place / LISTS).rmdir()
+    key = content_hash([command, words, number, sorted(items)])[:12]
+    with _alone(place, f"list-{key}", progress):
+        progress.stage(f"In {number} parts")
+        found = run_jobs(jobs, place / LISTS / key, on=sharing.engine, progress=progress)
+        if found.complete:
+            shutil.rmtree(place / LISTS / key, ignore_errors=True)
+            with suppress(OSError):  # another list is there
+                (place / LISTS).rmdir()
     return {name: f"{name}: {why}" for name, why in found.failed.items()}
+
+
+@contextmanager
+def _alone(place: Path, name: str, progress: Progress) -> Iterator[None]:
+    """Wait until no other call of the same command is at it."""
+    lock = place / f"{PARTIAL}{name}{LOCK}"
+    held = try_lock(lock)
+    if held is None:
+        progress.stage("Waiting for the same command, which runs already")
+    while held is None:
+        held = try_lock(lock, wait_s=_WAIT_S)
+    with held:
+        yield
 
 
 @contextmanager
@@ -191,7 +206,11 @@ def shared_work(
                 require_done(run_parts(context, sharing, place, progress, names, changed))
                 return sharing.parts(len(names))
 
-            yield DoneByOthers(pieces, run)
+            with _alone(place, "gather", progress):
+                yield DoneByOthers(pieces, run)
+                if pieces.complete:
+                    shutil.rmtree(place / PIECES, ignore_errors=True)
+            return
         if pieces.complete:
             shutil.rmtree(place / PIECES, ignore_errors=True)
 
