@@ -159,6 +159,27 @@ def test_a_missing_prediction_is_a_case_that_failed(run, folders, tmp_path):
     assert "1 case has a reference and no prediction: b." in err
 
 
+@pytest.mark.parametrize("choice", [("--cases", "a,c"), ("--exclude", "b"), ("--cases", "[ac]")])
+def test_of_a_dataset_some_cases_are_judged_where_only_those_were_predicted(run, folders, tmp_path, choice):
+    (tmp_path / "masks" / "b.nii.gz").unlink()
+
+    code, out, err = run(*folders, *NAMED, *choice, "--json")
+
+    assert (code, err) == (0, "")
+    assert [case["case"] for case in json.loads(out)["cases"]] == ["a", "c"]
+
+
+def test_a_chosen_case_without_prediction_or_reference_is_told(run, folders, tmp_path):
+    (tmp_path / "masks" / "b.nii.gz").unlink()
+
+    code, _, err = run(*folders, *NAMED, "--cases", "a,b")
+    assert (code, err.count("no prediction: b.")) == (1, 1)
+
+    code, _, err = run(*folders, *NAMED, "--cases", "a,z")
+    assert code == 2
+    assert err.startswith("lnsegfm: --cases z: ")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -60,7 +60,8 @@ def test_folders_of_other_names_are_scored_under_the_references_names(tmp_path: 
 def test_predictions_that_pair_with_none_are_named(tmp_path: Path):
     write_mask(tmp_path / "pred" / "other.nii.gz", box(0), GRID)
     write_mask(tmp_path / "ref" / "P1_seg.nii.gz", box(0), GRID)
-    with pytest.raises(DataError, match=r"no prediction: P1_seg\. Predict them, .* only; left over are other\."):
+    remedy = "Predict them, or choose the others with --cases or --exclude"
+    with pytest.raises(DataError, match=rf"no prediction: P1_seg\. {remedy}; left over are other\."):
         evaluate(tmp_path / "pred", tmp_path / "ref", labels=NODE)
 
 

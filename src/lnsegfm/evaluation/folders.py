@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lnsegfm.datasets.case_choice import named_cases
 from lnsegfm.datasets.label_choice import LabelChoice
 from lnsegfm.datasets.labels import LabelMap, node_labels, require_same_spelling
 from lnsegfm.errors import ConfigError, DataError
@@ -43,6 +44,8 @@ def evaluate(
     metrics: Sequence[str] = (),
     absent: Sequence[str] = (),
     subjects: str | Path | Mapping[str, str] | None = None,
+    cases: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
     partial: bool = False,
     sharer: WorkSharer = do_here,
     progress: Progress | None = None,
@@ -69,6 +72,9 @@ def evaluate(
             there counts as Dice 0. Else such cases are scored apart (`Evaluation.doubtful`).
         subjects: CSV with the columns case and subject; the dataset's ``subjects.csv`` unless given. For masks in
             memory a table of the patient of each case.
+        cases: References that are judged, by their names (or as ``--cases`` reads them); all unless given. Not for
+            masks in memory.
+        exclude: References that are not judged. Not for masks in memory.
         partial: A case that cannot be scored becomes a line of ``failures``.
         sharer: Has the cases of folders scored (`lnsegfm.jobs.pieces`); here, one after the other, unless given.
         progress: Reported to after each case.
@@ -117,6 +123,7 @@ def evaluate(
             probabilities_in(predictions),
             {case: chosen.unlabelled(names) for case, names in unlabelled_in(references, original).items()},
         ),
+        cases=named_cases(cases, exclude),
         partial=partial,
         sharer=sharer,
         progress=progress,

@@ -105,7 +105,7 @@ def missing_predictions(
     number = "1 case has" if len(missing) == 1 else f"{len(missing)} cases have"
     return [
         f"{folder}: {number} a reference and no prediction: {', '.join(missing)}. "
-        f"Predict them, or give references of the predicted cases only{more}."
+        f"Predict them, or choose the others with --cases or --exclude{more}."
     ]
 
 

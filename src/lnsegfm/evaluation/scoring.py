@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lnsegfm.datasets.case_choice import CaseChoice
 from lnsegfm.datasets.labels import LabelMap, values_in
 from lnsegfm.errors import ConfigError, DataError
 from lnsegfm.evaluation.case_scores import CaseFiles, CaseScore, LabelScore
@@ -263,6 +264,7 @@ def evaluate_folders(
     prediction_labels: LabelMap | None = None,
     scoring: Scoring | None = None,
     known: Known | None = None,
+    cases: CaseChoice | None = None,
     partial: bool = False,
     sharer: WorkSharer = do_here,
     progress: Progress | None = None,
@@ -277,6 +279,7 @@ def evaluate_folders(
         prediction_labels: Labels of the predictions, if they are others.
         scoring: What is measured.
         known: What is known of the cases besides.
+        cases: The references that are judged; all unless given.
         partial: A case that cannot be scored becomes a line of ``failures``.
         sharer: Has the cases scored; here, one after the other, unless given.
         progress: Reported to after each case.
@@ -284,11 +287,15 @@ def evaluate_folders(
     Raises:
         DataError: Predictions that are missing, cannot be read or have another grid, one line for each; where
             ``partial``, only if a folder is wrong or no case could be scored.
+        ConfigError: A choice of cases that are not there, or of none.
     """
     scoring = scoring or Scoring()
     predicted, reference_masks = masks_in(Path(predictions)), references_in(Path(references), labels)
     masks, known = by_reference(predicted, reference_masks), (known or Known()).named_as(reference_masks)
     left = [name for name, path in predicted.items() if path not in masks.values()]
+    usable = (cases or CaseChoice()).usable(sorted(reference_masks), "reference")
+    reference_masks = {name: reference_masks[name] for name in usable}
+    masks = {name: path for name, path in masks.items() if name in reference_masks}
     if others := not_held_out(Path(predictions), reference_masks, masks):
         reference_masks = {name: mask for name, mask in reference_masks.items() if name not in others}
         if progress is not None:
