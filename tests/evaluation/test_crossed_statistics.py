@@ -95,7 +95,7 @@ def test_the_minimal_detectable_difference_is_shown_in_four_of_five_studies():
     rng, sds, shape = np.random.default_rng(8), (0.5, 1.0, 1.0), (6, 20)
     error = math.sqrt(sds[0] ** 2 / 6 + sds[1] ** 2 / 20 + sds[2] ** 2 / 120)
     freedom = float(np.median([crossed_mean(simulated(rng, shape, sds)).freedom for _ in range(200)]))
-    true = CrossedMean(0.0, *shape, error, freedom).detectable
+    true = CrossedMean(0.0, *shape, error, freedom).detectable()
     shown = [not lies_in(0.0, crossed_mean(true + simulated(rng, shape, sds))) for _ in range(800)]
     assert np.mean(shown) == pytest.approx(0.8, abs=0.05)
 

@@ -36,6 +36,9 @@ from lnsegfm.cli.predict_command import predict
 from lnsegfm.cli.presets_command import presets
 from lnsegfm.cli.pretrain_command import pretrain
 from lnsegfm.cli.report_command import report
+from lnsegfm.cli.study_report_command import study_report
+from lnsegfm.cli.study_run_command import study_run
+from lnsegfm.cli.study_status_command import study_status
 from lnsegfm.cli.terminal_lines import whole_words
 from lnsegfm.cores import share_threads
 from lnsegfm.errors import Interrupted, LnSegFmError
@@ -92,6 +95,12 @@ for name, function in (
 ):
     models.command(name, cls=HelpCommand)(function)
 app.add_typer(models, name="models")
+
+study = typer.Typer(help="Methods compared over shots and draws, each run a job.", no_args_is_help=True)
+study.command("run", cls=HelpCommand)(study_run)
+study.command("status", cls=HelpCommand)(study_status)
+study.command("report", cls=HelpCommand)(study_report)
+app.add_typer(study, name="study")
 
 adapter = typer.Typer(help="What an adaptation changed: look into it, put it on its base.", no_args_is_help=True)
 adapter.command(cls=HelpCommand)(apply)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -37,6 +37,7 @@ class CrossedMean:
         sd_draws: Standard deviation between draws, beyond that of the rest; NaN with one draw.
         sd_cases: The same between cases.
         sd_rest: Of what neither draw nor case explains; NaN with one draw or one case.
+        bounds: Values that the mean cannot leave; the interval is cut there.
     """
 
     value: float
@@ -47,6 +48,7 @@ class CrossedMean:
     sd_draws: float = math.nan
     sd_cases: float = math.nan
     sd_rest: float = math.nan
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def over_cases_alone(self) -> bool:
@@ -59,7 +61,7 @@ class CrossedMean:
         if math.isnan(self.error):
             return None
         reach = self._quantile(0.5 + LEVEL / 2) * self.error
-        return self.value - reach, self.value + reach
+        return max(self.bounds[0], self.value - reach), min(self.bounds[1], self.value + reach)
 
     @property
     def p(self) -> float:
@@ -70,21 +72,28 @@ class CrossedMean:
             return 1.0 if self.value == 0.0 else 0.0
         return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
 
-    @property
-    def detectable(self) -> float:
+    def detectable(self, alpha: float = 1 - LEVEL) -> float:
         """The minimal detectable difference: a true mean that 80 % of such studies would tell from 0.
 
-        ``(t(0.975) + t(0.8)) x error`` (Bloom, Evaluation Review 19, 1995).
+        ``(t(1 - alpha / 2) + t(0.8)) x error`` (Bloom, Evaluation Review 19, 1995).
+
+        Args:
+            alpha: The two-sided p that counts as shown; with a correction for many comparisons the corrected bound.
         """
         if math.isnan(self.error):
             return math.nan
-        return (self._quantile(0.5 + LEVEL / 2) + self._quantile(POWER)) * self.error
+        return (self._quantile(1 - alpha / 2) + self._quantile(POWER)) * self.error
 
     def _quantile(self, share: float) -> float:
         return float(stats.t.ppf(share, self.freedom))
 
 
-def crossed_mean(grid: np.ndarray, subjects: Sequence[Hashable] | None = None) -> CrossedMean:
+def crossed_mean(
+    grid: np.ndarray,
+    subjects: Sequence[Hashable] | None = None,
+    *,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> CrossedMean:
     """The mean of a grid with draws and cases as random.
 
     With one draw the error is that over cases, with one case that over draws. Cells that are not defined (NaN) are
@@ -94,6 +103,7 @@ def crossed_mean(grid: np.ndarray, subjects: Sequence[Hashable] | None = None) -
     Args:
         grid: (draws, cases).
         subjects: The patient of each case; the cases of one are averaged first. Every case is its own unless given.
+        bounds: Values that the mean cannot leave.
 
     Raises:
         DataError: Not a table, or not a subject a case.
@@ -108,7 +118,7 @@ def crossed_mean(grid: np.ndarray, subjects: Sequence[Hashable] | None = None) -
     if not values.size:
         return CrossedMean(math.nan, 0, 0)
     if draws == 1 or cases == 1:
-        return _one_way(values)
+        return _one_way(values, bounds)
     filled, missing = _filled(values)
     mean, rows, columns = filled.mean(), filled.mean(axis=1), filled.mean(axis=0)
     rest = filled - rows[:, None] - columns[None] + mean
@@ -128,11 +138,12 @@ def crossed_mean(grid: np.ndarray, subjects: Sequence[Hashable] | None = None) -
         math.sqrt(max(0.0, squares[0] - squares[2]) / cases),
         math.sqrt(max(0.0, squares[1] - squares[2]) / draws),
         math.sqrt(squares[2]),
+        bounds,
     )
 
 
 def crossed_ratio(tops: np.ndarray, bottoms: np.ndarray, subjects: Sequence[Hashable] | None = None) -> CrossedMean:
-    """The sum of one grid over that of another, such as nodes found over nodes, with draws and cases as random.
+    """The share that one grid's sum is of another's, such as nodes found of nodes, with draws and cases as random.
 
     The error is that of the linearised ratio: the mean of ``(top - ratio x bottom) / mean of bottoms``.
 
@@ -147,8 +158,7 @@ def crossed_ratio(tops: np.ndarray, bottoms: np.ndarray, subjects: Sequence[Hash
         return CrossedMean(math.nan, 0, 0)
     value = float(top[known].sum() / bottom[known].sum())
     spread = crossed_mean(np.where(known, (top - value * bottom) / bottom[known].mean(), np.nan), subjects)
-    shared = {key: getattr(spread, key) for key in ("draws", "cases", "error", "freedom")}
-    return CrossedMean(value, **shared, sd_draws=spread.sd_draws, sd_cases=spread.sd_cases, sd_rest=spread.sd_rest)
+    return replace(spread, value=value, bounds=(0.0, 1.0))
 
 
 def two_way_bootstrap(grid: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
@@ -189,15 +199,16 @@ def kendall_w(grid: np.ndarray) -> float:
     return float(12 * ((sums - sums.mean()) ** 2).sum() / bottom) if bottom else math.nan
 
 
-def _one_way(values: np.ndarray) -> CrossedMean:
+def _one_way(values: np.ndarray, bounds: tuple[float, float]) -> CrossedMean:
     """Of a single draw, or a single case."""
     flat = values[~np.isnan(values)]
     draws, cases = values.shape
     if len(flat) < 2:
-        return CrossedMean(float(flat.mean()), draws, cases)
+        return CrossedMean(float(flat.mean()), draws, cases, bounds=bounds)
     sd = float(flat.std(ddof=1))
-    between = {"sd_cases": sd} if draws == 1 else {"sd_draws": sd}
-    return CrossedMean(float(flat.mean()), draws, cases, sd / math.sqrt(len(flat)), len(flat) - 1, **between)
+    error, freedom = sd / math.sqrt(len(flat)), len(flat) - 1
+    of_draws, of_cases = (math.nan, sd) if draws == 1 else (sd, math.nan)
+    return CrossedMean(float(flat.mean()), draws, cases, error, freedom, of_draws, of_cases, bounds=bounds)
 
 
 def _satterthwaite(squares: tuple[float, float, float], free: tuple[int, int, int]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lnsegfm.evaluation.nodes import Node
 from lnsegfm.evaluation.scores import Evaluation
@@ -56,7 +56,11 @@ def cases_csv(evaluation: Evaluation) -> str:
 
 def nodes_csv(evaluation: Evaluation) -> str:
     """One row for each node of reference and prediction, with its status at any overlap."""
-    rows: list[Sequence[object]] = []
+    return _csv(NODE_COLUMNS, node_rows(evaluation))
+
+
+def node_rows(evaluation: Evaluation) -> Iterator[Sequence[object]]:
+    """The rows of `nodes_csv`, by `NODE_COLUMNS`; what is undefined is empty."""
     for case in evaluation.cases:
         for label, score in case.labels.items():
             if score.nodes is None:
@@ -68,8 +72,7 @@ def nodes_csv(evaluation: Evaluation) -> str:
                 for node in score.nodes.reference if mask == "reference" else score.nodes.prediction:
                     partner, iou = partners.get((mask, node.id), ("", math.nan))
                     identity = [mask, node.id, status[node.id], partner, _cell(iou)]  # type: ignore[index]
-                    rows.append([case.case, label, *identity, *_measured(node)])
-    return _csv(NODE_COLUMNS, rows)
+                    yield [case.case, label, *identity, *_measured(node)]
 
 
 def _measured(node: Node) -> list[object]:
