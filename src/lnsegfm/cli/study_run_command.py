@@ -38,15 +38,16 @@ def study_run(
 ) -> None:
     """Do the runs of a study that are not done; the same command goes on where it was, and does what failed again.
 
-    Each run is trained, predicted and scored as by `lnsegfm finetune`, and becomes rows of study.sqlite. Not for clinical
-    use.
+    Each run is trained, predicted and scored as by `lnsegfm finetune`, and becomes rows of study.sqlite.
+
+    Not for clinical use.
     """
     from lnsegfm.cli.console import console
     from lnsegfm.jobs.engines import engine_of
-    from lnsegfm.jobs.parts import Part
+    from lnsegfm.jobs.parts import ListPart
     from lnsegfm.study.study_file import read_study
 
-    engine, mine = engine_of(on, jobs), Part.parse(part) if part is not None else None
+    engine, mine = engine_of(on, jobs), ListPart.parse(part) if part is not None else None
     declared = read_study(study)
     folder = study_folder(study, out)
     from lnsegfm.study.run_study import run_study  # torch and nnU-Net load only now

@@ -162,9 +162,10 @@ def crossed_ratio(tops: np.ndarray, bottoms: np.ndarray, subjects: Sequence[Hash
 
 
 def two_way_bootstrap(grid: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % percentile interval of a grid's mean, draws and cases resampled independently (Owen, Ann. Appl. Stat. 1, 2007).
+    """95 % percentile interval of a grid's mean, draws and cases resampled independently.
 
-    With few draws it is too narrow (docs/study.md says how much): `crossed_mean` has the interval to go by.
+    Owen, Annals of Applied Statistics 1, 2007. With few draws it is too narrow (docs/study.md says how much):
+    `crossed_mean` has the interval to go by.
 
     Args:
         grid: (draws, cases), without NaN.

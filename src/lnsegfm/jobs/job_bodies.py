@@ -54,6 +54,9 @@ def _of_plugin(found: Any, plugin: Plugin) -> JobBody:
 
 _BUILT_IN = {
     "command": JobBody("lnsegfm.cli.command_job:run_command"),
+    "study-base": JobBody("lnsegfm.study.study_job:do_base_run"),
+    "study-rate": JobBody("lnsegfm.study.study_job:do_rate_choice"),
+    "study-run": JobBody("lnsegfm.study.study_job:do_study_run"),
 }
 BODIES: PluginTable[JobBody] = PluginTable("jobs", _BUILT_IN, _of_plugin)
 """Bodies by name. The built-in ones are texts, so that the table imports none of them."""

@@ -12,7 +12,7 @@ from typing import Any
 from lnsegfm.errors import ConfigError, RunMismatch
 from lnsegfm.jobs.engines import Engine
 from lnsegfm.jobs.job import Job
-from lnsegfm.jobs.parts import Part
+from lnsegfm.jobs.parts import ListPart
 from lnsegfm.jobs.run_jobs import JobOutcomes, run_jobs
 from lnsegfm.messages import counted, differences
 from lnsegfm.progress import Progress, Silent
@@ -30,7 +30,7 @@ def run_study(
     out: Path,
     *,
     on: Engine | str = "local",
-    part: Part | None = None,
+    part: ListPart | None = None,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -41,7 +41,7 @@ def run_study(
         study: What to do.
         out: Folder of the table and of the jobs.
         on: Where jobs run (`lnsegfm.jobs.engines.engine_of`).
-        part: Only these of the runs that lack.
+        part: Only these of the runs.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``, wherever a job runs.
         workers: Processes that make batches.
         progress: Where progress is reported.
@@ -68,7 +68,7 @@ class RunningStudy:
         study: What to do.
         out: Its folder.
         on: Where jobs run.
-        part: Only these of the runs that lack.
+        part: Only these of the runs.
         content: Its scans and bases.
         progress: Where progress is reported.
     """
@@ -76,7 +76,7 @@ class RunningStudy:
     study: Study
     out: Path
     on: Engine | str
-    part: Part | None
+    part: ListPart | None
     content: StudyContent
     progress: Progress
 
@@ -115,8 +115,8 @@ class RunningStudy:
     def run(self) -> StudyOutcome:
         """Choose rates, then do what lacks."""
         there = self.table.runs()
-        todo = [run for run in self.planned if run.name not in there or there[run.name].state == FAILED]
-        todo = self.part.take(todo) if self.part is not None else todo
+        mine = self.part.take(self.planned) if self.part is not None else self.planned
+        todo = [run for run in mine if run.name not in there or there[run.name].state == FAILED]
         if todo:
             rates, unchosen = self._rates(todo)
             self._add_failed(unchosen)

@@ -80,7 +80,8 @@ def do_base_run(inputs: Mapping[str, Any], attempt: Attempt, progress: Progress)
     planned, how = _planned(inputs, progress), _how(attempt)
     scored = _scored(inputs, planned, planned.base, "base", attempt.files, how["device"], progress)
     _clear(attempt.files)
-    return {"facts": {"device": how["device"], "versions": versions()}, **scored}
+    facts = {"device": how["device"], "versions": versions(), "known_source": list(scored["known_source"])}
+    return {"facts": facts, **scored}
 
 
 def do_rate_choice(inputs: Mapping[str, Any], attempt: Attempt, progress: Progress) -> dict[str, Any]:
@@ -142,8 +143,10 @@ def _scored(
     )
     there = open_for(Path(data["held_out_data"] or data["folder"]), planned.base)
     parts = {HELD_OUT: recipe.label_choice.on(there).with_cases(data["held_out"])}
+    known: tuple[str, ...] = ()
     if data["source_data"]:
-        parts[SOURCE], _ = open_source_data(Path(data["source_data"]), planned.base, progress)
+        parts[SOURCE], hashes = open_source_data(Path(data["source_data"]), planned.base, progress)
+        known = tuple(sorted(planned.base.trained_scans.among(hashes, parts[SOURCE].subjects).cases))
     scores: list[dict[str, Any]] = []
     nodes: list[list[Any]] = []
     for part, scans in parts.items():
@@ -152,7 +155,7 @@ def _scored(
         evaluation = _evaluated(model, name, scans.labelled, scans, files / part, options, progress)
         scores += [{"part": part, **row} for row in score_rows_of(evaluation)]
         nodes += [[part, *row] for row in node_rows(evaluation)]
-    return {"scores": scores, "nodes": nodes}
+    return {"scores": scores, "nodes": nodes, "known_source": known}
 
 
 def _evaluated(

@@ -94,6 +94,9 @@ def limits(scores: StudyScores, differences: Sequence[StudyDifference]) -> Itera
     )
     yield "Draws come from one pool of scans, and the bases are these: other clinics and other bases are not covered."
     for record in scores.runs.values():
+        if known := record.facts.get("known_source"):
+            where = f"{counted(len(known), 'scan')} of the source data of {record.run.data}"
+            yield f"{where} trained base {record.run.base}: what it knows of them by heart counts as forgotten."
         if record.state == FAILED:
             yield f"Failed: {record.run.name}: {record.reason}"
 
