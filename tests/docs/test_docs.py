@@ -43,6 +43,9 @@ COMMAND_PAGES = {
     "models export": "models.md",
     "models postprocess": "postprocessing.md",
     "models remove": "models.md",
+    "study run": "study.md",
+    "study status": "study.md",
+    "study report": "study.md",
 }
 UNTOLD = {
     "data phantom": {"--first"},

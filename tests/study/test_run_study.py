@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lnsegfm.study.run_study import run_study
 from lnsegfm.study.study_collection import collect_results, study_outcome
 from lnsegfm.study.study_file import read_study
 from lnsegfm.study.study_files import write_study_report
+from lnsegfm.study.study_runs import planned_study_runs
+from lnsegfm.study.study_scores import Setting
 from lnsegfm.study.study_table import TABLE, StudyTable
 from tests.study.tiny_study import TOML, write_study
 
@@ -136,8 +139,8 @@ def test_a_run_that_fails_is_a_row_with_its_reason_and_is_tried_again(world, tmp
     with (tmp_path / "two" / "runs.csv").open() as text_file:
         assert [row["state"] for row in csv.DictReader(text_file)].count("failed") == 1
     assert scores.methods(scores.settings[0]) == ("full",)
-    mended = write_study(world, tmp_path, ONE)
-    assert not run(mended).failed
+    corrected = write_study(world, tmp_path, ONE)
+    assert not run(corrected).failed
 
 
 def test_parts_together_are_the_whole_and_each_run_is_done_once(world, tmp_path, tiny_study):
@@ -176,3 +179,21 @@ def test_a_folder_of_something_else_is_refused(world, tmp_path):
     with pytest.raises(RunMismatch, match="holds no study"):
         run(file, tmp_path / "other")
     assert collect_results(tmp_path / "none") == 0
+
+
+def test_the_example_of_the_page_runs(world, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
+    example = re.search(r"<!-- study -->\n```toml\n(.*?)```", page, flags=re.DOTALL)[1]
+    for name, place in (("base", world.base), ("clinic", world.clinic), ("source", world.folder / "source")):
+        (tmp_path / name).symlink_to(place)
+    file = tmp_path / "neck.toml"
+    file.write_text(example)
+    assert len(planned_study_runs(read_study(file))) == 1 + 2 * 2 * 3
+    shorter = re.sub(r"iterations = \d+", "iterations = 1", example)
+    file.write_text(shorter.replace("shots = [1, 2]", "shots = [1]").replace("draws = 2", "draws = [1]"))
+    assert len(run(file).done) == 4
+    assert list(write_study_report(tmp_path / "neck").settings) == [Setting("clinic", "small", 1)]
+    assert {name.name for name in (tmp_path / "neck").iterdir() if not name.name.startswith(".")} == {
+        *("study.sqlite", "report.html", "methods.csv", "comparisons.csv", "runs.csv", "cases.csv", "nodes.csv"),
+        *("challenge.csv", "jobs"),
+    }

@@ -140,7 +140,7 @@ def _parsed(file: Path) -> dict[str, Any]:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
         raise ConfigError(f"{file}: {reason}. Name a study's file (docs/study.md has one).") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not TOML ({error}). Mend that line.") from None
+        raise ConfigError(f"{file}: not TOML ({error}). Correct that line.") from None
 
 
 def _draws(top: TomlPart) -> tuple[int, ...]:
