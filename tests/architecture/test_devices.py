@@ -42,6 +42,8 @@ RUN_BY = {
 }
 NOT_RUN = {
     "report/asked_options.py": "keeps the name of a device for a command line",
+    "study/run_study.py": "hands a name on to its jobs",
+    "study/study_job.py": "hands a name on to fine-tuning and prediction",
     "training/distributed.py": "asks the driver how many GPUs there are; its processes train as one does",
     "training/launched.py": "sets the GPU of a process; its processes train as one does",
     "training/named_trainers.py": "nnU-Net's own trainer moves its network; the optimizer is the same",

@@ -16,6 +16,7 @@ import typer
 
 from lnsegfm.cli.main import app
 from lnsegfm.cli.terminal_lines import fitted
+from tests.study.tiny_study import TinyStudy, tiny_study  # noqa: F401 - a fixture
 from tests.test_terminal_words import broken_words, too_wide
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,6 +30,7 @@ class Places:
     run: Path
     folder: Path
     out: Path
+    study: TinyStudy | None
 
 
 SHORT = ("--iterations", "1", "--no-mirroring", "--device", "cpu")
@@ -62,6 +64,9 @@ COMMANDS: dict[str, Callable[[Places], tuple[object, ...]]] = {
     "models remove": lambda _: ("no-model-has-this-name",),
     "adapter apply": lambda p: (p.world.base, p.run, "--out", p.out),
     "adapter show": lambda p: (p.run, "--base", p.world.base),
+    "study run": lambda p: (p.study.file, "--out", p.study.out, "--device", "cpu"),
+    "study status": lambda p: (p.study.file, "--out", p.study.out),
+    "study report": lambda p: (p.study.file, "--out", p.study.out),
 }  # fmt: skip
 
 
@@ -79,16 +84,17 @@ def test_every_command_is_in_the_list():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_line_is_wider_and_no_word_broken(command, world, run, tmp_path, lnsegfm_here, monkeypatch):
+def test_no_line_is_wider_and_no_word_broken(command, world, run, request, tmp_path, lnsegfm_here, monkeypatch):
     monkeypatch.setenv("LNSEGFM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("lnsegfm.cli.terminal_lines.on_terminal", lambda _: True)
     monkeypatch.setattr("lnsegfm.report.page.plots_of", lambda _: ())
     own = tmp_path / "run"
     shutil.copytree(run.folder, own)
     (tmp_path / "empty").mkdir()
+    study = request.getfixturevalue("tiny_study") if command.startswith("study") else None
     shown = {}
     for width in (400, 80):
-        places = Places(world, own, tmp_path, tmp_path / f"at-{width:03}")
+        places = Places(world, own, tmp_path, tmp_path / f"at-{width:03}", study)
         done = lnsegfm_here(*command.split(), *COMMANDS[command](places), columns=width)
         assert "Traceback" not in done.stderr
         assert (done.returncode == 2) == (command in REFUSED), done.stderr
