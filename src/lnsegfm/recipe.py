@@ -92,7 +92,7 @@ class Recipe:
         warm_up: Iterations over which the rate rises to ``lr`` before it falls.
         batch_size: Patches a step; None takes the base's.
         patch_size: Voxels (z, y, x) at the base's spacing; None takes the base's.
-        seed: Of patches, augmentation and fresh heads.
+        seed: Of patches, augmentation and heads that start fresh.
         time_limit_s: Stop training after this many seconds of it; the rate falls to 0 by then.
         early_stop: Stop after this many iterations in which the smoothed training loss did not fall.
         mirroring: Mirror patches at prediction, as nnU-Net does (8 times the work).

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from typing import Any
 
 import pytest
@@ -18,12 +19,12 @@ from lnsegfm.weights.transfer_report import percent
 NODES = ["background", "node", "vessel", "thyroid"]
 State = dict[str, Tensor]
 TABLE = """\
-module group         tensors  parameters  matched  adapted     new
-encoder.stages            12       1,419   88.6 %   11.4 %     0 %  input channels 1 -> 2: repeated and halved
-decoder.stages             8       1,860   99.8 %      0 %   0.2 %  not in the base
-decoder.transpconvs        4         368    100 %      0 %     0 %
-head                       4          30      0 %   66.7 %  33.3 %  labels kept: node; new: tumour
-all                       28       3,677   94.7 %    4.9 %   0.4 %
+module group         tensors  parameters  matched  adapted    new
+encoder.stages            12       1,419   88.6 %   11.4 %    0 %  input channels 1 -> 2: repeated and halved
+decoder.stages             8       1,860   99.8 %      0 %  0.2 %  not in the base
+decoder.transpconvs        4         368    100 %      0 %    0 %
+head                       4          30      0 %    100 %    0 %  labels kept: node; new: tumour
+all                       28       3,677   94.7 %    5.2 %  0.1 %
 unused of the base: old.weight
 """
 
@@ -76,7 +77,6 @@ def changed(base: State, *names: str, to: Tensor) -> State:
 )
 def test_heads_go_by_label_name_and_all_else_as_it_is(base, labels, kept, new):
     network = unet(labels, 1)
-    fresh = copy.deepcopy(network.state_dict())
 
     report = transfer(base, network, base_labels=NODES, labels=labels)
 
@@ -85,8 +85,11 @@ def test_heads_go_by_label_name_and_all_else_as_it_is(base, labels, kept, new):
             assert torch.equal(raw(tensor), raw(base[name])), name
             continue
         for row, label in enumerate(labels):
-            expected = base[name][NODES.index(label)] if label in NODES else fresh[name][row]
-            assert torch.equal(tensor[row], expected), (name, label)
+            expected = base[name][NODES.index(label if label in NODES else "background")]
+            if name.endswith("bias") and new and label not in kept:
+                expected = expected + math.log(0.99 if label == "background" else 0.01 / len(new))
+            torch.testing.assert_close(tensor[row], expected, rtol=0, atol=1e-7)
+            assert label not in kept or torch.equal(tensor[row], expected), (name, label)
     assert list(report.labels_kept) == kept
     assert list(report.labels_new) == new
     # each tensor once, whatever number of names it has
@@ -96,9 +99,38 @@ def test_heads_go_by_label_name_and_all_else_as_it_is(base, labels, kept, new):
     assert len(report.adapted) == (0 if labels == NODES else heads)
     assert report.fresh == report.unused == ()
     assert report.to_json()["matched"] == len(report.matched)
-    rows = sum(p.numel() for p in network.decoder.seg_layers.parameters()) // len(labels)
-    assert report.parameters.fresh == rows * len(new)
+    assert report.parameters.fresh == 0
     assert report.share == 1
+
+
+@pytest.mark.parametrize("new", [["larynx"], ["a", "b", "c"]], ids=["one", "three"])
+def test_new_labels_take_a_hundredth_of_the_backgrounds_probability_and_leave_the_others_theirs(base, new):
+    """Beside a certain background a fresh head has a probability near 0, and nothing is learnt."""
+    labels = ["background", *new[1:], "vessel", new[0], "node", "thyroid"]
+    before, after = unet(NODES, 1), unet(labels, 1)
+    before.load_state_dict(base)
+    transfer(base, after, base_labels=NODES, labels=labels)
+    scan = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        old, found = (network.eval()(scan)[0].softmax(1)[0] for network in (before, after))
+    for label in NODES[1:]:
+        torch.testing.assert_close(found[labels.index(label)], old[NODES.index(label)])
+    torch.testing.assert_close(found[0], 0.99 * old[0])
+    for label in new:
+        torch.testing.assert_close(found[labels.index(label)], 0.01 / len(new) * old[0])
+
+
+def test_rows_of_new_labels_are_fresh_where_no_bias_can_lower_them_or_nothing_is_the_background():
+    """Half of the background's probability at once would drive training to where everything is background."""
+    for bias, known in ((False, "background"), (True, "organ")):
+        network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, bias=bias))
+        before = copy.deepcopy(network[1].state_dict())
+        base = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, bias=bias)).state_dict()
+        report = transfer(base, network, base_labels=[known, "x"], labels=[known, "v"], head=[network[1]])
+        for name, tensor in network[1].state_dict().items():
+            assert torch.equal(tensor[0], base[f"1.{name}"][0])
+            assert torch.equal(tensor[1], before[name][1])
+        assert report.parameters.fresh == sum(tensor[1].numel() for tensor in before.values())
 
 
 def test_the_base_is_left_alone(base):
@@ -119,8 +151,8 @@ def test_the_report_is_told_in_a_line(base):
     tensors = len({id(p) for p in network.parameters()})
     heads = len(report.adapted)
     assert report.summary() == (
-        f"{tensors - heads} tensors matched (99.2 % of the parameters), {heads} adapted (0.6 %), 0 new, "
-        "1 of the base unused; heads kept: node; fresh heads: larynx"
+        f"{tensors - heads} tensors matched (99.2 % of the parameters), {heads} adapted (0.8 %), 0 new, "
+        "1 of the base unused; heads kept: node; new heads: larynx"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -88,7 +87,6 @@ def test_windows_of_two_axes():
 def test_other_window_other_channels_other_labels_in_one(base):
     labels = ["background", "tumour", "node"]
     network = swin(1, 5, channels=2, labels=3)
-    before = copy.deepcopy(network.state_dict())
     report = transfer(
         base.state_dict(), network, base_labels=LABELS, labels=labels, base_channels=1, channels=2, minimum=1
     )
@@ -107,7 +105,7 @@ def test_other_window_other_channels_other_labels_in_one(base):
     }
     assert report.parameters.total == sum(p.numel() for p in network.parameters())
     assert torch.equal(network.out.conv.conv.weight[2], base.out.conv.conv.weight[1])
-    assert torch.equal(network.out.conv.conv.weight[1], before["out.conv.conv.weight"][1])
+    assert torch.equal(network.out.conv.conv.weight[1], base.out.conv.conv.weight[0])
     assert len(report.lines()) == len(groups) + 2
     with torch.no_grad():
         assert torch.isfinite(network(torch.randn(1, 2, 64, 32, 32))).all()

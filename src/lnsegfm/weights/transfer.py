@@ -174,7 +174,7 @@ def _share(targets: Sequence[TransferTarget], covers: Sequence[str], minimum: fl
 
 
 def _labels(targets: Sequence[TransferTarget], mismatch: BaseMismatch) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Labels whose head is the base's, and those whose head is fresh."""
+    """Labels whose head is the base's, and those that the base does not know."""
     head = [t for t in targets if t.is_head]
     whole = bool(head) and all(t.decision.status is not TransferStatus.FRESH for t in head)
     known = set(mismatch.base_labels) if whole else set()

@@ -74,7 +74,7 @@ class Transfer:
         fresh: Names of tensors left at the network's own initialisation.
         unused: Names of base tensors that the network does not have.
         labels_kept: Labels whose head comes from the base.
-        labels_new: Labels whose head is fresh, in part at least.
+        labels_new: Labels that the base does not know: their heads start from its background's, or fresh.
         share: Share of the parameters that the base should have, without the head, that are matched or adapted.
     """
 
@@ -102,7 +102,7 @@ class Transfer:
             line += f", {len(self.unused)} of the base unused"
         kept = ", ".join(self.labels_kept) or "none"
         line += f"; heads kept: {kept}"
-        return line + (f"; fresh heads: {', '.join(self.labels_new)}" if self.labels_new else "")
+        return line + (f"; new heads: {', '.join(self.labels_new)}" if self.labels_new else "")
 
     def lines(self) -> tuple[str, ...]:
         """The report as a table: a line for each module group, then the whole network and what is unused."""
