@@ -44,6 +44,7 @@ def do_study_run(inputs: Mapping[str, Any], attempt: Attempt, progress: Progress
         attempt: Where; a training that was stopped goes on.
         progress: Where progress is reported.
     """
+    progress.stage(f"Run {attempt.job.name}")
     planned, how = _planned(inputs, progress), _how(attempt)
     run = finetune(planned, attempt.files / "run", progress=progress, **how)
     model = read_model(run.model)
