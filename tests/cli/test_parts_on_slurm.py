@@ -50,3 +50,13 @@ def test_data_check(labelled: Path, tmp_path: Path, lnsegfm_here: Run) -> None: 
     serial = lnsegfm_here("data", "check", labelled, "--json")
     slurm = lnsegfm_here("data", "check", labelled, "--json", "--work", tmp_path / "work", *ON)
     assert (slurm.stdout, slurm.returncode) == (serial.stdout, serial.returncode)
+
+
+def test_pretrain_prepares(labelled: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noqa: F811
+    words = ["pretrain", labelled, "--prepare-only", "--exclude", "case_1", "--exclude", "case_3", "--iterations", 2]
+    serial = lnsegfm_here(*words, "--out", tmp_path / "serial")
+    assert serial.returncode == 0, serial.stderr
+    slurm = lnsegfm_here(*words, "--out", tmp_path / "slurm", *ON)
+    assert slurm.returncode == 0, slurm.stderr
+    assert bytes_under(tmp_path / "slurm") == bytes_under(tmp_path / "serial")
+    assert slurm.stdout == serial.stdout.replace("/serial", "/slurm")

@@ -166,6 +166,11 @@ class SlurmCluster:
         """Start the daemon of a node."""
         self.run("slurmd", "-f", str(self.folder / "slurm.conf"), "-N", node)
 
+    def resume_node(self, node: str) -> None:
+        """Start the daemon of a node that was declared down; the node takes jobs again when it has registered."""
+        self.start_node(node)
+        wait_until(lambda: self.run("sinfo", "-h", "-o", "%T", "-n", node, "-p", "main").strip() == "idle", 120)
+
     def kill_node(self, node: str) -> None:
         """Kill the daemon of a node and declare the node down; what it had started runs on."""
         with suppress(OSError, ValueError):

@@ -148,8 +148,7 @@ def test_a_node_that_is_declared_down_runs_on_and_the_job_is_done_once(slurm: Sl
         assert not list(place.rglob(".partial-*"))
         assert len(starts(log)) == 2  # two copies began
     finally:
-        slurm.start_node(node)
-        slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+        slurm.resume_node(node)
 
 
 def test_a_second_call_waits_for_jobs_that_the_first_left(slurm: SlurmCluster, tmp_path: Path) -> None:

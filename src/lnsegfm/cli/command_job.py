@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lnsegfm.jobs.attempt import Attempt
     from lnsegfm.progress import Progress
 
-COMMANDS = (("predict",), ("evaluate",), ("data", "check"), ("data", "convert"))
+COMMANDS = (("predict",), ("evaluate",), ("data", "check"), ("data", "convert"), ("pretrain",))
 
 
 def run_command(inputs: Mapping[str, Any], attempt: Attempt, progress: Progress) -> Mapping[str, Any]:  # noqa: ARG001
@@ -35,7 +35,7 @@ def run_command(inputs: Mapping[str, Any], attempt: Attempt, progress: Progress)
 
     command, words = tuple(inputs["command"]), list(inputs["words"])
     if command not in COMMANDS:
-        raise ConfigError(f"Job: lnsegfm {' '.join(command)} has no parts. Use predict, evaluate or data.")
+        raise ConfigError(f"Job: lnsegfm {' '.join(command)} has no parts. Use predict, evaluate, data or pretrain.")
     os.chdir(inputs["folder"])
     token = OF_A_LIST.set(True)
     try:

@@ -58,6 +58,7 @@ PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "--preprocessed",
             "--write-preprocessed",
         ),
+        "Scans prepared apart": ("--prepare-only", "--on", "--jobs", "--part"),
         "The run as a file": (*_RUN_FILE, "--json", "--help"),
     },
     "predict": {

@@ -14,7 +14,7 @@ import typer
 from lnsegfm.errors import ConfigError
 from lnsegfm.storage import atomic_write
 
-LEFT_OUT = frozenset({"job", "write-job", "dry-run", "json", "help"})
+LEFT_OUT = frozenset({"job", "write-job", "dry-run", "json", "help", "prepare-only", "on", "jobs", "part"})
 """Options that say what is done with a job, not what the job is."""
 
 

@@ -10,6 +10,8 @@ import typer
 from lnsegfm.cli.console import console
 from lnsegfm.cli.job_file import Job, WriteJob
 from lnsegfm.cli.job_file import write_job as keep_job
+from lnsegfm.cli.job_options import Jobs, On, OnlyPart, Sharing
+from lnsegfm.cli.prepare_apart import prepare_apart, require_preparing
 from lnsegfm.cli.shared_options import (
     Absent,
     AllowEmpty,
@@ -112,6 +114,13 @@ def pretrain(
     workers: Workers = None,
     mirroring: Mirroring = True,
     mirror: Mirror = "auto",
+    prepare_only: Annotated[
+        bool,
+        typer.Option("--prepare-only", help="Read and prepare the scans, and end; without it the same command trains."),
+    ] = False,
+    on: On = "local",
+    jobs: Jobs = None,
+    part: OnlyPart = None,
     job: Job = None,  # noqa: ARG001 - its callback takes it
     write_job: WriteJob = None,
     as_json: AsJson = False,
@@ -126,9 +135,11 @@ def pretrain(
     find_architecture(architecture)
     from lnsegfm.workflows.pretrain import pretrain as run
     from lnsegfm.workflows.pretrain_plan import PretrainSettings
-    from lnsegfm.workflows.run_folder import require_free
+    from lnsegfm.workflows.scan_preparation import PreparationRequest, require_free_or_prepared
 
-    if _joined(device):
+    sharing = Sharing.of(on, jobs, part)
+    require_preparing(sharing, prepare_only)
+    if not prepare_only and _joined(device):
         return
     chosen = named_cases(cases, exclude)
     training = PretrainSettings(
@@ -155,9 +166,13 @@ def pretrain(
         merge=merged_labels(merge or ()),
         absent=comma_separated(absent),
     )
-    require_free(out)
+    require_free_or_prepared(out)
     if write_job is not None:
         keep_job(context, write_job)
+    if prepare_only:
+        asked = PreparationRequest(data, out, training, labels, allow_empty, workers, write_preprocessed)
+        prepare_apart(context, sharing, asked, as_json)
+        return
     with console() as progress:
         base = run(
             data,

@@ -158,7 +158,7 @@ def print_pending(pending: PartsPending, done: str, as_json: bool) -> None:
     if as_json:
         print_json(pending.to_json())
         return
-    print(f"Part {pending.part}: {counted(pending.items, 'case')} {done}.")
+    print(f"Part {pending.part}: {counted(pending.items, 'case')} {pending.what or done}.")
     if pending.lacking:
         print(f"Lacking  {listed([f'{number}/{pending.part.of}' for number in pending.lacking])}")
 

@@ -58,12 +58,14 @@ class PartsPending(Exception):
         part: The part.
         items: How many items it has.
         lacking: Numbers of the parts that are not done.
+        what: What was done with the items, in a word, where the work has several steps.
     """
 
-    def __init__(self, part: ListPart, items: int, lacking: Sequence[int]) -> None:
+    def __init__(self, part: ListPart, items: int, lacking: Sequence[int], what: str = "") -> None:
         super().__init__(f"part {part} is done, {len(lacking)} of {part.of} parts are not")
-        self.part, self.items, self.lacking = part, items, tuple(lacking)
+        self.part, self.items, self.lacking, self.what = part, items, tuple(lacking), what
 
     def to_json(self) -> dict[str, object]:
         """For a program to read."""
-        return {"part": str(self.part), "items": self.items, "lacking": list(self.lacking)}
+        step = {"step": self.what} if self.what else {}
+        return {"part": str(self.part), "items": self.items, "lacking": list(self.lacking), **step}

@@ -23,6 +23,7 @@ from lnsegfm.errors import DataError
 from lnsegfm.evaluation.mask_statistics import LabelStatistics, MaskStatistics, measure_mask
 from lnsegfm.imaging.image_objects import Volume
 from lnsegfm.imaging.orientation import turned_onto
+from lnsegfm.jobs.parts import ListPart, PartsPending
 from lnsegfm.models.fingerprint import CaseFingerprint, foreground_share
 from lnsegfm.nnunet.planners import cropped_scan
 from lnsegfm.progress import Progress
@@ -59,6 +60,7 @@ def read_cases(
     channel: int | None,
     processes: int = 1,
     join_after_s: float = JOIN_AFTER_S,
+    part: ListPart | None = None,
 ) -> Readings:
     """Read every scan of a data set once.
 
@@ -71,6 +73,10 @@ def read_cases(
         channel: The channel whose HU the training domain measures; None where there is none.
         processes: That read scans, at most.
         join_after_s: As of `lnsegfm.case_processes.shared_out`.
+        part: Read these scans alone, and take what others have found in the rest.
+
+    Raises:
+        PartsPending: Others have not yet read the rest.
     """
     labels = dataset.labels
     setup = {
@@ -83,10 +89,20 @@ def read_cases(
     }
     tasks = [{"case": case.to_json(), "trains": case.name in set(training)} for case in dataset.cases]
     names = [case.name for case in dataset.cases]
+    mine = list(range(len(tasks))) if part is None else part.take(range(len(tasks)))
     found: dict[int, Any] = {}
-    for number, file in shared_out(READER, setup, tasks, names=names, processes=processes, join_after_s=join_after_s):
-        found[number] = file
-        progress.advance(len(found), len(tasks), names[number])
+    for order, file in shared_out(
+        READER,
+        setup,
+        [tasks[number] for number in mine],
+        names=[names[number] for number in mine],
+        processes=processes,
+        join_after_s=join_after_s,
+    ):
+        found[mine[order]] = file
+        progress.advance(len(found), len(mine), names[mine[order]])
+    if part is not None:
+        found |= _of_others(part, setup, tasks, found)
     records = [read_json(Path(found[number])) for number in range(len(tasks))]
     checks = [CaseCheck.from_json(record["check"]) for record in records]
     hashes = {Path(path): digest for record in records for path, digest in record["sha256"].items()}
@@ -100,13 +116,23 @@ def read_cases(
     )
 
 
+def _of_others(
+    part: ListPart, setup: Mapping[str, Any], tasks: Sequence[Any], found: Mapping[int, Any]
+) -> dict[int, str]:
+    """The files of what other parts found in the scans that are not of this one."""
+    files = {number: _finding(setup, task) for number, task in enumerate(tasks) if number not in found}
+    lacking = sorted({number % part.of + 1 for number, file in files.items() if not file.is_file()})
+    if lacking:
+        raise PartsPending(part, len(found), lacking, "read")
+    return {number: str(file) for number, file in files.items()}
+
+
 def reader(setup: Mapping[str, Any]) -> Work:
     """What reads a scan, for any process (`lnsegfm.case_processes`); it gives the file of what it found.
 
     Args:
         setup: As `read_cases` makes it.
     """
-    folder = Path(setup["folder"])
     labels = LabelMap(
         setup["labels"]["names"],
         setup["labels"]["ignore"],
@@ -114,17 +140,25 @@ def reader(setup: Mapping[str, Any]) -> Work:
         tuple((name, tuple(values)) for name, values in setup["labels"]["merged"]),
         frozenset(setup["labels"]["dropped"]),
     )
-    asked = {key: value for key, value in setup.items() if key != "folder"}
 
     def read(task: Any) -> str:
-        case = Case.from_json(task["case"])
-        files = [path for path in (*case.images, case.label) if path is not None]
-        file = folder / f"{content_hash([FORMAT, asked, task, [_state(path) for path in files]])[:32]}.json"
+        case, file = Case.from_json(task["case"]), _finding(setup, task)
         if not file.is_file():
-            _read(case, files, labels, setup, file, trains=task["trains"])
+            _read(case, _files_of(case), labels, setup, file, trains=task["trains"])
         return str(file)
 
     return read
+
+
+def _finding(setup: Mapping[str, Any], task: Any) -> Path:
+    """The file of what is found in a scan."""
+    asked = {key: value for key, value in setup.items() if key != "folder"}
+    states = [_state(path) for path in _files_of(Case.from_json(task["case"]))]
+    return Path(setup["folder"]) / f"{content_hash([FORMAT, asked, task, states])[:32]}.json"
+
+
+def _files_of(case: Case) -> list[Path]:
+    return [path for path in (*case.images, case.label) if path is not None]
 
 
 def _read(

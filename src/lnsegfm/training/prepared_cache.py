@@ -93,14 +93,10 @@ class PreparedCache:
         if settings.get("preprocessor_name") != "DefaultPreprocessor" or case.label is None:
             return None
         files = [[path.name.split(".", 1)[1:], sha256(path)] for path in (*case.images, case.label)]
-        general = ("transpose_forward", "image_reader_writer", "foreground_intensity_properties_per_channel")
         return content_hash(
             {
                 "files": files,
-                "plans": {name: plans.plans.get(name) for name in (*general, "label_manager")},
-                "axes": axes_of_plans(plans.plans)[0],
-                "configuration": {name: value for name, value in settings.items() if name not in ELSEWHERE},
-                "data": {name: dataset_json.get(name) for name in ("labels", VALUES, CHOSEN, "regions_class_order")},
+                **preparing_settings(plans.plans, settings, dataset_json),
                 "versions": _versions(),
             }
         )
@@ -150,6 +146,25 @@ class PreparedCache:
             total += state.st_size
             if total > self.limit:
                 file.unlink(missing_ok=True)
+
+
+def preparing_settings(
+    plans: Mapping[str, Any], configuration: Mapping[str, Any], dataset_json: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What of plans and description the preparation of scans depends on.
+
+    Args:
+        plans: nnU-Net's plans.
+        configuration: The configuration of the plans.
+        dataset_json: The data set's description.
+    """
+    general = ("transpose_forward", "image_reader_writer", "foreground_intensity_properties_per_channel")
+    return {
+        "plans": {name: plans.get(name) for name in (*general, "label_manager")},
+        "axes": axes_of_plans(plans)[0],
+        "configuration": {name: value for name, value in configuration.items() if name not in ELSEWHERE},
+        "data": {name: dataset_json.get(name) for name in ("labels", VALUES, CHOSEN, "regions_class_order")},
+    }
 
 
 @cache

@@ -98,13 +98,39 @@ def prepare_in_files(
             for case in sorted(cases, key=lambda case: case.name)
         )
     clear_partials(files.folder)
+    write_prepared(cases, start, files, progress, processes=processes, join_after_s=join_after_s, also=also)
+    found = (with_unlabelled(files.read(case.name), case, dataset_json) for case in cases)
+    return tuple(sorted(found, key=lambda shot: shot.name))
+
+
+def write_prepared(
+    cases: Sequence[Case],
+    start: Checkpoint,
+    files: PreparedFiles,
+    progress: Progress,
+    *,
+    processes: int = 1,
+    join_after_s: float = JOIN_AFTER_S,
+    also: NnunetFolder | None = None,
+) -> None:
+    """Prepare those of some scans that are not there; several calls, on several machines, may share the folder.
+
+    Args:
+        cases: Scans with references.
+        start: Plans and description.
+        files: Where they lie.
+        progress: Where progress is reported.
+        processes: That prepare scans, at most.
+        join_after_s: As of `shared_out`.
+        also: A folder to write them to for nnU-Net as well.
+    """
     missing = [case for case in cases if not files.has(case.name) or (also is not None and not also.has(case.name))]
     progress.stage(f"Preparing {counted(len(cases), 'labelled scan')}")
     done = len(cases) - len(missing)
     setup = {
         "plans": dict(start.plans),
         "configuration": start.configuration,
-        "dataset_json": dataset_json,
+        "dataset_json": dict(start.dataset_json),
         "folder": str(files.folder),
         "stored": files.stored,
         "also": None if also is None else str(also.folder),
@@ -119,8 +145,6 @@ def prepare_in_files(
     ):
         done += 1
         progress.advance(done, len(cases), missing[number].name)
-    found = (with_unlabelled(files.read(case.name), case, dataset_json) for case in cases)
-    return tuple(sorted(found, key=lambda shot: shot.name))
 
 
 def preparer(setup: Mapping[str, Any]) -> Work:

@@ -22,7 +22,7 @@ from lnsegfm.progress import Progress, Silent
 from lnsegfm.report.run_command import pretrain_command
 from lnsegfm.training.distributed import require_processes
 from lnsegfm.training.launched import LaunchedProcess, others_waiting
-from lnsegfm.training.preprocessed_folder import NnunetFolder, write_dataset_files
+from lnsegfm.training.preprocessed_folder import NnunetFolder
 from lnsegfm.training.schedule import Schedule
 from lnsegfm.training.train_process import preparing_processes
 from lnsegfm.weights.state import aliases
@@ -30,6 +30,7 @@ from lnsegfm.workflows.held_out_comparison import predict_masks, score_masks
 from lnsegfm.workflows.pretrain_plan import PretrainPlan, PretrainSettings, plan_pretrain
 from lnsegfm.workflows.run_folder import require_claimable
 from lnsegfm.workflows.run_time import PredictionWork
+from lnsegfm.workflows.scan_preparation import claim_prepared, folder_for_nnunet, readings_folder
 from lnsegfm.workflows.training_run import ChosenSchedule, RunContext, TrainingRun
 
 KEPT_AFTER_S = 60.0
@@ -165,7 +166,7 @@ def _pretrain(
     here: int | None,
 ) -> PretrainRun:
     asked_device, device = device, choose_device(device)
-    readings = out.with_name(f".{out.name}-scans")
+    readings = readings_folder(out)
     with _kept_for_going_on(readings):
         planned = plan_pretrain(
             data,
@@ -178,12 +179,9 @@ def _pretrain(
             processes=preparing_processes(workers),
         )
         require_processes(training.gpus, planned.sizes["batch_size"], device, here=here)
+        claim_prepared(out, planned)
         require_claimable(out, planned.to_json())
-    start, also, ready = planned.start, None, None
-    if write_preprocessed is not None:
-        place = write_preprocessed / str(start.plans["dataset_name"])
-        write_dataset_files(place, start.plans, start.dataset_json, planned.shots)
-        also = NnunetFolder.of(place, start.plans, start.configuration)
+    start, also, ready = planned.start, folder_for_nnunet(write_preprocessed, planned), None
     if training.preprocessed is not None:
         ready = NnunetFolder.of(training.preprocessed, start.plans, start.configuration)
     context = RunContext(
@@ -206,11 +204,11 @@ def _pretrain(
 @contextmanager
 def _kept_for_going_on(readings: Path) -> Iterator[None]:
     """Remove what was found in the scans where the request is refused, unless it took long to read them."""
-    start = time.monotonic()
+    start, there = time.monotonic(), readings.is_dir()
     try:
         yield
     except LnSegFmError:
-        if time.monotonic() - start < KEPT_AFTER_S:
+        if not there and time.monotonic() - start < KEPT_AFTER_S:
             shutil.rmtree(readings, ignore_errors=True)
         raise
 

@@ -18,6 +18,7 @@ from lnsegfm.datasets.sided_labels import MIRROR_AUTO, name_sides, require_mirro
 from lnsegfm.datasets.stored_axes import commonest_axes, oblique_words, stored_axes, turned_words
 from lnsegfm.errors import ConfigError, DataError, LnSegFmError
 from lnsegfm.evaluation.mask_statistics import MaskStatistics
+from lnsegfm.jobs.parts import ListPart
 from lnsegfm.messages import counted, listed
 from lnsegfm.methods.full import Full
 from lnsegfm.methods.training_defaults import require_time_limit
@@ -238,6 +239,7 @@ def plan_pretrain(
     progress: Progress,
     readings: Path | None = None,
     processes: int = 1,
+    part: ListPart | None = None,
 ) -> PretrainPlan:
     """Check data and settings, make the plans and a network with fresh weights.
 
@@ -251,8 +253,10 @@ def plan_pretrain(
         readings: Folder for what is found in the scans, so that a call that was stopped reads none twice; None
             is one beside ``work``.
         processes: That read scans, at most.
+        part: Read these scans alone; others read the rest.
 
     Raises:
+        PartsPending: They have not yet.
         DataError: Cases that cannot be used; all of them are listed.
         ModelError: A plans file that cannot be used.
         ConfigError: A setting that does not fit the data.
@@ -274,6 +278,7 @@ def plan_pretrain(
         axes=_axes([case for case in dataset.cases if case.name in set(training)]),
         channel=channel,
         processes=processes,
+        part=part,
     )
     checked = require_usable(dataset, progress=progress, checked=read.checked, absent=settings.absent)
     absence = known_absence(dataset, checked, settings.absent)
