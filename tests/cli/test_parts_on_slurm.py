@@ -15,6 +15,7 @@ from tests.jobs.slurm_cluster import PROGRAMS, SlurmCluster, missing
 
 pytestmark = pytest.mark.services
 ON = ("--on", "slurm:main,cpus=1,mem=1.5,time=10", "--jobs", "2")
+HANDED_IN = "SLURM: 2 jobs handed in"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,7 +36,8 @@ def slurm() -> Iterator[None]:
 
 def test_evaluate(predicted: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noqa: F811
     lnsegfm_here(*evaluate(predicted, tmp_path / "serial"))
-    lnsegfm_here(*evaluate(predicted, tmp_path / "slurm", *ON))
+    slurm = lnsegfm_here(*evaluate(predicted, tmp_path / "slurm", *ON))
+    assert HANDED_IN in slurm.stderr
     assert bytes_under(tmp_path / "slurm") == bytes_under(tmp_path / "serial")
 
 
@@ -43,20 +45,23 @@ def test_predict(place: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noq
     serial = lnsegfm_here(*predict(place, tmp_path / "serial"))
     slurm = lnsegfm_here(*predict(place, tmp_path / "slurm", *ON))
     assert bytes_under(tmp_path / "slurm") == bytes_under(tmp_path / "serial")
+    assert HANDED_IN in slurm.stderr
     assert (slurm.returncode, slurm.stdout.splitlines()[0][:12]) == (serial.returncode, "5 predicted,")
 
 
 def test_data_check(labelled: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noqa: F811
     serial = lnsegfm_here("data", "check", labelled, "--json")
     slurm = lnsegfm_here("data", "check", labelled, "--json", "--work", tmp_path / "work", *ON)
+    assert HANDED_IN in slurm.stderr
     assert (slurm.stdout, slurm.returncode) == (serial.stdout, serial.returncode)
 
 
 def test_pretrain_prepares(labelled: Path, tmp_path: Path, lnsegfm_here: Run) -> None:  # noqa: F811
-    words = ["pretrain", labelled, "--prepare-only", "--exclude", "case_1", "--exclude", "case_3", "--iterations", 2]
+    words = ["pretrain", labelled, "--prepare-only", "--exclude", "case_1,case_3", "--iterations", 2]
     serial = lnsegfm_here(*words, "--out", tmp_path / "serial")
     assert serial.returncode == 0, serial.stderr
     slurm = lnsegfm_here(*words, "--out", tmp_path / "slurm", *ON)
     assert slurm.returncode == 0, slurm.stderr
+    assert slurm.stderr.count(HANDED_IN) == 2  # to read, and to prepare
     assert bytes_under(tmp_path / "slurm") == bytes_under(tmp_path / "serial")
     assert slurm.stdout == serial.stdout.replace("/serial", "/slurm")

@@ -26,6 +26,7 @@ from lnsegfm.jobs.run_jobs import run_jobs
 from tests.jobs.slurm_cluster import wait_until
 
 HEAD = "127.0.0.1:26379"
+_NAMESPACE, _OUTSIDE = Path("/proc/self/ns/net"), "LNSEGFM_TESTS_OUTER_NAMESPACE"
 _MEMORY = "--object-store-memory=100000000"
 
 
@@ -33,7 +34,8 @@ def in_namespace(folder: Path, scene: str, timeout_s: float = 280) -> dict[str, 
     """Run a scene of this module where only loopback is; needs root."""
     command = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "namespace"]
     command += [sys.executable, "-m", "tests.jobs.ray_cluster", str(folder), scene]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    environment = os.environ | {_OUTSIDE: str(_NAMESPACE.readlink())}
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment)
     lines = [line for line in answer.stdout.splitlines() if line.startswith("{")]
     assert lines, answer.stdout[-3000:] + answer.stderr[-3000:]
     found: dict[str, Any] = json.loads(lines[-1])
@@ -78,8 +80,8 @@ def _ports(first: int) -> tuple[str, str]:
 
 def of_this_namespace() -> list[int]:
     """The other processes of this network namespace."""
-    here = Path("/proc/self/ns/net").readlink()
-    assert here != Path("/proc/1/ns/net").readlink(), "the machine's own namespace: its processes are not ours"
+    here = _NAMESPACE.readlink()
+    assert str(here) != os.environ[_OUTSIDE], "not a namespace of our own: its processes are not ours"
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -188,8 +188,8 @@ def take_prepared(out: Path, planned: PretrainPlan) -> bool:
     if there.get("identity") != here["identity"]:
         changed = "; ".join(differences(there.get("settings", {}), here["settings"])) or "other settings"
         raise RunMismatch(
-            f"{out}: scans were prepared there in another way ({changed}). Choose another --out, or say what "
-            "--prepare-only was told."
+            f"{out}: scans were prepared there in another way ({changed}). Choose another --out, or use the "
+            "settings of --prepare-only."
         )
     return True
 
