@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -45,47 +46,54 @@ def run(tmp_path: Path, out: str = "out") -> ConversionResult:
     return convert(DICOM, tmp_path / "in", tmp_path / out, LN)
 
 
-def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> int | None:
-    """Convert in a child that is killed (SIGKILL) at its nth write; gives the signal, None where it ended before."""
-    child = os.fork()
-    if child == 0:
-        writes = 0
+def convert_until(step: int, tmp_path: Path) -> None:
+    """Convert; killed (SIGKILL) at its nth write."""
+    writes = 0
 
-        def counted(write):
-            def counting(path: Path, *rest: object) -> None:
-                nonlocal writes
-                writes += 1
-                if writes == step:  # half of the file is there under its temporary name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    (path.parent / f".partial-{os.getpid()}-{path.name}").write_bytes(b"half")
-                    os.kill(os.getpid(), signal.SIGKILL)
-                write(path, *rest)
+    def counted(write):
+        def counting(path: Path, *rest: object) -> None:
+            nonlocal writes
+            writes += 1
+            if writes == step:  # half of the file is there under its temporary name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                (path.parent / f".partial-{os.getpid()}-{path.name}").write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(path, *rest)
 
-            return counting
+        return counting
 
-        import lnsegfm.datasets.convert.conversion_record as record
-        import lnsegfm.datasets.convert.convert_dataset as write
+    import lnsegfm.datasets.convert.conversion_record as record
+    import lnsegfm.datasets.convert.convert_dataset as write
 
-        for module, name in (
-            (write, "write_volume"), (write, "write_mask"), (write, "write_json"), (record, "write_json"),
-            (record, "write_text"),
-        ):  # fmt: skip
-            monkeypatch.setattr(module, name, counted(getattr(module, name)))
-        try:
-            run(tmp_path)
-        finally:
-            os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    for module, name in (
+        (write, "write_volume"), (write, "write_mask"), (write, "write_json"), (record, "write_json"),
+        (record, "write_text"),
+    ):  # fmt: skip
+        setattr(module, name, counted(getattr(module, name)))
+    os.environ["LNSEGFM_HOME"] = str(tmp_path / "home")
+    run(tmp_path)
 
 
-def test_killed_at_any_write_and_continued_it_comes_to_the_same_bytes(tmp_path, monkeypatch):
+def killed(tmp_path: Path, step: int) -> int | None:
+    """Convert in a child that is killed at its nth write; gives the signal, None where it ended before.
+
+    The child is forked by a process without threads: a fork of this one may wait forever for a lock of a thread of it.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["lnsegfm.datasets.convert", __name__])
+    child = processes.Process(target=convert_until, args=(step, tmp_path))
+    child.start()
+    child.join()
+    return -child.exitcode if child.exitcode and child.exitcode < 0 else None
+
+
+def test_killed_at_any_write_and_continued_it_comes_to_the_same_bytes(tmp_path):
     patient(tmp_path / "in", 1)
     patient(tmp_path / "in", 2)
     run(tmp_path, "whole")
     wanted = bytes_under(tmp_path / "whole")
     step, deaths = 1, 0
-    while killed(tmp_path, monkeypatch, step) == signal.SIGKILL:  # each time a write further, on what there is by then
+    while killed(tmp_path, step) == signal.SIGKILL:  # each time a write further, on what there is by then
         deaths, step = deaths + 1, step % 5 + 1 if deaths < 10 else step + 1
     run(tmp_path)
     assert bytes_under(tmp_path / "out") == wanted
@@ -93,11 +101,11 @@ def test_killed_at_any_write_and_continued_it_comes_to_the_same_bytes(tmp_path, 
 
 
 @pytest.mark.parametrize("step", range(1, 11))
-def test_killed_once_at_each_write(tmp_path, monkeypatch, step):
+def test_killed_once_at_each_write(tmp_path, step):
     patient(tmp_path / "in", 1)
     patient(tmp_path / "in", 2)
     run(tmp_path, "whole")
-    assert killed(tmp_path, monkeypatch, step) == signal.SIGKILL  # 2 x (image, mask, record), and 4 for the whole
+    assert killed(tmp_path, step) == signal.SIGKILL  # 2 x (image, mask, record), and 4 for the whole
     run(tmp_path)
     assert bytes_under(tmp_path / "out") == bytes_under(tmp_path / "whole")
 
