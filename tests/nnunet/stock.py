@@ -39,8 +39,14 @@ def stock_predict(model: Path, images: Path, out: Path, *flags: object) -> Resul
 def stock_predict_here(
     model: Path, images: Path, out: Path, *, mirroring: bool = True, folds: tuple[int, ...] = (0,)
 ) -> None:
-    """The same in this process, by nnU-Net's own predictor on files: no process to start, nothing to load anew."""
+    """The same in this process, by nnU-Net's own predictor on files: no process to start, nothing to load anew.
+
+    Of a folder nnU-Net would list the files in forks, which may wait forever for a lock of a thread of this process.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    cases: dict[str, list[str]] = {}
+    for image in sorted(images.glob("*.nii.gz")):
+        cases.setdefault(image.name[: -len("_0000.nii.gz")], []).append(str(image))
     with nnunet_environment():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -48,7 +54,7 @@ def stock_predict_here(
             use_mirroring=mirroring, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
         )
         predictor.initialize_from_trained_model_folder(str(model), folds, "checkpoint_final.pth")
-        predictor.predict_from_files_sequential(str(images), str(out))
+        predictor.predict_from_files_sequential(list(cases.values()), [str(out / name) for name in cases])
 
 
 def nnunet_world(base: Path, data: Path, root: Path) -> dict[str, str]:

@@ -33,7 +33,7 @@ QUICK = {
         "--workers",
         "0",
         "--map",
-        "lymph_node=node",
+        "node=lymph_node",
     ),
     "predict": ("--no-mirroring", "--step", "1", "--device", "cpu"),
 }
