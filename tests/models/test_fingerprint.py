@@ -105,3 +105,13 @@ def test_channels_have_numbers_of_their_own_and_a_case_without_foreground_has_no
     assert with_empty == fingerprint([first], Silent())["foreground_intensity_properties_per_channel"]
     with pytest.raises(DataError, match="no voxel of a label"):
         fingerprint([third], Silent())
+
+
+def test_statistics_do_not_depend_on_the_order_of_voxels() -> None:
+    """So they do not on the number of threads either, among which a sum may be shared out."""
+    generator = np.random.default_rng(0)
+    cases = [generator.normal(65, 31, 30_001).astype(np.float32), generator.normal(-900, 300, 2_000)]
+    other = [generator.permutation(case) for case in cases][::-1]
+    assert module._statistics(cases) == module._statistics(other)
+    exact = [float(case.astype(np.float64).mean()) for case in cases]
+    assert module._statistics(cases)["mean"] == pytest.approx(sum(exact) / 2, rel=1e-12)

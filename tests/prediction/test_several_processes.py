@@ -29,6 +29,7 @@ import json, os, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from lnsegfm.jobs.parts import ListPart
 from lnsegfm.models.model_folder import read_model
 from lnsegfm.prediction.inputs import find_inputs
 from lnsegfm.prediction.predict_cases import as_json, predict_cases
@@ -47,7 +48,8 @@ for line in sys.stdin:
     options = PredictOptions(nodes=True, mirroring=False, device="cpu", overwrite=job["overwrite"])
     model = read_model(Path(job["model"]))
     with find_inputs(Path(job["scans"]), 1) as scans:
-        found = predict_cases(model, scans, Path(job["out"]), options, summary=True)
+        part = ListPart.parse(job["part"]) if job["part"] else None
+        found = predict_cases(model, scans, Path(job["out"]), options, summary=True, part=part)
     print(json.dumps(as_json(found)), flush=True)
 """
 
@@ -104,9 +106,13 @@ def alone(place: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def job(place: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def described(*, overwrite: bool = False, seconds: float = 0.1) -> dict[str, Any]:
+    def described(*, overwrite: bool = False, seconds: float = 0.1, part: str | None = None) -> dict[str, Any]:
         paths = {"model": place / "model", "scans": place / "scans", "out": tmp_path / "out", "log": tmp_path / "log"}
-        return {name: str(path) for name, path in paths.items()} | {"overwrite": overwrite, "seconds": seconds}
+        return {name: str(path) for name, path in paths.items()} | {
+            "overwrite": overwrite,
+            "seconds": seconds,
+            "part": part,
+        }
 
     return described
 
@@ -150,6 +156,17 @@ def test_each_case_is_done_once_and_the_folder_is_as_of_one_process(workers, job
     }
     assert all((tmp_path / "out" / name).stat().st_ino != inode for name, inode in inodes.items())
     assert json.loads(after["masks.json"])["generation"] == 1
+
+
+def test_four_parts_at_once_and_a_process_that_does_all(workers, job, alone, tmp_path):
+    asked = [(workers[0], "1/4"), (workers[1], "2/4"), (workers[2], "3/4"), (workers[1], "4/4"), (workers[0], None)]
+    for worker, part in asked:
+        worker.ask(**job(part=part, seconds=0.05))
+    found = [worker.answer() for worker, _ in asked]
+    assert sorted(case for one in found for case in one["done"]) == [f"case_{n}" for n in range(CASES)]
+    assert [len(one["done"]) + len(one["skipped"]) for one in found] == [2, 2, 2, 2, CASES]
+    assert len(runs(tmp_path)) == CASES
+    assert content(tmp_path / "out") == alone
 
 
 def test_what_a_killed_process_had_begun_is_done_by_another(workers, job, alone, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,17 +144,20 @@ def run_nnunet_planner(
 
 
 def _statistics(cases: Sequence[np.ndarray]) -> dict[str, float]:
-    """Of values by case; every case weighs the same, however many it has."""
+    """Of values by case; every case weighs the same, however many it has.
+
+    Sums are exact until they are rounded: those of a BLAS depend on the number of threads, and with it plans would.
+    """
     values = np.concatenate(cases).astype(np.float64)
     weights = np.concatenate([np.full(len(case), 1 / (len(case) * len(cases))) for case in cases])
-    mean = float(weights @ values)
+    mean = math.fsum(memoryview(weights * values))
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order])
     low, median, high = values[order[np.searchsorted(below, np.array((0.005, 0.5, 0.995)) * below[-1])]]
     return {
         "mean": mean,
         "median": float(median),
-        "std": float(np.sqrt(weights @ (values - mean) ** 2)),
+        "std": math.sqrt(math.fsum(memoryview(weights * (values - mean) ** 2))),
         "min": float(values.min()),
         "max": float(values.max()),
         "percentile_99_5": float(high),
