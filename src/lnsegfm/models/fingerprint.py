@@ -150,14 +150,14 @@ def _statistics(cases: Sequence[np.ndarray]) -> dict[str, float]:
     """
     values = np.concatenate(cases).astype(np.float64)
     weights = np.concatenate([np.full(len(case), 1 / (len(case) * len(cases))) for case in cases])
-    mean = math.fsum(memoryview(weights * values))
+    mean = math.fsum((weights * values).data)
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order])
     low, median, high = values[order[np.searchsorted(below, np.array((0.005, 0.5, 0.995)) * below[-1])]]
     return {
         "mean": mean,
         "median": float(median),
-        "std": math.sqrt(math.fsum(memoryview(weights * (values - mean) ** 2))),
+        "std": math.sqrt(math.fsum((weights * (values - mean) ** 2).data)),
         "min": float(values.min()),
         "max": float(values.max()),
         "percentile_99_5": float(high),
