@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--base-iterations", type=int, default=6000)
-    parser.add_argument("--iterations", type=int, default=500)
+    parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--methods", nargs="+", default=["dgst"])
     parser.add_argument("--sides", nargs="+", default=["auto"], choices=SIDES, help="bases to train; auto is adapted")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the bases; the first is adapted")
@@ -139,8 +139,8 @@ class Tutorial:
         return masks
 
     def _scores(self, name: str, masks: Path, labels: Sequence[object]) -> dict[str, Any]:
-        report = self.out / f"evaluation-{name}"
-        self._run(f"evaluation-{name}", "evaluate", masks, self.dataset, *labels, "--out", report)
+        report, chosen = self.out / f"evaluation-{name}", ["--cases", self.out / "validation.txt"]
+        self._run(f"evaluation-{name}", "evaluate", masks, self.dataset, *chosen, *labels, "--out", report)
         summary: dict[str, Any] = read(report / "evaluation.json")["summary"]
         return summary
 
