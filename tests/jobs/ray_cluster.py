@@ -30,10 +30,12 @@ _NAMESPACE, _OUTSIDE = Path("/proc/self/ns/net"), "LNSEGFM_TESTS_OUTER_NAMESPACE
 _MEMORY = "--object-store-memory=100000000"
 
 
-def in_namespace(folder: Path, scene: str, timeout_s: float = 280) -> dict[str, Any]:
-    """Run a scene of this module where only loopback is; needs root."""
+def in_namespace(
+    folder: Path, scene: str, timeout_s: float = 280, *, module: str = "tests.jobs.ray_cluster"
+) -> dict[str, Any]:
+    """Run a scene of this or another module where only loopback is; needs root."""
     command = ["unshare", "-n", "bash", "-c", 'ip link set lo up && exec "$@"', "namespace"]
-    command += [sys.executable, "-m", "tests.jobs.ray_cluster", str(folder), scene]
+    command += [sys.executable, "-m", module, str(folder), scene]
     environment = os.environ | {_OUTSIDE: str(_NAMESPACE.readlink())}
     answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment)
     lines = [line for line in answer.stdout.splitlines() if line.startswith("{")]

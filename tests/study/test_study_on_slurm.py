@@ -7,7 +7,6 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,26 +15,14 @@ from lnsegfm.study.study_file import read_study
 from lnsegfm.study.study_table import TABLE, StudyTable
 from tests.jobs.slurm_cluster import wait_until
 from tests.jobs.test_slurm import ON, in_thread, running, slurm  # noqa: F401 - fixtures
-from tests.study.tiny_study import TOML, write_study
+from tests.study.tiny_study import TOML, content, write_study
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("one_thread")]
-MEASURED = {"seconds", "device", "versions"}
 MEMORY = ON.replace("mem=0.5", "mem=1.9")
 
 
 def run(file: Path, out: Path) -> StudyOutcome:
     return run_study(read_study(file), out, on=MEMORY, device="cpu", workers=0)
-
-
-def content(out: Path) -> tuple[dict[str, Any], list[Any], list[Any]]:
-    """What a study's table holds, without times: every figure to its last bit."""
-    table = StudyTable(out / TABLE)
-    facts = {
-        name: (record.state, {key: value for key, value in record.facts.items() if key not in MEASURED})
-        for name, record in table.runs().items()
-    }
-    scores, nodes = (sorted((tuple(row.items()) for row in rows), key=repr) for rows in (table.scores(), table.nodes()))
-    return facts, scores, nodes
 
 
 def logs(out: Path) -> str:

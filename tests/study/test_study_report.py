@@ -76,6 +76,9 @@ def test_differences_are_paired_by_draw_and_case_and_the_base_holds_for_every_dr
     lone = scores.grid(FIVE, "full")
     fewer = type(lone)(lone.values[1:], lone.draws[1:], lone.cases, lone.subjects)
     assert (fewer.less(mine).values == lone.values[1:] - mine.values[1:]).all()
+    first = type(lone)(lone.values[:1], lone.draws[:1], lone.cases, lone.subjects)  # of the reference one draw is done
+    assert mine.less(first).draws == (0,)
+    assert (mine.less(first).values == mine.values[:1] - lone.values[:1]).all()
     expected = crossed_mean(mine.values - base.values)
     assert asked(scores, AGAINST_BASE, "dgst").difference.error == pytest.approx(expected.error)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lnsegfm.study.run_study import StudyOutcome, run_study
 from lnsegfm.study.study_file import read_study
+from lnsegfm.study.study_table import TABLE, StudyTable
 
 TOML = """\
 title = "Two methods"
@@ -35,6 +37,9 @@ lr = 0.01
 lr = 0.01
 """
 
+MEASURED = {"seconds", "device", "versions"}
+"""Facts of a run that another machine or another time changes."""
+
 
 @dataclass(frozen=True)
 class TinyStudy:
@@ -58,6 +63,17 @@ def write_study(world, folder: Path, text: str = TOML) -> Path:
     source = world.folder / "source"
     file.write_text(text.format(base=world.base.as_posix(), clinic=world.clinic.as_posix(), source=source.as_posix()))
     return file
+
+
+def content(out: Path) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """What a study's table holds, without times: every figure to its last bit."""
+    table = StudyTable(out / TABLE)
+    facts = {
+        name: (record.state, {key: value for key, value in record.facts.items() if key not in MEASURED})
+        for name, record in table.runs().items()
+    }
+    scores, nodes = (sorted((tuple(row.items()) for row in rows), key=repr) for rows in (table.scores(), table.nodes()))
+    return facts, scores, nodes
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -38,20 +38,21 @@ class ScoreGrid:
         draws: The draws, in order.
         cases: Names of the cases, in order.
         subjects: The patient of each case; a case whose patient is not known is its own.
+        every_draw: Whether its one row holds for every draw, as the untouched base's does.
     """
 
     values: np.ndarray
     draws: tuple[int, ...]
     cases: tuple[str, ...]
     subjects: tuple[str, ...]
+    every_draw: bool = False
 
     def less(self, other: ScoreGrid) -> ScoreGrid:
-        """Differences to another grid, paired by draw and case; the base's one row holds for every draw."""
+        """Differences to another grid, paired by draw and case; what only one of both has is left out."""
         cases = tuple(case for case in self.cases if case in other.cases)
-        everywhere = other.draws == (0,) and self.draws != (0,)
-        draws = self.draws if everywhere else tuple(draw for draw in self.draws if draw in other.draws)
+        draws = tuple(draw for draw in self.draws if other.every_draw or draw in other.draws)
         mine = self.values[[self.draws.index(d) for d in draws]][:, [self.cases.index(c) for c in cases]]
-        rows = [0 if everywhere else other.draws.index(d) for d in draws]
+        rows = [0 if other.every_draw else other.draws.index(d) for d in draws]
         theirs = other.values[rows][:, [other.cases.index(c) for c in cases]]
         return ScoreGrid(mine - theirs, draws, cases, tuple(self.subjects[self.cases.index(c)] for c in cases))
 
@@ -112,7 +113,8 @@ class StudyScores:
         self, setting: Setting, part: str = HELD_OUT, measure: str = "dice", labels: Collection[str] | None = None
     ) -> ScoreGrid | None:
         """The base's scores, one draw; None where it knows none of the labels."""
-        return self._grid({0: self._base_name(setting)}, part, measure, labels)
+        found = self._grid({0: self._base_name(setting)}, part, measure, labels)
+        return replace(found, every_draw=True) if found is not None else None
 
     def grid(
         self,
