@@ -60,6 +60,18 @@ def test_the_better_of_two_that_learnt_from_nothing_does_not_read_worse():
     assert better.outcome == worse.outcome
 
 
+def test_a_title_on_subjects_too_few_for_a_test_says_how_few_they_are():
+    """Five subjects or fewer: no test without assumptions can give p below 5 %, whatever the interval says."""
+    for cases, said in ((3, " in only 3 subjects"), (5, " in only 5 subjects"), (6, "")):
+        base = {"node": STEADY[:cases]}
+        adapted = {"node": [value + 0.15 + 0.001 * k for k, value in enumerate(STEADY[:cases])]}
+        comparison = Comparison(evaluation(base), evaluation(adapted))
+        assert comparison.outcome == "adapted better"
+        assert title(comparison).endswith(f"){said}")
+        backwards = Comparison(evaluation(adapted), evaluation(base))
+        assert title(backwards) == f"Keep the base: it is better{said}"
+
+
 def test_a_gain_on_average_names_the_organ_that_lost():
     base = dict.fromkeys(("Mandible", "LeftParotid", "RightParotid"), STEADY)
     adapted = {

@@ -77,9 +77,13 @@ OTHERWISE = {
     "--write-job",
     "--dry-run",
     "--json",
+    "--prepare-only",
+    "--on",
+    "--jobs",
+    "--part",
     "--help",
 }
-"""Options that name the base and the place, and what is done with a job."""
+"""Options that name the base and the place, what is done with a job, and where scans are prepared."""
 
 
 def words_of(options: Mapping[str, str | None]) -> list[str]:

@@ -88,4 +88,4 @@ def require_whole_number(name: Any, value: Any) -> None:
         DataError: It is none.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"Label {name!r} {value!r}: its value is not a whole number. Write it as 1, 2, 3, ....")
+        raise DataError(f"Label {name!r} {value!r}: its value is not a whole number. Write it as 1, 2 or 3.")

@@ -7,6 +7,7 @@ import statistics
 
 from lnsegfm.evaluation.case_scores import LabelScore
 from lnsegfm.evaluation.metric_table import METRICS
+from lnsegfm.messages import counted
 from lnsegfm.report.comparison import BASE, Comparison
 from lnsegfm.report.figure_text import dice_text, interval_text
 from lnsegfm.report.judged_cases import judged_text
@@ -17,6 +18,7 @@ USABLE_DICE = 0.5
 CLEAR_RATIO = 1.5
 """Predicted to reference volume from which a mask is called too large, and below whose inverse too small."""
 MOST_NAMED = 3
+MOST_P = 0.05
 
 
 def title(comparison: Comparison) -> str:
@@ -28,8 +30,9 @@ def title(comparison: Comparison) -> str:
     keep = comparison.names[0] == BASE
     ahead = adapted if mean > 0 else base
     words = {
-        "adapted better": f"{adapted} is better{on_average} ({dice_text(mean, signed=True)})",
-        "base better": f"Keep the base: it is better{on_average}" if keep else f"{base} is better{on_average}",
+        "adapted better": f"{adapted} is better{on_average} ({dice_text(mean, signed=True)}){_of_few(comparison)}",
+        "base better": (f"Keep the base: it is better{on_average}" if keep else f"{base} is better{on_average}")
+        + _of_few(comparison),
         "base ahead": f"Keep the base: it is ahead{on_average}, no difference shown" if keep else "No difference shown",
         "too small to matter": f"{ahead} is ahead by {abs(mean):.3f}: too small to matter",
         "no difference": "No difference shown",
@@ -48,6 +51,12 @@ def title(comparison: Comparison) -> str:
         parts += [f"{_names(bad)} not usable"] if bad else []
         parts += [f"{_names(learnt)} learnt from nothing"] if learnt else []
     return ", ".join(parts)
+
+
+def _of_few(comparison: Comparison) -> str:
+    """Of how few subjects the title speaks, where no test without assumptions could show a difference at 5 %."""
+    paired = comparison.difference().paired
+    return f" in only {counted(paired.effect.clusters, 'subject')}" if paired.smallest_p > MOST_P else ""
 
 
 def labels_apart(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -166,11 +175,16 @@ def _unknown(comparison: Comparison, label: str) -> str:
 
 def _absolute(comparison: Comparison, label: str) -> list[str]:
     """Distances, volumes and usability of the second model's masks, where there is something to say."""
-    parts = []
+    parts, measured = [], 0
+    scores = _scores(comparison, label)
     for key in ("hd95_mm", "assd_mm"):
-        values = [v for s in _scores(comparison, label) if not math.isnan(v := s.value(key))]
+        values = [v for s in scores if not math.isnan(v := s.value(key))]
         if values:
             parts.append(f"{METRICS[key].title.removesuffix(' mm')} {statistics.fmean(values):.1f} mm")
+            measured = len(values)
+    judged = sum(not math.isnan(s.dice) for s in scores)
+    if parts and measured < judged:  # an empty mask has no surface
+        parts[-1] += f" over the {measured} of {counted(judged, 'case')} with a mask"
     volumes = volume_words(volume_ratios(comparison, label))
     return [
         *([", ".join(parts)] if parts else []),

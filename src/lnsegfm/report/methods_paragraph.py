@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from lnsegfm.messages import counted
@@ -23,7 +24,8 @@ def methods_paragraph(record: Mapping[str, Any]) -> str:
     """
     recipe, training, versions = record["recipe"], record["training"], record["versions"]
     base, trainable = record["base"], record["trainable"]
-    name = base.get("name") or str(base["folder"]).rstrip("/").rpartition("/")[2]
+    place = PurePath(base["folder"])
+    name = base.get("name") or (place.parent.name if place.name == "model" else place.name) or "model"
     settings = ", ".join(f"{k} {v}" for k, v in recipe["settings"].items() if v is not None)
     spacing, patch = (" x ".join(f"{v:g}" for v in record[key]) for key in ("spacing_mm", "patch_size"))
     sentences = [

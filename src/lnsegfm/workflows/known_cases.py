@@ -30,9 +30,10 @@ class KnownCases:
     def lines(self) -> Iterator[str]:
         """What a user has to know, in sentences."""
         if self.held_out.scans:
+            one = len(self.held_out.scans) == 1
             yield (
                 f"Not held out: {listed(self.held_out.scans)}; the base was trained on "
-                f"{'this scan' if len(self.held_out.scans) == 1 else 'these scans'}, so they would prove nothing."
+                f"{'this scan, so it' if one else 'these scans, so they'} would prove nothing."
             )
         if self.held_out.subjects:
             yield (

@@ -32,7 +32,7 @@ def require_found(source: Path, files: Sequence[FoundFile], pairing: FolderPairi
         for number, pattern in enumerate(patterns):
             fits = any(f.kind == kind and (kind == "mask" or f.channel == number) for f in files)
             if not fits and len(patterns) > number:
-                raise ConfigError(f"{option} {pattern}: no file in {source} fits it. There are {shown}, ....")
+                raise ConfigError(f"{option} {pattern}: no file in {source} fits it. There are {shown} and others.")
     masked = any(pairing.masks.values())
     if not pairing.scans or not (masked or options.unlabelled):
         lacking = "images" if not pairing.scans else "masks"
